@@ -1,0 +1,235 @@
+"""A model's architecture: what its layers compute and what they remember, without its weights.
+
+A layer is a pair (mixer, ffn): the mixer moves information between tokens and owns the cache or the
+recurrent state, the ffn works on each token alone. Hybrids list several mixers and several ffns, and
+`layers` says which of them each layer holds (-1: none, as in Nemotron-H, whose layers hold only one).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.specs.base import Count, Name, Size, Spec
+
+
+class Task(StrEnum):
+    """What a model is served for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    RERANK = "rerank"
+
+
+class Attention(Spec):
+    """Softmax attention: MHA, GQA or MQA with explicit head dimensions."""
+
+    kind: Literal["attention"] = "attention"
+    n_heads: Count
+    n_kv_heads: Count
+    head_dim: Count
+    v_head_dim: Count | None = None  # None: the same as head_dim
+    window: Count | None = None  # sliding window, tokens
+    chunk: Count | None = None  # block-local attention (Llama 4), tokens
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: Literal["none", "head", "full"] = "none"  # per head_dim, or over the whole projection
+    output_gate: Literal["none", "head", "full"] = "none"  # gate per head, or per channel (Qwen3-Next)
+    sinks: bool = False  # one learned sink logit per head (gpt-oss)
+    shares_kv: bool = False  # reads an earlier layer's cache: no K and V projections, no cache of its own
+    k_is_v: bool = False  # one projection and one cached tensor serve as K and V
+
+
+class Indexer(Spec):
+    """The small scoring attention that picks tokens for sparse attention (DeepSeek DSA)."""
+
+    n_heads: Count
+    head_dim: Count
+    top_k: Count
+
+
+class LatentAttention(Spec):
+    """Multi-head latent attention: one compressed vector and one rotary key cached per token."""
+
+    kind: Literal["mla"] = "mla"
+    n_heads: Count
+    q_lora_rank: Count | None = None  # None: a full query projection
+    kv_lora_rank: Count
+    qk_nope_head_dim: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Count
+    bias: bool = False
+    indexer: Indexer | None = None
+
+
+class LinearAttention(Spec):
+    """Linear attention with a matrix state per head: gated delta rule, KDA, lightning attention."""
+
+    kind: Literal["linear"] = "linear"
+    rule: Literal["gated_delta", "kda", "lightning"]
+    n_k_heads: Count
+    n_v_heads: Count
+    k_head_dim: Count
+    v_head_dim: Count
+    conv_width: Size = 0  # taps of the causal convolution over q, k and v; 0: none
+    state_dtype: Literal["fp32", "bf16"] = "fp32"
+
+
+class Mamba(Spec):
+    """Selective state space: version 1 (one state row per channel) or 2 (one per head)."""
+
+    kind: Literal["mamba"] = "mamba"
+    version: Literal[1, 2]
+    inner: Count  # width of x after the input projection
+    state: Count  # state size per channel
+    n_heads: Count = 1  # version 2
+    head_dim: Count = 1  # version 2
+    n_groups: Count = 1  # version 2: groups that share B and C
+    dt_rank: Count | None = None  # version 1
+    conv_width: Count
+    conv_bias: bool = True
+    proj_bias: bool = False
+    inner_norms: bool = False  # Jamba: norms on dt, B and C
+    state_dtype: Literal["fp32", "bf16"] = "fp32"
+
+
+Mixer = Annotated[Attention | LatentAttention | LinearAttention | Mamba, Field(discriminator="kind")]
+
+
+class DenseFfn(Spec):
+    """A feed-forward block: gated (SwiGLU, three matrices) or plain (two)."""
+
+    kind: Literal["dense"] = "dense"
+    intermediate: Count
+    gated: bool = True
+    bias: bool = False
+
+
+class MoeFfn(Spec):
+    """Routed experts, with shared experts beside them."""
+
+    kind: Literal["moe"] = "moe"
+    n_experts: Count
+    top_k: Count
+    intermediate: Count  # of one expert
+    gated: bool = True
+    bias: bool = False
+    router_bias: Literal["none", "correction", "linear"] = "none"
+    shared_intermediate: Size = 0  # all shared experts together
+    shared_gate: bool = False  # a sigmoid gate on the shared expert (Qwen2-MoE)
+    dense_intermediate: Size = 0  # a dense MLP that runs beside the experts in the same layer (Gemma 4)
+    latent: Count | None = None  # experts work in this width between two shared projections (Nemotron 3)
+    zero_experts: Size = 0  # identity experts that cost nothing (LongCat)
+
+
+Ffn = Annotated[DenseFfn | MoeFfn, Field(discriminator="kind")]
+
+
+class Layer(Spec):
+    """One layer: indices into the model's mixers and ffns (-1: none) and how many layers in a row."""
+
+    mixer: Annotated[int, Field(ge=-1, le=63)]
+    ffn: Annotated[int, Field(ge=-1, le=63)]
+    count: Count = 1
+
+
+class Role(StrEnum):
+    """Class of a tensor; formats decide by role what they quantize."""
+
+    EMBEDDING = "embedding"
+    POSITION = "position"
+    LM_HEAD = "lm_head"
+    ATTENTION = "attention"
+    SSM = "ssm"  # projections of Mamba and linear attention
+    MLP = "mlp"
+    EXPERT = "expert"
+    SHARED_EXPERT = "shared_expert"
+    ROUTER = "router"
+    NORM = "norm"
+    BIAS = "bias"
+    SMALL = "small"  # convolutions, decay and time-step vectors, sinks
+    VISION = "vision"
+    MTP = "mtp"
+    OTHER = "other"
+
+
+class ExtraTensor(Spec):
+    """A tensor that no mixer or ffn implies: vision tower, projector, per-layer embeddings, poolers."""
+
+    name: Name
+    role: Role
+    n: Count  # output features; for a vector its length
+    k: Count = 1  # input features
+    copies: Count = 1
+    bias: bool = False
+
+
+class Vision(Spec):
+    """The image encoder, as far as its memory and time depend on it; its weights are extra tensors."""
+
+    hidden: Count
+    n_layers: Count
+    n_heads: Count
+    intermediate: Count
+    patch: Count  # pixels
+    merge: Count = 1  # patches per image token along one side
+    image_size: Size = 0  # pixels; 0: native resolution
+    tokens_per_image: Size = 0  # 0: follows the image's pixels
+
+
+class Quantization(Spec):
+    """The checkpoint's own quantization: a format id and what it leaves in 16 bit."""
+
+    weight_format: Name
+    roles_16bit: tuple[Role, ...] = ()  # roles that the checkpoint excludes beyond the format's defaults
+    layers_16bit: tuple[int, ...] = ()  # whole layers left in 16 bit
+    kv_format: str | None = None
+    quantized: tuple[Role, ...] = ()  # not empty: only these roles are quantized
+    method: str = ""  # quant_method as the config says
+
+
+class ModelSpec(Spec):
+    """An architecture. `params.tensors(model)` lists every weight tensor that it implies."""
+
+    id: Name
+    architecture: str = ""
+    model_type: str = ""
+    task: Task = Task.GENERATE
+    source: str = ""  # where the config came from
+    verbatim: bool = True  # False: partly library defaults, not the publisher's own file
+    hidden_size: Count
+    vocab_size: Count
+    max_position: Count
+    tie_embeddings: bool = False
+    embedding_size: Count | None = None  # None: hidden_size
+    mixers: tuple[Mixer, ...]
+    ffns: tuple[Ffn, ...]
+    layers: tuple[Layer, ...]
+    norm: Literal["rms", "layer", "layer_no_bias", "none"] = "rms"
+    norms_per_layer: Size = 2  # of hidden_size each
+    final_norm: bool = True
+    embedding_norm: bool = False
+    lm_head_bias: bool = False
+    causal: bool = True
+    extras: tuple[ExtraTensor, ...] = ()
+    vision: Vision | None = None
+    mtp_layers: Size = 0  # multi-token-prediction layers in the checkpoint, not loaded without speculation
+    mtp_params: Annotated[int, Field(ge=0, le=2**45)] = 0  # their parameters
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    quantization: Quantization | None = None
+    published_params: Annotated[int, Field(ge=0, le=2**45)] | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the stack."""
+        return sum(layer.count for layer in self.layers)
+
+    def mixer_layers(self, index: int) -> int:
+        """How many layers hold mixer `index`."""
+        return sum(layer.count for layer in self.layers if layer.mixer == index)
+
+    def ffn_layers(self, index: int) -> int:
+        """How many layers hold ffn `index`."""
+        return sum(layer.count for layer in self.layers if layer.ffn == index)
