@@ -40,11 +40,11 @@ class Tensor(NamedTuple):
     attention: bool = False  # sharded by the attention group (tp / attention_dp), not the whole of tp
 
     @property
-    def count(self) -> int:
+    def matrices(self) -> int:
         """Matrices of this shape in the whole model."""
         return self.copies * max(len(self.layers), 1)
 
     @property
     def numel(self) -> int:
         """Parameters in all of them."""
-        return self.n * self.k * self.count
+        return self.n * self.k * self.matrices

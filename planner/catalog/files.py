@@ -111,30 +111,19 @@ def parse_json(data: bytes, where: str = "JSON", max_bytes: int = MAX_BYTES) -> 
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML 1.2 scalars, no aliases, no tags, no duplicate keys, bounded depth."""
+    """YAML 1.2 scalars, no duplicate keys, no infinities."""
 
     where = "YAML"
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise BadFile(f"{self.where}: YAML aliases are not read; write the value out")
-        tag = getattr(self.peek_event(), "tag", None)
-        if tag is not None:
-            raise BadFile(f"{self.where}: YAML tags are not read ({str(tag)[:60]})")
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise BadFile(f"{self.where}: nested deeper than {MAX_DEPTH} levels")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if len(set(map(str, keys))) != len(keys):
+        keys = [str(key.value) for key, _ in node.value]
+        if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise BadFile(f"{self.where}: the key {str(twice)[:80]!r} stands twice")
+            raise BadFile(f"{self.where}: the key {twice[:80]!r} stands twice")
         return super().construct_mapping(node, deep)
+
+    def construct_finite(self, node: Any) -> float:
+        return float(_finite(self.where)(node.value))
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -145,24 +134,39 @@ for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:float", r"^[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d{1,3})?$", "-+0123456789."),
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
+
+
+def _check_events(text: str, where: str) -> None:
+    """Walk the flat event stream, so that nothing is built from a file that must be refused."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise BadFile(f"{where}: YAML aliases are not read; write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise BadFile(f"{where}: YAML tags are not read ({str(tag)[:60]})")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise BadFile(f"{where}: nested deeper than {MAX_DEPTH} levels")
 
 
 def parse_yaml(data: bytes, where: str = "YAML", max_bytes: int = 2**20) -> Any:
     """Bounded, strict YAML. Raises BadFile with the line of the fault."""
     text = _checked(data, where, max_bytes)
-    if _depth(text) > MAX_DEPTH or re.search(r"(?m)^(?:[ ]*- ?){41}", text):
-        raise BadFile(f"{where}: nested deeper than {MAX_DEPTH} levels")
-    loader = type("Loader", (_Loader,), {"where": where})(text)
     try:
-        return loader.get_single_data()
+        _check_events(text, where)
+        loader = type("Loader", (_Loader,), {"where": where})(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise BadFile(f"{where}: not YAML{line}") from None
     except (RecursionError, ValueError, OverflowError):
         raise BadFile(f"{where}: a value too long or nesting too deep to read") from None
-    finally:
-        loader.dispose()
 
 
 def read_json(path: str | Path, max_bytes: int = MAX_BYTES) -> Any:
