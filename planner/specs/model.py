@@ -164,6 +164,8 @@ class ExtraTensor(Spec):
     k: Count = 1  # input features
     copies: Count = 1
     bias: bool = False
+    per_layer: bool = False  # stands in every layer of the stack, `copies` times
+    matmul: bool = False  # runs as a matrix product for every token (not: lookups, image encoders)
 
 
 class Vision(Spec):
@@ -211,6 +213,7 @@ class ModelSpec(Spec):
     norms_per_layer: Size = 2  # of hidden_size each
     final_norm: bool = True
     embedding_norm: bool = False
+    lm_head: bool = True  # False: an encoder, which has no logits over the vocabulary
     lm_head_bias: bool = False
     causal: bool = True
     extras: tuple[ExtraTensor, ...] = ()

@@ -1,9 +1,4 @@
-"""Every weight tensor that an architecture implies: the one list from which parameter counts, bytes in a
-format, bytes per GPU and the matrix products of a forward pass are all derived.
-
-A tensor is a matrix [n, k] (n output features, k input features; a vector has k = 1) that stands in
-`layers` layers, `copies` times in each (experts), of which one token uses `active`.
-"""
+"""A weight tensor: what bytes, sharding and time need to know of it."""
 
 from __future__ import annotations
 
@@ -25,7 +20,9 @@ class Shard(StrEnum):
 
 
 class Tensor(NamedTuple):
-    """A weight tensor and everything that bytes and time need to know of it."""
+    """A weight tensor: a matrix [n, k] (n output features, k input features; a vector has k = 1) that
+    stands in `layers` layers, `copies` times in each (experts), of which one token uses `active`.
+    """
 
     name: str  # attention.q, mlp.down, experts.gate ... unique within a mixer or ffn
     role: Role
@@ -48,3 +45,19 @@ class Tensor(NamedTuple):
     def numel(self) -> int:
         """Parameters in all of them."""
         return self.n * self.k * self.matrices
+
+    @property
+    def active_numel(self) -> float:
+        """Parameters that one token uses."""
+        return self.n * self.k * self.active * max(len(self.layers), 1)
+
+
+def bias_of(tensor: Tensor) -> Tensor:
+    """The bias vector beside a weight matrix, divided as its output features are."""
+    shard = tensor.shard if tensor.shard in (Shard.COLUMN, Shard.EXPERT) else Shard.REPLICATED
+    return tensor._replace(name=f"{tensor.name}.bias", role=Role.BIAS, op="", k=1, shard=shard)
+
+
+def with_bias(tensors: list[Tensor], bias: bool) -> list[Tensor]:
+    """The matrices, each followed by its bias where `bias` is set."""
+    return [part for tensor in tensors for part in ((tensor, bias_of(tensor)) if bias else (tensor,))]
