@@ -1,0 +1,62 @@
+# make app     the calculator on http://localhost:8501
+# make test    everything that must hold, the browser tests too
+# make check   lint, types, the shape of the code
+# make docs    the generated documents
+# another interpreter: make app PY=python3.12; another port: make app PORT=8502
+
+PY ?= python3
+VENV ?= .venv
+PORT ?= 8501
+WORKERS ?= 2
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
+
+.PHONY: app test check docs chromium constraints clean
+
+app: $(VENV)/.app
+	$(BIN)/planner app --port $(PORT)
+
+test: check chromium
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not browser"
+	$(BIN)/python -m pytest -q -m browser
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.app
+	$(BIN)/python -m planner.cli.reference docs/cli.md
+
+$(BIN)/python:
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make app PY=python3.12 (found: $$($(PY) --version 2>&1))"; exit 1; }
+	@$(PY) -m venv $(VENV) || { rm -rf $(VENV); echo "The venv module is missing: sudo apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.app
+
+# Debian's own package where there is one, Playwright's build elsewhere; without root only the command is said.
+chromium: $(VENV)/.test
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then exit 0; fi; \
+	if grep -q '^ID=debian' /etc/os-release 2>/dev/null; then \
+	  install="apt-get install --yes --no-install-recommends chromium fonts-dejavu-core"; \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install >/dev/null; exit $$?; fi; \
+	  echo "The browser tests need Chromium: sudo $$install"; \
+	else \
+	  $(BIN)/playwright install chromium && exit 0; \
+	  echo "The browser tests need Chromium: sudo $(BIN)/playwright install --with-deps chromium"; \
+	fi; \
+	echo "All other tests: $(BIN)/python -m pytest -m 'not browser'"; exit 1
+
+# Pins what the app and its tests use; torch and CUDA stay with the machine that has a GPU.
+constraints:
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra test --extra models pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
