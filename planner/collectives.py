@@ -1,4 +1,8 @@
-"""How one replica is divided over GPUs."""
+"""How one replica is divided over GPUs, and what the GPUs then say to each other.
+
+Sizes are the bytes of the whole message as one GPU holds it (all-reduce), or of all parts together
+(all-gather, all-to-all); wire bytes are what one GPU sends. A collective of one GPU costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64] | float
+from planner.params import Shard, Tensor
+
+Array = NDArray[np.float64]
+Number = Array | float
+
+VOCAB_PADDING = 64  # rows; vLLM and SGLang pad the vocabulary to a multiple of 64 per GPU
+TINY = np.finfo(np.float64).tiny
 
 
 class Parallel(NamedTuple):
@@ -22,3 +32,100 @@ class Parallel(NamedTuple):
     ep: Any = 1
     attention_dp: Any = 1
     dp: Any = 1
+
+
+class Link(NamedTuple):
+    """What a group of GPUs attains: start-up seconds, bytes/s of one GPU one way, sharpness of the bend."""
+
+    latency_s: Any
+    bytes_per_s: Any
+    p: Any = 1.0
+
+
+class LocalShape(NamedTuple):
+    """The part of a tensor in one layer that one GPU holds: copies of a matrix [n, k]."""
+
+    copies: Number
+    n: Number
+    k: Number
+
+
+def local_shape(tensor: Tensor, parallel: Parallel) -> LocalShape:
+    """What one GPU holds of `tensor`. Past `units` parts a COLUMN or ROW is replicated (KV heads)."""
+    group = parallel.tp / parallel.attention_dp if tensor.attention else parallel.tp
+    parts = np.minimum(group, tensor.units)
+    if tensor.shard is Shard.COLUMN:
+        return LocalShape(tensor.copies, tensor.n / parts, tensor.k)
+    if tensor.shard is Shard.ROW:
+        return LocalShape(tensor.copies, tensor.n, tensor.k / parts)
+    if tensor.shard is Shard.VOCAB:
+        return LocalShape(tensor.copies, VOCAB_PADDING * np.ceil(tensor.n / (VOCAB_PADDING * parallel.tp)), tensor.k)
+    if tensor.shard is Shard.EXPERT:
+        return LocalShape(tensor.copies / parallel.ep, tensor.n * parallel.ep / parallel.tp, tensor.k)
+    return LocalShape(tensor.copies, tensor.n, tensor.k)
+
+
+def local_fraction(tensor: Tensor, parallel: Parallel) -> Number:
+    """Bytes of a tensor that one GPU holds, as a fraction of the whole."""
+    local = local_shape(tensor, parallel)
+    return local.copies * local.n * local.k / (tensor.copies * tensor.n * tensor.k)
+
+
+def p_norm(x: Number, y: Number, p: Number) -> Number:
+    """(x^p + y^p)^(1/p), in the units of x and y: p = 1 adds, a large p takes the larger one.
+
+    Scaled by the larger term, so that microseconds raised to a power stay in range.
+    """
+    large = np.maximum(np.maximum(x, y), TINY)
+    return large * (1 + (np.minimum(x, y) / large) ** p) ** (1 / p)
+
+
+def all_reduce_wire_bytes(size_bytes: Number, n: Number) -> Number:
+    """2 S (n-1)/n: a reduce-scatter and an all-gather. Ref: [scaling-book, sharding]"""
+    return 2 * size_bytes * (n - 1) / n
+
+
+def all_gather_wire_bytes(size_bytes: Number, n: Number) -> Number:
+    """S (n-1)/n, S being the gathered whole; a reduce-scatter costs the same. Ref: [scaling-book, sharding]"""
+    return size_bytes * (n - 1) / n
+
+
+def all_to_all_wire_bytes(size_bytes: Number, n: Number) -> Number:
+    """S (n-1)/n of the S bytes that one GPU holds: its own share stays at home."""
+    return size_bytes * (n - 1) / n
+
+
+def transfer_s(wire_bytes: Number, link: Link) -> Number:
+    """Seconds until `wire_bytes` have left every GPU: (a^p + (bytes / rate)^p)^(1/p), nothing for nothing.
+
+    Small messages cost the start-up, large ones the rate; measured collectives bend slowly from one to the
+    other, p about 0.5 to 1. Source of the form: fits to ai-dynamo/aiconfigurator@095f58a (Apache-2.0).
+    """
+    return np.where(np.asarray(wire_bytes) > 0, p_norm(wire_bytes / link.bytes_per_s, link.latency_s, link.p), 0.0)
+
+
+def all_reduce_s(size_bytes: Number, n: Number, link: Link) -> Number:
+    """Seconds of an all-reduce of `size_bytes` among `n` GPUs."""
+    return transfer_s(all_reduce_wire_bytes(size_bytes, n), link)
+
+
+def all_gather_s(size_bytes: Number, n: Number, link: Link) -> Number:
+    """Seconds of an all-gather whose result has `size_bytes`."""
+    return transfer_s(all_gather_wire_bytes(size_bytes, n), link)
+
+
+def all_to_all_s(size_bytes: Number, n: Number, link: Link) -> Number:
+    """Seconds until each of `n` GPUs has spread its `size_bytes` over all."""
+    return transfer_s(all_to_all_wire_bytes(size_bytes, n), link)
+
+
+def hierarchical_bytes_per_s(n: Number, per_node: Number, inside: Number, between: Number) -> Number:
+    """Flat rate at which `n` GPUs in nodes of `per_node` exchange as fast as a two-level collective.
+
+    The part inside a node moves (g-1)/g of the message over `inside`, the part between m nodes
+    (m-1)/(m g) over `between` (each GPU its own adapter); a flat one would move (n-1)/n.
+    """
+    g = np.minimum(n, per_node)
+    nodes = np.ceil(n / g)
+    seconds_per_byte = (g - 1) / g / inside + (nodes - 1) / (nodes * g) / between
+    return np.where(np.asarray(n) > 1, (n - 1) / n / np.maximum(seconds_per_byte, TINY), inside)
