@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Any
 
-from planner.specs.base import Name, Spec
+from pydantic import Field, field_validator
+
+from planner.specs.base import Count, Kind, Name, Sourced, Spec
+
+Note = Annotated[str, Field(max_length=1000)]
+Names = Annotated[tuple[Name, ...], Field(max_length=64)]
 
 
 class MathType(StrEnum):
@@ -22,10 +28,10 @@ class MathType(StrEnum):
 class Price(Spec):
     """An hourly price somebody published, an example and never a quotation."""
 
-    usd_per_hour: float
-    provider: str
-    date: str
-    source: str
+    usd_per_hour: Annotated[float, Field(gt=0, le=1e5)]
+    provider: Name
+    date: Name
+    source: Note
 
 
 class GpuSpec(Spec):
@@ -34,7 +40,8 @@ class GpuSpec(Spec):
     id: Name
     name: str
     vendor: str
-    arch: str  # generation: Volta, Turing, Ampere, Ada, Hopper, Blackwell, CDNA3, RDNA3, Apple ...
+    arch: str  # as the vendor calls it: Ampere, Hopper, Blackwell Ultra, CDNA3, RDNA3, M2 ...
+    generation: str  # what efficiencies and kernel support are keyed by: see planner/data/generations.yaml
     compute_capability: float | None = None
     form_factor: str = ""
     memory_type: str
@@ -51,3 +58,102 @@ class GpuSpec(Spec):
     unified_memory: bool = False
     price: Price | None = None
     mig: str | None = None  # the slice, when this is one
+
+
+class Quantity(Sourced):
+    """A positive figure of a profile; a bare number in a user's file is his own word."""
+
+    value: Annotated[float, Field(gt=0, le=1e7, strict=True)]
+    source: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Conflict(Spec):
+    """What another source says of a field, and why it was not taken."""
+
+    field: Name
+    value: Annotated[float, Field(ge=0, le=1e7)]
+    source: Note
+    note: Note = ""
+
+
+class MigSlice(Spec):
+    """One GPU instance profile, e.g. 2g.20gb: what its owner sees."""
+
+    name: Name
+    memory_slices: Annotated[int, Field(ge=1, le=8)]
+    sm_count: Count
+    device_gib: Annotated[float, Field(gt=0, le=1e5)] | None = None  # None: its share of the memory slices
+
+
+class Mig(Spec):
+    """How a GPU divides into instances."""
+
+    source: Note
+    memory_slices: Annotated[int, Field(ge=1, le=8)]
+    slices: Annotated[tuple[MigSlice, ...], Field(min_length=1, max_length=16)]
+
+
+class Profile(Spec):
+    """An accelerator as its YAML says it: every figure with its source, in the unit that its key names.
+
+    A user's own file needs `label_gb` or `device_gib`, `bandwidth_gb_per_s` and one rate; the rest may be absent.
+    """
+
+    id: Name = "custom"
+    name: str = Field(default="", max_length=200)
+    vendor: str = Field(default="", max_length=200)
+    arch: str = Field(default="", max_length=200)
+    generation: Name | None = None  # None: follows the compute capability or the architecture
+    compute_capability: Annotated[float, Field(ge=1, le=100)] | None = None
+    isa: str = Field(default="", max_length=200)  # compiler target where it is not a compute capability: gfx942
+    form_factor: str = Field(default="", max_length=200)
+    memory_type: str = Field(default="", max_length=200)
+    inline_ecc: bool = False  # check bits live in the memory itself, as on data-centre GDDR6
+    unified_memory: bool = False
+    driver_names: Names = ()
+    aliases: Names = ()
+
+    label_gb: Quantity | None = None
+    memory_options_gb: Annotated[tuple[Annotated[float, Field(gt=0, le=1e5)], ...], Field(max_length=32)] = ()
+    device_gib: Quantity | None = None
+    nvml_gib: Quantity | None = None  # what nvidia-smi prints as total
+    bandwidth_gb_per_s: Quantity
+    fp32_tflops: Quantity | None = None  # vector units
+    fp16_tflops: Quantity | None = None  # matrix units from here on: dense, FP32 or INT32 accumulation
+    bf16_tflops: Quantity | None = None
+    fp8_tflops: Quantity | None = None
+    int8_tops: Quantity | None = None
+    int4_tops: Quantity | None = None
+    fp4_tflops: Quantity | None = None
+    sm_count: Quantity | None = None  # compute units on AMD, GPU cores on Apple, Xe cores on Intel
+    l2_mib: Quantity | None = None
+    link_gb_per_s: Quantity | None = None  # one direction, all links together
+    pcie_gb_per_s: Quantity | None = None  # one direction
+    tdp_w: Quantity | None = None
+    price: Price | None = None
+    mig: Mig | None = None
+    conflicts: Annotated[tuple[Conflict, ...], Field(max_length=64)] = ()
+    notes: Annotated[tuple[Note, ...], Field(max_length=32)] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bare_number(cls, value: Any, info: Any) -> Any:
+        """A bare number stands for {value: number} in a quantity's place."""
+        if info.field_name in QUANTITIES and isinstance(value, int | float) and not isinstance(value, bool):
+            return {"value": value, "source": "the user's profile", "kind": Kind.ASSUMED}
+        return value
+
+
+RATES = {
+    MathType.FP32: "fp32_tflops",
+    MathType.FP16: "fp16_tflops",
+    MathType.BF16: "bf16_tflops",
+    MathType.FP8: "fp8_tflops",
+    MathType.INT8: "int8_tops",
+    MathType.INT4: "int4_tops",
+    MathType.FP4: "fp4_tflops",
+}
+QUANTITIES = frozenset(
+    ("label_gb", "device_gib", "nvml_gib", "bandwidth_gb_per_s", *RATES.values())
+    + ("sm_count", "l2_mib", "link_gb_per_s", "pcie_gb_per_s", "tdp_w")
+)

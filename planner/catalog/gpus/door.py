@@ -1,0 +1,48 @@
+"""What the rest of the planner asks of the catalogue."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from planner.catalog.files import read_yaml
+from planner.catalog.gpus.convert import spec, variant_spec
+from planner.catalog.gpus.names import resolve
+from planner.catalog.gpus.profiles import load, parse, profile_ids
+from planner.specs.gpu import GpuSpec, Profile
+
+
+def gpu(name: str) -> GpuSpec:
+    """The accelerator of an id, a driver's or a person's name, a slice (`h100-sxm:2g.20gb`), or a YAML file.
+
+    Raises UnknownName (with the nearest known), BadValue for a slice that it does not have, BadFile for a file.
+    """
+    if name.lower().endswith((".yaml", ".yml")):
+        return gpu_from_profile(read_yaml(name), Path(name).name)
+    return _gpu(name)
+
+
+@lru_cache(maxsize=1024)
+def _gpu(name: str) -> GpuSpec:
+    profile_id, variant = resolve(name)
+    where = f"hardware_profiles/{profile_id}.yaml"
+    return variant_spec(load(profile_id), variant, where) if variant else spec(load(profile_id), where)
+
+
+def gpu_ids() -> tuple[str, ...]:
+    """Ids of all profiles, sorted."""
+    return profile_ids()
+
+
+def profile(name: str) -> Profile:
+    """All figures of an accelerator with their sources, and what other sources say. Raises UnknownName."""
+    return load(resolve(name)[0])
+
+
+def gpu_from_profile(document: dict[str, Any] | bytes, where: str) -> GpuSpec:
+    """An accelerator from a user's profile (parsed, or YAML bytes); `where` names it in errors.
+
+    Raises BadFile or BadValue with one line that names the field.
+    """
+    return spec(parse(document, where), where)

@@ -1,0 +1,102 @@
+"""Names to profile ids: ids, drivers' names, people's names, in any case, order and punctuation.
+
+A name is reduced to the bag of its words, brands left out: "NVIDIA A100-SXM4-80GB" and "A100 SXM4 80 GB" are
+the same. The names of the profiles that ship are kept in `data/gpu_names.json`, so that looking one up
+opens no profile; `python -m planner.catalog.gpus` writes that file anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from functools import lru_cache
+
+from planner.catalog.files import read_json
+from planner.catalog.gpus.profiles import load, profile_ids
+from planner.catalog.paths import data_dir
+from planner.errors import BadFile, UnknownName
+from planner.specs.gpu import Profile
+
+MAX_NAME = 200
+_BRANDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "tesla", "intel", "gpu", "graphics", "r", "tm"}
+_SIZE = re.compile(r"\b(\d+)\s*gi?b?\b", re.IGNORECASE)
+INDEX = "gpu_names.json"
+
+
+def reduced(name: str) -> str:
+    """The words of a name, letters apart from digits, without brands, sorted."""
+    words = re.findall(r"[a-z]+|\d+", name.lower())
+    return " ".join(sorted(word for word in words if word not in _BRANDS))
+
+
+def _all_names(profile: Profile) -> tuple[str, ...]:
+    return (profile.id, profile.name, *profile.driver_names, *profile.aliases)
+
+
+def build_index() -> dict[str, str]:
+    """Every name, lower case, to its id. Raises BadFile where two profiles claim one name."""
+    index: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for profile_id in profile_ids():
+        for name in _all_names(load(profile_id)):
+            if owners.setdefault(reduced(name), profile_id) != profile_id:
+                raise BadFile(f"hardware_profiles: {owners[reduced(name)]} and {profile_id} are both called {name!r}")
+            index[name.lower()] = profile_id
+    return index
+
+
+def index_text(index: dict[str, str]) -> str:
+    """The index as its file holds it."""
+    return json.dumps(index, indent=0, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[str, str]:
+    """Every name, lower case, to its id: the index, and profiles written after it."""
+    names: dict[str, str] = dict(read_json(data_dir() / INDEX))
+    for profile_id in sorted(set(profile_ids()) - set(names.values())):
+        names.update({name.lower(): profile_id for name in _all_names(load(profile_id))})
+    return names
+
+
+@lru_cache(maxsize=1)
+def _reduced_names() -> dict[str, str]:
+    return {reduced(name): profile_id for name, profile_id in _names().items()}
+
+
+@lru_cache(maxsize=4096)
+def resolve(name: str) -> tuple[str, str]:
+    """(profile id, variant or "") of a name such as `h100-sxm:2g.20gb` or "NVIDIA H200 MIG 3g.71gb".
+
+    Raises UnknownName with the nearest known id.
+    """
+    base, _, variant = re.sub(r"\s+MIG\s+(?=\dg\.)", ":", name.strip()[:MAX_NAME]).partition(":")
+    if base in profile_ids():
+        return base, variant.strip().lower()
+    outside, inside = re.sub(r"\([^()]*\)", " ", base), " ".join(re.findall(r"\(([^()]*)\)", base))
+    for candidate in (base, outside, inside):
+        if found := _found(candidate):
+            return found[0], variant.strip().lower() or found[1]
+    raise UnknownName("GPU", name, _nearest(name.lower()[:MAX_NAME]), "planner gpus lists all")
+
+
+def _found(name: str) -> tuple[str, str] | None:
+    """The profile of this name; a memory size in it must be one that the profile has."""
+    if profile_id := _reduced_names().get(reduced(name)):
+        return profile_id, ""
+    size = _SIZE.search(name)
+    profile_id = _reduced_names().get(reduced(_SIZE.sub(" ", name))) if size else None
+    if not size or not profile_id:
+        return None
+    profile, gigabytes = load(profile_id), float(size[1])
+    if profile.label_gb is not None and profile.label_gb.value == gigabytes:
+        return profile_id, ""
+    return (profile_id, f"{gigabytes:g}gb") if gigabytes in profile.memory_options_gb else None
+
+
+def _nearest(name: str) -> list[str]:
+    """The id whose names come nearest, or that name itself where the id would not be recognised in it."""
+    near = difflib.get_close_matches(name, list(_names()), n=1, cutoff=0.5)
+    ids = [_names()[found] for found in near]
+    return difflib.get_close_matches(name, ids, n=1, cutoff=0.5) or near
