@@ -55,7 +55,8 @@ class Tensor(NamedTuple):
 def bias_of(tensor: Tensor) -> Tensor:
     """The bias vector beside a weight matrix, divided as its output features are."""
     shard = tensor.shard if tensor.shard in (Shard.COLUMN, Shard.EXPERT) else Shard.REPLICATED
-    return tensor._replace(name=f"{tensor.name}.bias", role=Role.BIAS, op="", k=1, shard=shard)
+    role = tensor.role if tensor.role in (Role.VISION, Role.MTP) else Role.BIAS
+    return tensor._replace(name=f"{tensor.name}.bias", role=role, op="", k=1, shard=shard)
 
 
 def with_bias(tensors: list[Tensor], bias: bool) -> list[Tensor]:

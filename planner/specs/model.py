@@ -23,6 +23,17 @@ class Task(StrEnum):
     RERANK = "rerank"
 
 
+class Indexer(Spec):
+    """The small scoring attention that picks what a sparse attention reads, and caches its own keys."""
+
+    n_heads: Count
+    head_dim: Count
+    top_k: Count  # tokens that are picked
+    block: Count = 1  # tokens of one pick (MiniMax-M3 picks blocks, DeepSeek single tokens)
+    learned_weights: bool = True  # a weight per head and token, and a norm with bias (DeepSeek)
+    shared: bool = False  # takes the picks of an earlier layer: no weights and no keys of its own
+
+
 class Attention(Spec):
     """Softmax attention: MHA, GQA or MQA with explicit head dimensions."""
 
@@ -40,14 +51,7 @@ class Attention(Spec):
     sinks: bool = False  # one learned sink logit per head (gpt-oss)
     shares_kv: bool = False  # reads an earlier layer's cache: no K and V projections, no cache of its own
     k_is_v: bool = False  # one projection and one cached tensor serve as K and V
-
-
-class Indexer(Spec):
-    """The small scoring attention that picks tokens for sparse attention (DeepSeek DSA)."""
-
-    n_heads: Count
-    head_dim: Count
-    top_k: Count
+    indexer: Indexer | None = None  # None: reads every token in reach
 
 
 class LatentAttention(Spec):
@@ -61,7 +65,10 @@ class LatentAttention(Spec):
     qk_rope_head_dim: Size
     v_head_dim: Count
     bias: bool = False
-    indexer: Indexer | None = None
+    output_gate: Literal["none", "head", "full"] = "none"  # a projection of its own, per head or per channel
+    sinks: bool = False
+    small: Size = 0  # learned scales beyond these, values in one layer
+    indexer: Indexer | None = None  # None: reads every token
 
 
 class LinearAttention(Spec):
@@ -186,7 +193,9 @@ class Quantization(Spec):
 
     weight_format: Name
     roles_16bit: tuple[Role, ...] = ()  # roles that the checkpoint excludes beyond the format's defaults
+    tensors_16bit: tuple[Name, ...] = ()  # the same for tensors, by their name in `params.tensors`
     layers_16bit: tuple[int, ...] = ()  # whole layers left in 16 bit
+    mixed: tuple[tuple[Role, Name], ...] = ()  # roles in another format than `weight_format`
     kv_format: str | None = None
     quantized: tuple[Role, ...] = ()  # not empty: only these roles are quantized
     method: str = ""  # quant_method as the config says
