@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from planner.params import Shard, Tensor
 
 Array = NDArray[np.float64]
-Number = Array | float
+Number = Any  # a float, or an array (R,): NumPy's stubs cannot say that a formula returns what it is given
 
 VOCAB_PADDING = 64  # rows; vLLM and SGLang pad the vocabulary to a multiple of 64 per GPU
 TINY = np.finfo(np.float64).tiny

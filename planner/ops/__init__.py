@@ -1,0 +1,159 @@
+"""One forward pass as a flat list of operations with array costs: decode, prefill and mixed steps alike.
+
+    prepared = prepare(model, widths, parallel)      # once: weights, shards, states
+    ops = batch_ops(prepared, batch)                 # per step: about ten operations, cheap
+    ops = forward_ops(model, batch, widths, parallel)  # both in one
+
+Costs are those of one GPU; the sum over the list is the time from the first layer of the first pipeline
+stage to the last layer of the last. Left out: the engine's own step overhead, imbalance between ranks and
+experts, overlap of communication with computation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.collectives import Number, Parallel
+from planner.ops.attention import (
+    Heads,
+    absorbed_heads,
+    attended_pairs,
+    attention_heads,
+    causal_pairs,
+    decode_op,
+    expanded_heads,
+    indexer_heads,
+    prefill_op,
+    reach_tokens,
+)
+from planner.ops.products import distinct_experts, product_op, products
+from planner.ops.records import Batch, Op, OpKind, Product, Slot, Widths, Work
+from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
+from planner.ops.traffic import communication_ops, elementwise_op
+from planner.ops.vision import vision_ops
+from planner.specs.model import Attention, LatentAttention, ModelSpec
+
+__all__ = [
+    "Batch",
+    "Op",
+    "OpKind",
+    "Prepared",
+    "Slot",
+    "Widths",
+    "batch_ops",
+    "distinct_experts",
+    "forward_ops",
+    "prepare",
+]
+
+
+class Mixing(NamedTuple):
+    """A mixer on one GPU and how many layers hold it."""
+
+    layers: int
+    decode: Heads | None = None  # None: recurrent
+    prefill: Heads | None = None
+    state: State | None = None
+
+
+class Prepared(NamedTuple):
+    """What of a forward pass does not depend on the batch."""
+
+    model: ModelSpec
+    widths: Widths
+    parallel: Parallel
+    products: tuple[Product, ...]
+    mixings: tuple[Mixing, ...]
+
+
+def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel) -> Mixing:
+    mixer, layers = model.mixers[index], model.mixer_layers(index)
+    if isinstance(mixer, Attention):
+        heads = attention_heads(mixer, widths, parallel)
+        return Mixing(layers, heads, heads)
+    if isinstance(mixer, LatentAttention):
+        return Mixing(layers, absorbed_heads(mixer, widths, parallel), expanded_heads(mixer, widths, parallel))
+    return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
+
+
+def prepare(model: ModelSpec, widths: Widths, parallel: Parallel) -> Prepared:
+    """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
+    mixings = tuple(_mixing(model, index, widths, parallel) for index in range(len(model.mixers)))
+    return Prepared(model, widths, parallel, products(model, widths, parallel), mixings)
+
+
+def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
+    """Share of the busiest attention-DP rank when `seqs` sequences are spread evenly."""
+    return total / np.maximum(np.minimum(parallel.attention_dp, seqs), 1.0)
+
+
+def work_of(batch: Batch, parallel: Parallel) -> Work:
+    """Tokens that one GPU sees. Fewer sequences than attention-DP ranks leave some of them idle."""
+    decode = _per_rank(batch.decode_seqs, parallel, batch.decode_seqs)
+    prefill = _per_rank(batch.prefill_tokens, parallel, batch.prefill_seqs)
+    prefill_seqs = _per_rank(batch.prefill_seqs, parallel, batch.prefill_seqs)
+    return Work(
+        decode,
+        batch.decode_context,
+        prefill,
+        prefill_seqs,
+        batch.prefill_context,
+        decode + prefill,
+        batch.decode_seqs + batch.prefill_tokens,
+        batch.decode_seqs + batch.prefill_seqs,
+    )
+
+
+def _present(amount: Number) -> bool:
+    """False where a scalar 0 says that a batch lacks this part."""
+    return np.ndim(amount) > 0 or float(amount) > 0
+
+
+def _attention_ops(prepared: Prepared, index: int, batch: Batch, work: Work) -> list[Op]:
+    mixer, mixing = prepared.model.mixers[index], prepared.mixings[index]
+    ops: list[Op] = []
+    if not isinstance(mixer, Attention | LatentAttention) or mixing.decode is None or mixing.prefill is None:
+        return ops
+    scores = mixer.indexer is not None and not mixer.indexer.shared
+    scorer = indexer_heads(mixer.indexer, prepared.widths) if mixer.indexer and scores else None
+    if _present(batch.decode_seqs):
+        ops.append(decode_op("attention.decode", mixing.decode, reach_tokens(mixer), work, mixing.layers))
+        if scorer:
+            ops.append(decode_op("indexer.decode", scorer, np.inf, work, mixing.layers))
+    if _present(batch.prefill_tokens):
+        pairs = attended_pairs(mixer, work, prepared.model.causal)
+        ops.append(prefill_op("attention.prefill", mixing.prefill, pairs, work, mixing.layers))
+        if scorer:
+            every = causal_pairs(work.prefill_context, work.prefill / np.maximum(work.prefill_seqs, 1.0))
+            ops.append(prefill_op("indexer.prefill", scorer, every, work, mixing.layers))
+    return ops
+
+
+def _recurrent_ops(mixing: Mixing, batch: Batch, work: Work) -> list[Op]:
+    ops: list[Op] = []
+    if mixing.state is not None and _present(batch.decode_seqs):
+        ops.append(decode_step_op(mixing.state, work, mixing.layers))
+    if mixing.state is not None and _present(batch.prefill_tokens):
+        ops.append(prefill_scan_op(mixing.state, work, mixing.layers))
+    return ops
+
+
+def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
+    """The operations of one step on `batch`."""
+    model, widths, parallel = prepared.model, prepared.widths, prepared.parallel
+    work = work_of(batch, parallel)
+    ops = [product_op(part, work, widths.activation) for part in prepared.products]
+    for index, mixing in enumerate(prepared.mixings):
+        ops += _attention_ops(prepared, index, batch, work) + _recurrent_ops(mixing, batch, work)
+    ops.append(elementwise_op(model, widths, parallel, work))
+    ops += communication_ops(model, widths, parallel, work)
+    if model.vision and _present(batch.image_patches):
+        ops += vision_ops(model, batch, widths, parallel)
+    return ops
+
+
+def forward_ops(model: ModelSpec, batch: Batch, widths: Widths, parallel: Parallel) -> list[Op]:
+    """Prepare and list in one call."""
+    return batch_ops(prepare(model, widths, parallel), batch)

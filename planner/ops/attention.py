@@ -1,0 +1,127 @@
+"""Softmax and latent attention: what a step reads from the cache and computes on it.
+
+Attended tokens are counted exactly for one prompt of `length` new tokens after `cached` ones; a batch of
+prompts is represented by its mean length. Ref: [scaling-book ch. 4], FlashMLA and DeepSeek-V3.2 for MLA and DSA.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.collectives import Number, Parallel
+from planner.ops.records import Op, OpKind, Slot, Widths, Work
+from planner.specs.model import Attention, Indexer, LatentAttention
+
+
+class Heads(NamedTuple):
+    """One attention kind on one GPU: query heads, FLOPs of one (query, key) pair, cache bytes of one token."""
+
+    queries: Number
+    flops_per_pair: Number
+    cache_bytes: Number
+    io_bytes: Number  # queries in and outputs out, per token
+
+
+def causal_pairs(cached: Number, length: Number, reach: Number = np.inf) -> Number:
+    """(query, key) pairs when each of `length` new tokens sees itself and at most `reach - 1` before it."""
+    return _pairs_before(cached + length, reach) - _pairs_before(cached, reach)
+
+
+def _pairs_before(end: Number, reach: Number) -> Number:
+    """Pairs of the tokens 0 .. end-1: a triangle up to `reach`, then a band of that width."""
+    inside = np.minimum(end, reach)
+    return inside * (inside + 1) / 2 + np.minimum(reach, end) * (end - inside)
+
+
+def chunked_pairs(cached: Number, length: Number, chunk: Number) -> Number:
+    """Pairs when a token sees only what precedes it in its own chunk (Llama 4)."""
+
+    def before(end: Number) -> Number:
+        whole, rest = np.floor(end / chunk), np.mod(end, chunk)
+        return whole * chunk * (chunk + 1) / 2 + rest * (rest + 1) / 2
+
+    return before(cached + length) - before(cached)
+
+
+def attended_pairs(mixer: Attention | LatentAttention, work: Work, causal: bool) -> Number:
+    """Pairs of one prompt's mean share of this step."""
+    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
+    if not causal:
+        return length * (work.prefill_context + length)
+    if isinstance(mixer, Attention) and mixer.chunk:
+        return chunked_pairs(work.prefill_context, length, mixer.chunk)
+    return causal_pairs(work.prefill_context, length, reach_tokens(mixer))
+
+
+def reach_tokens(mixer: Attention | LatentAttention) -> float:
+    """The most cached tokens that one new token reads. Inside a chunk that is its end, an upper bound."""
+    picked = mixer.indexer.top_k if mixer.indexer else np.inf
+    if isinstance(mixer, LatentAttention):
+        return picked
+    return min(mixer.window or np.inf, mixer.chunk or np.inf, picked)
+
+
+def attention_heads(mixer: Attention, widths: Widths, parallel: Parallel) -> Heads:
+    """Grouped-query heads; past as many GPUs as KV heads the cache is replicated."""
+    group = parallel.tp / parallel.attention_dp
+    queries = mixer.n_heads / np.minimum(group, mixer.n_heads)
+    kv_heads = mixer.n_kv_heads / np.minimum(group, mixer.n_kv_heads)
+    v_dim = mixer.v_head_dim or mixer.head_dim
+    cache = kv_heads * (mixer.head_dim * widths.kv_k + (0 if mixer.k_is_v else v_dim * widths.kv_v))
+    pair, io = 2 * queries * (mixer.head_dim + v_dim), queries * (mixer.head_dim + v_dim) * widths.activation
+    return Heads(queries, pair, cache, io)
+
+
+def absorbed_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
+    """Decode of MLA: every head reads the latent itself, keys of latent + rope and values of latent width."""
+    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    key = mixer.kv_lora_rank + mixer.qk_rope_head_dim
+    values = queries * (key + mixer.kv_lora_rank)
+    return Heads(queries, 2 * values, key * widths.kv_k, values * widths.activation)
+
+
+def expanded_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
+    """Prefill of MLA: keys and values expanded to full heads (by kv_b), then ordinary attention."""
+    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    key = mixer.qk_nope_head_dim + mixer.qk_rope_head_dim
+    values = queries * (key + mixer.v_head_dim)
+    return Heads(queries, 2 * values, values * widths.activation, values * widths.activation)
+
+
+def decode_op(name: str, heads: Heads, reach: float, work: Work, layers: int) -> Op:
+    """One new token per sequence against min(context, reach) cached ones: bytes bound at any batch."""
+    read = np.minimum(work.decode_context, reach)
+    keys = work.decode * read
+    moved = keys * heads.cache_bytes + work.decode * heads.io_bytes
+    count = layers * np.sign(work.decode)
+    return Op(
+        name,
+        OpKind.ATTENTION,
+        Slot.DECODE,
+        count,
+        keys * heads.flops_per_pair,
+        moved,
+        work.decode,
+        heads.queries,
+        np.maximum(read, 1.0),
+    )
+
+
+def prefill_op(name: str, heads: Heads, pairs: Number, work: Work, layers: int) -> Op:
+    """`pairs` of each prompt; the prompt's keys and values are read once."""
+    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
+    keys = work.prefill_seqs * (work.prefill_context + length)
+    moved = keys * heads.cache_bytes + work.prefill * heads.io_bytes
+    flops = work.prefill_seqs * pairs * heads.flops_per_pair
+    mean_keys = np.maximum(pairs / np.maximum(length, 1.0), 1.0)
+    count = layers * np.sign(work.prefill)
+    return Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, mean_keys)
+
+
+def indexer_heads(indexer: Indexer, widths: Widths) -> Heads:
+    """Scores of a sparse indexer: one shared key per token, replicated on every GPU."""
+    values = indexer.n_heads * indexer.head_dim
+    scored = (values + indexer.n_heads) * widths.activation
+    return Heads(indexer.n_heads, 2 * values, indexer.head_dim * widths.index, scored)

@@ -1,0 +1,134 @@
+"""Matrix products of a forward pass, grouped from `params.tensors`.
+
+Tensors of one op in one layer run as one product; layers with the same shapes share one entry. Experts of
+a layer, gate, up and down together, are one fused operation, as engines run them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.collectives import Number, Parallel, local_fraction, local_shape
+from planner.ops.records import Op, OpKind, Product, Slot, Widths, Work
+from planner.params import Tensor, tensors
+from planner.specs.model import ModelSpec, Role
+
+SLOTS = {
+    Role.ATTENTION: Slot.ATTENTION_GEMM,
+    Role.SSM: Slot.SSM_GEMM,
+    Role.MLP: Slot.MLP_GEMM,
+    Role.SHARED_EXPERT: Slot.SHARED_GEMM,
+    Role.EXPERT: Slot.EXPERT_GEMM,
+    Role.ROUTER: Slot.ROUTER_GEMM,
+    Role.EMBEDDING: Slot.LM_HEAD_GEMM,  # tied
+    Role.LM_HEAD: Slot.LM_HEAD_GEMM,
+}
+
+
+class Group(NamedTuple):
+    """Indices into `tensors(model)` that run as one product in `layers` layers."""
+
+    name: str
+    slot: Slot
+    indices: tuple[int, ...]
+    members: tuple[Tensor, ...]  # of one layer
+    layers: int
+
+
+def _key(tensor: Tensor) -> tuple[object, ...]:
+    """What must agree for tensors to run as one product: for experts the block, else the op of the layers."""
+    return (Role.EXPERT, tensor.layers) if tensor.role is Role.EXPERT else (tensor.op, tensor.layers)
+
+
+def _shapes(members: tuple[Tensor, ...]) -> tuple[object, ...]:
+    return tuple((t.op, t.n, t.k, t.copies, t.active, t.shard, t.units, t.attention) for t in members)
+
+
+@lru_cache(maxsize=512)
+def groups(model: ModelSpec) -> tuple[Group, ...]:
+    """Distinct products of the stack and the head; vision and prediction layers are not among them."""
+    by_layer: dict[tuple[object, ...], list[int]] = {}
+    everything = tensors(model)
+    for index, tensor in enumerate(everything):
+        if tensor.op and tensor.role not in (Role.VISION, Role.MTP):
+            by_layer.setdefault(_key(tensor), []).append(index)
+    merged: dict[tuple[object, ...], Group] = {}
+    for indices in by_layer.values():
+        members = tuple(everything[i] for i in indices)
+        slot = SLOTS.get(members[0].role, Slot.OTHER_GEMM)
+        name = "experts" if slot is Slot.EXPERT_GEMM else members[0].op
+        layers = max(len(members[0].layers), 1)
+        same = merged.get(_shapes(members))
+        merged[_shapes(members)] = (
+            same._replace(indices=same.indices + tuple(indices), layers=same.layers + layers)
+            if same
+            else Group(name, slot, tuple(indices), members, layers)
+        )
+    return tuple(merged.values())
+
+
+def product(group: Group, widths: Widths, parallel: Parallel) -> Product:
+    """The group on one GPU: resident bytes per layer (mean over its layers), outputs and inputs."""
+    first = group.members[0]
+    shapes = [local_shape(tensor, parallel) for tensor in group.members]
+    fractions = [local_fraction(tensor, parallel) for tensor in group.members]
+    per_layer = sum(
+        widths.tensor_bytes[index] * fractions[position % len(fractions)] / group.layers
+        for position, index in enumerate(group.indices)
+    )
+    experts = group.slot is Slot.EXPERT_GEMM
+    return Product(
+        group.name,
+        OpKind.MOE if experts else OpKind.GEMM,
+        group.slot,
+        group.layers,
+        per_layer,
+        sum(shape.n * shape.k for shape in shapes) / shapes[0].k,
+        shapes[0].k,
+        first.copies if experts else 1.0,
+        first.active if experts else 1.0,
+        1.0 / parallel.ep if experts else 1.0,
+        not first.layers,
+        first.attention,
+    )
+
+
+def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
+    """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform.
+
+    Skewed routing touches fewer; its longest queue is not modelled here.
+    """
+    return n_experts * (1 - (1 - active / n_experts) ** tokens)
+
+
+def products(model: ModelSpec, widths: Widths, parallel: Parallel) -> tuple[Product, ...]:
+    """Every distinct matrix product of the model on one GPU."""
+    return tuple(product(group, widths, parallel) for group in groups(model))
+
+
+def _tokens(part: Product, work: Work, expand: Number) -> Number:
+    if part.sampled:
+        return work.sampled
+    if part.name == "attention.kv_b":
+        return work.rank_tokens + expand
+    return work.rank_tokens if part.attention else work.tokens
+
+
+def product_op(part: Product, work: Work, activation: Number) -> Op:
+    """2 m n k FLOPs; weights once (of experts those touched), inputs read and outputs written.
+
+    Chunked prefill of latent attention expands the cached latents of its prompt again, hence the extra rows
+    of kv_b.
+    """
+    expand = work.prefill_context * work.prefill_seqs
+    tokens = _tokens(part, work, expand)
+    m = tokens * part.active * part.experts_local
+    weights = part.weight_bytes
+    if part.kind is OpKind.MOE:
+        weights = weights * distinct_experts(part.copies, part.active, tokens) / part.copies
+    moved = weights + m * (part.n + part.k) * activation
+    flops = 2 * m * part.n * part.k
+    return Op(part.name, part.kind, part.rate, part.layers * np.sign(m), flops, moved, m, part.n, part.k)

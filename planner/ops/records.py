@@ -1,0 +1,125 @@
+"""The records of a forward pass: what runs (Op), on which tokens (Batch), in which widths (Widths).
+
+Arrays have shape (R,), one entry per scenario, or are scalars; all counts are floats.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum, auto
+from typing import Any, NamedTuple
+
+from planner.collectives import Number
+
+
+class OpKind(StrEnum):
+    """What an operation does: the groups of the breakdown."""
+
+    GEMM = "gemm"
+    MOE = "moe"
+    ATTENTION = "attention"
+    RECURRENT = "recurrent"
+    ELEMENTWISE = "elementwise"
+    COMMUNICATION = "communication"
+
+
+class Slot(IntEnum):
+    """Which rate of a scenario prices an operation: the row of `roofline.Rates`.
+
+    Weights have one slot per class of tensor, because formats quantize some classes and leave others in
+    16 bit; the catalogue puts the kernel family that serves the class into its slot.
+    """
+
+    ATTENTION_GEMM = 0
+    SSM_GEMM = auto()
+    MLP_GEMM = auto()
+    SHARED_GEMM = auto()
+    EXPERT_GEMM = auto()
+    ROUTER_GEMM = auto()
+    LM_HEAD_GEMM = auto()
+    OTHER_GEMM = auto()  # vision tower, projectors, poolers
+    PREFILL = auto()
+    DECODE = auto()
+    RECURRENT = auto()
+    ELEMENTWISE = auto()
+    ALL_REDUCE = auto()
+    ALL_GATHER = auto()
+    ALL_TO_ALL = auto()
+    SEND = auto()
+
+
+class Op(NamedTuple):
+    """`count` executions in one step of an operation that costs `flops` and moves `bytes` each, on one GPU.
+
+    m, n, k: tokens, outputs and inputs of a matrix product on one GPU; of attention, k is the mean number of
+    tokens attended. For communication `bytes` are those that one GPU sends. An operation without work in a
+    row has count 0 there.
+    """
+
+    name: str
+    kind: OpKind
+    rate: Slot
+    count: Number
+    flops: Number
+    bytes: Number
+    m: Number
+    n: Number
+    k: Number
+
+
+class Batch(NamedTuple):
+    """What one step works on, for one replica (all its attention-DP ranks together).
+
+    `decode_seqs` sequences produce one token each with `decode_context` tokens cached on average;
+    `prefill_tokens` prompt tokens of `prefill_seqs` sequences run, each sequence with `prefill_context`
+    tokens cached before. Logits are computed once for every sequence. A scalar 0 drops the part altogether.
+    Under pipeline parallelism a batch is one micro-batch: its step lasts from the first stage to the last,
+    and with pp batches in flight no stage idles.
+    """
+
+    decode_seqs: Any = 0.0
+    decode_context: Any = 0.0
+    prefill_tokens: Any = 0.0
+    prefill_context: Any = 0.0
+    prefill_seqs: Any = 0.0
+    image_patches: Any = 0.0  # of all images that this step encodes
+    patches_per_image: Any = 1.0
+
+
+class Widths(NamedTuple):
+    """Bytes: of every tensor of `params.tensors(model)` in all layers (T, R), and per value elsewhere."""
+
+    tensor_bytes: Any
+    kv_k: Any = 2.0  # key (or latent) cache, per value
+    kv_v: Any = 2.0
+    activation: Any = 2.0
+    index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
+
+
+class Product(NamedTuple):
+    """Weight matrices of one operation, summed over what runs together, per layer and GPU."""
+
+    name: str
+    kind: OpKind
+    rate: Slot
+    layers: int
+    weight_bytes: Number
+    n: Number
+    k: Number
+    copies: float  # experts in one layer; 1 for a dense product
+    active: float  # of them, those one token uses
+    experts_local: Number  # fraction of the experts' assignments that this GPU computes
+    sampled: bool  # runs on one token per sequence only
+    attention: bool  # runs on the tokens of one attention-DP rank
+
+
+class Work(NamedTuple):
+    """Tokens that one GPU sees in a step, derived from a Batch."""
+
+    decode: Number  # sequences on one attention-DP rank
+    decode_context: Number
+    prefill: Number  # prompt tokens on one rank
+    prefill_seqs: Number
+    prefill_context: Number
+    rank_tokens: Number  # decode + prefill of one rank
+    tokens: Number  # of the whole replica
+    sampled: Number  # logits rows of one rank

@@ -1,0 +1,96 @@
+"""Linear attention and state spaces: a fixed state per sequence, read and written by every decode step.
+
+Prefill runs in chunks: within a chunk every pair of tokens meets, between chunks only the state passes.
+Ref: gated delta networks (flash-linear-attention), Mamba-2 state-space duality.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.collectives import Number, Parallel
+from planner.ops.records import Op, OpKind, Slot, Widths, Work
+from planner.specs.model import LinearAttention, Mamba
+
+STATE_BYTES = {"fp32": 4.0, "bf16": 2.0}
+LINEAR_CHUNK = 64  # tokens; flash-linear-attention's kernels
+MAMBA_CHUNK = 256  # tokens; chunk_size of the published Mamba-2 configs
+DELTA_STEP = 7  # FLOPs per state value of a delta rule: decay, read, update, query
+PLAIN_STEP = 5  # without the delta rule's read
+SCAN_STEP = 6  # of a selective scan: decay, input, sum, query
+
+
+class State(NamedTuple):
+    """One recurrent kind on one GPU."""
+
+    values: Number  # of a sequence's state
+    state_bytes: Number  # of a sequence, convolution included
+    step_flops: Number  # one token of decode
+    chunk_flops: Number  # one token of prefill
+    token_bytes: Number  # inputs and outputs of one token
+    chunk: int  # tokens
+
+
+def linear_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> State:
+    """A matrix [k_dim, v_dim] per value head."""
+    group = parallel.tp / parallel.attention_dp
+    heads = mixer.n_v_heads / np.minimum(group, mixer.n_v_heads)
+    k_heads = mixer.n_k_heads / np.minimum(group, mixer.n_k_heads)
+    values = heads * mixer.k_head_dim * mixer.v_head_dim
+    inputs = 2 * k_heads * mixer.k_head_dim + heads * mixer.v_head_dim
+    convolution = inputs * max(mixer.conv_width - 1, 0) * widths.activation
+    delta = mixer.rule != "lightning"
+    intra = 2 * heads * LINEAR_CHUNK * (mixer.k_head_dim + mixer.v_head_dim)
+    return State(
+        values,
+        values * STATE_BYTES[mixer.state_dtype] + convolution,
+        values * (DELTA_STEP if delta else PLAIN_STEP),
+        2 * 2 * values + intra * (2 if delta else 1),  # a delta rule also solves for its updates
+        (inputs + heads * mixer.v_head_dim) * widths.activation,
+        LINEAR_CHUNK,
+    )
+
+
+def mamba_state(mixer: Mamba, widths: Widths, parallel: Parallel) -> State:
+    """`state` values per channel. Version 1 scans token by token, version 2 multiplies chunk by chunk."""
+    group = parallel.tp / parallel.attention_dp
+    inner = mixer.inner / group
+    values = inner * mixer.state
+    shared = 2 * mixer.n_groups / np.minimum(group, mixer.n_groups) * mixer.state
+    convolution = (inner + shared) * (mixer.conv_width - 1) * widths.activation
+    chunked = 2 * 2 * values + MAMBA_CHUNK * (shared + 2 * inner)
+    return State(
+        values,
+        values * STATE_BYTES[mixer.state_dtype] + convolution,
+        values * SCAN_STEP,
+        chunked if mixer.version == 2 else values * SCAN_STEP,
+        (2 * inner + shared) * widths.activation,
+        MAMBA_CHUNK,
+    )
+
+
+def recurrent_state(mixer: LinearAttention | Mamba, widths: Widths, parallel: Parallel) -> State:
+    """The state of either kind."""
+    if isinstance(mixer, LinearAttention):
+        return linear_state(mixer, widths, parallel)
+    return mamba_state(mixer, widths, parallel)
+
+
+def decode_step_op(state: State, work: Work, layers: int) -> Op:
+    """Every sequence's state is read and written once."""
+    count = layers * np.sign(work.decode)
+    moved = work.decode * (2 * state.state_bytes + state.token_bytes)
+    flops = work.decode * state.step_flops
+    return Op("recurrent.decode", OpKind.RECURRENT, Slot.RECURRENT, count, flops, moved, work.decode, state.values, 1.0)
+
+
+def prefill_scan_op(state: State, work: Work, layers: int) -> Op:
+    """Chunk by chunk; the state between chunks is written and read again."""
+    count = layers * np.sign(work.prefill)
+    moved = work.prefill * (state.token_bytes + 2 * state.state_bytes / state.chunk)
+    flops = work.prefill * state.chunk_flops
+    return Op(
+        "recurrent.prefill", OpKind.RECURRENT, Slot.RECURRENT, count, flops, moved, work.prefill, state.values, 1.0
+    )

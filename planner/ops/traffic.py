@@ -1,0 +1,124 @@
+"""What moves besides weights and caches: element-wise kernels, and messages between GPUs.
+
+Element-wise kernels are counted as engines fuse them: residual addition with its norm, activation with its
+gate, rotation with the write to the cache; logits are cast, normalised and sampled in a few passes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes, all_to_all_wire_bytes
+from planner.ops.records import Op, OpKind, Slot, Widths, Work
+from planner.specs.model import Attention, DenseFfn, Ffn, LatentAttention, LinearAttention, Mixer, ModelSpec
+
+NORM_VALUES = 4  # per value: input and residual in, normed and residual out
+LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
+LOGIT_KERNELS = 4
+
+
+def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
+    """Values per token that are rotated, gated or written to the cache, on one GPU."""
+    group = parallel.tp / parallel.attention_dp
+    if isinstance(mixer, Attention):
+        return (mixer.n_heads * mixer.head_dim) / np.minimum(group, mixer.n_heads) + (
+            2 * mixer.n_kv_heads * mixer.head_dim
+        ) / np.minimum(group, mixer.n_kv_heads)
+    if isinstance(mixer, LatentAttention):
+        rotated = mixer.n_heads / np.minimum(group, mixer.n_heads) * mixer.qk_rope_head_dim
+        return rotated + mixer.kv_lora_rank + mixer.qk_rope_head_dim
+    if isinstance(mixer, LinearAttention):
+        return mixer.n_v_heads * mixer.v_head_dim / group
+    return mixer.inner / group
+
+
+def _ffn_width(ffn: Ffn, parallel: Parallel) -> Number:
+    """Values per token of the hidden activation on one GPU: gate and up in, product out."""
+    if isinstance(ffn, DenseFfn):
+        return (3 if ffn.gated else 2) * ffn.intermediate / parallel.tp
+    return (3 if ffn.gated else 2) * (ffn.shared_intermediate + ffn.dense_intermediate) / parallel.tp
+
+
+def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> Op:
+    """All element-wise kernels as one operation: their number, and their mean bytes.
+
+    The activation inside routed experts belongs to the expert kernel.
+    """
+    norms = model.n_layers * model.norms_per_layer
+    moved = norms * NORM_VALUES * model.hidden_size * work.rank_tokens
+    kernels = norms
+    for index, mixer in enumerate(model.mixers):
+        moved = moved + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
+        kernels += model.mixer_layers(index)
+    for index, ffn in enumerate(model.ffns):
+        moved = moved + model.ffn_layers(index) * _ffn_width(ffn, parallel) * work.tokens
+        kernels += model.ffn_layers(index)
+    lookup = 2 * (model.embedding_size or model.hidden_size) * work.rank_tokens
+    logits = model.vocab_size * work.sampled * LOGIT_BYTES if model.lm_head else 0.0
+    kernels += LOGIT_KERNELS
+    total = (moved + lookup) * widths.activation + logits
+    count = kernels * np.sign(work.tokens)
+    return Op(
+        "elementwise",
+        OpKind.ELEMENTWISE,
+        Slot.ELEMENTWISE,
+        count,
+        0.0,
+        total / kernels,
+        work.tokens,
+        model.hidden_size,
+        1.0,
+    )
+
+
+def _message(name: str, slot: Slot, count: Number, wire_bytes: Number, tokens: Number, width: Number) -> Op:
+    return Op(name, OpKind.COMMUNICATION, slot, count * np.sign(wire_bytes), 0.0, wire_bytes, tokens, width, 1.0)
+
+
+def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
+    """Messages of one step; none where a group has one GPU.
+
+    Tensor parallelism: an all-reduce behind each mixer and each ffn, one behind the embedding, a gather of the
+    logits. Attention data-parallel: the ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens
+    (of routed experts only the copies that leave home). Pipeline: hidden states cross pp - 1 borders.
+    """
+    ops = []
+    row = model.hidden_size * widths.activation
+    group = parallel.tp / parallel.attention_dp
+    if _divided(parallel.tp):
+        mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
+        ffns = sum(model.ffn_layers(index) for index in range(len(model.ffns)))
+        together = np.where(np.asarray(parallel.attention_dp) > 1, 0.0, 1.0)
+        inside = all_reduce_wire_bytes(work.rank_tokens * row, group)
+        whole = all_reduce_wire_bytes(work.tokens * row, parallel.tp) * together
+        logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp)
+        ops += [
+            _message("all_reduce.mixer", Slot.ALL_REDUCE, mixers, inside, work.rank_tokens, model.hidden_size),
+            _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole, work.tokens, model.hidden_size),
+        ]
+        if model.lm_head:
+            ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, logits, work.sampled, model.vocab_size))
+    if _divided(parallel.attention_dp):
+        ops += _exchange(model, widths, parallel, work)
+    if _divided(parallel.pp):
+        ops.append(_message("send", Slot.SEND, parallel.pp - 1, work.tokens * row, work.tokens, model.hidden_size))
+    return ops
+
+
+def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
+    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them."""
+    ops = []
+    for index, ffn in enumerate(model.ffns):
+        spread = parallel.tp if isinstance(ffn, DenseFfn) else np.minimum(ffn.top_k, parallel.tp)
+        held = work.rank_tokens * model.hidden_size * widths.activation * spread / (parallel.tp / parallel.attention_dp)
+        wire = all_to_all_wire_bytes(held, parallel.tp) * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
+        count = 2 * model.ffn_layers(index)
+        ops.append(
+            _message(f"all_to_all.{ffn.kind}", Slot.ALL_TO_ALL, count, wire, work.rank_tokens, model.hidden_size)
+        )
+    return ops
+
+
+def _divided(ways: Number) -> bool:
+    """False where a scalar 1 says that nobody divides."""
+    return np.ndim(ways) > 0 or float(ways) > 1
