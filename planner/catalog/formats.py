@@ -1,0 +1,164 @@
+"""The catalogue of weight and KV formats, and which engine runs which of them on which GPU."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from planner.catalog.files import read_yaml
+from planner.errors import BadValue, UnknownName
+from planner.specs.formats import FormatSpec, GgmlType, GgufMix, KvFormatSpec, MixRule, Packing
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "formats"
+GGUF = "gguf-"
+HINT = "planner formats lists all"
+
+
+@lru_cache(maxsize=1)
+def _weight_data() -> dict[str, Any]:
+    return dict(read_yaml(DATA / "weight.yaml"))
+
+
+@lru_cache(maxsize=1)
+def _kv_data() -> dict[str, Any]:
+    return dict(read_yaml(DATA / "kv.yaml"))
+
+
+@lru_cache(maxsize=1)
+def _gguf_data() -> dict[str, Any]:
+    return dict(read_yaml(DATA / "gguf.yaml"))
+
+
+def _from_record(record: dict[str, Any]) -> FormatSpec:
+    """A FormatSpec from a record of weight.yaml, whose `roles` names a set of roles."""
+    roles = _weight_data()["role_sets"][record["roles"]]
+    return FormatSpec(quantized_roles=tuple(roles), **{key: value for key, value in record.items() if key != "roles"})
+
+
+@lru_cache(maxsize=1)
+def _named() -> dict[str, FormatSpec]:
+    plain = [_from_record(record) for record in _weight_data()["formats"]]
+    return {spec.id: spec for spec in plain + [_gguf_format(name) for name in _gguf_data()["file_types"]]}
+
+
+@lru_cache(maxsize=64)
+def _ggml_type(name: str) -> GgmlType:
+    elements, size, *fallback = _gguf_data()["types"][name]
+    return GgmlType(
+        id=name, elements=elements, block_bytes=size, fallback=_ggml_type(fallback[0]) if fallback else None
+    )
+
+
+def _rule(record: dict[str, Any]) -> MixRule:
+    return MixRule(**{**record, "type": _ggml_type(record["type"])})
+
+
+def _gguf_mix(record: dict[str, Any]) -> GgufMix:
+    """The rules of a file type, those for models of eight experts first."""
+    data = _gguf_data()
+    rules = list(data["eight_experts"]) if record.get("eight", not record.get("plain_type")) else []
+    rules += data["eight_experts_o"] if record.get("wide_o") else []
+    return GgufMix(
+        base=_ggml_type(record["base"]),
+        output=_ggml_type(record.get("output", "q6_k")),
+        embedding=_ggml_type(record.get("embedding", record["base"])),
+        odd_output=_ggml_type(record["base"] if record.get("plain_type") else data["odd_output"]),
+        plain=_ggml_type(data["plain"]),
+        half=_ggml_type(data["half"]),
+        rules=tuple(_rule(rule) for rule in rules + record.get("rules", [])),
+    )
+
+
+def _gguf_format(name: str) -> FormatSpec:
+    data = _gguf_data()
+    record = data["file_types"][name]
+    if "as" in record:  # another type's rules, with some of its types replaced
+        record = {**data["file_types"][record["as"]], "other_names": [], **record}
+    plain = bool(record.get("plain_type"))
+    return FormatSpec(
+        id=GGUF + name,
+        name=f"GGUF {name.upper()}",
+        family="gguf",
+        gguf=_gguf_mix(record),
+        quantized_roles=() if plain else tuple(data["quantized_roles"]),
+        weight_math={"f32": "fp32", "f16": "fp16", "bf16": "bf16"}.get(name, None if plain else "int8"),
+        kernel=record["kernel"],
+        weight_only_kernel=record["kernel"],
+        other_names=tuple(record.get("other_names", ())),
+        source=data["source"],
+        note=record["note"],
+    )
+
+
+def _kernel_by_bits(bits: float) -> str:
+    return next(str(step["kernel"]) for step in _weight_data()["kernels_by_bits"] if bits <= step["bits"])
+
+
+@lru_cache(maxsize=1024)
+def _parametric(family: str, text: str) -> FormatSpec:
+    """exl3-<bpw> or mixed-<bpw>. Raises BadValue when the bits are no number or out of the family's range."""
+    record = next(record for record in _weight_data()["parametric"] if record["id"] == family)
+    bits = float(text) if re.fullmatch(r"\d{1,2}(?:\.\d{1,6})?", text) else math.nan
+    low, high = record["min_bits"], record["max_bits"]
+    if not low <= bits <= high:
+        raise BadValue(f"weight format '{family}-{text[:20]}': bits per weight must be {low} to {high}, as {family}-4.5")
+    fields = {key: record[key] for key in ("family", "roles", "head", "quantizes_vectors", "other_names", "source", "note")
+              if key in record}
+    kernel = _kernel_by_bits(bits)
+    return _from_record({
+        "id": f"{family}-{bits:g}",
+        "name": record["name"].format(bits=f"{bits:g}"),
+        "packing": Packing(bits=bits, **record["packing"]),
+        "kernel": kernel,
+        "weight_only_kernel": kernel,
+        **fields,
+    })
+
+
+def weight_format(name: str) -> FormatSpec:
+    """The weight format of that id, upper or lower case. Raises UnknownName with the nearest id, or BadValue."""
+    key = name.strip().lower()
+    family, _, bits = key.partition("-")
+    if family in ("exl3", "mixed") and bits:
+        return _parametric(family, bits)
+    found = _named().get(key)
+    if found is None:
+        raise UnknownName("weight format", name, weight_format_ids(), HINT)
+    return found
+
+
+def weight_format_ids() -> tuple[str, ...]:
+    """Ids of all weight formats, of exl3 the usual sizes; mixed-<bpw> takes any."""
+    usual = [f"{record['id']}-{bits:g}" for record in _weight_data()["parametric"] for bits in record["usual"]]
+    return tuple(_named()) + tuple(usual)
+
+
+@lru_cache(maxsize=1)
+def _kv_named() -> dict[str, KvFormatSpec]:
+    return {record["id"]: KvFormatSpec(**record) for record in _kv_data()["formats"]}
+
+
+def _one_kv_format(name: str) -> KvFormatSpec:
+    data = _kv_data()
+    key = name.strip().lower()
+    key = data["auto"] if key in ("", "auto") else data["synonyms"].get(key, key)
+    found = _kv_named().get(key)
+    if found is None:
+        raise UnknownName("KV format", name, kv_format_ids(), HINT)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def kv_format(name: str) -> tuple[KvFormatSpec, KvFormatSpec]:
+    """Formats of K and V: one id for both, a pair `q8_0/q4_0`, blank or `auto` for 16 bit. Raises UnknownName."""
+    first, slash, second = name.partition("/")
+    k = _one_kv_format(first)
+    return (k, _one_kv_format(second)) if slash else (k, k)
+
+
+def kv_format_ids() -> tuple[str, ...]:
+    """Ids of all KV formats; any two make a pair K/V."""
+    return tuple(_kv_named())

@@ -1,0 +1,143 @@
+"""Exact bytes of every weight tensor in a format, as the checkpoint stores it and as an engine holds it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.formats.gguf import gguf_tensor_bytes
+from planner.formats.identity import Same
+from planner.formats.packing import Floats, Ints, groups, packed_bytes
+from planner.params import Tensor, tensors
+from planner.specs.formats import FormatSpec, Level, Packing
+from planner.specs.model import ModelSpec, Quantization, Role
+
+__all__ = [
+    "bits_per_weight",
+    "groups",
+    "is_quantized",
+    "kernel_for",
+    "packed_bytes",
+    "quantized_layers",
+    "tensor_bytes",
+    "weight_bytes",
+]
+
+BASE_BYTES = 2  # fp16 and bf16
+FP32_BYTES = 4
+UNPACKED_KERNEL = "gemm-16"  # weights unpacked before use are priced as 16 bit
+
+
+def _own(model: ModelSpec, fmt: FormatSpec) -> Quantization | None:
+    """The checkpoint's own quantization, when `fmt` is what it is stored in."""
+    own = model.quantization
+    return own if own is not None and own.weight_format == fmt.id else None
+
+
+def quantized_roles(model: ModelSpec, fmt: FormatSpec) -> frozenset[Role]:
+    """Roles that are stored packed: the checkpoint's own choice in its own format, else the recipe's default."""
+    own = _own(model, fmt)
+    if own is None:
+        return frozenset(fmt.quantized_roles)
+    return frozenset(own.quantized or fmt.quantized_roles) - frozenset(own.roles_16bit)
+
+
+def is_quantized(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> bool:
+    """Whether the format packs this tensor (in the layers that `quantized_layers` counts)."""
+    if fmt.gguf is not None:
+        return tensor.k > 1 and tensor.role in fmt.quantized_roles
+    if fmt.packing is None or (tensor.k == 1 and not fmt.quantizes_vectors):
+        return False
+    return tensor.role in quantized_roles(model, fmt)
+
+
+def quantized_layers(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> int:
+    """In how many of its layers (1 outside the stack) a tensor is packed: a checkpoint may leave some whole."""
+    if not is_quantized(model, tensor, fmt):
+        return 0
+    own = _own(model, fmt)
+    whole = set(own.layers_16bit) if own else set()
+    return sum(layer not in whole for layer in tensor.layers) if tensor.layers else 1
+
+
+class _Shapes:
+    """A model's tensors as columns."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.all = tensors(model)
+        self.n: Ints = np.array([tensor.n for tensor in self.all], dtype=np.int64)
+        self.k: Ints = np.array([tensor.k for tensor in self.all], dtype=np.int64)
+        self.copies: Ints = np.array([tensor.copies for tensor in self.all], dtype=np.int64)
+        self.layers: Ints = np.array([max(len(tensor.layers), 1) for tensor in self.all], dtype=np.int64)
+        self.roles = [tensor.role for tensor in self.all]
+
+
+@lru_cache(maxsize=256)
+def _shapes(model: Same[ModelSpec]) -> _Shapes:
+    return _Shapes(model.value)
+
+
+def _head_bytes(fmt: FormatSpec, head: Packing, shapes: _Shapes, tied: bool) -> Floats:
+    """Bytes of an output matrix that is packed otherwise than the rest; a tied one is stored once more."""
+    is_head = np.array([role is (Role.EMBEDDING if tied else Role.LM_HEAD) for role in shapes.roles])
+    return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
+
+
+def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing | None) -> Floats:
+    """Packed layers at the packing's bytes, the others at the base type's."""
+    shapes = _shapes(Same(model))
+    base = (FP32_BYTES if fmt.base_dtype == "fp32" else BASE_BYTES) * shapes.n * shapes.k
+    if packing is None:
+        return np.asarray(base * shapes.copies * shapes.layers, dtype=np.float64)
+    packed_layers = np.array([quantized_layers(model, tensor, fmt) for tensor in shapes.all], dtype=np.int64)
+    packed = packed_bytes(packing, shapes.n, shapes.k)
+    per_copy = packed_layers * packed + (shapes.layers - packed_layers) * base
+    if fmt.head is not None:
+        tied = model.tie_embeddings
+        head = _head_bytes(fmt, fmt.head, shapes, tied)
+        per_copy = np.where(head > 0, head + (per_copy if tied else 0), per_copy)
+    return np.asarray(per_copy * shapes.copies, dtype=np.float64)
+
+
+@lru_cache(maxsize=8192)
+def _tensor_bytes(model: Same[ModelSpec], fmt: Same[FormatSpec], resident: bool) -> NDArray[np.float64]:
+    spec = fmt.value
+    if spec.gguf is not None:
+        found = gguf_tensor_bytes(model.value, spec.gguf)
+    else:
+        packing = spec.resident if resident and spec.resident is not None else spec.packing
+        found = _packed_tensor_bytes(model.value, spec, packing)
+    found.setflags(write=False)
+    return found
+
+
+def tensor_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool = False) -> NDArray[np.float64]:
+    """Bytes of all copies of each tensor of `planner.params.tensors(model)`, shape (T,), read-only.
+
+    As the checkpoint stores them or, with `resident`, as the engine holds them: loaders drop the order
+    index and the zero points of symmetric GPTQ, and widen scales. Padding by tensor parallelism, copies and
+    what engines derive at load (absorbed MLA projections) are the business of `planner.memory`.
+    """
+    return _tensor_bytes(Same(model), Same(fmt), resident)
+
+
+def weight_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool = False) -> float:
+    """Bytes of all weights together."""
+    return float(tensor_bytes(model, fmt, resident).sum())
+
+
+def bits_per_weight(model: ModelSpec, fmt: FormatSpec) -> float:
+    """Mean bits per parameter of the checkpoint, as llama.cpp prints BPW."""
+    return 8 * weight_bytes(model, fmt) / sum(tensor.numel for tensor in tensors(model))
+
+
+def kernel_for(fmt: FormatSpec, level: Level) -> str:
+    """The kernel family that runs a format at a level of support.
+
+    Unpacked weights run as 16 bit; where no source says how a GPU runs it, the weight-only family is assumed.
+    """
+    if level is Level.NATIVE:
+        return fmt.kernel
+    return UNPACKED_KERNEL if level is Level.EMULATED else fmt.weight_only_kernel
