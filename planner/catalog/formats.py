@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from planner.catalog.files import read_yaml
+from planner.catalog.support import support
 from planner.errors import BadValue, UnknownName
 from planner.specs.formats import FormatSpec, GgmlType, GgufMix, KvFormatSpec, MixRule, Packing
+from planner.specs.gpu import MathType
+
+__all__ = ["kv_format", "kv_format_ids", "support", "weight_format", "weight_format_ids"]
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "formats"
 GGUF = "gguf-"
+INHERITED = ("family", "roles", "head", "quantizes_vectors", "other_names", "source", "note")
+PLAIN_MATH = {"f32": MathType.FP32, "f16": MathType.FP16, "bf16": MathType.BF16}
 HINT = "planner formats lists all"
 
 
@@ -84,7 +90,7 @@ def _gguf_format(name: str) -> FormatSpec:
         family="gguf",
         gguf=_gguf_mix(record),
         quantized_roles=() if plain else tuple(data["quantized_roles"]),
-        weight_math={"f32": "fp32", "f16": "fp16", "bf16": "bf16"}.get(name, None if plain else "int8"),
+        weight_math=PLAIN_MATH.get(name, MathType.INT8),  # activations are quantized on the fly
         kernel=record["kernel"],
         weight_only_kernel=record["kernel"],
         other_names=tuple(record.get("other_names", ())),
@@ -104,18 +110,18 @@ def _parametric(family: str, text: str) -> FormatSpec:
     bits = float(text) if re.fullmatch(r"\d{1,2}(?:\.\d{1,6})?", text) else math.nan
     low, high = record["min_bits"], record["max_bits"]
     if not low <= bits <= high:
-        raise BadValue(f"weight format '{family}-{text[:20]}': bits per weight must be {low} to {high}, as {family}-4.5")
-    fields = {key: record[key] for key in ("family", "roles", "head", "quantizes_vectors", "other_names", "source", "note")
-              if key in record}
+        raise BadValue(f"weight format '{family}-{text[:20]}': bits per weight are {low} to {high}, as {family}-4.5")
     kernel = _kernel_by_bits(bits)
-    return _from_record({
-        "id": f"{family}-{bits:g}",
-        "name": record["name"].format(bits=f"{bits:g}"),
-        "packing": Packing(bits=bits, **record["packing"]),
-        "kernel": kernel,
-        "weight_only_kernel": kernel,
-        **fields,
-    })
+    return _from_record(
+        {
+            "id": f"{family}-{bits:g}",
+            "name": record["name"].format(bits=f"{bits:g}"),
+            "packing": Packing(bits=bits, **record["packing"]),
+            "kernel": kernel,
+            "weight_only_kernel": kernel,
+            **{key: record[key] for key in INHERITED if key in record},
+        }
+    )
 
 
 def weight_format(name: str) -> FormatSpec:

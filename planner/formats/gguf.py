@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planner.params import Tensor, tensors
 from planner.specs.formats import GgmlType, GgufMix, MixRule
-from planner.specs.model import Attention, LatentAttention, MoeFfn, ModelSpec, Role
+from planner.specs.model import Attention, LatentAttention, ModelSpec, MoeFfn, Role
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -71,7 +71,7 @@ def _holds(condition: str, shape: Shape) -> bool:
 def _in_layers(layers: str, i: Ints, n: int) -> Mask:
     """Which of the running indices `i` of `n` tensors a rule takes; `more` is llama.cpp's use_more_bits."""
     first, last = i < n // 8, i >= 7 * n // 8
-    masks = {
+    masks: dict[str, Mask] = {
         "all": np.ones_like(i, dtype=bool),
         "first_2": i < 2,
         "first_4": i < 4,
