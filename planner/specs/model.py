@@ -81,6 +81,7 @@ class LinearAttention(Spec):
     k_head_dim: Count
     v_head_dim: Count
     conv_width: Size = 0  # taps of the causal convolution over q, k and v; 0: none
+    gate_rank: Size = 0  # rank of the output gate's projection (KDA); 0: full
     state_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -94,11 +95,12 @@ class Mamba(Spec):
     n_heads: Count = 1  # version 2
     head_dim: Count = 1  # version 2
     n_groups: Count = 1  # version 2: groups that share B and C
-    dt_rank: Count | None = None  # version 1
+    dt_rank: Size = 0  # version 1
     conv_width: Count
     conv_bias: bool = True
     proj_bias: bool = False
     inner_norms: bool = False  # Jamba: norms on dt, B and C
+    gated_norm: bool = True  # version 2: a norm behind the gate
     state_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
