@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.params.tensor import Shard, Tensor, with_bias
-from planner.specs.model import DenseFfn, MoeFfn, ModelSpec, Role
+from planner.specs.model import DenseFfn, ModelSpec, MoeFfn, Role
 
 
 def _mlp(prefix: str, role: Role, widths: tuple[int, int], gated: bool, layers: tuple[int, ...]) -> list[Tensor]:

@@ -6,23 +6,94 @@ error that names the field and its value, never a guess.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from planner.catalog.files import parse_json
-from planner.catalog.hf import attention, hybrid
+from planner.catalog.hf import attention, gemma, hybrid, mla, moe, vision
 from planner.catalog.hf.common import Parts
 from planner.catalog.hf.config import Config, shown
 from planner.errors import BadValue
 from planner.specs.model import ModelSpec
 
-READERS: dict[str, Callable[[Config], Parts]] = {
+Reader = Callable[[Config], Parts]
+READERS: dict[str, Reader] = {
     "llama": attention.llama,
     "mistral": attention.mistral,
+    "ministral": attention.mistral,
+    "ministral3": vision.ministral3,
+    "phi": attention.phi,
+    "phi-msft": attention.phi,
+    "phi3": attention.phi3,
     "qwen2": attention.qwen2,
+    "mimo": attention.qwen2,
     "qwen3": attention.qwen3,
+    "seed_oss": attention.seed_oss,
+    "smollm3": attention.smollm3,
+    "internlm2": attention.internlm2,
+    "hunyuan_v1_dense": attention.hunyuan,
+    "apertus": attention.apertus,
+    "granite": attention.llama,
+    "olmo": attention.olmo,
+    "olmo2": attention.olmo2,
+    "olmo3": attention.olmo3,
+    "exaone4": attention.exaone4,
+    "cohere": attention.cohere,
+    "cohere2": attention.cohere2,
+    "gpt2": attention.gpt2,
+    "starcoder2": attention.starcoder2,
+    "glm": attention.glm,
+    "glm4": attention.glm4,
+    "gemma": gemma.gemma,
+    "gemma2": gemma.gemma2,
+    "gemma3_text": gemma.gemma3,
+    "gemma3": vision.gemma3,
+    "gemma3n_text": gemma.gemma3n,
+    "gemma4_text": gemma.gemma4,
+    "gemma4": vision.gemma4,
+    "mixtral": moe.mixtral,
+    "granitemoe": moe.mixtral,
+    "phimoe": moe.phimoe,
+    "olmoe": moe.olmoe,
+    "qwen2_moe": moe.qwen2_moe,
+    "qwen3_moe": moe.qwen3_moe,
+    "gpt_oss": moe.gpt_oss,
+    "llama4": vision.llama4,
+    "llama4_text": moe.llama4,
+    "minimax_m2": moe.minimax_m2,
+    "minimax_m3": moe.minimax_m3,
+    "minimax_m3_vl": vision.minimax_m3,
+    "glm4_moe": moe.glm4_moe,
+    "ernie4_5": moe.ernie_dense,
+    "ernie4_5_moe": moe.ernie,
+    "hunyuan_v1_moe": moe.hunyuan_moe,
+    "hy_v3": moe.hy_v3,
+    "cohere2_moe": moe.cohere2_moe,
+    "step3p5": moe.step3,
+    "step3p7": moe.step3,
+    "mimo_v2_flash": moe.mimo_v2,
+    "deepseek_v2": mla.deepseek,
+    "deepseek_v3": mla.deepseek,
+    "deepseek_v32": mla.deepseek_v32,
+    "kimi_k2": mla.deepseek,
+    "kimi_k25": vision.kimi,
+    "glm_moe_dsa": mla.glm_dsa,
+    "glm4_moe_lite": mla.glm_lite,
+    "mistral3": vision.mistral3,
+    "mistral4": mla.mistral4,
+    "mistral_large4": partial(vision.pixtral, reader=mla.mistral_large4),
+    "mistral_large4_text": mla.mistral_large4,
+    "longcat_flash": mla.longcat,
+    "hy_v4": mla.hy_v4,
+    "qwen2_5_vl": vision.qwen2_vl,
+    "qwen3_vl": partial(vision.qwen_vl, reader=attention.qwen3),
+    "qwen3_vl_moe": partial(vision.qwen_vl, reader=moe.qwen3_moe),
+    "qwen3_vl_text": attention.qwen3,
+    "qwen3_vl_moe_text": moe.qwen3_moe,
     **hybrid.READERS,
 }
 
@@ -33,7 +104,7 @@ def model_from_config(config: Mapping[str, Any] | bytes, model_id: str, where: s
     Raises BadFile or BadValue, one line that names the field, for anything that is malformed, out of
     range or of a kind that is not known.
     """
-    data = parse_json(config, where) if isinstance(config, bytes) else dict(config)
+    data = parse_json(_quoted_infinity(config), where) if isinstance(config, bytes) else dict(config)
     top = Config(data, where)
     parts: Parts = {"id": model_id, **_reader(top)(top)}
     parts.setdefault("model_type", top.text("model_type"))
@@ -46,7 +117,14 @@ def model_from_config(config: Mapping[str, Any] | bytes, model_id: str, where: s
         raise BadValue(f"{where}: {field} is {shown(first['input'])}: {first['msg']}") from None
 
 
-def _reader(config: Config) -> Callable[[Config], Parts]:
+def _quoted_infinity(data: bytes) -> bytes:
+    """The document with its infinities as texts: Nemotron-H states one (`time_step_limit`) that nothing reads."""
+    if b"Infinity" not in data:
+        return data
+    return re.sub(rb'("(?:[^"\\]|\\.)*")|(-?Infinity)', lambda m: m[1] or b'"' + m[2] + b'"', data)
+
+
+def _reader(config: Config) -> Reader:
     model_type = config.text("model_type")
     if not model_type:
         raise BadValue(f"{config.where}: model_type is missing; it names the architecture")

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planner.catalog.hf.config import MAX_CONTEXT, MAX_LAYERS, MAX_VOCAB, Config
+from planner.catalog.hf.config import MAX_CONTEXT, MAX_LAYERS, MAX_VOCAB, Config, shown
+from planner.errors import BadValue
 from planner.specs.model import DenseFfn, Ffn, Mixer
 
 Parts = dict[str, Any]
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-_GATED_BY_DEFAULT = {"silu", "swish", "gelu_pytorch_tanh", "gelu", "gelu_new", "gelu_fast", "relu2", "relu"}
+SLIDING = "sliding_attention"
+FULL = "full_attention"
 
 
 def n_layers(config: Config) -> int:
@@ -63,6 +65,15 @@ def stack(mixers: Sequence[Mixer | None], ffns: Sequence[Ffn | None]) -> Parts:
         else:
             runs.append({"mixer": here[0], "ffn": here[1], "count": 1})
     return {"mixers": distinct_mixers, "ffns": distinct_ffns, "layers": runs}
+
+
+def kinds(config: Config, field: str, values: Sequence[Any], known: Sequence[str]) -> Sequence[Any]:
+    """`values`, refused unless there is one of the `known` kinds for each layer."""
+    for value in per_layer(config, field, values):
+        if value not in known:
+            why = f"a kind that is not known here (known: {', '.join(known)})"
+            raise BadValue(f"{config.where}: {field} holds {shown(value)}, {why}")
+    return values
 
 
 def dense(config: Config, bias: bool = False) -> DenseFfn:

@@ -128,6 +128,10 @@ class Config:
         value = self.data.get(field)
         return Config({} if value is None else value, f"{self.where}: {field}")
 
+    def defaults(self, **values: Any) -> Config:
+        """The same settings, with what the publisher leaves to the model's class filled in."""
+        return Config({**values, **{key: value for key, value in self.data.items() if value is not None}}, self.where)
+
     def merged(self, **changes: Any) -> Config:
         """The same settings with some replaced."""
         return Config({**self.data, **changes}, self.where)
