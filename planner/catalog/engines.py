@@ -1,0 +1,149 @@
+"""Engines: constants from `planner/data/engines/*.yaml`, resolved for one version.
+
+A file's top level holds the oldest version covered; each entry of `versions` overrides constants from its
+`from` on. Keys carry GiB, MiB and ms; the EngineSpec holds bytes and seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from planner.catalog.files import read_yaml
+from planner.catalog.paths import data_dir
+from planner.errors import BadFile, UnknownName
+from planner.specs.engine import Constant, EngineSpec, Tier
+from planner.specs.gpu import GpuSpec
+from planner.units import GIB
+
+_SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
+_SECTIONS = ("budget", "cache", "activation", "overheads", "defaults")
+_SOURCE_KEYS = ("source", "kind")
+
+Version = tuple[int, ...]
+
+
+class SourcedConstant(NamedTuple):
+    """One constant of an engine file, as written there."""
+
+    name: str  # section.key, in the file's unit
+    constant: Constant
+
+
+@lru_cache(maxsize=1)
+def _files() -> dict[str, dict[str, Any]]:
+    documents = (read_yaml(path) for path in sorted((data_dir() / "engines").glob("*.yaml")))
+    return {document["id"]: document for document in documents}
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[str, str]:
+    return {name: id_ for id_, document in _files().items() for name in (id_, *document.get("aliases", ()))}
+
+
+def engine_ids() -> tuple[str, ...]:
+    """Ids of the known engines."""
+    return tuple(_files())
+
+
+def engine_id(name: str) -> str:
+    """The id behind an id or alias, any case. Raises UnknownName."""
+    id_ = _names().get(name.strip().lower())
+    if id_ is None:
+        raise UnknownName("engine", name, _names(), "planner engines lists all")
+    return id_
+
+
+def parse_version(text: str) -> Version | None:
+    """The numbers at the head of a version: v0.10.1.1, 0.26.1rc1.dev156+g0eec, b4000; None: not a version."""
+    match = re.match(r"\s*[vb]?(\d{1,6}(?:\.\d{1,6}){0,3})(?![\d])", text.lower())
+    return tuple(int(part) for part in match[1].split(".")) if match else None
+
+
+def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
+    """(version, note): what was asked for, or the newest known where that says nothing."""
+    newest = str(document["newest"])
+    if version is None or not version.strip():
+        return newest, ""
+    if parse_version(version) is None:
+        return newest, f"version {version.strip()[:40]!r} cannot be parsed; taken as {newest}, the newest known"
+    return version.strip(), ""
+
+
+def _merged(document: dict[str, Any], version: str) -> dict[str, Any]:
+    """The file's sections with every override up to `version` applied."""
+    wanted = parse_version(version) or ()
+    merged = {section: dict(document.get(section, {})) for section in _SECTIONS}
+    for override in document.get("versions", ()):
+        if (parse_version(override["from"]) or ()) <= wanted:
+            for section, constants in override.items():
+                if section != "from":
+                    merged[section].update(constants)
+    if "attention_dp_roles" in document:
+        merged["attention_dp_roles"] = document["attention_dp_roles"]
+    return merged
+
+
+def _si(key: str, value: Any) -> tuple[str, Any]:
+    """Field name and SI value of a key that carries its unit."""
+    for suffix, (unit, factor) in _SCALES.items():
+        if key.endswith(suffix):
+            return key.removesuffix(suffix) + unit, value * factor
+    return key, value
+
+
+def _plain(node: Any) -> Any:
+    """Constants replaced by their values in SI units, sources dropped."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "value" in node:
+        return Constant.model_validate(node).value
+    return dict(_si(key, _plain(value)) for key, value in node.items() if key not in _SOURCE_KEYS)
+
+
+@lru_cache(maxsize=256)
+def engine(name: str, version: str | None = None) -> EngineSpec:
+    """The engine with its constants at `version` (None: the newest known).
+
+    A version that cannot be parsed resolves to the newest known, and `note` says so. Raises UnknownName for
+    an engine that no file describes, BadFile for a file that does not hold what it should.
+    """
+    document = _files()[engine_id(name)]
+    resolved, note = _resolve(document, version)
+    fields = _plain(_merged(document, resolved))
+    try:
+        return EngineSpec(id=document["id"], name=document["name"], version=resolved, note=note, **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadFile(f"engine {document['id']}: {where}: {first['msg']}") from None
+
+
+def engine_constants(name: str, version: str | None = None) -> tuple[SourcedConstant, ...]:
+    """Every constant of the engine at `version` with its source, as its file writes it."""
+    document = _files()[engine_id(name)]
+    return tuple(_sourced("", _merged(document, _resolve(document, version)[0])))
+
+
+def _sourced(prefix: str, node: Any) -> list[SourcedConstant]:
+    if isinstance(node, dict) and "value" in node:
+        return [SourcedConstant(prefix, Constant.model_validate(node))]
+    children = node.items() if isinstance(node, dict) else []
+    return [found for key, child in children for found in _sourced(f"{prefix}.{key}".lstrip("."), child)]
+
+
+def default_limits(spec: EngineSpec, gpu: GpuSpec, device_bytes: float | None = None) -> Tier:
+    """Default limits on this device: the highest tier that its memory reaches and its name is not kept from."""
+    memory = gpu.device_bytes if device_bytes is None else device_bytes
+    name = f"{gpu.id} {gpu.name}".lower()
+    fitting = [
+        tier
+        for tier in spec.defaults.tiers
+        if memory >= tier.from_bytes and not any(part in name for part in tier.except_names)
+    ]
+    return fitting[-1] if fitting else spec.defaults.tiers[0]

@@ -1,0 +1,156 @@
+"""A serving engine at one version: its budget, its cache manager, its defaults and its fixed costs.
+
+Values are SI and already resolved for the version; where each comes from stands in `planner/data/engines`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.specs.base import Kind, Name, Spec
+from planner.specs.model import Role
+
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Tokens = Annotated[int, Field(ge=1, le=2**26)]
+
+
+class BudgetRule(StrEnum):
+    """Of which memory the engine's fraction is taken."""
+
+    TOTAL = "total"  # vLLM: of the whole device; weights, activations and pool live inside it
+    FREE_BEFORE = "free_before"  # SGLang: of what is free before loading; activations live outside it
+    FREE_AFTER = "free_after"  # TensorRT-LLM: the pool alone, of what is free after loading
+    FREE = "free"  # llama.cpp, transformers, MLX: whatever is free
+
+
+class Layout(StrEnum):
+    """How the cache manager shares its pool among layers of different kinds."""
+
+    GROUPED = "grouped"  # vLLM: equal groups of layers draw pages of one size from one pool
+    WINDOWED = "windowed"  # each layer keeps what its window needs
+    FULL = "full"  # every layer keeps the whole sequence
+    SPLIT = "split"  # SGLang: a pool for full layers and a smaller one for window layers
+
+
+class Allocation(StrEnum):
+    """When the cache is allocated."""
+
+    POOL = "pool"  # all that is left of the budget, at start
+    CONTEXT = "context"  # the whole context of every slot, at start
+    GROWING = "growing"  # as sequences grow
+
+
+class StaticReserve(Spec):
+    """SGLang's default fraction: 1 - what this reserves / device memory."""
+
+    fixed_bytes: Amount
+    per_prefill_token_bytes: Amount
+    per_graph_sequence_bytes: Amount
+    per_gpu_bytes: Amount  # of the tp x pp group
+    per_dp_graph_sequence_bytes: Amount  # with data-parallel attention
+    floor_bytes: Amount  # at least this much ...
+    floor_from_bytes: Amount  # ... on devices larger than this
+
+
+class Budget(Spec):
+    """How much of a device the engine takes."""
+
+    rule: BudgetRule
+    utilization: Annotated[float, Field(gt=0, le=1)]  # the default fraction
+    context_bytes: Amount  # taken by the driver before the engine measures what is free
+    reserve: StaticReserve | None = None  # not None: the default fraction follows from it
+
+
+class CacheRules(Spec):
+    """How tokens become blocks and blocks become bytes."""
+
+    layout: Layout
+    allocation: Allocation
+    block_tokens: Tokens
+    null_blocks: Amount = 0  # blocks of the pool that no sequence can have
+    group_slack: Amount = 1  # below this ratio of layer counts the larger one is the group size
+    window_margin: Literal["none", "step", "ubatch"] = "none"  # in-flight tokens a window layer keeps on top
+    spare_blocks: Amount = 0  # of a window layer, because windows do not start on a block
+    window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
+    state_in_pool: bool = False  # recurrent states are pages of the pool
+    state_slots: Amount = 1  # copies of the state per running sequence
+    state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
+    indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
+    latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
+    tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
+
+
+class Activation(Spec):
+    """Peak of one profiled step: the larger of the sampler's phase and of the widest layer's."""
+
+    logits_bytes: Amount  # per sampled sequence and vocabulary entry, copies of the sampler included
+    logit_rows: Literal["sequences", "tokens"]  # rows of logits that a step makes
+    hidden_copies: Amount  # activations of hidden_size per token that live beside the logits
+    layer_copies: Amount  # the same while a layer runs
+    inner_copies: Amount  # activations of the inner width of a gated MLP per token
+    stage_copies: Amount  # hidden activations that travel between pipeline stages
+    expert_workspace: Amount  # share of the routed experts' intermediate results that stays allocated
+    score_bytes: Amount = 0  # per query, key and head when attention is not fused
+    mask_bytes: Amount = 0  # per query and key
+    whole_prompt: bool = False  # a step takes all prompts at once instead of max_num_batched_tokens
+
+
+class Overheads(Spec):
+    """Fixed memory of a process and fixed times of a step."""
+
+    non_torch_bytes: Amount  # context, libraries and workspaces on one GPU
+    group_bytes: Amount = 0  # more of it when tp > 1 (NCCL, custom all-reduce) ...
+    group_doubling_bytes: Amount = 0  # ... and for every doubling of tp
+    graph_layer_bytes: Amount = 0  # CUDA graphs: per layer and captured batch size
+    graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
+    step_s: Amount = 0  # per forward step, not overlapped with the GPU
+    per_sequence_s: Amount = 0  # per running sequence and step
+    per_layer_s: Amount = 0  # per layer and step
+    per_prefill_token_s: Amount = 0  # per prompt token
+    request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer
+
+
+class Tier(Spec):
+    """Default limits on devices of at least `from_bytes`."""
+
+    from_bytes: Amount
+    max_num_seqs: Tokens
+    max_num_batched_tokens: Tokens
+    graph_batch: Tokens = 512  # largest batch that is captured
+    graph_batch_tp4: Tokens = 512  # the same when tp >= 4
+    except_names: tuple[str, ...] = ()  # substrings of device names that stay in the tier below
+
+
+class Defaults(Spec):
+    """Settings when the user gives none."""
+
+    tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
+    n_ubatch: Tokens = 512
+    vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
+
+
+class EngineSpec(Spec):
+    """One engine, constants resolved for `version`."""
+
+    id: Name
+    name: str
+    version: str  # as resolved
+    note: str = ""  # what was assumed to resolve it
+    budget: Budget
+    cache: CacheRules
+    activation: Activation
+    overheads: Overheads
+    defaults: Defaults
+    attention_dp_roles: tuple[Role, ...] = ()  # non-attention weights that data-parallel attention replicates
+
+
+class Constant(Spec):
+    """A constant of an engine's file: the value, where it was read, how it is known."""
+
+    value: float | bool | str | list[str]
+    source: Annotated[str, Field(min_length=1, max_length=500)]
+    kind: Kind
