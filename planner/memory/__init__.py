@@ -1,0 +1,25 @@
+"""Memory of a deployment in closed form: weights, cache, states, activations and overheads against the
+engine's budget; what the pool holds; whether it starts.
+
+Per GPU on the rank that limits the pool: weights + pool + activation + non-torch + graphs <= budget, where
+budget and pool follow the engine's own rule at its version (`specs.engine`).
+"""
+
+from __future__ import annotations
+
+from planner.memory.budget import default_utilization
+from planner.memory.plan import memory_plan
+from planner.memory.terms import Device, KvCapacity, Load, MemoryInputs, MemoryPlan, Settings, Terms, Verdict
+
+__all__ = [
+    "Device",
+    "KvCapacity",
+    "Load",
+    "MemoryInputs",
+    "MemoryPlan",
+    "Settings",
+    "Terms",
+    "Verdict",
+    "default_utilization",
+    "memory_plan",
+]

@@ -1,0 +1,238 @@
+"""What a sequence leaves in memory: bytes per token, blocks, windows, states, by kind of layer.
+
+A `CacheTable` reduces every engine's cache manager to one formula: a sequence of n tokens takes
+`sum over kinds of (ceil(min(n, cap) / block) + spare) * block_bytes + state_bytes` of its pool.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.memory.terms import Array, Flags, Floats, MemoryInputs
+from planner.memory.weights import attention_group, largest_part, layers_on_stages
+from planner.params import mixer_layers
+from planner.params.recurrent import recurrent_state
+from planner.specs.engine import EngineSpec, Layout
+from planner.specs.model import Attention, LatentAttention, LinearAttention, Mamba, ModelSpec
+
+Softmax = Attention | LatentAttention
+Recurrent = LinearAttention | Mamba
+
+_BYTES = {"fp32": 4, "bf16": 2}
+
+
+class CacheTable(NamedTuple):
+    """The cache manager's rules for these rows. K kinds of cache x S stages x R rows."""
+
+    block_tokens: Floats  # (K, 1, R)
+    cap_tokens: Floats  # (K, 1, R): most tokens of a sequence that the engine keeps room for
+    live_tokens: Floats  # (K, 1, R): most tokens that a decoding sequence holds
+    spare_blocks: Floats  # (K, 1, 1)
+    block_bytes: Floats  # (K, S, R): one block in all layers of the kind, as the pool pays it
+    pool_block_bytes: Floats  # (S, R): one block id of the pool
+    token_bytes: Floats  # (S, R): one token in all layers, windows and padding aside
+    state_bytes: Floats  # (S, R): recurrent states of one sequence
+    groups: Floats  # (S, R): block tables per sequence
+    share: Floats | None = None  # (K, 1, 1): tokens of each kind's own pool per token of the full one
+
+
+class LayersAndBytes(NamedTuple):
+    """Kinds of cache: how many layers of each a stage holds, and bytes of one token or state in one layer."""
+
+    layers: Floats  # (K, S, R)
+    unit_bytes: Floats  # (K, 1, R)
+
+
+class Kinds(NamedTuple):
+    """The distinct caches of a model and the layers that own one."""
+
+    attention: tuple[Softmax, ...]
+    attention_layers: tuple[tuple[int, ...], ...]
+    recurrent: tuple[Recurrent, ...]
+    recurrent_layers: tuple[tuple[int, ...], ...]
+
+
+def _cache_key(mixer: Softmax) -> tuple[object, ...]:
+    """Mixers with equal keys share one kind of cache."""
+    if isinstance(mixer, LatentAttention):
+        return (mixer.kind, mixer.kv_lora_rank, mixer.qk_rope_head_dim, mixer.indexer)
+    shape = (mixer.n_kv_heads, mixer.head_dim, mixer.v_head_dim, mixer.k_is_v)
+    return (mixer.kind, *shape, mixer.window, mixer.chunk, mixer.indexer)
+
+
+@lru_cache(maxsize=512)
+def cache_kinds(model: ModelSpec) -> Kinds:
+    """Kinds of cache in the model; layers that read another layer's cache own none."""
+    attention: dict[tuple[object, ...], tuple[Softmax, tuple[int, ...]]] = {}
+    recurrent: dict[Recurrent, tuple[int, ...]] = {}
+    for index, mixer in enumerate(model.mixers):
+        layers = mixer_layers(model, index)
+        if isinstance(mixer, LinearAttention | Mamba):
+            recurrent[mixer] = recurrent.get(mixer, ()) + layers
+        elif model.causal and not (isinstance(mixer, Attention) and mixer.shares_kv):
+            first, before = attention.get(_cache_key(mixer), (mixer, ()))
+            attention[_cache_key(mixer)] = (first, before + layers)
+    return Kinds(
+        tuple(mixer for mixer, _ in attention.values()),
+        tuple(layers for _, layers in attention.values()),
+        tuple(recurrent),
+        tuple(recurrent.values()),
+    )
+
+
+def kv_bytes_per_token_and_layer(mixer: Softmax, engine: EngineSpec, inputs: MemoryInputs) -> Array:
+    """Bytes that one token leaves in one layer on one GPU.
+
+    GQA: max(K / group, 1) x (head_dim x k_bytes + v_head_dim x v_bytes); past K ranks the heads are
+    replicated, hence the max. MLA: one latent and one rotary key, replicated on every rank of the group.
+    """
+    indexer = _indexer_bytes(mixer, engine)
+    if isinstance(mixer, LatentAttention):
+        width = mixer.kv_lora_rank + mixer.qk_rope_head_dim
+        values = mixer.kv_lora_rank if engine.cache.latent_values else 0
+        return width * inputs.kv_k_bytes + values * inputs.kv_v_bytes + indexer
+    heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, attention_group(inputs.parallel))
+    value_width = 0 if mixer.k_is_v else mixer.v_head_dim or mixer.head_dim
+    per_head = mixer.head_dim * inputs.kv_k_bytes + value_width * inputs.kv_v_bytes + inputs.kv_head_bytes
+    return heads * per_head + indexer
+
+
+def _indexer_bytes(mixer: Softmax, engine: EngineSpec) -> float:
+    """Keys that a sparse attention's indexer caches per token, one head of them, on every rank."""
+    if mixer.indexer is None or mixer.indexer.shared:
+        return 0.0
+    return mixer.indexer.head_dim * engine.cache.indexer_value_bytes
+
+
+def state_bytes_per_sequence_and_layer(mixer: Recurrent, group: Array) -> Array:
+    """Bytes of one sequence's recurrent state in one layer on one GPU: the state, and the inputs that the
+    convolution keeps in 16 bit. Heads divide over the group.
+    """
+    size = recurrent_state(mixer)
+    heads = mixer.n_v_heads if isinstance(mixer, LinearAttention) else mixer.n_heads
+    units = mixer.inner if isinstance(mixer, Mamba) and mixer.version == 1 else heads
+    whole = size.state_values * _BYTES[mixer.state_dtype] + size.conv_values * _BYTES["bf16"]
+    return whole * largest_part(units, group)
+
+
+def _reach(mixer: Softmax) -> float:
+    """Tokens behind which a layer forgets."""
+    if isinstance(mixer, LatentAttention):
+        return np.inf
+    return float(mixer.window or mixer.chunk or np.inf)
+
+
+def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
+    """In-flight tokens that a window layer keeps on top of its window."""
+    if engine.cache.window_margin == "step":
+        return np.asarray(inputs.settings.max_num_batched_tokens) - 1
+    return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
+
+
+def cache_table(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
+    """The rules of the engine's cache manager for every row."""
+    kinds = cache_kinds(model)
+    pp = np.broadcast_to(np.asarray(inputs.parallel.pp), (rows,))
+    group = attention_group(inputs.parallel)
+    attention = LayersAndBytes(
+        layers_on_stages(model, kinds.attention_layers, pp),
+        _stacked([kv_bytes_per_token_and_layer(mixer, engine, inputs) for mixer in kinds.attention], rows),
+    )
+    states = LayersAndBytes(
+        layers_on_stages(model, kinds.recurrent_layers, pp),
+        _stacked([state_bytes_per_sequence_and_layer(mixer, group) for mixer in kinds.recurrent], rows),
+    )
+    block = engine.cache.block_tokens if inputs.settings.block_tokens is None else inputs.settings.block_tokens
+    reach = np.asarray([_reach(mixer) for mixer in kinds.attention]).reshape(-1, 1, 1)
+    windowed = np.isfinite(reach) & (engine.cache.layout is not Layout.FULL)
+    table = _plain_table(np.asarray(block, dtype=float), attention, states, np.where(windowed, reach, np.inf))
+    table = table._replace(
+        cap_tokens=table.live_tokens + np.asarray(_margin(engine, inputs)),
+        spare_blocks=np.where(windowed, engine.cache.spare_blocks, 0.0),
+        state_bytes=table.state_bytes * engine.cache.state_slots,
+    )
+    if engine.cache.layout is Layout.GROUPED and (np.any(windowed) or kinds.recurrent):
+        return _grouped(table, np.asarray(block, dtype=float), engine, attention, states)
+    mixed = bool(np.any(windowed) and not np.all(windowed))
+    return _split(table, engine, windowed) if engine.cache.layout is Layout.SPLIT and mixed else table
+
+
+def _plain_table(block: Floats, attention: LayersAndBytes, states: LayersAndBytes, live: Floats) -> CacheTable:
+    """Every layer pays for its own blocks, one block table for all."""
+    token_bytes = attention.layers * attention.unit_bytes
+    return CacheTable(
+        block_tokens=np.broadcast_to(block, attention.unit_bytes.shape),
+        cap_tokens=live,
+        live_tokens=live,
+        spare_blocks=np.zeros_like(live),
+        block_bytes=token_bytes * block,
+        pool_block_bytes=np.sum(token_bytes * block, axis=0),
+        token_bytes=np.sum(token_bytes, axis=0),
+        state_bytes=np.sum(states.layers * states.unit_bytes, axis=0),
+        groups=np.ones(token_bytes.shape[1:]),
+    )
+
+
+def _stacked(values: list[Array], rows: int) -> Floats:
+    """(K, 1, R) from K arrays."""
+    if not values:
+        return np.zeros((0, 1, rows))
+    return np.stack([np.broadcast_to(np.asarray(value, dtype=float), (rows,)) for value in values])[:, None, :]
+
+
+def _grouped(
+    table: CacheTable, block: Array, engine: EngineSpec, attention: LayersAndBytes, states: LayersAndBytes
+) -> CacheTable:
+    """vLLM's hybrid manager: layers of a kind form groups of one size, every group draws pages of one size.
+
+    The group size is the smallest count of layers of a kind (the largest where the counts are close); a last
+    group is padded. The page is the largest of any kind: attention blocks grow until a recurrent state fits
+    in one, and smaller pages hold more tokens where they divide the page, else they are padded.
+    Ref: vllm/v1/core/kv_cache_utils.py.
+    """
+    counts = np.concatenate([attention.layers, states.layers])
+    smallest = np.min(np.where(counts > 0, counts, np.inf), axis=0)
+    largest = np.max(counts, axis=0)
+    size = np.where(largest < engine.cache.group_slack * smallest, largest, np.where(largest > 0, smallest, 0))
+    groups = np.ceil(counts / np.maximum(size, 1))
+    attention_page = np.max(attention.unit_bytes, axis=0, initial=0.0) * block
+    state_page = np.max(states.unit_bytes, axis=0, initial=0.0)
+    stretch = np.maximum(np.ceil(state_page / np.maximum(attention_page, 1)), 1)
+    page = np.where(attention_page > 0, attention_page * stretch, state_page)
+    ratio = page / np.maximum(attention.unit_bytes * block * stretch, 1e-9)
+    per_group = size * page
+    n_attention = len(attention.layers)
+    return table._replace(
+        block_tokens=block * stretch * np.where(ratio == np.floor(ratio), ratio, 1.0),
+        block_bytes=groups[:n_attention] * per_group,
+        pool_block_bytes=per_group,
+        state_bytes=np.sum(groups[n_attention:] * per_group, axis=0) * engine.cache.state_slots,
+        groups=np.sum(groups, axis=0),
+    )
+
+
+def _split(table: CacheTable, engine: EngineSpec, windowed: Flags) -> CacheTable:
+    """SGLang's two pools: for every token of the full pool the window pool has `window_share`."""
+    share = np.where(windowed, engine.cache.window_share, 1.0)
+    return table._replace(share=share, pool_block_bytes=np.sum(table.block_bytes * share, axis=0))
+
+
+def sequence_bytes(table: CacheTable, tokens: Array, live: bool = False) -> Floats:
+    """(S, R): bytes of the pool that one sequence of `tokens` takes, its states included.
+
+    `live`: what it holds while it decodes; else what the engine keeps room for, in-flight tokens included.
+    """
+    cap = table.live_tokens if live else table.cap_tokens
+    held = np.ceil(np.minimum(np.asarray(tokens, dtype=float), cap) / table.block_tokens) + table.spare_blocks
+    if table.share is None:
+        return np.asarray(np.sum(held * table.block_bytes, axis=0) + table.state_bytes)
+    return np.asarray(np.max(held / table.share, axis=0) * table.pool_block_bytes + table.state_bytes)
+
+
+def shared_bytes(table: CacheTable, prefix_tokens: Array) -> Floats:
+    """(S, R): bytes of a prefix that live sequences share, whole blocks of the layers that see all of it."""
+    blocks = np.floor(np.asarray(prefix_tokens, dtype=float) / table.block_tokens)
+    return np.asarray(np.sum(np.where(np.isinf(table.live_tokens), blocks * table.block_bytes, 0.0), axis=0))

@@ -1,0 +1,132 @@
+"""Weights per GPU: which part of every tensor a rank holds, and which layers a pipeline stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from planner.collectives import Parallel
+from planner.memory.terms import Array, Floats, MemoryInputs
+from planner.params import Shard, Tensor, tensors
+from planner.specs.engine import EngineSpec
+from planner.specs.model import ModelSpec, Role
+
+
+def largest_part(units: Array, parts: Array) -> Array:
+    """Fraction that the fullest of `parts` holds of `units` indivisible ones: ceil(units / parts) / units.
+
+    Past `units` parts the rest are replicas, hence at least one unit each.
+    """
+    return np.maximum(np.ceil(units / np.asarray(parts, dtype=float)), 1) / units
+
+
+def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Array:
+    """Fraction of a tensor that the fullest rank of its tensor-parallel group holds.
+
+    Attention is divided by tp / attention_dp, experts first whole over ep and then each over tp / ep, the
+    vocabulary after padding; norms and routers are replicated.
+    """
+    tp, group = np.asarray(parallel.tp, dtype=float), attention_group(parallel)
+    parts = group if tensor.attention or tensor.role in engine.attention_dp_roles else tp
+    if tensor.shard is Shard.VOCAB:
+        return padded(tensor.n, engine.defaults.vocab_multiple) / tensor.n / parts
+    if tensor.shard is Shard.EXPERT:
+        return largest_part(tensor.copies, parallel.ep) * parallel.ep / tp
+    if tensor.shard in (Shard.COLUMN, Shard.ROW):
+        return largest_part(tensor.units, parts)
+    return 1.0
+
+
+def attention_group(parallel: Parallel) -> Floats:
+    """GPUs that share one sequence's attention."""
+    return np.asarray(np.asarray(parallel.tp, dtype=float) / np.asarray(parallel.attention_dp, dtype=float))
+
+
+def padded(vocab: int, multiple: int) -> int:
+    """The vocabulary rounded up to a multiple."""
+    return -(-vocab // multiple) * multiple
+
+
+@lru_cache(maxsize=1024)
+def stage_layers(n_layers: int, pp: int) -> tuple[int, ...]:
+    """Layers of each pipeline stage; those left over go to the stages before the last, which holds the head."""
+    counts = [n_layers // pp] * pp
+    for extra in range(n_layers % pp):
+        counts[-2 - extra] += 1
+    return tuple(counts)
+
+
+@lru_cache(maxsize=1024)
+def _stage_of_layer(n_layers: int, pp: int) -> Floats:
+    return np.repeat(np.arange(pp), stage_layers(n_layers, pp)).astype(float)
+
+
+@lru_cache(maxsize=256)
+def stage_shares(model: ModelSpec, pp: int) -> Floats:
+    """(T, pp): part of each tensor that each stage holds.
+
+    Embedding and positions stand on the first stage, head and final norm on the last; a tied embedding on
+    both.
+    """
+    listed = tensors(model)
+    shares = np.zeros((len(listed), pp))
+    stages = _stage_of_layer(model.n_layers, pp)
+    for row, tensor in enumerate(listed):
+        if tensor.layers:
+            held = np.bincount(stages[list(tensor.layers)].astype(int), minlength=pp)
+            shares[row] = held / len(tensor.layers)
+        else:
+            shares[row, list(_ends(tensor, model, pp))] = 1
+    return shares
+
+
+def _ends(tensor: Tensor, model: ModelSpec, pp: int) -> set[int]:
+    if tensor.role in (Role.LM_HEAD, Role.NORM) or tensor.name.startswith("lm_head"):
+        return {pp - 1}
+    return {0, pp - 1} if tensor.role is Role.EMBEDDING and model.tie_embeddings else {0}
+
+
+@lru_cache(maxsize=256)
+def _layer_counts(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: int) -> Floats:
+    stages = _stage_of_layer(model.n_layers, pp).astype(int)
+    counts = [np.bincount(stages[list(layers)], minlength=pp) for layers in kinds]
+    return np.asarray(counts, dtype=float).reshape(len(kinds), pp)
+
+
+def by_stage(pp: Array, table_of: Callable[[int], Floats]) -> Floats:
+    """Stack per-pp tables (N, pp) into (N, S, R), S the largest pp, zero beyond a row's own stages."""
+    distinct, rows = np.unique(np.atleast_1d(np.asarray(pp, dtype=int)), return_inverse=True)
+    tables = [table_of(int(one)) for one in distinct]
+    stacked = np.zeros((len(tables), tables[0].shape[0], int(distinct[-1])))
+    for index, table in enumerate(tables):
+        stacked[index, :, : table.shape[1]] = table
+    return stacked.transpose(1, 2, 0)[..., rows]
+
+
+def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: Array) -> Floats:
+    """(K, S, R): how many layers of each kind each stage holds."""
+    return by_stage(pp, lambda one: _layer_counts(model, kinds, one))
+
+
+def held_bytes(model: ModelSpec, engine: EngineSpec, tensor_bytes: Floats, parallel: Parallel) -> Floats:
+    """(T, R): bytes of each tensor on the fullest rank of its tensor-parallel group, all stages together."""
+    fractions = [np.atleast_1d(shard_fraction(tensor, parallel, engine)) for tensor in tensors(model)]
+    return np.asarray(np.atleast_2d(tensor_bytes.T).T * np.stack(np.broadcast_arrays(*fractions)))
+
+
+def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, tensor_bytes: Floats, parallel: Parallel) -> Floats:
+    """(S, R): weight bytes on the fullest rank of each pipeline stage.
+
+    sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds.
+    """
+    held = held_bytes(model, engine, tensor_bytes, parallel)
+    return np.asarray(np.einsum("tsr,tr->sr", by_stage(parallel.pp, lambda one: stage_shares(model, one)), held))
+
+
+def largest_layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+    """(R,): the largest tensor of one layer, of which a second copy lives while it is repacked."""
+    held = held_bytes(model, engine, inputs.tensor_bytes, inputs.parallel)
+    layers = np.asarray([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
+    return np.asarray(np.max(held / layers, axis=0))
