@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel, local_fraction, local_shape
+from planner.formats.identity import Same
 from planner.ops.records import Op, OpKind, Product, Slot, Widths, Work
 from planner.params import Tensor, tensors
 from planner.specs.model import ModelSpec, Role
@@ -47,11 +48,15 @@ def _shapes(members: tuple[Tensor, ...]) -> tuple[object, ...]:
     return tuple((t.op, t.n, t.k, t.copies, t.active, t.shard, t.units, t.attention) for t in members)
 
 
-@lru_cache(maxsize=512)
 def groups(model: ModelSpec) -> tuple[Group, ...]:
     """Distinct products of the stack and the head; vision and prediction layers are not among them."""
+    return _groups(Same(model))
+
+
+@lru_cache(maxsize=512)
+def _groups(model: Same[ModelSpec]) -> tuple[Group, ...]:
     by_layer: dict[tuple[object, ...], list[int]] = {}
-    everything = tensors(model)
+    everything = tensors(model.value)
     for index, tensor in enumerate(everything):
         if tensor.op and tensor.role not in (Role.VISION, Role.MTP):
             by_layer.setdefault(_key(tensor), []).append(index)

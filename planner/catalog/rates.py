@@ -1,0 +1,295 @@
+"""Kernel rates of a GPU: datasheet peaks times the typical efficiency of its generation.
+
+    families = kernel_families(model, fmt, kernel, kv_format)     # which kernel serves which slot
+    rate_set = rates_for(gpu, engine_id, families, topology)      # one scenario
+    rates = stack(rate_sets)                                      # many, for `planner.roofline`
+
+A RateSet is the one record that the time model takes: fits to published operators and calibrations of one's
+own GPU are other sources of the same record, with another `evidence`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from planner.catalog.files import read_yaml
+from planner.catalog.paths import data_dir
+from planner.collectives import hierarchical_bytes_per_s
+from planner.errors import BadValue
+from planner.formats import is_quantized
+from planner.formats.identity import Same
+from planner.ops import Slot
+from planner.ops.products import SLOTS
+from planner.params import tensors
+from planner.roofline import Rates
+from planner.specs.base import Kind, Spec
+from planner.specs.formats import FormatSpec, KvFormatSpec
+from planner.specs.gpu import GpuSpec, MathType
+from planner.specs.model import ModelSpec, Role
+from planner.units import GB
+
+PLAIN, FULL = "gemm-16", "gemm-32"
+MICRO, NANO = 1e-6, 1e-9
+K_STEP = 1024  # input features that `k_ns` counts
+INTERCONNECTS = ("nvlink", "pcie")
+EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
+SIXTEEN_BIT = 1.5
+
+
+class Evidence(StrEnum):
+    """Where a set of rates comes from, best first."""
+
+    MEASURED = "measured"
+    REFERENCE = "reference"
+    DATASHEET = "datasheet"
+
+
+class Figures(Spec):
+    """What one kernel family attains on one generation, as fractions of the datasheet."""
+
+    t0_us: Annotated[float, Field(ge=0, le=1e5)]
+    k_ns: Annotated[float, Field(ge=0, le=1e5)] = 0
+    memory: Annotated[float, Field(gt=0, le=1)]
+    math: Annotated[float, Field(gt=0, le=1.2)]
+    p: Annotated[float, Field(ge=0.3, le=10)] = 1
+    k0: Annotated[float, Field(ge=0, le=1e4)] = 0
+    quantize: Annotated[float, Field(ge=0, le=8)] = 0
+    kind: Kind = Kind.ASSUMED
+    source: str = "guess"
+
+
+class Topology(NamedTuple):
+    """How the GPUs of one replica stand to each other; scalars of one scenario."""
+
+    tp: int = 1
+    attention_dp: int = 1
+    gpus_per_node: int = 8
+    interconnect: str | None = None  # nvlink | pcie; None: NVLink where the GPU has it
+
+
+class KernelRate(NamedTuple):
+    """The fields of `roofline.Rates` for one slot of one scenario."""
+
+    t0_s: float
+    k_s: float
+    bytes_per_s: float
+    flops_per_s: float
+    p: float
+    k0: float = 0.0
+    quantize_bytes: float = 0.0
+    latency_s: float = 0.0
+
+
+class RateSet(NamedTuple):
+    """Rates of one scenario: a KernelRate per slot as columns of `values` (fields, slots), and their origin."""
+
+    values: NDArray[np.float64]
+    families: tuple[str, ...]  # by slot
+    kinds: tuple[Kind, ...]  # by slot: fitted where the source measured this generation
+    sources: tuple[str, ...]  # by slot
+    evidence: Evidence = Evidence.DATASHEET
+
+
+def stack(rate_sets: Sequence[RateSet]) -> Rates:
+    """Many scenarios as one `Rates` of shape (slots, R)."""
+    return Rates(*np.stack([rate_set.values for rate_set in rate_sets], axis=-1))
+
+
+# Which kernel family serves which slot.
+
+
+def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
+    """The family of each class of weights: `kernel` where most of its bytes are quantized, else the base type's."""
+    base = FULL if fmt.base_dtype == "fp32" else PLAIN
+    packed: dict[Slot, float] = {}
+    for tensor in tensors(model):
+        slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
+        if tensor.op and tensor.role is not Role.MTP:
+            sign = 1 if is_quantized(model, tensor, fmt) else -1
+            packed[slot] = packed.get(slot, 0) + sign * tensor.numel
+    return {slot: kernel if count > 0 else base for slot, count in packed.items()}
+
+
+@lru_cache(maxsize=4096)
+def _families(
+    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, fp8_prefill: bool
+) -> tuple[str, ...]:
+    slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
+    slots[Slot.EXPERT_GEMM] = f"moe-{slots[Slot.EXPERT_GEMM]}"
+    width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
+    slots[Slot.DECODE] = f"attention-decode-{width}"
+    slots[Slot.PREFILL] = "attention-prefill-8" if fp8_prefill else "attention-prefill-16"
+    slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
+    for slot in (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND):
+        slots[slot] = slot.name.lower()
+    return tuple(slots[slot] for slot in Slot)
+
+
+def kernel_families(
+    model: ModelSpec, fmt: FormatSpec, kernel: str, kv_format: KvFormatSpec, fp8_prefill: bool = False
+) -> tuple[str, ...]:
+    """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
+
+    `fp8_prefill`: the engine's prefill attention multiplies in FP8 (FP8 KV, native FP8, and its own choice).
+    """
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, fp8_prefill)
+
+
+# What a family attains.
+
+
+@lru_cache(maxsize=1)
+def _data() -> dict[str, Any]:
+    return dict(read_yaml(data_dir() / "efficiency.yaml"))
+
+
+def family_ids() -> tuple[str, ...]:
+    """Kernel families that can be priced."""
+    data = _data()
+    return tuple({**data["generations"]["custom"], **data["substitutes"]})
+
+
+def _engine_places(names: Sequence[str], engine_id: str) -> Iterator[dict[str, Any]]:
+    kernels = _data()["engines"].get(engine_id, {})
+    for name in (*names, "default"):
+        while name in kernels:
+            yield kernels[name]
+            name = kernels[name].get("like", "")
+
+
+def _generation_places(name: str) -> Iterator[dict[str, Any]]:
+    generations = _data()["generations"]
+    while name:
+        yield generations.get(name, {"like": "custom"})
+        name = generations.get(name, {"like": "custom"}).get("like", "")
+
+
+@lru_cache(maxsize=8192)
+def figures(generation: str, geforce: bool, engine_id: str, family: str) -> Figures:
+    """What `family` attains on a generation in an engine; inherited or substituted figures are assumed."""
+    half = f"{generation}-geforce"
+    names = [half, generation] if geforce and half in _data()["generations"] else [generation]
+    while True:
+        for place in _engine_places(names, engine_id):
+            if family in place:
+                return Figures(**place[family])
+        for depth, place in enumerate(_generation_places(names[0])):
+            if family in place:
+                found = Figures(**place[family])
+                return found if depth == 0 else found.model_copy(update={"kind": Kind.ASSUMED})
+        family = _data()["substitutes"][family]
+
+
+class _Peaks(NamedTuple):
+    """What of a GPU its rates depend on; hashable."""
+
+    generation: str
+    bandwidth: float
+    flops: tuple[tuple[MathType, float], ...]
+    link: float | None
+    pcie: float | None
+
+
+def _peak(peaks: _Peaks, math_type: str) -> tuple[float, bool]:
+    """Dense rate of an operand type, and whether the profile states it; else derived from one that it states."""
+    known = {str(name): rate for name, rate in peaks.flops}
+    if math_type in known:
+        return known[math_type], True
+    for other, factor in _data()["rate_rules"][math_type]:
+        if other in known:
+            return known[other] * factor, False
+    return peaks.bandwidth * _data()["flops_per_byte"]["value"], False
+
+
+def _is_half_rate(peaks: _Peaks) -> bool:
+    known = dict(peaks.flops)
+    matrix = known.get(MathType.BF16) or known.get(MathType.FP16)
+    vector = known.get(MathType.FP32)
+    return bool(matrix and vector and matrix < _data()["half_rate"]["ratio"] * vector)
+
+
+def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
+    found = figures(peaks.generation, _is_half_rate(peaks), engine_id, family)
+    peak, stated = _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))
+    rate = KernelRate(
+        found.t0_us * MICRO,
+        found.k_ns * NANO / K_STEP,
+        found.memory * peaks.bandwidth,
+        found.math * peak,
+        found.p,
+        found.k0,
+        found.quantize,
+    )
+    return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
+
+
+# Collectives.
+
+
+def _link_name(peaks: _Peaks, interconnect: str | None) -> str:
+    if interconnect not in (None, *INTERCONNECTS):
+        raise BadValue(f"interconnect {str(interconnect)[:40]!r}: expected one of {', '.join(INTERCONNECTS)}")
+    if interconnect == "nvlink" and not peaks.link:
+        raise BadValue("interconnect 'nvlink': this GPU's profile has no such link; choose pcie")
+    if interconnect == "pcie" or not peaks.link:
+        return "pcie"
+    return str(_data()["links"].get(peaks.generation, "fabric"))
+
+
+def _between(table: dict[int, list[float]], n: float) -> tuple[float, float, float]:
+    """Start-up, fraction and p for n GPUs, linear in log2 n, held beyond the ends."""
+    sizes = sorted(table)
+    at = [math.log2(size) for size in sizes]
+    columns = zip(*(table[size] for size in sizes), strict=True)
+    start, fraction, p = (float(np.interp(math.log2(max(n, 2)), at, column)) for column in columns)
+    return start, fraction, p
+
+
+def _collective_rate(peaks: _Peaks, topology: Topology, slot: Slot) -> tuple[KernelRate, Kind, str]:
+    """A collective of the tensor-parallel group; past one node the network carries its share."""
+    data = _data()
+    name = _link_name(peaks, topology.interconnect)
+    link = (peaks.link if name != "pcie" else peaks.pcie) or data["pcie_gb_per_s"]["value"] * GB
+    network, spans = data["network"], topology.tp > topology.gpus_per_node
+    if slot is Slot.SEND:
+        send = data["send"]
+        rate = KernelRate(0.0, 0.0, link * send["fraction"], 1.0, 1.0, latency_s=send["latency_us"] * MICRO)
+        return rate, Kind(send["kind"]), data["sources"].get(send["source"], send["source"])
+    entry = data["collectives"][name]
+    start, fraction, p = _between(entry[slot.name.lower()], min(topology.tp, topology.gpus_per_node))
+    outside = network["gb_per_s"] * GB * network["fraction"]
+    attained = float(hierarchical_bytes_per_s(topology.tp, topology.gpus_per_node, link * fraction, outside))
+    latency = (start + (network["latency_us"] if spans else 0)) * MICRO
+    kind = Kind.ASSUMED if spans else Kind(entry["kind"])
+    return KernelRate(0.0, 0.0, attained, 1.0, p, latency_s=latency), kind, data["sources"][entry["source"]]
+
+
+@lru_cache(maxsize=8192)
+def _rate_set(peaks: _Peaks, engine_id: str, families: tuple[str, ...], topology: Topology) -> RateSet:
+    found = [
+        _collective_rate(peaks, topology, slot)
+        if slot in (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND)
+        else _kernel_rate(peaks, engine_id, families[slot])
+        for slot in Slot
+    ]
+    values = np.array([rate for rate, _, _ in found]).T
+    values.setflags(write=False)
+    return RateSet(values, families, tuple(kind for _, kind, _ in found), tuple(source for _, _, source in found))
+
+
+def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology: Topology | None = None) -> RateSet:
+    """Datasheet-level rates of a GPU in an engine for `kernel_families`; Raises BadValue for an unknown interconnect.
+
+    Generations without figures take those of the generation named in `efficiency.yaml`, marked as assumed.
+    """
+    flops = tuple(sorted(gpu.flops_per_s.items()))
+    peaks = _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s)
+    return _rate_set(peaks, engine_id, families, topology or Topology())
