@@ -1,0 +1,8 @@
+"""The command line: thin commands, one place where errors become one line and an exit code.
+
+Exit codes: 0 an answer, also "does not fit"; 2 bad input; 3 an unmet --require; 130 interrupted.
+"""
+
+from planner.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,126 @@
+"""The answer as people read it: the verdict first, then memory, room and speed with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from planner.catalog.values import columns
+from planner.cli.output import console, figure, show_table
+
+Answer = dict[str, Any]
+
+VERDICTS = {
+    "no": ("Does not start", "red"),
+    "starts": ("Starts, for one request at a time", "yellow"),
+    "queues": ("Starts, but the load queues", "yellow"),
+    "holds": ("Holds the load", "green"),
+    "meets_slo": ("Holds the load and meets the objectives", "green"),
+}
+SECTIONS = {
+    "Memory of each GPU, GiB": {
+        "device_gib": "device",
+        "budget_gib": "the engine's budget",
+        "weights_gib": "weights",
+        "activation_gib": "activations, peak",
+        "non_torch_gib": "CUDA context and collectives",
+        "cuda_graph_gib": "CUDA graphs",
+        "recurrent_state_gib": "recurrent state",
+        "reserved_gib": "held by others",
+        "kv_pool_gib": "left for the KV cache",
+        "kv_needed_gib": "KV cache of the whole load",
+    },
+    "Room": {
+        "max_concurrency": "requests at once",
+        "max_context_tokens": "longest request at this load, tokens",
+        "kv_pool_tokens": "tokens in the KV pool",
+        "kv_bytes_per_token": "KV bytes per token and GPU",
+    },
+    "Speed": {
+        "ttft_ms": "time to first token, ms",
+        "ttft_unloaded_ms": "the same, unloaded, ms",
+        "tpot_ms": "time per output token, ms",
+        "e2e_ms": "whole request, ms",
+        "output_tokens_per_s_per_request": "tokens/s for each user",
+        "output_tokens_per_s": "tokens/s, whole deployment",
+        "prefill_tokens_per_s": "prompt tokens/s, one replica alone",
+        "requests_per_s": "requests/s",
+        "sustainable_concurrency": "most requests at once that meet the objectives",
+        "bound": "limited by",
+    },
+    "Money, USD": {
+        "usd_per_hour": "per hour",
+        "usd_per_million_input_tokens": "per million prompt tokens",
+        "usd_per_million_output_tokens": "per million answer tokens",
+    },
+    "Evidence": {
+        "memory_evidence": "memory",
+        "speed_evidence": "speed of the operators",
+        "engine_evidence": "engine's kernels and overheads",
+        "support": "format on this GPU and engine",
+    },
+}
+COMPARED = {
+    "verdict": "verdict",
+    "max_concurrency": "room",
+    "weights_gib": "weights GiB",
+    "kv_pool_gib": "KV pool GiB",
+    "ttft_ms": "TTFT ms",
+    "tpot_ms": "TPOT ms",
+    "output_tokens_per_s_per_request": "tok/s user",
+    "output_tokens_per_s": "tok/s all",
+    "bound": "limited by",
+    "error": "error",
+}
+
+
+def show_answer(answer: Answer) -> None:
+    """One scenario: verdict, what it is, then one short table per question."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    words, colour = VERDICTS[answer["verdict"]]
+    tight = " (tight: likely, not certain)" if answer["fit_confidence"] == "tight" else ""
+    out.print(Text(f"{words}{tight}.", style=f"bold {colour}"))
+    if answer["reason"]:
+        out.print(Text(str(answer["reason"])))
+    out.print(Text(deployment(answer), style="dim"))
+    for title, lines in SECTIONS.items():
+        shown = {name: label for name, label in lines.items() if answer.get(name) is not None}
+        if not shown:
+            continue
+        table = Table.grid(padding=(0, 2))
+        table.add_column(min_width=46)
+        table.add_column(justify="right", min_width=10)
+        table.add_column()
+        for name, label in shown.items():
+            table.add_row(Text(f"  {label}"), Text(figure(answer[name])), Text(_interval(answer, name), style="dim"))
+        out.print(Text(f"\n{title}", style="bold"))
+        out.print(table)
+    out.print(Text("\nIntervals hold 80 % of cases. Every column: --json or --csv -", style="dim"))
+
+
+def deployment(answer: Answer) -> str:
+    """What was priced, in a line."""
+    gpus = answer["n_gpus"] or 1
+    split = " × ".join(f"{name} {answer[name]}" for name in ("tp", "pp", "dp") if (answer.get(name) or 1) > 1)
+    load = f"{answer['input_tokens']:,} + {answer['output_tokens']:,} tokens"
+    if answer["concurrency"]:
+        load = f"{answer['concurrency']:,} at once, {load}"
+    return (
+        f"{answer['model']} · {answer['weight_format']}, KV {answer['kv_format']} · {gpus} × {answer['gpu']}"
+        f"{f' ({split})' if split else ''} · {answer['engine']} {answer['engine_version'] or ''} · {load}"
+    )
+
+
+def _interval(answer: Answer, name: str) -> str:
+    low, high = answer.get(f"{name}_low"), answer.get(f"{name}_high")
+    return "" if low is None or high is None else f"{figure(low)} – {figure(high)}"
+
+
+def show_answers(answers: Sequence[Answer]) -> None:
+    """Many scenarios: what differs between them, then the answer in a row each."""
+    asked = [name for name in columns() if len({answer[name] for answer in answers}) > 1]
+    answered = {name: label for name, label in COMPARED.items() if any(answer.get(name) for answer in answers)}
+    show_table({name: name for name in asked} | answered, answers)

@@ -1,0 +1,105 @@
+"""The `planner` program: its commands, and how every error leaves it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from planner import __version__
+from planner.catalog.values import columns
+from planner.cli import app as app_command
+from planner.cli import estimate as estimate_command
+from planner.cli import lists
+from planner.cli.schema import accuracy, schema
+from planner.errors import PlannerError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+cli = typer.Typer(
+    name="planner",
+    help="Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.callback()
+def planner(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is."""
+
+
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    estimate_command.estimate,
+    lists.models,
+    lists.gpus,
+    lists.formats,
+    lists.engines,
+    schema,
+    accuracy,
+    app_command.app,
+)
+for _command in _COMMANDS:
+    cli.command(name=_command.__name__)(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and leave with its exit code; every expected failure is one line on standard error."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Exit code of the program with these arguments."""
+    try:
+        code = cli(args=_with_values(arguments or ["--help"]), prog_name="planner", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except PlannerError as error:
+        return _refused(str(error))
+    except TyperException as error:
+        return _refused(error.format_message())
+    except (KeyboardInterrupt, Abort):
+        return _refused("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return BROKEN_PIPE
+
+
+def _refused(message: str, code: int = BAD_INPUT) -> int:
+    line = " ".join(message.split())
+    print("error:", "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
+    return code
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """`--enforce-eager` alone means yes and `--no-enforce-eager` no, as engines spell it."""
+    switches = {f"--{name.replace('_', '-')}" for name, kind in columns().items() if kind is bool}
+    spelt = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
+        positive = argument.replace("--no-", "--", 1)
+        if positive in switches and positive != argument:
+            spelt.append(f"{positive}=no")
+        elif argument in switches and following.startswith("-"):
+            spelt.append(f"{argument}=yes")
+        else:
+            spelt.append(argument)
+    return spelt

@@ -1,0 +1,87 @@
+"""How rows leave the program: a table for people, one JSON document, or CSV; never two of them on one stream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.catalog.files import write_atomically
+from planner.errors import BadValue
+from planner.report import csv_text, json_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.", show_default=False)]
+Csv = Annotated[
+    str, typer.Option("--csv", metavar="PATH|-", help="CSV to a file, or - for standard output.", show_default=False)
+]
+Cells = Mapping[str, object]
+PIPE_WIDTH = 200  # columns where no terminal says how wide it is
+MAX_SHOWN = 200
+
+
+def console(stderr: bool = False) -> Console:
+    """Where people read: colours only on a terminal, text taken literally."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def written(columns: Sequence[str], rows: Sequence[Cells], json: bool, csv: str) -> bool:
+    """Write what machines read; False when nothing was asked for, so that people get their table."""
+    if json and csv == "-":
+        raise BadValue("--json and --csv - both write to standard output; give --csv a file")
+    if csv == "-":
+        sys.stdout.write(csv_text(columns, rows))
+    elif csv:
+        write_atomically(csv, csv_text(columns, rows))
+    if json:
+        sys.stdout.write(json_text([{column: row.get(column) for column in columns} for row in rows]))
+    return json or bool(csv)
+
+
+def figure(value: object) -> str:
+    """A value as people read it: three digits, thousands separated, a dash for what is not known."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if value == 0 or abs(value) >= 100:
+            return f"{value:,.0f}"
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return str(value)
+
+
+def exact(value: object) -> str:
+    """A catalogue's value as it is written there."""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,.10g}" if number else figure(value)
+
+
+def show_table(columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[[object], str] = figure) -> None:
+    """A table with `columns` (name -> heading); numbers stand right, long tables are cut and say so."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, heading in columns.items():
+        numeric = any(isinstance(row.get(name), int | float) for row in rows[:MAX_SHOWN])
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows[:MAX_SHOWN]:
+        table.add_row(*(Text(say(row.get(name))) for name in columns))
+    out.print(table)
+    if len(rows) > MAX_SHOWN:
+        out.print(f"{MAX_SHOWN} of {len(rows)} rows; --csv or --json gives all")

@@ -1,0 +1,160 @@
+"""The shape of the code: who may import whom, what stays pure, how long things may get, what is never written."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module imports only what stands in an earlier line, or earlier in its own line.
+LAYERS = (
+    "units errors specs params formats collectives memory ops roofline serving simulate uncertainty",
+    "catalog calibration.fit",
+    "estimate",
+    "explain search quality report accuracy",
+    "calibration",
+    "cli",
+)
+ORDER = [module for layer in LAYERS for module in layer.split()]
+PURE = frozenset(LAYERS[0].split())
+PURE_IMPORTS = frozenset(
+    "__future__ collections dataclasses difflib enum functools itertools math operator typing numpy pydantic".split()
+)
+HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 50
+MAX_PARAMETERS = 6
+NEVER = (
+    "unsafe_" + "allow_html",  # script injection
+    "import " + "pickle",  # runs what it reads
+    "torch." + "load(",
+    "trust_remote_code=" + "True",
+    "TO" + "DO",
+    "FIX" + "ME",
+    "NotImplemented" + "Error",
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def module_name(path: Path) -> str:
+    """`calibration.fit` for itself, else the first name below `planner`."""
+    parts = path.relative_to(ROOT / "planner").with_suffix("").parts
+    return "calibration.fit" if parts[:2] == ("calibration", "fit") else parts[0]
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            packages = base in ("planner", "planner.calibration")
+            names = [f"{base}.{alias.name}" for alias in node.names] if packages else [base]
+            yield from ((name, node.lineno) for name in names)
+
+
+def planner_modules(path: Path) -> Iterator[tuple[str, int]]:
+    for name, line in imports(path):
+        if name.startswith("planner."):
+            parts = name.split(".")[1:]
+            yield ("calibration.fit" if parts[:2] == ["calibration", "fit"] else parts[0]), line
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
+
+
+def parameters(arguments: ast.arguments) -> list[ast.arg]:
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+
+
+PLANNER = [path for path in sources("planner") if path != ROOT / "planner" / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", PLANNER, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_stands_before_it(path: Path) -> None:
+    own = module_name(path)
+    assert own in ORDER, f"{own} has no place in the order"
+    late = [
+        f"line {line}: {name}"
+        for name, line in planner_modules(path)
+        if name in ORDER and name != own and ORDER.index(name) > ORDER.index(own)
+    ]
+    assert not late
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PLANNER if module_name(path) in PURE], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_formulas_read_and_write_nothing(path: Path) -> None:
+    foreign = {name for name, _ in imports(path) if name.split(".")[0] not in PURE_IMPORTS | {"planner"}}
+    called = (node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call))
+    assert not foreign
+    assert not {call.id for call in called if isinstance(call, ast.Name)} & {"open", "print", "input", "exec", "eval"}
+    assert module_name(path) in ("specs", "errors") or "pydantic" not in {name for name, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_FILE_LINES
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
+    assert not {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES}
+
+
+@pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_take_at_most_six_parameters(path: Path) -> None:
+    counts = {f.name: len({a.arg for a in parameters(f.args)} - {"self", "cls"}) for f in functions(path)}
+    assert not {name: count for name, count in counts.items() if count > MAX_PARAMETERS}
+
+
+@pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_dangerous_or_unfinished_is_written(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert not [word for word in NEVER if word in text]
+
+
+@pytest.mark.parametrize("path", sources("planner"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_are_imported_inside_functions_only(path: Path) -> None:
+    top = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in names} & HEAVY
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    code = f"import sys, planner.cli; print(sorted({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    belongs = set(
+        "app planner hardware_profiles calibration_runs tests docs pyproject.toml constraints.txt README.md LICENSE "
+        "Makefile .ci .gitignore .streamlit".split()
+    )
+    assert {name.split("/")[0] for name in done.stdout.splitlines()} <= belongs
+
+
+def test_no_module_has_been_forgotten_in_the_order() -> None:
+    found = {module_name(path) for path in PLANNER}
+    assert found <= set(ORDER)
