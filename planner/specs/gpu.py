@@ -53,6 +53,7 @@ class GpuSpec(Spec):
     sm_count: int | None = None
     l2_bytes: float | None = None
     link_bytes_per_s: float | None = None  # NVLink and the like, one direction; None: PCIe only
+    link_gpus: int | None = None  # how many GPUs that link joins: 2 for a bridge; beyond them PCIe or the network
     pcie_bytes_per_s: float | None = None  # one direction
     tdp_w: float | None = None
     unified_memory: bool = False
@@ -128,6 +129,7 @@ class Profile(Spec):
     sm_count: Quantity | None = None  # compute units on AMD, GPU cores on Apple, Xe cores on Intel
     l2_mib: Quantity | None = None
     link_gb_per_s: Quantity | None = None  # one direction, all links together
+    link_gpus: Quantity | None = None
     pcie_gb_per_s: Quantity | None = None  # one direction
     tdp_w: Quantity | None = None
     price: Price | None = None
@@ -155,5 +157,5 @@ RATES = {
 }
 QUANTITIES = frozenset(
     ("label_gb", "device_gib", "nvml_gib", "bandwidth_gb_per_s", *RATES.values())
-    + ("sm_count", "l2_mib", "link_gb_per_s", "pcie_gb_per_s", "tdp_w")
+    + ("sm_count", "l2_mib", "link_gb_per_s", "link_gpus", "pcie_gb_per_s", "tdp_w")
 )

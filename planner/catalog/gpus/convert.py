@@ -18,6 +18,10 @@ def _scaled(quantity: Quantity | None, unit: float) -> float | None:
     return None if quantity is None else quantity.value * unit
 
 
+def _whole(quantity: Quantity | None) -> int | None:
+    return None if quantity is None else round(quantity.value)
+
+
 def device_gib(profile: Profile) -> tuple[float, Kind]:
     """Memory that a program sees (GiB), and whether a log or the rule of the memory type says so."""
     if profile.device_gib is not None:
@@ -44,9 +48,10 @@ def spec(profile: Profile, where: str) -> GpuSpec:
         device_bytes_kind=kind.value,
         bandwidth_bytes_per_s=profile.bandwidth_gb_per_s.value * GB,
         flops_per_s=rates,
-        sm_count=None if profile.sm_count is None else round(profile.sm_count.value),
+        sm_count=_whole(profile.sm_count),
         l2_bytes=_scaled(profile.l2_mib, _MIB),
         link_bytes_per_s=_scaled(profile.link_gb_per_s, GB),
+        link_gpus=_whole(profile.link_gpus),
         pcie_bytes_per_s=_scaled(profile.pcie_gb_per_s, GB),
         tdp_w=_scaled(profile.tdp_w, 1),
         unified_memory=profile.unified_memory,
@@ -91,6 +96,7 @@ def _slice_spec(profile: Profile, part: MigSlice, where: str) -> GpuSpec:
             "sm_count": part.sm_count,
             "l2_bytes": None if whole.l2_bytes is None else whole.l2_bytes * memory,
             "link_bytes_per_s": None,
+            "link_gpus": None,
             "price": None,
             "mig": part.name,
         }

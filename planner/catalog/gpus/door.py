@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,21 @@ def gpu(name: str) -> GpuSpec:
 
     Raises UnknownName (with the nearest known), BadValue for a slice that it does not have, BadFile for a file.
     """
-    if name.lower().endswith((".yaml", ".yml")):
-        return gpu_from_profile(read_yaml(name), Path(name).name)
-    return _gpu(name)
+    return _from_file(name, *_state(name)) if name.lower().endswith((".yaml", ".yml")) else _gpu(name)
+
+
+def _state(path: str) -> tuple[int, int]:
+    """What changes when a file does: time of change and size; zeros when it cannot be read."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=64)
+def _from_file(path: str, changed_ns: int, size_bytes: int) -> GpuSpec:
+    return gpu_from_profile(read_yaml(path), Path(path).name)
 
 
 @lru_cache(maxsize=1024)

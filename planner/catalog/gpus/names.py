@@ -19,7 +19,7 @@ from planner.errors import BadFile, UnknownName
 from planner.specs.gpu import Profile
 
 MAX_NAME = 200
-_BRANDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "tesla", "intel", "gpu", "graphics", "r", "tm"}
+_BRANDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "tesla", "intel", "apple", "gpu", "graphics", "r", "tm"}
 _SIZE = re.compile(r"\b(\d+)\s*gi?b?\b", re.IGNORECASE)
 INDEX = "gpu_names.json"
 
@@ -69,13 +69,15 @@ def _reduced_names() -> dict[str, str]:
 def resolve(name: str) -> tuple[str, str]:
     """(profile id, variant or "") of a name such as `h100-sxm:2g.20gb` or "NVIDIA H200 MIG 3g.71gb".
 
-    Raises UnknownName with the nearest known id.
+    A remark in parentheses may be the card ("DGX Spark (GB10)") or be left out ("A100 80GB (330 W)"), unless it
+    states a memory size. Raises UnknownName with the nearest known id.
     """
     base, _, variant = re.sub(r"\s+MIG\s+(?=\dg\.)", ":", name.strip()[:MAX_NAME]).partition(":")
     if base in profile_ids():
         return base, variant.strip().lower()
-    outside, inside = re.sub(r"\([^()]*\)", " ", base), " ".join(re.findall(r"\(([^()]*)\)", base))
-    for candidate in (base, outside, inside):
+    inside = " ".join(re.findall(r"\(([^()]*)\)", base))
+    outside = base if _SIZE.search(inside) else re.sub(r"\([^()]*\)", " ", base)
+    for candidate in (base, inside, outside):
         if found := _found(candidate):
             return found[0], variant.strip().lower() or found[1]
     raise UnknownName("GPU", name, _nearest(name.lower()[:MAX_NAME]), "planner gpus lists all")

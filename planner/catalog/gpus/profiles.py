@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from planner.catalog.files import parse_yaml, read_yaml
 from planner.catalog.paths import profiles_dir
 from planner.errors import BadFile
-from planner.specs.gpu import RATES, Profile
+from planner.specs.gpu import QUANTITIES, RATES, Profile
 
 
 @lru_cache(maxsize=1)
@@ -52,6 +52,8 @@ def _first_fault(error: ValidationError) -> str:
         return f"unknown field {field!r}" + (f"; did you mean '{near[0]}'?" if near and len(path) == 1 else "")
     if fault["type"] == "missing":
         return f"{field} is missing"
+    if fault["type"] == "model_type" and path[-1] in QUANTITIES:
+        return f"{field}: a number, or value, source and kind, expected (got {str(fault['input'])[:40]!r})"
     return f"{field}: {fault['msg'][:1].lower()}{fault['msg'][1:160]} (got {str(fault['input'])[:40]!r})"
 
 
@@ -60,3 +62,5 @@ def _check_complete(found: Profile, where: str) -> None:
         raise BadFile(f"{where}: label_gb is missing (or device_gib, what cudaMemGetInfo reports as total)")
     if all(getattr(found, key) is None for key in RATES.values()):
         raise BadFile(f"{where}: bf16_tflops is missing (or another rate: {', '.join(RATES.values())})")
+    if found.mig is not None and found.sm_count is None:
+        raise BadFile(f"{where}: sm_count is missing, and the slices in mig need it")

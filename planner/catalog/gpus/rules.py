@@ -38,7 +38,9 @@ class MemoryRule(Spec):
     unified_memory: bool | None = None
     inline_ecc: bool | None = None
     memory_type: str | None = None  # how the profile's memory_type begins
+    up_to_gb: float | None = None  # largest label
     fraction: Fraction
+    cards: tuple[Name, ...] = ()  # whose logs the fraction was taken from
 
     def applies(self, profile: Profile) -> bool:
         """Whether every stated condition holds for this profile."""
@@ -47,6 +49,7 @@ class MemoryRule(Spec):
             and self.unified_memory in (None, profile.unified_memory)
             and self.inline_ecc in (None, profile.inline_ecc)
             and profile.memory_type.startswith(self.memory_type or "")
+            and (self.up_to_gb is None or (profile.label_gb is not None and profile.label_gb.value <= self.up_to_gb))
         )
 
 
