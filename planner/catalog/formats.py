@@ -11,10 +11,10 @@ from typing import Any
 from planner.catalog.files import read_yaml
 from planner.catalog.support import support
 from planner.errors import BadValue, UnknownName
-from planner.specs.formats import FormatSpec, GgmlType, GgufMix, KvFormatSpec, MixRule, Packing
+from planner.specs.formats import FormatSpec, GgmlType, GgufMix, KvFormatSpec, MixedPacking, MixRule, Packing
 from planner.specs.gpu import MathType
 
-__all__ = ["kv_format", "kv_format_ids", "support", "weight_format", "weight_format_ids"]
+__all__ = ["kv_format", "kv_format_ids", "parametric_formats", "support", "weight_format", "weight_format_ids"]
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "formats"
 GGUF = "gguf-"
@@ -45,8 +45,22 @@ def _from_record(record: dict[str, Any]) -> FormatSpec:
 
 
 @lru_cache(maxsize=1)
+def _mixable() -> tuple[MixedPacking, ...]:
+    """Packings of the formats that one checkpoint may hold side by side."""
+    records = {record["id"]: record for record in _weight_data()["formats"]}
+    found = [records[name] for name in _weight_data()["mixable"]]
+    return tuple(MixedPacking(id=r["id"], packing=r["packing"], resident=r.get("resident")) for r in found)
+
+
+def _mixing(spec: FormatSpec) -> FormatSpec:
+    """A format that checkpoints mix with others, with their packings."""
+    others = tuple(other for other in _mixable() if other.id != spec.id)
+    return spec.model_copy(update={"mixes": others}) if len(others) < len(_mixable()) else spec
+
+
+@lru_cache(maxsize=1)
 def _named() -> dict[str, FormatSpec]:
-    plain = [_from_record(record) for record in _weight_data()["formats"]]
+    plain = [_mixing(_from_record(record)) for record in _weight_data()["formats"]]
     return {spec.id: spec for spec in plain + [_gguf_format(name) for name in _gguf_data()["file_types"]]}
 
 
@@ -132,14 +146,27 @@ def weight_format(name: str) -> FormatSpec:
         return _parametric(family, bits)
     found = _named().get(key)
     if found is None:
-        raise UnknownName("weight format", name, weight_format_ids(), HINT)
+        raise UnknownName("weight format", name, weight_format_ids(), _hint(key))
     return found
+
+
+def _hint(key: str) -> str:
+    """Ids whose own words contain the name: `awq`, `smoothquant` or `q4_k_m` are not ids, and mean one."""
+    words = {spec.id: " ".join((spec.id, spec.name, *spec.other_names)).lower() for spec in _named().values()}
+    words |= {f"{family['id']}-<bpw>": " ".join(family["other_names"]).lower() for family in parametric_formats()}
+    meant = [format_id for format_id, text in words.items() if len(key) > 2 and key in text]
+    return f"perhaps {', '.join(meant[:4])}; {HINT}" if meant else HINT
 
 
 def weight_format_ids() -> tuple[str, ...]:
     """Ids of all weight formats, of exl3 the usual sizes; mixed-<bpw> takes any."""
     usual = [f"{record['id']}-{bits:g}" for record in _weight_data()["parametric"] for bits in record["usual"]]
     return tuple(_named()) + tuple(usual)
+
+
+def parametric_formats() -> list[dict[str, Any]]:
+    """Families whose ids name their bits per weight: id, range (min_bits, max_bits), other_names, note, source."""
+    return list(_weight_data()["parametric"])
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,8 @@ def quantized_roles(model: ModelSpec, fmt: FormatSpec) -> frozenset[Role]:
     own = _own(model, fmt)
     if own is None:
         return frozenset(fmt.quantized_roles)
-    return frozenset(own.quantized or fmt.quantized_roles) - frozenset(own.roles_16bit)
+    mixed = {role for role, _ in own.mixed}
+    return (frozenset(own.quantized or fmt.quantized_roles) | mixed) - frozenset(own.roles_16bit)
 
 
 def is_quantized(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> bool:
@@ -50,7 +51,8 @@ def is_quantized(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> bool:
         return tensor.k > 1 and tensor.role in fmt.quantized_roles
     if fmt.packing is None or (tensor.k == 1 and not fmt.quantizes_vectors):
         return False
-    return tensor.role in quantized_roles(model, fmt)
+    own = _own(model, fmt)
+    return tensor.role in quantized_roles(model, fmt) and not (own and tensor.name in own.tensors_16bit)
 
 
 def quantized_layers(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> int:
@@ -85,14 +87,29 @@ def _head_bytes(fmt: FormatSpec, head: Packing, shapes: _Shapes, tied: bool) -> 
     return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
 
 
-def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing | None) -> Floats:
+def _matrix_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing, resident: bool) -> Floats:
+    """Bytes of one packed copy of each tensor; a checkpoint may hold some roles in another format."""
+    shapes, own = _shapes(Same(model)), _own(model, fmt)
+    packed = packed_bytes(packing, shapes.n, shapes.k)
+    others = {other.id: other for other in fmt.mixes}
+    for role, format_id in own.mixed if own else ():
+        if format_id in others:
+            other = others[format_id]
+            chosen = other.resident if resident and other.resident else other.packing
+            is_role = np.array([found is role for found in shapes.roles])
+            packed = np.where(is_role, packed_bytes(chosen, shapes.n, shapes.k), packed)
+    return packed
+
+
+def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool) -> Floats:
     """Packed layers at the packing's bytes, the others at the base type's."""
     shapes = _shapes(Same(model))
+    packing = fmt.resident if resident and fmt.resident is not None else fmt.packing
     base = (FP32_BYTES if fmt.base_dtype == "fp32" else BASE_BYTES) * shapes.n * shapes.k
     if packing is None:
         return np.asarray(base * shapes.copies * shapes.layers, dtype=np.float64)
     packed_layers = np.array([quantized_layers(model, tensor, fmt) for tensor in shapes.all], dtype=np.int64)
-    packed = packed_bytes(packing, shapes.n, shapes.k)
+    packed = _matrix_bytes(model, fmt, packing, resident)
     per_copy = packed_layers * packed + (shapes.layers - packed_layers) * base
     if fmt.head is not None:
         tied = model.tie_embeddings
@@ -107,8 +124,7 @@ def _tensor_bytes(model: Same[ModelSpec], fmt: Same[FormatSpec], resident: bool)
     if spec.gguf is not None:
         found = gguf_tensor_bytes(model.value, spec.gguf)
     else:
-        packing = spec.resident if resident and spec.resident is not None else spec.packing
-        found = _packed_tensor_bytes(model.value, spec, packing)
+        found = _packed_tensor_bytes(model.value, spec, resident)
     found.setflags(write=False)
     return found
 

@@ -56,6 +56,14 @@ class Packing(Spec):
     tensor_bytes: Annotated[float, Field(ge=0)] = 0  # constants of a tensor
 
 
+class MixedPacking(Spec):
+    """Another format's packing, for checkpoints that hold some roles in it (`Quantization.mixed`)."""
+
+    id: Name
+    packing: Packing
+    resident: Packing | None = None
+
+
 class GgmlType(Spec):
     """A block type of ggml: `elements` values of one row in `block_bytes` bytes.
 
@@ -99,6 +107,7 @@ class FormatSpec(Spec):
     resident: Packing | None = None  # as the engine keeps it, where that differs (Marlin)
     head: Packing | None = None  # of lm_head, where it is quantized otherwise than the rest
     gguf: GgufMix | None = None
+    mixes: tuple[MixedPacking, ...] = ()  # what a checkpoint of this format may hold beside it
     quantized_roles: tuple[Role, ...] = ()
     quantizes_vectors: bool = False  # a mean over the whole file
     base_dtype: Literal["auto", "fp32"] = "auto"  # of everything that is not quantized; auto: two bytes
