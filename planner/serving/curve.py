@@ -1,0 +1,262 @@
+"""The load curve: everything that depends on how many requests an engine works on, as explicit functions.
+
+One request is followed through an engine that serves others like it. Per step, L = (D - 1) / n of the others'
+prompts arrive, because D - 1 of them decode beside it and each is replaced after its n decode steps. From L
+follow the mix of a step, its time, the request's life and, by Little's law, how many requests stand in all:
+no equation is solved. The curve is priced at a few values of L and read off in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.ops import Batch
+from planner.serving.load import Array, Capacity, Request
+
+# Seconds of one step of every scenario, (R,) in and out; for one scenario also of P steps at once, (P,).
+StepTime = Callable[[Batch], Array]
+
+PRICED = 10  # points of the curve at which steps are priced
+REFINED = 6  # points read off per priced interval
+TINY = 1e-12
+
+
+class Mix(NamedTuple):
+    """What runs in a step while `prompts` of others arrive in each."""
+
+    prompts: Array  # L
+    decodes: Array  # D: sequences decoding, the followed one among them
+    room_tokens: Array  # prefill tokens that fit in a step beside the decodes
+    chunks: Array  # steps that one prompt takes
+    busy_share: Array  # prefill steps per decode step; a share of them where chunks are mixed in
+    busy_tokens: Array  # prefilled in such a step
+    own_tokens: Array  # prefilled in the steps that prefill the followed request
+    backlog_tokens: Array  # waiting to be prefilled before it
+
+
+class Times(NamedTuple):
+    """Seconds of the three steps that a request sees."""
+
+    decode_s: Array  # decodes only
+    busy_s: Array  # with others' prefill
+    own_s: Array  # with its own prefill
+
+
+class Life(NamedTuple):
+    """The life of a request in the engine, from its arrival at the scheduler."""
+
+    queue_s: Array  # rest of the running step, prompts ahead
+    own_prefill_s: Array
+    step_s: Array  # mean time between its decode steps
+    decode_s: Array  # all its decode steps
+    others_per_s: Array  # requests that the others complete meanwhile
+
+
+def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
+    """The mix of a step at `prompts` arriving per step.
+
+    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short,
+    and L P / room where a prompt takes several. Backlog of a mixed engine: Pollaczek-Khinchine,
+    L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
+    """
+    p, n = request.prefill_tokens, request.decode_steps
+    mixed = capacity.chunks_mixed
+    decodes = np.where(n > 0, 1 + prompts * n, 0)
+    room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
+    chunks = np.ceil(p / room)
+    demand = prompts * p / room
+    some = np.maximum(prompts, TINY)
+    share = np.where(n > 0, np.maximum(-np.expm1(-some), some * p / room), 1) * (p > 0)
+    arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
+    left_over = np.clip((1 + 2 * prompts) * p - room, 0, 2 * prompts * p)
+    waiting = demand * p * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
+    return Mix(
+        prompts=prompts,
+        decodes=decodes,
+        room_tokens=room,
+        chunks=chunks,
+        busy_share=share,
+        busy_tokens=np.minimum(arriving * p, room),
+        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + prompts) * p, room)),
+        backlog_tokens=np.where(mixed & (n > 0), waiting, left_over / 2),
+    )
+
+
+def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
+    """A step of `decodes` sequences and `prefill_tokens` of prompts that stand half-way through their chunks."""
+    chunk = np.minimum(request.prefill_tokens, room_tokens)
+    context = request.cached_tokens + (request.prefill_tokens - chunk) / 2
+    seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
+    patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
+    fields = (decodes, request.decode_context, prefill_tokens, context, seqs, patches, request.patches_per_image)
+    return Batch(*np.broadcast_arrays(*fields))
+
+
+def price(step_s: StepTime, batches: Sequence[Batch]) -> Array:
+    """Seconds of every batch; fields (..., R) in, (len(batches), ..., R) out.
+
+    One scenario is priced in one call; many are priced batch by batch, an absent part passed as a scalar 0.
+    """
+    stacked = [np.stack(field) for field in zip(*batches, strict=True)]
+    shape = stacked[0].shape
+    flat = [field.reshape(-1, shape[-1]) for field in stacked]
+    if shape[-1] == 1:
+        return np.reshape(step_s(Batch(*(field[:, 0] for field in flat))), shape)
+    rows = [Batch(*(field[i] if field[i].any() else 0.0 for field in flat)) for i in range(len(flat[0]))]
+    return np.stack([step_s(row) for row in rows]).reshape(shape)
+
+
+def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, Batch, Batch]:
+    """The steps of `Times`, as batches: decodes only, with others' prefill, with its own prefill."""
+    mixed = capacity.chunks_mixed
+    others = np.where(request.prefill_tokens > 0, np.maximum(m.decodes - 1, 0), m.decodes)
+    return (
+        batch(request, m.decodes, 0 * m.decodes, m.room_tokens),
+        batch(request, np.where(mixed, m.decodes, 0), m.busy_tokens, m.room_tokens),
+        batch(request, np.where(mixed | (m.own_tokens <= 0), others, 0), m.own_tokens, m.room_tokens),
+    )
+
+
+def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
+    """What the followed request lives through, in seconds.
+
+    A request that arrives at any time waits for the rest of the running step, E[s^2] / (2 E[s]), as a random
+    observer does; one sent when a step ends misses the next step and waits for its end. Then comes the backlog
+    at full steps, then its own chunks.
+    """
+    n = request.decode_steps
+    base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
+    plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
+    step = np.where(n > 0, times.decode_s, 0) + m.busy_share * (times.busy_s - base)
+    squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
+    follows = np.where(capacity.chunks_mixed | (n <= 0), step, times.decode_s)
+    random = at_random(request, follows)
+    rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
+    full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
+    prefills = request.prefill_tokens > 0
+    return Life(
+        queue_s=np.where(prefills, running(request, m) * rest + m.backlog_tokens / m.room_tokens * full, 0),
+        own_prefill_s=np.where(prefills, m.chunks, 1) * times.own_s,
+        step_s=step,
+        decode_s=n * step,
+        others_per_s=m.prompts / np.maximum(step, TINY),
+    )
+
+
+def at_random(request: Request, step_s: Array) -> Array:
+    """How much like a random observer a request arrives: fully once the gap before it spans a step."""
+    return np.where(request.random_arrivals, 1, np.minimum(request.gap_s / np.maximum(step_s, TINY), 1))
+
+
+def running(request: Request, m: Mix) -> Array:
+    """Chance that a request finds others' steps running when it arrives."""
+    return np.minimum(m.prompts * np.maximum(request.decode_steps, 1), 1)
+
+
+class LoadCurve(NamedTuple):
+    """Points of increasing load, shape (K, R), of one lane of one replica.
+
+    A cycle lasts from the end of a user's request to the end of the next. Steps are those that decode.
+    """
+
+    prompts: Array
+    life: Life
+    held_s: Array  # how long a request holds cache
+    held_steps: Array
+    cycle_s: Array  # slot wait not counted
+    cycle_steps: Array
+
+
+def arrivals(request: Request, capacity: Capacity, slots: Array, points: int) -> Array:
+    """Values of L from a lone request to full slots or a full token budget, shape (points, R).
+
+    Spaced evenly in log((1 + L n) / (1 - L / L_max)), which follows the number of requests that stand: the
+    first factor counts those that decode, the second those that wait for prefill.
+    """
+    n = np.maximum(request.decode_steps, 1)
+    spare = capacity.max_num_batched_tokens - 1
+    fullest = np.where(
+        capacity.chunks_mixed, spare / np.maximum(request.prefill_tokens + request.decode_steps, TINY), np.inf
+    )
+    fullest = np.where(request.prefill_tokens > 0, np.maximum(fullest, TINY), np.inf)
+    last = np.minimum((slots - 1) / n, fullest * (1 - 1 / (2 * slots + 2)))
+    height = (1 + last * n) / (1 - last / fullest)
+    rungs = height ** np.linspace(0, 1, points).reshape(-1, 1)
+    return (rungs - 1) / (n + rungs / fullest)
+
+
+@lru_cache(maxsize=8)
+def _reading(priced: int, refined: int) -> Array:
+    """Weights (K, priced) that read K = (priced - 1) * refined + 1 points off `priced` ones, linearly."""
+    where = np.linspace(0, priced - 1, (priced - 1) * refined + 1)
+    weights: Array = np.maximum(1 - np.abs(where[:, None] - np.arange(priced)), 0)
+    return weights
+
+
+def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> LoadCurve:
+    """The life of a request at K loads, from alone to full; step times are interpolated log to log."""
+    coarse = mix(request, capacity, arrivals(request, capacity, slots, PRICED))
+    priced = price(step_s, step_batches(request, capacity, coarse)[:2])
+    logs = _reading(PRICED, REFINED) @ np.log(np.maximum(priced, TINY))
+    m = mix(request, capacity, arrivals(request, capacity, slots, (PRICED - 1) * REFINED + 1))
+    decode_s, busy_s = np.exp(logs)
+    return lives(request, capacity, m, Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s)))
+
+
+def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:
+    """The step of the own prefill by straight line from the busy step, in proportion to prefilled tokens."""
+    base = np.where(capacity.chunks_mixed, decode_s, 0) * (request.decode_steps > 0)
+    line = base + (busy_s - base) * m.own_tokens / np.maximum(m.busy_tokens, TINY)
+    return np.where(request.prefill_tokens > 0, line, decode_s)
+
+
+def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCurve:
+    """The life of a request at mix `m`.
+
+    Others are counted by steps, not by seconds: a long prefill step, too, brings each of them one token only.
+    """
+    one = life(request, capacity, m, times)
+    shared = capacity.chunks_mixed | (request.decode_steps <= 0)
+    held_s = one.own_prefill_s + one.decode_s
+    held = np.where(request.prefill_tokens > 0, np.where(shared, m.chunks, 0), 1) + request.decode_steps
+    random = at_random(request, np.where(shared, one.step_s, times.decode_s))
+    missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random)
+    ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
+    return LoadCurve(m.prompts, one, held_s, held, request.gap_s + one.queue_s + held_s, ahead + held)
+
+
+def resident(curve: LoadCurve) -> Array:
+    """Sequences that hold cache: the followed one and the others."""
+    return 1 + curve.prompts * curve.held_steps
+
+
+def population(curve: LoadCurve) -> Array:
+    """Requests in the system and users that think."""
+    return 1 + curve.prompts * curve.cycle_steps
+
+
+def completed_per_s(curve: LoadCurve, slots: Array) -> Array:
+    """Requests completed per second at each point, at most what the slots allow: X = N / (R + Z)."""
+    return np.minimum(population(curve) / curve.cycle_s, slots / np.maximum(curve.held_s, TINY))
+
+
+def position(rising: Array, target: Array) -> Array:
+    """Where along axis 0 a rising column (K, R) reaches `target` (R,): fractional index, K - 1 where never."""
+    column = np.maximum.accumulate(rising, axis=0)
+    above = np.clip((column < target).sum(axis=0), 1, len(column) - 1)
+    low, high = (np.take_along_axis(column, (above - i)[None], 0)[0] for i in (1, 0))
+    wanted = np.clip(target, low, high)
+    found: Array = above - 1 + (wanted - low) / np.maximum(high - low, TINY)
+    return found
+
+
+def read(column: Array, at: Array) -> Array:
+    """A column (K, R) at the fractional index `at` (R,)."""
+    low = np.minimum(at.astype(int), len(column) - 2)
+    below, above = (np.take_along_axis(column, (low + i)[None], 0)[0] for i in (0, 1))
+    value: Array = below + (at - low) * (above - below)
+    return value

@@ -1,0 +1,146 @@
+"""What is asked of a deployment, what it can hold, and what one request means to the engine.
+
+Every field is a scalar or an array (R,), one entry per scenario.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+Z_P95 = 1.6448536269514722  # standard normal quantile at 0.95
+
+
+class Load(NamedTuple):
+    """The load on the whole deployment. Lengths are means over requests, tokens.
+
+    `concurrency`: with `request_rate_per_s` nan the loop is closed and this many requests (users, where they
+    think between requests) always stand; with a rate it caps what is in flight, inf for no cap.
+    `shared_prefix_tokens` at the head of every prompt are computed once for all; `cached_input_fraction` of
+    the rest is the request's own history, found in the cache. `tokens_per_step` above 1 means speculative
+    decoding. `waves`: a benchmark offers waves x concurrency requests all at once, at most `concurrency` of
+    them in flight, so that the first wave's queue is in the mean TTFT; inf for a service.
+    `*_log_sd`: spread of lengths as standard deviation of their logarithm; 0 for fixed lengths.
+    `image_patches`: of all images of a request, encoded with its prompt.
+    """
+
+    input_tokens: Any
+    output_tokens: Any
+    concurrency: Any = np.inf
+    request_rate_per_s: Any = np.nan
+    think_time_s: Any = 0.0
+    shared_prefix_tokens: Any = 0.0
+    cached_input_fraction: Any = 0.0
+    tokens_per_step: Any = 1.0
+    waves: Any = np.inf
+    input_log_sd: Any = 0.0
+    output_log_sd: Any = 0.0
+    image_patches: Any = 0.0
+    patches_per_image: Any = 1.0
+
+
+class Capacity(NamedTuple):
+    """What one replica may run at once, and how many replicas there are.
+
+    `sequences`: requests of this load that the KV pool holds on average while the engine runs: the guaranteed
+    count where the engine reserves a request's full length, the expected count (mean residency) where it
+    admits by the prompt. `chunks_mixed`: prefill chunks share a step with decodes (true) or run in steps of
+    their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
+    """
+
+    sequences: Any
+    max_num_seqs: Any
+    max_num_batched_tokens: Any
+    chunks_mixed: Any = True
+    lanes: Any = 1
+    replicas: Any = 1
+
+
+class Overheads(NamedTuple):
+    """Engine time outside of steps: per request (API, tokenizing, first answer) and per input token, seconds."""
+
+    request_s: Any = 0.0
+    request_s_per_input_token: Any = 0.0
+
+
+class Request(NamedTuple):
+    """One mean request as the engine's scheduler sees it."""
+
+    prefill_tokens: Array  # to be computed
+    cached_tokens: Array  # before them in the context
+    decode_steps: Array  # after the step that gives the first token
+    decode_context: Array  # mean over the decode steps
+    prefill_square_ratio: Array  # E[P^2] / E[P]^2
+    overhead_s: Array
+    gap_s: Array  # from the end of a user's request to the arrival of the next at the scheduler
+    random_arrivals: Mask  # at a rate, not one for one
+    image_patches: Array
+    patches_per_image: Array
+
+
+def request_shape(load: Load, overheads: Overheads) -> Request:
+    """Tokens to prefill, decode steps and mean context of the load's mean request.
+
+    At least the last prompt token is computed even where all of it is cached. Output lengths that vary make
+    the context seen by the average decode step longer: I + E[O^2] / (2 E[O]).
+    """
+    cached = load.shared_prefix_tokens + load.cached_input_fraction * np.maximum(
+        load.input_tokens - load.shared_prefix_tokens, 0
+    )
+    prefill = np.maximum(load.input_tokens - cached, np.minimum(load.input_tokens, 1))
+    overhead = overheads.request_s + overheads.request_s_per_input_token * load.input_tokens
+    return Request(
+        prefill_tokens=prefill,
+        cached_tokens=load.input_tokens - prefill,
+        decode_steps=np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step,
+        decode_context=load.input_tokens + load.output_tokens * np.exp(load.output_log_sd**2) / 2,
+        prefill_square_ratio=np.exp(load.input_log_sd**2),
+        overhead_s=overhead,
+        gap_s=overhead + load.think_time_s,
+        random_arrivals=~np.isnan(load.request_rate_per_s),
+        image_patches=load.image_patches,
+        patches_per_image=load.patches_per_image,
+    )
+
+
+def speculative_tokens_per_step(acceptance_rate: Array, speculative_tokens: Array) -> Array:
+    """Tokens that one verification step yields: (1 - a^(k+1)) / (1 - a), and k + 1 at a = 1.
+
+    Assumes that each of the k drafted tokens is accepted independently with probability a.
+    Ref: Leviathan et al. 2023, arXiv 2211.17192, equation 1.
+    """
+    a, k = np.broadcast_arrays(np.asarray(acceptance_rate, dtype=float), np.asarray(speculative_tokens, dtype=float))
+    return np.where(a < 1, (1 - a ** (k + 1)) / np.where(a < 1, 1 - a, 1), k + 1)
+
+
+class Conversation(NamedTuple):
+    """The mean request of a conversation, and its longest prompt, tokens."""
+
+    input_tokens: Array
+    cached_tokens: Array
+    longest_input_tokens: Array
+
+
+def conversation(input_tokens: Array, output_tokens: Array, turns: Array, prefix_tokens: Array = 0) -> Conversation:  # type: ignore[assignment]
+    """Prompts of a conversation of `turns`: each sends what was said before, of which the history is cached.
+
+    Turn j = 0..T-1 sends the first prompt and j further ones with their answers: I + j (I - S + O), where the
+    S tokens of the shared prefix (system prompt) stand once.
+    """
+    step = np.maximum(input_tokens - prefix_tokens, 0) + output_tokens
+    mean_history = step * (np.asarray(turns, dtype=float) - 1) / 2
+    return Conversation(input_tokens + mean_history, mean_history, input_tokens + 2 * mean_history)
+
+
+def log_sd(mean: Array, p95: Array) -> Array:
+    """Spread of a log-normal length from its mean and 95th percentile: ln(p95 / mean) = z s - s^2 / 2.
+
+    0 where p95 is unknown (nan) or not above the mean; at most z, where p95 / mean is largest.
+    """
+    ratio = np.log(np.maximum(np.nan_to_num(np.asarray(p95, dtype=float) / np.maximum(mean, 1), nan=1.0), 1))
+    return Z_P95 - np.sqrt(np.maximum(Z_P95**2 - 2 * ratio, 0))

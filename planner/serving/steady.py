@@ -1,0 +1,212 @@
+"""Steady state of continuous batching: what a load lives through on a deployment."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.serving.curve import (
+    TINY,
+    LoadCurve,
+    Mix,
+    StepTime,
+    Times,
+    batch,
+    completed_per_s,
+    lives,
+    load_curve,
+    mix,
+    population,
+    position,
+    price,
+    read,
+    resident,
+    step_batches,
+)
+from planner.serving.load import Array, Capacity, Load, Mask, Overheads, Request, request_shape
+
+
+class ServingPoint(NamedTuple):
+    """Means at the given load; arrays (R,). Rates and counts are of the whole deployment.
+
+    nan: no such figure (TPOT of a single output token, prefill of an empty prompt). inf: the queue grows.
+    """
+
+    ttft_unloaded_s: Array
+    ttft_s: Array
+    tpot_s: Array
+    e2e_s: Array
+    prefill_tokens_per_s: Array  # of a lone prompt, on one replica
+    output_tokens_per_s: Array
+    output_tokens_per_s_per_request: Array  # 1 / TPOT
+    requests_per_s: Array
+    decode_sequences: Array
+    waiting_sequences: Array  # for a slot or behind other prompts
+    slot_wait_s: Array  # part of TTFT spent waiting for a place in the KV pool or under max_num_seqs
+    utilisation: Array  # requests per second over the most that the deployment completes
+    prefill_time_share: Array  # of the time in steps
+    above_capacity: Mask  # the rate asked for is more than is ever completed
+
+
+class Part(NamedTuple):
+    """The part of a load that one lane of one replica carries."""
+
+    slots: Array
+    population: Array  # requests or users; inf where only a rate is given
+    request_rate_per_s: Array  # nan: closed loop
+    lanes: Array  # of all replicas
+    active: Array  # lanes at work
+
+
+class Exact(NamedTuple):
+    """Steps priced where the deployment settles, seconds."""
+
+    times: Times
+    prefill_s: Array  # of a lone prompt
+    burst_s: Array  # mean time until a prompt of the first wave is prefilled
+
+
+class Settled(NamedTuple):
+    """Where one lane settles."""
+
+    m: Mix
+    exact: Exact
+    point: LoadCurve  # one point of it, priced exactly
+    open_loop: Mask  # the rate is met
+    most_per_s: Array  # requests that the lane completes with all slots taken
+
+
+def part(load: Load, capacity: Capacity) -> Part:
+    """Split a load evenly over replicas and their pipeline lanes; fewer requests than lanes leave some idle."""
+    lanes = capacity.replicas * capacity.lanes
+    closed = np.isnan(load.request_rate_per_s)
+    return Part(
+        slots=np.maximum(np.minimum(capacity.sequences, capacity.max_num_seqs) / capacity.lanes, 1),
+        population=np.maximum(load.concurrency / lanes, 1),
+        request_rate_per_s=load.request_rate_per_s / lanes,
+        lanes=lanes,
+        active=np.where(closed, np.minimum(lanes, np.maximum(load.concurrency, 1)), lanes),
+    )
+
+
+def aligned(load: Load, capacity: Capacity, overheads: Overheads) -> tuple[Load, Capacity, Overheads]:
+    """The same with every field broadcast to one shape (R,)."""
+    fields = np.broadcast_arrays(*(np.atleast_1d(np.asarray(f, dtype=float)) for f in (*load, *capacity, *overheads)))
+    n, m = len(load), len(load) + len(capacity)
+    mixed = fields[n + Capacity._fields.index("chunks_mixed")] > 0
+    return Load(*fields[:n]), Capacity(*fields[n:m])._replace(chunks_mixed=mixed), Overheads(*fields[m:])
+
+
+def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
+    """Where the load settles: Little's law on the load curve, then the steps of that point priced exactly."""
+    load, capacity, overheads = aligned(load, capacity, overheads)
+    request, share = request_shape(load, overheads), part(load, capacity)
+    curve = load_curve(step_s, request, capacity, share.slots)
+    return serving_point(load, request, share, settle(step_s, request, capacity, share, curve))
+
+
+def settle(step_s: StepTime, request: Request, capacity: Capacity, share: Part, curve: LoadCurve) -> Settled:
+    """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
+    full = position(resident(curve), share.slots)
+    closed_at = np.minimum(position(population(curve), share.population), full)
+    completed = completed_per_s(curve, share.slots)
+    open_loop = share.request_rate_per_s < read(completed, closed_at)
+    at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
+    m = mix(request, capacity, read(curve.prompts, at))
+    exact = settled_steps(step_s, request, capacity, m, np.minimum(share.population, share.slots))
+    return Settled(m, exact, lives(request, capacity, m, exact.times), open_loop, read(completed, full))
+
+
+def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix, wave: Array) -> Exact:
+    """Exact step times at mix `m`, of a lone prompt, and of a wave of `wave` prompts that arrive at once.
+
+    A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full steps.
+    """
+    p, none = request.prefill_tokens, np.zeros_like(request.prefill_tokens)
+    room = capacity.max_num_batched_tokens
+    chunks = np.ceil(p / room)
+    burst = np.minimum(wave * p, m.room_tokens)
+    batches = (
+        *step_batches(request, capacity, m),
+        batch(request, none, p / np.maximum(chunks, 1), room),
+        batch(request, np.where(capacity.chunks_mixed, m.decodes / 2, 0), burst, m.room_tokens),
+    )
+    decode_s, busy_s, own_s, alone_s, burst_s = price(step_s, batches)
+    steps = np.maximum((wave + 1) / 2 * p / np.maximum(burst, TINY) + (wave * p > m.room_tokens) / 2, 1)
+    return Exact(Times(decode_s, busy_s, own_s), np.where(p > 0, chunks * alone_s, decode_s), steps * burst_s)
+
+
+def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
+    """Mean wait for one of `servers` slots at Poisson arrivals and nearly constant service; inf at occupancy 1.
+
+    rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) * S / 2. Ref: Sakasegawa 1977, Ann. Inst. Statist. Math. 29.
+    """
+    free = 1 - np.minimum(occupancy, 1)
+    wait = np.minimum(occupancy, 1) ** (np.sqrt(2 * (servers + 1)) - 1) * service_s / (2 * servers)
+    return np.where(free > 0, wait / np.where(free > 0, free, 1), np.inf)
+
+
+def first_wave_share(load: Load, share: Part) -> Array:
+    """Share of a benchmark's requests that find the engine empty: one in `waves` where all get a slot at once."""
+    found: Array = np.minimum(1, share.slots / share.population) / load.waves
+    return found
+
+
+def slot_wait_s(load: Load, share: Part, s: Settled) -> Array:
+    """Mean wait for a slot: what Little's law leaves of a closed loop, a multi-server queue at a rate.
+
+    A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do.
+    """
+    closed = np.maximum(share.population * s.point.held_s / share.slots - s.point.cycle_s, 0)
+    closed = closed * (1 - (1 + np.minimum(1, share.slots / share.population)) / (2 * load.waves))
+    occupancy = share.request_rate_per_s * s.point.held_s / share.slots
+    return np.where(s.open_loop, multi_server_wait_s(share.slots, occupancy, s.point.held_s), closed)
+
+
+def decode_step_s(load: Load, share: Part, s: Settled) -> Array:
+    """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed."""
+    step = s.point.life.step_s
+    return step - np.maximum(step - s.exact.times.decode_s, 0) * first_wave_share(load, share) / 2
+
+
+def first_token_s(load: Load, share: Part, s: Settled) -> Array:
+    """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
+    steady = s.point.life.queue_s + s.point.life.own_prefill_s
+    return steady + np.maximum(s.exact.burst_s - steady, 0) * first_wave_share(load, share)
+
+
+def serving_point(load: Load, request: Request, share: Part, s: Settled) -> ServingPoint:
+    """The figures of the whole deployment from where one lane settles."""
+    wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
+    per_lane = np.where(
+        s.open_loop,
+        share.request_rate_per_s,
+        np.minimum(share.population / s.point.cycle_s, share.slots / s.point.held_s),
+    )
+    tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
+    ttft = request.overhead_s + wait + first_token_s(load, share, s)
+    requests = per_lane * share.active
+    prompt_s = np.where(request.prefill_tokens > 0, s.exact.prefill_s, np.nan)
+    return ServingPoint(
+        ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        e2e_s=ttft + request.decode_steps * step,
+        prefill_tokens_per_s=request.prefill_tokens / prompt_s,
+        output_tokens_per_s=requests * load.output_tokens,
+        output_tokens_per_s_per_request=1 / tpot,
+        requests_per_s=requests,
+        decode_sequences=requests * request.decode_steps * step,
+        waiting_sequences=requests * (wait + s.point.life.queue_s),
+        slot_wait_s=wait,
+        utilisation=np.minimum(per_lane / s.most_per_s, 1),
+        prefill_time_share=prefill_time_share(s),
+        above_capacity=~s.open_loop & ~np.isnan(share.request_rate_per_s),
+    )
+
+
+def prefill_time_share(s: Settled) -> Array:
+    """Share of step time that prefill adds: what steps would not take without prompts in them."""
+    step = np.where(s.m.decodes > 0, s.point.life.step_s, 1)
+    return np.where(s.m.decodes > 0, 1 - np.minimum(s.exact.times.decode_s / np.maximum(step, TINY), 1), 1)
