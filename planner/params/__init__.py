@@ -11,11 +11,13 @@ from functools import lru_cache
 from itertools import accumulate
 
 from planner.params.attention import attention_tensors, latent_tensors
+from planner.params.compressed import compressed_tensors
 from planner.params.ffn import dense_tensors, moe_tensors
 from planner.params.recurrent import linear_tensors, mamba_tensors
 from planner.params.tensor import Shard, Tensor, bias_of, with_bias
 from planner.specs.model import (
     Attention,
+    CompressedAttention,
     DenseFfn,
     ExtraTensor,
     Ffn,
@@ -63,6 +65,10 @@ def _mixer_tensors(mixer: Mixer, model: ModelSpec, layers: tuple[int, ...]) -> l
         return attention_tensors(mixer, model, layers)
     if isinstance(mixer, LatentAttention):
         return latent_tensors(mixer, model, layers)
+    if isinstance(mixer, CompressedAttention):
+        return compressed_tensors(mixer, model, layers)
+    if isinstance(mixer, CompressedAttention):
+        return compressed_tensors(mixer, model, layers)
     if isinstance(mixer, LinearAttention):
         return linear_tensors(mixer, model, layers)
     return mamba_tensors(mixer, model, layers)
@@ -102,6 +108,8 @@ def _extra_tensors(extra: ExtraTensor, model: ModelSpec) -> list[Tensor]:
     layers = tuple(range(model.n_layers)) if extra.per_layer else ()
     op = extra.name if extra.matmul else ""
     tensor = Tensor(extra.name, extra.role, op, extra.n, extra.k, layers, copies=extra.copies, active=extra.copies)
+    if extra.role is Role.EMBEDDING:
+        tensor = tensor._replace(shard=Shard.VOCAB)
     return with_bias([tensor], extra.bias)
 
 

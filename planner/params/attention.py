@@ -99,6 +99,9 @@ def _indexer(indexer: Indexer | None, model: ModelSpec, q_input: int, layers: tu
         _copy("indexer.k", Role.ATTENTION, "indexer.k", (dim, hidden), layers),
         _norm("indexer.k_norm", dim, layers),
     ]
+    if indexer.pooled:
+        tensors.append(_copy("indexer.pool_gate", Role.ATTENTION, "indexer.k", (dim, hidden), layers))
+        tensors.append(_copy("indexer.pool_position", Role.SMALL, "", (dim, indexer.block), layers))
     if not indexer.learned_weights:
         return [*tensors, _norm("indexer.q_norm", dim, layers)]
     weights = _copy("indexer.weights", Role.ATTENTION, "indexer.weights", (heads, hidden), layers)

@@ -33,6 +33,8 @@ def moe_tensors(ffn: MoeFfn, model: ModelSpec, layers: tuple[int, ...]) -> list[
             Tensor("moe.latent_down", Role.MLP, "moe.latent_down", ffn.latent, hidden, layers),
             Tensor("moe.latent_up", Role.MLP, "moe.latent_up", hidden, ffn.latent, layers),
         ]
+    if ffn.latent and ffn.latent_norm:
+        tensors.append(Tensor("moe.latent_norm", Role.NORM, "", ffn.latent, 1, layers))
     if ffn.shared_intermediate:
         widths = (hidden, ffn.shared_intermediate)
         tensors += with_bias(_mlp("shared", Role.SHARED_EXPERT, widths, ffn.gated, layers), ffn.bias)

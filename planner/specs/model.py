@@ -32,6 +32,7 @@ class Indexer(Spec):
     block: Count = 1  # tokens of one pick (MiniMax-M3 picks blocks, DeepSeek single tokens)
     learned_weights: bool = True  # a weight per head and token, and a norm with bias (DeepSeek)
     shared: bool = False  # takes the picks of an earlier layer: no weights and no keys of its own
+    pooled: bool = False  # one key for each block of tokens, pooled by a gate (GLM-5.3)
 
 
 class Attention(Spec):
@@ -71,6 +72,23 @@ class LatentAttention(Spec):
     indexer: Indexer | None = None  # None: reads every token
 
 
+class CompressedAttention(Spec):
+    """DeepSeek V4: every head reads one cached vector per token as key and value, in a short window; beyond it
+    one vector per `ratio` tokens, pooled from them. With an indexer pools overlap by half and a query reads
+    only the picked ones (CSA), without one it reads all (HCA).
+    """
+
+    kind: Literal["compressed"] = "compressed"
+    n_heads: Count
+    head_dim: Count  # rotary part included
+    q_lora_rank: Count
+    o_groups: Count  # of heads, each with an output projection of its own
+    o_lora_rank: Count  # output features of one group
+    window: Count  # tokens
+    ratio: Size = 0  # tokens of one pooled vector; 0: nothing beyond the window
+    indexer: Indexer | None = None  # its keys are pooled too; top_k counts tokens, block is the ratio
+
+
 class LinearAttention(Spec):
     """Linear attention with a matrix state per head: gated delta rule, KDA, lightning attention."""
 
@@ -104,7 +122,9 @@ class Mamba(Spec):
     state_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
-Mixer = Annotated[Attention | LatentAttention | LinearAttention | Mamba, Field(discriminator="kind")]
+Mixer = Annotated[
+    Attention | LatentAttention | CompressedAttention | LinearAttention | Mamba, Field(discriminator="kind")
+]
 
 
 class DenseFfn(Spec):
@@ -130,6 +150,7 @@ class MoeFfn(Spec):
     shared_gate: bool = False  # a sigmoid gate on the shared expert (Qwen2-MoE)
     dense_intermediate: Size = 0  # a dense MLP that runs beside the experts in the same layer (Gemma 4)
     latent: Count | None = None  # experts work in this width between two shared projections (Nemotron 3)
+    latent_norm: bool = False  # a norm of that width before the second projection (Kimi K3)
     zero_experts: Size = 0  # identity experts that cost nothing (LongCat)
 
 

@@ -40,6 +40,8 @@ ALIASES = {
     "mimo": "qwen2",
     "deepseek_ref": "deepseek_v4",
 }
+# The text model's type where transformers has a class for text and images only, and a config states text alone.
+TEXT_TYPES = {"step3p7": "step3p5"}
 PHI_FIELDS = {
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
@@ -88,7 +90,10 @@ PUBLIC: dict[str, dict[str, Any]] = {
     "google-bert/bert-large-uncased": {"model_type": "bert", "architectures": ["BertModel"], **_BERT_LARGE},
     "FacebookAI/xlm-roberta-base": {"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"], **_XLM_R},
     "FacebookAI/xlm-roberta-large": {
-        "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"], **_XLM_R, **_BERT_LARGE,
+        "model_type": "xlm-roberta",
+        "architectures": ["XLMRobertaModel"],
+        **_XLM_R,
+        **_BERT_LARGE,
     },
     "BAAI/bge-m3": {**_BGE, "architectures": ["XLMRobertaModel"]},
     "BAAI/bge-reranker-v2-m3": {**_BGE, "architectures": ["XLMRobertaForSequenceClassification"], "num_labels": 1},
@@ -105,11 +110,11 @@ CLASSES = (
     ("audio", r"audio"),
     ("vision", r"vision|visual|image|multi_modal_projector|mm_projector|patch_embed"),
     ("position", r"position_embeddings|token_type_embeddings"),
-    ("lm_head", r"^(model\.|language_model\.)?(lm_head|score|classifier)\."),
-    ("hyper", r"_hc\.|\.hc_|altup|laurel|per_layer_(input|projection|model)|layer_scalar"),
-    ("small", r"conv1d|A_log|dt_bias|\.D$|sinks|position_bias|kpool_compress_ape|softmax_scaling|act_fn"),
     ("norm", r"norm(s?)\d?[._]|norm$|layernorm|LayerNorm|norm_f"),
+    ("small", r"conv1d|A_log|dt_bias|sinks|position_bias|kpool_compress_ape|softmax_scaling"),
     ("bias", r"(^|[._])bias$"),
+    ("lm_head", r"^(model\.|language_model\.)?(lm_head|score|classifier)\."),
+    ("hyper", r"_hc\.|\.hc_|altup|laurel|per_layer_(input|projection|model)"),
     ("per_layer_embedding", r"embed_tokens_per_layer"),
     ("embedding", r"embed_tokens|word_embeddings|tok_embeddings|^model\.embeddings\.weight"),
     ("pooler", r"pooler"),
@@ -122,12 +127,24 @@ CLASSES = (
     ("attention", r"attn|attention|mixer\.[qkvo]_proj"),
     ("mlp", r"mlp|feed_forward|ffn|(intermediate|output)\.dense|mixer\.(up|down)_proj"),
 )
+VECTORS = {"norm", "bias", "vision", "audio"}  # classes that keep their one-dimensional parameters
+RECURRENT = re.compile("Delta|Lightning")  # module classes of linear attention that are called self_attn
 
 
-def tensor_class(name: str) -> str:
+def tensor_class(name: str, dimensions: int, recurrent: bool) -> str:
     """Class of the parameter called `name`."""
     plain = re.sub(r"\.\d+(?=\.|$)", "", name)
-    return next((label for label, pattern in CLASSES if re.search(pattern, plain)), "other")
+    label = next((label for label, pattern in CLASSES if re.search(pattern, plain)), "other")
+    if dimensions < 2 and label not in VECTORS:
+        return "small"
+    return "ssm" if recurrent and label == "attention" else label
+
+
+def labelled(model: Any) -> Iterable[tuple[str, str, Any]]:
+    """(class, name, parameter), tied ones once: named_parameters yields a shared tensor a single time."""
+    linear = tuple(f"{name}." for name, module in model.named_modules() if RECURRENT.search(type(module).__name__))
+    for name, parameter in model.named_parameters():
+        yield tensor_class(name, parameter.dim(), name.startswith(linear) if linear else False), name, parameter
 
 
 def prepared(model_id: str, raw: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +161,9 @@ def prepared(model_id: str, raw: dict[str, Any]) -> dict[str, Any]:
         config = {PHI_FIELDS.get(key, key): value for key, value in config.items()}
         config["intermediate_size"] = 4 * config["hidden_size"]
     config["model_type"] = ALIASES.get(config["model_type"], config["model_type"])
+    if config["model_type"] in TEXT_TYPES and "text_config" not in config:
+        inner = {**config, "model_type": TEXT_TYPES[config["model_type"]]}
+        config = {"model_type": config["model_type"], "text_config": inner, "tie_word_embeddings": False}
     text = config.get("text_config")
     if isinstance(text, dict):
         config["text_config"] = prepared("", {"model_type": config["model_type"], **text})
@@ -190,20 +210,21 @@ def numel(name: str, parameter: Any, config: Any) -> int:
     return int(parameter.numel()) * (parameter.shape[0] - idle) // parameter.shape[0] if idle else parameter.numel()
 
 
-def counts(model: Any) -> dict[str, Any]:
-    """Parameters by class, tied ones once (named_parameters yields a shared tensor a single time)."""
+def counts(model: Any, raw: dict[str, Any]) -> dict[str, Any]:
+    """Parameters by class. An image encoder that the class adds to a config of text alone is left out."""
     classes: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        label = tensor_class(name)
-        classes[label] = classes.get(label, 0) + numel(name, parameter, model.config)
+    both = "vision_config" in raw or "text_config" in raw
+    for label, name, parameter in labelled(model):
+        if both or label != "vision":
+            classes[label] = classes.get(label, 0) + numel(name, parameter, model.config)
     return {"total": sum(classes.values()), "classes": dict(sorted(classes.items())), "class": type(model).__name__}
 
 
 def listed(model: Any) -> dict[str, Any]:
     """Every distinct parameter name with its class, shape and number: to check the classes by eye."""
     rows: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        row = f"{tensor_class(name):15s} {re.sub(r'[.][0-9]+(?=[.]|$)', '.*', name)} {tuple(parameter.shape)}"
+    for label, name, parameter in labelled(model):
+        row = f"{label:15s} {re.sub(r'[.][0-9]+(?=[.]|$)', '.*', name)} {tuple(parameter.shape)}"
         rows[row] = rows.get(row, 0) + 1
     return {"names": [f"{count:4d} {row}" for row, count in sorted(rows.items(), key=lambda item: item[0][:15])]}
 
@@ -212,7 +233,7 @@ def work(model_id: str, raw: dict[str, Any], names: bool, results: Any) -> None:
     """Child process: put counts or the reason why there are none."""
     try:
         model = built(model_id, raw)
-        results.put(counts(model) | (listed(model) if names else {}))
+        results.put(counts(model, raw) | (listed(model) if names else {}))
     except Exception as error:  # whatever transformers raises on a config it cannot build is the answer
         first = (str(error).strip().splitlines() or [""])[0]
         results.put({"reason": f"{type(error).__name__}: {first[:200]}"})
@@ -263,10 +284,9 @@ def main() -> None:
         if options.only not in model_id:
             continue
         models[model_id] = counted(model_id, config, options.names) | {"source": source}
-        found = models[model_id]
-        print(model_id, found.get("total", found.get("reason")), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{model_id} {models[model_id].get('total', models[model_id].get('reason'))}\n")
     if options.only:
-        print(json.dumps(models, indent=1))
+        sys.stdout.write(json.dumps(models, indent=1) + "\n")
         return
     golden = {"transformers": transformers.__version__, "torch": torch.__version__, "models": models}
     options.out.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
