@@ -67,8 +67,6 @@ def _mixer_tensors(mixer: Mixer, model: ModelSpec, layers: tuple[int, ...]) -> l
         return latent_tensors(mixer, model, layers)
     if isinstance(mixer, CompressedAttention):
         return compressed_tensors(mixer, model, layers)
-    if isinstance(mixer, CompressedAttention):
-        return compressed_tensors(mixer, model, layers)
     if isinstance(mixer, LinearAttention):
         return linear_tensors(mixer, model, layers)
     return mamba_tensors(mixer, model, layers)
