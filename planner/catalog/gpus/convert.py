@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from planner.catalog.gpus.rules import generation, memory_rule
+from planner.catalog.gpus.rules import generation, memory_rule, visible_gib
 from planner.errors import BadValue
 from planner.specs.base import Kind
 from planner.specs.gpu import RATES, GpuSpec, MigSlice, Profile, Quantity
@@ -27,12 +27,12 @@ def device_gib(profile: Profile) -> tuple[float, Kind]:
     if profile.device_gib is not None:
         return profile.device_gib.value, profile.device_gib.kind
     assert profile.label_gb is not None  # profiles.parse refuses a profile with neither
-    return profile.label_gb.value * memory_rule(profile).fraction.value, Kind.DERIVED
+    return visible_gib(profile.label_gb.value, memory_rule(profile)), Kind.DERIVED
 
 
 def spec(profile: Profile, where: str) -> GpuSpec:
     """The whole GPU in SI units. Raises BadValue for a generation that is not known."""
-    visible_gib, kind = device_gib(profile)
+    seen_gib, kind = device_gib(profile)
     rates = {math: getattr(profile, key).value * _TERA for math, key in RATES.items() if getattr(profile, key)}
     return GpuSpec(
         id=profile.id,
@@ -43,8 +43,8 @@ def spec(profile: Profile, where: str) -> GpuSpec:
         compute_capability=profile.compute_capability,
         form_factor=profile.form_factor,
         memory_type=profile.memory_type,
-        label_bytes=_scaled(profile.label_gb, GB) or visible_gib * GIB,
-        device_bytes=visible_gib * GIB,
+        label_bytes=_scaled(profile.label_gb, GB) or seen_gib * GIB,
+        device_bytes=seen_gib * GIB,
         device_bytes_kind=kind.value,
         bandwidth_bytes_per_s=profile.bandwidth_gb_per_s.value * GB,
         flops_per_s=rates,

@@ -40,6 +40,7 @@ class MemoryRule(Spec):
     memory_type: str | None = None  # how the profile's memory_type begins
     up_to_gb: float | None = None  # largest label
     fraction: Fraction
+    reserved_gib: Sourced | None = None  # what the driver keeps for itself whatever the size
     cards: tuple[Name, ...] = ()  # whose logs the fraction was taken from
 
     def applies(self, profile: Profile) -> bool:
@@ -83,3 +84,9 @@ def generation(profile: Profile, where: str) -> str:
 def memory_rule(profile: Profile) -> MemoryRule:
     """The rule that gives this card's visible memory when no log does."""
     return next(rule for rule in memory_rules() if rule.applies(profile))
+
+
+def visible_gib(label_gb: float, rule: MemoryRule) -> float:
+    """fraction * label - reserved: the box says GB and means GiB, the driver keeps a part for itself."""
+    reserved_gib = rule.reserved_gib.value if rule.reserved_gib else 0.0
+    return max(rule.fraction.value * label_gb - reserved_gib, label_gb / 2)
