@@ -23,6 +23,34 @@ from planner.specs.scenario import Scenario
 MAX_LENGTH = 20_000
 ALL_LAYERS = 99  # llama.cpp users write -ngl 99 and the like for "all"
 
+_KV = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4"}
+_TASKS = {"embed": "embed", "embedding": "embed", "pooling": "embed", "score": "rerank", "classify": "rerank"}
+_DTYPES = {
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp16": "fp16",
+    "float32": "fp32",
+    "float": "fp32",
+}
+_QUANTIZATIONS = {
+    "fp8": "fp8",
+    "w8a8_fp8": "fp8",
+    "w8a8_int8": "int8-w8a8",
+    "awq": "awq-int4-g128",
+    "awq_marlin": "awq-int4-g128",
+    "gptq": "gptq-int4-g128",
+    "gptq_marlin": "gptq-int4-g128",
+    "bitsandbytes": "bnb-nf4",
+    "mxfp4": "mxfp4",
+    "modelopt_fp4": "nvfp4",
+    "modelopt": "fp8",
+    "torchao": "torchao-int4-g128",
+    "hqq": "hqq-4bit-g64",
+}
+_GGUF_TYPE = re.compile(r"[-._]((?:UD-)?(?:I?Q\d[0-9A-Z_]*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|F32))$", re.IGNORECASE)
+
 Raw = dict[str, str]
 
 
@@ -131,14 +159,12 @@ def _sort(flags: _Flags, words: list[str], values: dict[str, Value]) -> tuple[Ra
         if not _is_flag(flag):
             raw.setdefault("positional", flag + equals + given)
             continue
-        flag = flag if flag in _known(flags) else "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+        flag, denied = _spelt(flags, flag)
         if flag in flags.switches:
             column, value = flags.switches[flag]
-            values[column] = value
-        elif flag in flags.raw_switches:
-            raw[flags.raw_switches[flag]] = "true"
-        elif flag in flags.ignored_switches:
-            continue
+            values[column] = not value if denied else value
+        elif flag in flags.raw_switches or flag in flags.ignored_switches:
+            raw |= {} if denied or flag in flags.ignored_switches else {flags.raw_switches[flag]: "true"}
         elif flag in flags.lists or flag not in _known(flags):
             while rest and not _is_flag(rest[0]):
                 rest.pop(0)
@@ -148,6 +174,17 @@ def _sort(flags: _Flags, words: list[str], values: dict[str, Value]) -> tuple[Ra
         else:
             _valued(flags, flag, given if equals else rest.pop(0) if rest else "", raw, values)
     return raw, unknown
+
+
+def _spelt(flags: _Flags, flag: str) -> tuple[str, bool]:
+    """The flag as the table writes it (`--max_model_len` is `--max-model-len`), and whether `--no-` denies it."""
+    dashed = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+    known = _known(flags)
+    if flag in known or dashed in known:
+        return (flag if flag in known else dashed), False
+    positive = dashed.replace("--no-", "--", 1)
+    switch = positive in flags.switches or positive in flags.raw_switches or positive in flags.ignored_switches
+    return (positive, True) if switch and positive != dashed else (flag, False)
 
 
 def _valued(flags: _Flags, flag: str, given: str, raw: Raw, values: dict[str, Value]) -> None:
@@ -162,11 +199,6 @@ def _valued(flags: _Flags, flag: str, given: str, raw: Raw, values: dict[str, Va
             values[column] = value
 
 
-@lru_cache(maxsize=8)
-def _known_flags(engine: str) -> frozenset[str]:
-    return _known(_flags(engine))
-
-
 def _known(flags: _Flags) -> frozenset[str]:
     return frozenset().union(*flags)
 
@@ -179,7 +211,10 @@ def _whole(name: str, text: str) -> int:
     """A count as engines accept it: 32768, 32k (thousands), 32K (2^10), 1M."""
     units = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
     unit = units.get(text[-1:], 1)
-    return int(number_of(name, text[:-1] if unit != 1 else text) * unit)
+    count = round(number_of(name, text[:-1] if unit != 1 else text) * unit, 6)
+    if not count.is_integer():
+        raise BadValue(f"{name} {shown(text)} is not a whole number")
+    return int(count)
 
 
 def _serving(raw: Raw, values: dict[str, Value]) -> None:
@@ -189,35 +224,14 @@ def _serving(raw: Raw, values: dict[str, Value]) -> None:
     for key, column in (("length", "max_model_len"), ("batched", "max_num_batched_tokens")):
         if key in raw and raw[key] not in ("auto", "-1"):
             values[column] = _whole(column, raw[key])
-    if raw.get("kv", "auto") not in ("auto", "bfloat16", "float16"):
-        values["kv_format"] = _KV.get(raw["kv"].split("_")[0], raw["kv"])
+    if raw.get("kv", "auto") != "auto":
+        values["kv_format"] = _DTYPES.get(raw["kv"]) or _KV.get(raw["kv"].split("_")[0], raw["kv"])
     weight_format = _weight_format(raw, str(values.get("model", "")))
     if weight_format:
         values["weight_format"] = weight_format
     task = _TASKS.get(raw.get("task", ""))
     if task:
         values["task"] = task
-
-
-_KV = {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "fp4": "nvfp4"}
-_TASKS = {"embed": "embed", "embedding": "embed", "pooling": "embed", "score": "rerank", "classify": "rerank"}
-_DTYPES = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16", "float32": "fp32",
-           "float": "fp32"}  # fmt: skip
-_QUANTIZATIONS = {
-    "fp8": "fp8",
-    "w8a8_fp8": "fp8",
-    "w8a8_int8": "int8-w8a8",
-    "awq": "awq-int4-g128",
-    "awq_marlin": "awq-int4-g128",
-    "gptq": "gptq-int4-g128",
-    "gptq_marlin": "gptq-int4-g128",
-    "bitsandbytes": "bnb-nf4",
-    "mxfp4": "mxfp4",
-    "modelopt_fp4": "nvfp4",
-    "modelopt": "fp8",
-    "torchao": "torchao-int4-g128",
-    "hqq": "hqq-4bit-g64",
-}
 
 
 def _weight_format(raw: Raw, model: str) -> str | None:
@@ -248,7 +262,7 @@ def _has_experts(model: str) -> bool:
 
 def _vllm(raw: Raw, values: dict[str, Value]) -> None:
     _serving(raw, values)
-    tp, dp = int(raw.get("tp", 1)), int(raw.get("dp", 1))
+    tp, dp = (_whole(name, raw.get(name, "1")) for name in ("tp", "dp"))
     expert_parallel = "ep" in raw
     if dp > 1 and (expert_parallel or _has_experts(str(values.get("model", "")))):
         # vLLM joins the data-parallel ranks of a mixture of experts into one group; attention stays per rank
@@ -311,7 +325,7 @@ def _split(raw: Raw, values: dict[str, Value]) -> None:
     shares = [part for part in re.split(r"[,/]", raw.get("shares", "")) if part]
     count = len(shares) or len([part for part in raw.get("devices", "").split(",") if part])
     if count > 1 and raw.get("split") != "none":
-        values["tp" if raw.get("split") == "row" else "pp"] = count
+        values["tp" if raw.get("split") in ("row", "tensor") else "pp"] = count
     if len(set(shares)) > 1:
         values["tensor_split"] = ",".join(shares)
 
@@ -326,12 +340,11 @@ def _gguf_model(raw: Raw, values: dict[str, Value]) -> None:
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", Path(path).name.removesuffix(".gguf"))
     found = _GGUF_TYPE.search(stem)
     values["model"] = hub or (stem[: found.start()] if found else stem)
-    kind = tag or (found[1] if found else "")
+    kind = tag or (found[1] if found else "") or ("Q4_K_M" if hub else "")  # what -hf downloads unless told
     if kind:
         values["weight_format"] = f"gguf-{kind.lower().removeprefix('ud-')}"
 
 
-_GGUF_TYPE = re.compile(r"[-._]((?:UD-)?(?:I?Q\d[0-9A-Z_]*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|F32))$", re.IGNORECASE)
 _FINISH: Mapping[str, Callable[[Raw, dict[str, Value]], None]] = {
     "vllm": _vllm,
     "sglang": _sglang,

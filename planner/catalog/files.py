@@ -78,10 +78,14 @@ def _finite(where: str) -> Any:
     return parse
 
 
+# A string that never closes is one token up to the end: matching it again from each quote inside would be quadratic.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
 def _depth(text: str) -> int:
     """Deepest nesting of brackets outside strings, counted without recursion."""
     deepest = depth = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+    for token in _TOKEN.finditer(text):
         if token[0] in "[{":
             depth += 1
             deepest = max(deepest, depth)

@@ -21,28 +21,29 @@ def models(name: Name = "", json: Json = False, csv: Csv = "") -> None:
     from planner.catalog import models as catalog
     from planner.params import active_parameters, parameters, parameters_by_role
 
-    if name:
-        model = catalog.model(name)
-        counts = {"parameters": parameters(model), "active_parameters": active_parameters(model)}
-        by_role = {str(role): count for role, count in parameters_by_role(model).items()}
-        _show(counts | {"parameters_by_role": by_role} | model.model_dump(mode="json", exclude_none=True), json, csv)
-        return
-    rows = []
-    for id_ in catalog.model_ids():
-        model = catalog.model(id_)
-        rows.append(
+    if not name:
+        rows = [
             {
-                "id": model.id,
-                "parameters_billion": parameters(model) / _BILLION,
-                "active_billion": active_parameters(model) / _BILLION,
-                "layers": model.n_layers,
-                "max_context_tokens": model.max_position,
-                "weight_format": model.quantization.weight_format if model.quantization else model.dtype,
-                "task": str(model.task),
-                "architecture": model.architecture,
+                "id": entry.id,
+                "parameters_billion": entry.parameters / _BILLION,
+                "active_billion": entry.active_parameters / _BILLION,
+                "max_context_tokens": entry.max_position,
+                "weight_format": entry.weight_format,
+                "task": entry.task,
             }
-        )
-    _list(rows, json, csv)
+            for entry in catalog.model_index()
+        ]
+        _list(rows, json, csv)
+        return
+    found = catalog.resolve(name)
+    counted = {
+        "checkpoint": found.checkpoint,
+        "weight_format": found.weight_format,
+        "parameters": parameters(found.model),
+        "active_parameters": active_parameters(found.model),
+        "parameters_by_role": {str(role): count for role, count in parameters_by_role(found.model).items()},
+    }
+    _show(counted | found.model.model_dump(mode="json", exclude_none=True), json, csv)
 
 
 def gpus(name: Name = "", json: Json = False, csv: Csv = "") -> None:
