@@ -28,12 +28,13 @@ from planner.ops.attention import (
     prefill_op,
     reach_tokens,
 )
+from planner.ops.compressed import compressed_ops
 from planner.ops.products import distinct_experts, product_op, products
 from planner.ops.records import Batch, Op, OpKind, Product, Slot, Widths, Work
 from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
-from planner.specs.model import Attention, LatentAttention, ModelSpec
+from planner.specs.model import Attention, CompressedAttention, LatentAttention, ModelSpec
 
 __all__ = [
     "Batch",
@@ -75,6 +76,8 @@ def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel) ->
         return Mixing(layers, heads, heads)
     if isinstance(mixer, LatentAttention):
         return Mixing(layers, absorbed_heads(mixer, widths, parallel), expanded_heads(mixer, widths, parallel))
+    if isinstance(mixer, CompressedAttention):
+        return Mixing(layers)
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
 
 
@@ -114,6 +117,8 @@ def _present(amount: Number) -> bool:
 def _attention_ops(prepared: Prepared, index: int, batch: Batch, work: Work) -> list[Op]:
     mixer, mixing = prepared.model.mixers[index], prepared.mixings[index]
     ops: list[Op] = []
+    if isinstance(mixer, CompressedAttention):
+        return compressed_ops(mixer, prepared.widths, prepared.parallel, work, mixing.layers)
     if not isinstance(mixer, Attention | LatentAttention) or mixing.decode is None or mixing.prefill is None:
         return ops
     scores = mixer.indexer is not None and not mixer.indexer.shared

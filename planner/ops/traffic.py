@@ -10,7 +10,16 @@ import numpy as np
 
 from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes, all_to_all_wire_bytes
 from planner.ops.records import Op, OpKind, Slot, Widths, Work
-from planner.specs.model import Attention, DenseFfn, Ffn, LatentAttention, LinearAttention, Mixer, ModelSpec
+from planner.specs.model import (
+    Attention,
+    CompressedAttention,
+    DenseFfn,
+    Ffn,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    ModelSpec,
+)
 
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
 LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
@@ -27,6 +36,8 @@ def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
     if isinstance(mixer, LatentAttention):
         rotated = mixer.n_heads / np.minimum(group, mixer.n_heads) * mixer.qk_rope_head_dim
         return rotated + mixer.kv_lora_rank + mixer.qk_rope_head_dim
+    if isinstance(mixer, CompressedAttention):
+        return mixer.n_heads * mixer.head_dim / np.minimum(group, mixer.n_heads) + mixer.head_dim
     if isinstance(mixer, LinearAttention):
         return mixer.n_v_heads * mixer.v_head_dim / group
     return mixer.inner / group

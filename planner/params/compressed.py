@@ -1,32 +1,23 @@
-"""DeepSeek V4's compressed attention: its weight tensors, what it caches, and the pools it is still filling."""
+"""DeepSeek V4's compressed attention: its weight tensors, and what it caches."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from planner.params.tensor import Shard, Tensor
-from planner.specs.model import CompressedAttention, ModelSpec, Role
+from planner.specs.model import Attention, CompressedAttention, ModelSpec, Role
 
 
-class CompressedCache(NamedTuple):
-    """Values that one sequence caches in one layer."""
+def cached_as(mixer: CompressedAttention) -> tuple[Attention, ...]:
+    """The caches of one layer as attentions of one head whose key is the value too: the last `window` tokens in
+    full, and for every token its share of a pooled vector and of the indexer's pooled key.
 
-    window_values: int  # of one token, kept for the last `window` tokens only
-    pooled_values: float  # of one token, kept for ever: pooled vectors and the indexer's pooled keys
-    open_values: int  # of the pools that are still being filled, whatever the length
-
-
-def compressed_cache(mixer: CompressedAttention) -> CompressedCache:
-    """One vector serves as key and value, in the window and pooled.
-
-    A pool keeps the projections and gates of its tokens until it closes, an overlapping one (CSA) those of the
-    pool before it too. Ref: transformers DeepseekV4HCACache and DeepseekV4CSACache
+    Left out: the tokens of pools that are still open, at most `ratio` (CSA: twice that) a layer and sequence.
+    Ref: transformers DeepseekV4HCACache and DeepseekV4CSACache
     """
+    local = Attention(n_heads=mixer.n_heads, n_kv_heads=1, head_dim=mixer.head_dim, k_is_v=True, window=mixer.window)
     if not mixer.ratio:
-        return CompressedCache(mixer.head_dim, 0.0, 0)
-    widths = mixer.head_dim + (mixer.indexer.head_dim if mixer.indexer else 0)
-    series = _series(mixer)
-    return CompressedCache(mixer.head_dim, widths / mixer.ratio, 2 * widths * mixer.ratio * series * series)
+        return (local,)
+    width = mixer.head_dim + (mixer.indexer.head_dim if mixer.indexer else 0)
+    return (local, local.model_copy(update={"window": None, "head_dim": -(-width // mixer.ratio)}))
 
 
 def _series(mixer: CompressedAttention) -> int:

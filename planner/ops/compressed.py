@@ -1,0 +1,42 @@
+"""DeepSeek V4's attention: a window of tokens, and pooled vectors beyond it that stand for `ratio` tokens each.
+
+A pooled vector costs what a token costs; counted in tokens its price is divided by the ratio.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.collectives import Parallel
+from planner.ops.attention import Heads, causal_pairs, decode_op, indexer_heads, prefill_op
+from planner.ops.records import Op, Widths, Work
+from planner.specs.model import CompressedAttention
+
+
+def window_heads(mixer: CompressedAttention, widths: Widths, parallel: Parallel) -> Heads:
+    """Every head reads the one cached vector of a token, as key and as value."""
+    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    values = 2 * queries * mixer.head_dim
+    return Heads(queries, 2 * values, mixer.head_dim * widths.kv_k, values * widths.activation)
+
+
+def pooled(heads: Heads, ratio: int) -> Heads:
+    """Prices of one token where a vector stands for `ratio` of them; queries and results went with the window."""
+    return Heads(heads.queries, heads.flops_per_pair / ratio, heads.cache_bytes / ratio, 0.0)
+
+
+def compressed_ops(mixer: CompressedAttention, widths: Widths, parallel: Parallel, work: Work, layers: int) -> list[Op]:
+    """Window, pooled vectors (all, or those that the indexer picks), and the indexer's scores."""
+    local = window_heads(mixer, widths, parallel)
+    parts = [("window", local, float(mixer.window))]
+    if mixer.ratio:
+        reach = float(mixer.indexer.top_k) if mixer.indexer else np.inf
+        parts.append(("pooled", pooled(local, mixer.ratio), reach))
+    if mixer.ratio and mixer.indexer:
+        parts.append(("indexer", pooled(indexer_heads(mixer.indexer, widths), mixer.ratio), np.inf))
+    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
+    ops = [decode_op(f"{name}.decode", heads, reach, work, layers) for name, heads, reach in parts]
+    for name, heads, reach in parts:
+        pairs = causal_pairs(work.prefill_context, length, reach)
+        ops.append(prefill_op(f"{name}.prefill", heads, pairs, work, layers))
+    return ops
