@@ -87,17 +87,29 @@ def _head_bytes(fmt: FormatSpec, head: Packing, shapes: _Shapes, tied: bool) -> 
     return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
 
 
+def _held_shapes(model: ModelSpec, fmt: FormatSpec, shapes: _Shapes) -> tuple[Ints, Ints]:
+    """Output and input features as kernels hold them: experts padded along the model width and the inner one."""
+    expert = np.array([role is Role.EXPERT for role in shapes.roles]) & (shapes.k > 1)
+
+    def held(axis: Ints) -> Ints:
+        multiple = np.where(axis == model.hidden_size, fmt.pad_hidden, fmt.pad_inner)
+        return np.where(expert, -(-axis // multiple) * multiple, axis)
+
+    return held(shapes.n), held(shapes.k)
+
+
 def _matrix_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing, resident: bool) -> Floats:
     """Bytes of one packed copy of each tensor; a checkpoint may hold some roles in another format."""
     shapes, own = _shapes(Same(model)), _own(model, fmt)
-    packed = packed_bytes(packing, shapes.n, shapes.k)
+    n, k = _held_shapes(model, fmt, shapes) if resident else (shapes.n, shapes.k)
+    packed = packed_bytes(packing, n, k)
     others = {other.id: other for other in fmt.mixes}
     for role, format_id in own.mixed if own else ():
         if format_id in others:
             other = others[format_id]
             chosen = other.resident if resident and other.resident else other.packing
             is_role = np.array([found is role for found in shapes.roles])
-            packed = np.where(is_role, packed_bytes(chosen, shapes.n, shapes.k), packed)
+            packed = np.where(is_role, packed_bytes(chosen, n, k), packed)
     return packed
 
 

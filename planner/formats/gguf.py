@@ -24,9 +24,13 @@ CATEGORIES: dict[str, Category] = {  # llama.cpp's categories by our tensors' la
     "attention.k": "k",
     "attention.q": "q",
     "attention.o": "o",
-    "linear.qkv": "v",  # attn_qkv counts as an attn_v
+    "linear.q": "v",  # linear attention's q, k and v are one attn_qkv, which counts as an attn_v
+    "linear.k": "v",
+    "linear.v": "v",
 }
+TOGETHER = ("phi3", "gpt2", "phi-msft")  # model types whose q, k and v are one attn_qkv as well
 FFN_CATEGORIES: dict[str, Category] = {"up": "up", "gate": "gate", "down": "down"}
+KEPT = ("per_layer_input",)  # matrices that llama-quantize leaves as they are
 PLAIN_ROLES = (Role.NORM, Role.BIAS, Role.SMALL, Role.ROUTER, Role.POSITION)  # kept in F32 by the converter
 
 
@@ -42,13 +46,15 @@ class Shape(NamedTuple):
 def _shape(model: ModelSpec) -> Shape:
     attention = next((mixer for mixer in model.mixers if isinstance(mixer, Attention)), None)
     experts = next((ffn.n_experts for ffn in model.ffns if isinstance(ffn, MoeFfn)), 0)
-    v_layers = {layer for tensor in tensors(model) if category(tensor) == "v" for layer in tensor.layers}
+    v_layers = {layer for tensor in tensors(model) if category(tensor, model) == "v" for layer in tensor.layers}
     gqa = attention.n_heads // attention.n_kv_heads if attention else 1
     return Shape(model.n_layers, gqa, experts, np.array(sorted(v_layers), dtype=np.int64))
 
 
-def category(tensor: Tensor) -> Category:
+def category(tensor: Tensor, model: ModelSpec) -> Category:
     """The tensor's place in a layer, as llama-quantize names it."""
+    if tensor.op == "attention.qkv" and model.model_type in TOGETHER:
+        return "v"
     prefix, _, last = tensor.name.rpartition(".")
     if prefix in ("mlp", "experts", "shared"):
         return FFN_CATEGORIES.get(last, "other")
@@ -95,9 +101,9 @@ def row_bytes(block: GgmlType, k: int) -> float:
     return k / block.elements * block.block_bytes
 
 
-def _stack_bytes(tensor: Tensor, mix: GgufMix, shape: Shape) -> float:
+def _stack_bytes(tensor: Tensor, mix: GgufMix, place: Category, shape: Shape) -> float:
     """All copies of a matrix inside the stack: layer by layer, the first rule that holds gives its type."""
-    place, expert = category(tensor), tensor.role is Role.EXPERT
+    expert = tensor.role is Role.EXPERT
     layers = np.array(tensor.layers, dtype=np.int64)
     index, count = layers, shape.n_layers
     if place == "v":
@@ -133,7 +139,7 @@ def _outer_type(tensor: Tensor, mix: GgufMix, model: ModelSpec) -> GgmlType:
 def _bytes_of(tensor: Tensor, mix: GgufMix, model: ModelSpec, shape: Shape) -> float:
     if tensor.k == 1 or tensor.role in PLAIN_ROLES:
         return tensor.numel * float(mix.plain.block_bytes)
-    if tensor.role is Role.VISION:
+    if tensor.role is Role.VISION or tensor.name in KEPT:
         return tensor.numel * float(mix.half.block_bytes)
     if tensor.role in (Role.EMBEDDING, Role.LM_HEAD):
         return tensor.matrices * tensor.n * row_bytes(_outer_type(tensor, mix, model), tensor.k)
@@ -141,7 +147,7 @@ def _bytes_of(tensor: Tensor, mix: GgufMix, model: ModelSpec, shape: Shape) -> f
         return _latent_bytes(tensor, mix, model)
     if not tensor.layers:
         return tensor.matrices * tensor.n * row_bytes(mix.base, tensor.k)
-    return _stack_bytes(tensor, mix, shape)
+    return _stack_bytes(tensor, mix, category(tensor, model), shape)
 
 
 def gguf_tensor_bytes(model: ModelSpec, mix: GgufMix) -> NDArray[np.float64]:

@@ -105,6 +105,8 @@ class FormatSpec(Spec):
     family: Literal["float", "fp8", "int8", "int4", "int3", "int2", "fp4", "nf4", "gguf", "mlx", "exl3", "mixed"]
     packing: Packing | None = None  # as stored in the checkpoint
     resident: Packing | None = None  # as the engine keeps it, where that differs (Marlin)
+    pad_hidden: Block = 1  # kernels pad the experts' model width to this multiple when they load,
+    pad_inner: Block = 1  # and their inner width to this one
     head: Packing | None = None  # of lm_head, where it is quantized otherwise than the rest
     gguf: GgufMix | None = None
     mixes: tuple[MixedPacking, ...] = ()  # what a checkpoint of this format may hold beside it
