@@ -16,19 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel
-from planner.ops.attention import (
-    Heads,
-    absorbed_heads,
-    attended_pairs,
-    attention_heads,
-    causal_pairs,
-    decode_op,
-    expanded_heads,
-    indexer_heads,
-    prefill_op,
-    reach_tokens,
-)
-from planner.ops.compressed import compressed_ops
+from planner.ops.attention import Reading, decode_op, prefill_op, readings
+from planner.ops.compressed import compressed_readings
 from planner.ops.products import distinct_experts, product_op, products
 from planner.ops.records import Batch, Op, OpKind, Product, Slot, Widths, Work
 from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
@@ -51,11 +40,10 @@ __all__ = [
 
 
 class Mixing(NamedTuple):
-    """A mixer on one GPU and how many layers hold it."""
+    """A mixer on one GPU and how many layers hold it: it attends, or it carries a state."""
 
     layers: int
-    decode: Heads | None = None  # None: recurrent
-    prefill: Heads | None = None
+    readings: tuple[Reading, ...] = ()
     state: State | None = None
 
 
@@ -71,13 +59,10 @@ class Prepared(NamedTuple):
 
 def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel) -> Mixing:
     mixer, layers = model.mixers[index], model.mixer_layers(index)
-    if isinstance(mixer, Attention):
-        heads = attention_heads(mixer, widths, parallel)
-        return Mixing(layers, heads, heads)
-    if isinstance(mixer, LatentAttention):
-        return Mixing(layers, absorbed_heads(mixer, widths, parallel), expanded_heads(mixer, widths, parallel))
     if isinstance(mixer, CompressedAttention):
-        return Mixing(layers)
+        return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
+    if isinstance(mixer, Attention | LatentAttention):
+        return Mixing(layers, tuple(readings(mixer, widths, parallel)))
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
 
 
@@ -114,34 +99,14 @@ def _present(amount: Number) -> bool:
     return np.ndim(amount) > 0 or float(amount) > 0
 
 
-def _attention_ops(prepared: Prepared, index: int, batch: Batch, work: Work) -> list[Op]:
-    mixer, mixing = prepared.model.mixers[index], prepared.mixings[index]
+def _mixer_ops(mixing: Mixing, causal: bool, batch: Batch, work: Work) -> list[Op]:
     ops: list[Op] = []
-    if isinstance(mixer, CompressedAttention):
-        return compressed_ops(mixer, prepared.widths, prepared.parallel, work, mixing.layers)
-    if not isinstance(mixer, Attention | LatentAttention) or mixing.decode is None or mixing.prefill is None:
-        return ops
-    scores = mixer.indexer is not None and not mixer.indexer.shared
-    scorer = indexer_heads(mixer.indexer, prepared.widths) if mixer.indexer and scores else None
     if _present(batch.decode_seqs):
-        ops.append(decode_op("attention.decode", mixing.decode, reach_tokens(mixer), work, mixing.layers))
-        if scorer:
-            ops.append(decode_op("indexer.decode", scorer, np.inf, work, mixing.layers))
+        ops += [decode_op(reading, work, mixing.layers) for reading in mixing.readings]
+        ops += [decode_step_op(mixing.state, work, mixing.layers)] if mixing.state else []
     if _present(batch.prefill_tokens):
-        pairs = attended_pairs(mixer, work, prepared.model.causal)
-        ops.append(prefill_op("attention.prefill", mixing.prefill, pairs, work, mixing.layers))
-        if scorer:
-            every = causal_pairs(work.prefill_context, work.prefill / np.maximum(work.prefill_seqs, 1.0))
-            ops.append(prefill_op("indexer.prefill", scorer, every, work, mixing.layers))
-    return ops
-
-
-def _recurrent_ops(mixing: Mixing, batch: Batch, work: Work) -> list[Op]:
-    ops: list[Op] = []
-    if mixing.state is not None and _present(batch.decode_seqs):
-        ops.append(decode_step_op(mixing.state, work, mixing.layers))
-    if mixing.state is not None and _present(batch.prefill_tokens):
-        ops.append(prefill_scan_op(mixing.state, work, mixing.layers))
+        ops += [prefill_op(reading, causal, work, mixing.layers) for reading in mixing.readings]
+        ops += [prefill_scan_op(mixing.state, work, mixing.layers)] if mixing.state else []
     return ops
 
 
@@ -150,8 +115,8 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     model, widths, parallel = prepared.model, prepared.widths, prepared.parallel
     work = work_of(batch, parallel)
     ops = [product_op(part, work, widths.activation) for part in prepared.products]
-    for index, mixing in enumerate(prepared.mixings):
-        ops += _attention_ops(prepared, index, batch, work) + _recurrent_ops(mixing, batch, work)
+    for mixing in prepared.mixings:
+        ops += _mixer_ops(mixing, model.causal, batch, work)
     ops.append(elementwise_op(model, widths, parallel, work))
     ops += communication_ops(model, widths, parallel, work)
     if model.vision and _present(batch.image_patches):

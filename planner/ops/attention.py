@@ -45,14 +45,29 @@ def chunked_pairs(cached: Number, length: Number, chunk: Number) -> Number:
     return before(cached + length) - before(cached)
 
 
-def attended_pairs(mixer: Attention | LatentAttention, work: Work, causal: bool) -> Number:
+class Reading(NamedTuple):
+    """One thing that a mixer attends to: its own keys and values, or the keys of an indexer."""
+
+    name: str
+    decode: Heads
+    prefill: Heads
+    reach: float = np.inf  # the most cached tokens that one new token reads
+    chunk: int | None = None  # of block-local attention
+
+
+def mean_length(work: Work) -> Number:
+    """New tokens of one prompt in this step."""
+    return work.prefill / np.maximum(work.prefill_seqs, 1.0)
+
+
+def attended_pairs(reading: Reading, work: Work, causal: bool) -> Number:
     """Pairs of one prompt's mean share of this step."""
-    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
+    length = mean_length(work)
     if not causal:
         return length * (work.prefill_context + length)
-    if isinstance(mixer, Attention) and mixer.chunk:
-        return chunked_pairs(work.prefill_context, length, mixer.chunk)
-    return causal_pairs(work.prefill_context, length, reach_tokens(mixer))
+    if reading.chunk:
+        return chunked_pairs(work.prefill_context, length, reading.chunk)
+    return causal_pairs(work.prefill_context, length, reading.reach)
 
 
 def reach_tokens(mixer: Attention | LatentAttention) -> float:
@@ -90,38 +105,44 @@ def expanded_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -
     return Heads(queries, 2 * values, values * widths.activation, values * widths.activation)
 
 
-def decode_op(name: str, heads: Heads, reach: float, work: Work, layers: int) -> Op:
-    """One new token per sequence against min(context, reach) cached ones: bytes bound at any batch."""
-    read = np.minimum(work.decode_context, reach)
-    keys = work.decode * read
-    moved = keys * heads.cache_bytes + work.decode * heads.io_bytes
-    count = layers * np.sign(work.decode)
-    return Op(
-        name,
-        OpKind.ATTENTION,
-        Slot.DECODE,
-        count,
-        keys * heads.flops_per_pair,
-        moved,
-        work.decode,
-        heads.queries,
-        np.maximum(read, 1.0),
-    )
-
-
-def prefill_op(name: str, heads: Heads, pairs: Number, work: Work, layers: int) -> Op:
-    """`pairs` of each prompt; the prompt's keys and values are read once."""
-    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
-    keys = work.prefill_seqs * (work.prefill_context + length)
-    moved = keys * heads.cache_bytes + work.prefill * heads.io_bytes
-    flops = work.prefill_seqs * pairs * heads.flops_per_pair
-    mean_keys = np.maximum(pairs / np.maximum(length, 1.0), 1.0)
-    count = layers * np.sign(work.prefill)
-    return Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, mean_keys)
-
-
 def indexer_heads(indexer: Indexer, widths: Widths) -> Heads:
     """Scores of a sparse indexer: one shared key per token, replicated on every GPU."""
     values = indexer.n_heads * indexer.head_dim
     scored = (values + indexer.n_heads) * widths.activation
     return Heads(indexer.n_heads, 2 * values, indexer.head_dim * widths.index, scored)
+
+
+def readings(mixer: Attention | LatentAttention, widths: Widths, parallel: Parallel) -> list[Reading]:
+    """The attention itself and, unless it takes an earlier layer's picks, the indexer that scores every token."""
+    reach = reach_tokens(mixer)
+    if isinstance(mixer, Attention):
+        heads = attention_heads(mixer, widths, parallel)
+        own = Reading("attention", heads, heads, reach, mixer.chunk)
+    else:
+        decode, prefill = absorbed_heads(mixer, widths, parallel), expanded_heads(mixer, widths, parallel)
+        own = Reading("attention", decode, prefill, reach)
+    if mixer.indexer is None or mixer.indexer.shared:
+        return [own]
+    scores = indexer_heads(mixer.indexer, widths)
+    return [own, Reading("indexer", scores, scores)]
+
+
+def decode_op(reading: Reading, work: Work, layers: int) -> Op:
+    """One new token per sequence against min(context, reach) cached ones: bytes bound at any batch."""
+    heads, read = reading.decode, np.minimum(work.decode_context, reading.reach)
+    keys = work.decode * read
+    moved = keys * heads.cache_bytes + work.decode * heads.io_bytes
+    flops, count = keys * heads.flops_per_pair, layers * np.sign(work.decode)
+    name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
+    return Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
+
+
+def prefill_op(reading: Reading, causal: bool, work: Work, layers: int) -> Op:
+    """Every prompt's keys and values are read once, its pairs are computed."""
+    heads, length = reading.prefill, mean_length(work)
+    pairs = attended_pairs(reading, work, causal)
+    keys = work.prefill_seqs * (work.prefill_context + length)
+    moved = keys * heads.cache_bytes + work.prefill * heads.io_bytes
+    flops, count = work.prefill_seqs * pairs * heads.flops_per_pair, layers * np.sign(work.prefill)
+    name, k = f"{reading.name}.prefill", np.maximum(pairs / np.maximum(length, 1.0), 1.0)
+    return Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)

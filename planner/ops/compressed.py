@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import Parallel
-from planner.ops.attention import Heads, causal_pairs, decode_op, indexer_heads, prefill_op
-from planner.ops.records import Op, Widths, Work
+from planner.ops.attention import Heads, Reading, indexer_heads
+from planner.ops.records import Widths
 from planner.specs.model import CompressedAttention
 
 
@@ -25,18 +25,15 @@ def pooled(heads: Heads, ratio: int) -> Heads:
     return Heads(heads.queries, heads.flops_per_pair / ratio, heads.cache_bytes / ratio, 0.0)
 
 
-def compressed_ops(mixer: CompressedAttention, widths: Widths, parallel: Parallel, work: Work, layers: int) -> list[Op]:
+def compressed_readings(mixer: CompressedAttention, widths: Widths, parallel: Parallel) -> list[Reading]:
     """Window, pooled vectors (all, or those that the indexer picks), and the indexer's scores."""
     local = window_heads(mixer, widths, parallel)
-    parts = [("window", local, float(mixer.window))]
+    found = [Reading("window", local, local, mixer.window)]
     if mixer.ratio:
-        reach = float(mixer.indexer.top_k) if mixer.indexer else np.inf
-        parts.append(("pooled", pooled(local, mixer.ratio), reach))
+        vectors = pooled(local, mixer.ratio)
+        reach = mixer.indexer.top_k if mixer.indexer else np.inf
+        found.append(Reading("pooled", vectors, vectors, reach))
     if mixer.ratio and mixer.indexer:
-        parts.append(("indexer", pooled(indexer_heads(mixer.indexer, widths), mixer.ratio), np.inf))
-    length = work.prefill / np.maximum(work.prefill_seqs, 1.0)
-    ops = [decode_op(f"{name}.decode", heads, reach, work, layers) for name, heads, reach in parts]
-    for name, heads, reach in parts:
-        pairs = causal_pairs(work.prefill_context, length, reach)
-        ops.append(prefill_op(f"{name}.prefill", heads, pairs, work, layers))
-    return ops
+        scores = pooled(indexer_heads(mixer.indexer, widths), mixer.ratio)
+        found.append(Reading("indexer", scores, scores))
+    return found

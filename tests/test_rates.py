@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from planner.catalog.formats import kv_format, weight_format
+from planner.catalog.gpus import gpu, gpu_ids
+from planner.catalog.rates import (
+    Evidence,
+    Figures,
+    Topology,
+    family_ids,
+    figures,
+    kernel_families,
+    rates_for,
+    stack,
+)
+from planner.errors import BadValue
+from planner.ops import Slot
+from planner.roofline import Rates
+from planner.specs.base import Kind
+from planner.specs.model import ModelSpec
+from tests.oracle.models import LLAMA_8B, MOE, build
+
+BF16 = kv_format("bf16")[0]
+
+
+def families(format_id: str, model: ModelSpec = LLAMA_8B, kv: str = "bf16") -> tuple[str, ...]:
+    fmt = weight_format(format_id)
+    return kernel_families(model, fmt, fmt.kernel, kv_format(kv)[0])
+
+
+def rates(gpu_id: str, format_id: str = "bf16", engine: str = "vllm", topology: Topology | None = None) -> Rates:
+    return stack([rates_for(gpu(gpu_id), engine, families(format_id), topology)])
+
+
+def test_a_format_changes_the_kernel_of_what_it_quantizes_only() -> None:
+    by_slot = dict(zip(Slot, families("fp8"), strict=True))
+    assert by_slot[Slot.MLP_GEMM] == by_slot[Slot.ATTENTION_GEMM] == "gemm-fp8"
+    assert by_slot[Slot.LM_HEAD_GEMM] == by_slot[Slot.ROUTER_GEMM] == "gemm-16"
+
+
+def test_gguf_runs_the_head_in_its_own_kernel() -> None:
+    assert families("gguf-q4_k_m")[Slot.LM_HEAD_GEMM] == "gguf-k"
+
+
+def test_experts_have_kernels_of_their_own() -> None:
+    assert families("fp8", build(ffn=MOE))[Slot.EXPERT_GEMM] == "moe-gemm-fp8"
+
+
+@pytest.mark.parametrize(("kv", "width"), [("bf16", "16"), ("fp8", "8"), ("q8_0", "8"), ("q4_0", "4")])
+def test_the_cache_chooses_the_decode_kernel(kv: str, width: str) -> None:
+    assert families("bf16", kv=kv)[Slot.DECODE] == f"attention-decode-{width}"
+
+
+@pytest.mark.parametrize("gpu_id", gpu_ids())
+def test_every_gpu_and_family_has_a_finite_positive_rate(gpu_id: str) -> None:
+    card = gpu(gpu_id)
+    for engine in ("vllm", "llama.cpp"):
+        found = rates_for(card, engine, tuple((family_ids() * 2)[: len(Slot)]))
+        assert np.all(np.isfinite(found.values))
+        field = Rates(*found.values)
+        assert np.all(field.bytes_per_s > 0) and np.all(field.flops_per_s > 0) and np.all(field.p > 0)
+
+
+@pytest.mark.parametrize("family", family_ids())
+def test_every_kernel_family_of_the_formats_can_be_priced(family: str) -> None:
+    assert isinstance(figures("xe2", False, "none", family), Figures)
+
+
+@pytest.mark.parametrize("gpu_id", ["h100-sxm", "b200", "a100-80-sxm", "l40s", "rtx4090", "mi300x"])
+def test_nothing_attains_more_than_its_datasheet(gpu_id: str) -> None:
+    card = gpu(gpu_id)
+    found = rates(gpu_id)
+    work = [slot for slot in Slot if slot < Slot.ALL_REDUCE]
+    assert np.max(found.bytes_per_s[work]) <= card.bandwidth_bytes_per_s
+    assert np.max(found.flops_per_s[: Slot.PREFILL]) <= max(card.flops_per_s.values())
+
+
+# Large products that others measured, in TFLOP/s (op_truth rows: torch matmul, best of large shapes).
+@pytest.mark.parametrize(
+    ("gpu_id", "low", "high"),
+    [
+        ("h100-sxm", 760, 830),
+        ("h200-sxm", 759, 830),
+        ("b200", 1560, 1700),
+        ("a100-80-sxm", 255, 280),
+        ("l40s", 215, 270),
+        ("rtx4090", 155, 175),
+        ("rtx3090", 68, 78),
+        ("rtx5090", 205, 245),
+        ("l4", 66, 80),
+        ("a6000", 115, 128),
+        ("mi300x", 640, 690),
+    ],
+)
+def test_large_products_attain_what_others_measured(gpu_id: str, low: float, high: float) -> None:
+    attained = rates(gpu_id).flops_per_s[Slot.MLP_GEMM, 0] / 1e12
+    assert low <= attained <= high * 1.02
+
+
+def test_inherited_figures_are_assumed() -> None:
+    assert figures("hopper", False, "vllm", "gemm-16").kind is Kind.FITTED
+    assert figures("blackwell-dc", False, "vllm", "elementwise").kind is Kind.ASSUMED
+    assert figures("no such generation", False, "vllm", "gemm-16").kind is Kind.ASSUMED
+
+
+def test_a_rate_that_no_profile_states_is_assumed() -> None:
+    found = rates_for(gpu("rtx2080ti"), "vllm", families("bf16"))
+    assert found.kinds[Slot.MLP_GEMM] is Kind.ASSUMED
+    assert found.evidence is Evidence.DATASHEET
+
+
+def test_an_engine_brings_its_own_kernels() -> None:
+    ours, theirs = (rates("a100-80-sxm", "gguf-q4_k_m", engine) for engine in ("vllm", "llama.cpp"))
+    assert theirs.t0_s[Slot.MLP_GEMM] > ours.t0_s[Slot.MLP_GEMM]
+
+
+def test_eight_bit_arithmetic_is_faster_where_the_gpu_has_it() -> None:
+    for gpu_id in ("h100-sxm", "b200", "l40s", "rtx4090"):
+        plain, eight = (rates(gpu_id, name).flops_per_s[Slot.MLP_GEMM, 0] for name in ("bf16", "fp8"))
+        assert 1.1 < eight / plain < 2.1
+
+
+def test_weight_only_kernels_multiply_in_16_bit() -> None:
+    plain, packed = (rates("h100-sxm", name).flops_per_s[Slot.MLP_GEMM, 0] for name in ("bf16", "awq-int4-g128"))
+    assert packed < plain
+
+
+def test_nvlink_outruns_pcie_and_the_network_is_slowest() -> None:
+    link, pcie, across = (
+        rates("h100-sxm", topology=topology).bytes_per_s[Slot.ALL_REDUCE, 0]
+        for topology in (Topology(tp=8), Topology(tp=8, interconnect="pcie"), Topology(tp=16))
+    )
+    assert pcie < across < link
+
+
+def test_an_unknown_interconnect_is_refused() -> None:
+    with pytest.raises(BadValue, match="nvlink, pcie"):
+        rates("h100-sxm", topology=Topology(tp=2, interconnect="carrier pigeon"))
+    with pytest.raises(BadValue, match="no such link"):
+        rates("rtx4090", topology=Topology(tp=2, interconnect="nvlink"))
+
+
+def test_rows_stack_in_order() -> None:
+    sets = [rates_for(gpu(name), "vllm", families("bf16")) for name in ("l4", "h100-sxm", "b200")]
+    stacked = stack(sets)
+    assert stacked.bytes_per_s.shape == (len(Slot), 3)
+    assert np.all(np.diff(stacked.bytes_per_s[Slot.MLP_GEMM]) > 0)
