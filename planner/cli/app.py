@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.errors import BadFile
+from planner.errors import BadFile, BadValue
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
@@ -26,12 +27,21 @@ def app(
 ) -> None:
     """Open the calculator on http://localhost:8501."""
     page, settings = pages(), production_settings()
+    _check_free(host, port)
     server = settings["server"]
     server |= {"port": port, "address": host, "allowedHosts": [*server["allowedHosts"], *(allowed_host or [])]}
     print(f"Calculator on http://{'localhost' if host == LOOPBACK else host}:{port} (Ctrl-C ends it)", file=sys.stderr)
     from streamlit.web.cli import main as streamlit
 
     streamlit.main(["run", str(page), *arguments(settings)], prog_name="planner app")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise BadValue(f"cannot listen on {host} port {port}: {error.strerror}; another port: --port N") from None
 
 
 def pages() -> Path:
