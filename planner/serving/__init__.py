@@ -1,7 +1,15 @@
-"""Continuous batching under load: how long requests take, how many are completed, what is sustainable."""
+"""Continuous batching under load: how long requests take, how many are completed, what is sustainable.
 
+offered = offer(step_s, load, capacity, overheads)   # prices steps along the load curve
+settled = settle(step_s, offered)                    # where this load settles
+point = serving_point(offered, settled)              # its figures; steady_state does the three in one
+sustainable(offered, objectives)                     # the largest load that meets objectives
+"""
+
+from planner.serving.cost import Bound, Cost, cost, dominant_bound
 from planner.serving.load import (
     Capacity,
+    Conversation,
     Load,
     Overheads,
     conversation,
@@ -9,16 +17,44 @@ from planner.serving.load import (
     request_shape,
     speculative_tokens_per_step,
 )
-from planner.serving.steady import ServingPoint, steady_state
+from planner.serving.objectives import Objectives, Sustainable, Tail, margin, meets, sustainable, tail
+from planner.serving.steady import (
+    Offered,
+    ServingPoint,
+    Settled,
+    offer,
+    serving_point,
+    settle,
+    slot_wait_s,
+    steady_state,
+)
 
 __all__ = [
+    "Bound",
     "Capacity",
+    "Conversation",
+    "Cost",
     "Load",
+    "Objectives",
+    "Offered",
     "Overheads",
     "ServingPoint",
+    "Settled",
+    "Sustainable",
+    "Tail",
     "conversation",
+    "cost",
+    "dominant_bound",
     "log_sd",
+    "margin",
+    "meets",
+    "offer",
     "request_shape",
+    "serving_point",
+    "settle",
+    "slot_wait_s",
     "speculative_tokens_per_step",
     "steady_state",
+    "sustainable",
+    "tail",
 ]

@@ -52,6 +52,7 @@ class Life(NamedTuple):
     queue_s: Array  # rest of the running step, prompts ahead
     own_prefill_s: Array
     step_s: Array  # mean time between its decode steps
+    step_sd_s: Array
     decode_s: Array  # all its decode steps
     others_per_s: Array  # requests that the others complete meanwhile
 
@@ -142,6 +143,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
         queue_s=np.where(prefills, running(request, m) * rest + m.backlog_tokens / m.room_tokens * full, 0),
         own_prefill_s=np.where(prefills, m.chunks, 1) * times.own_s,
         step_s=step,
+        step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),
         decode_s=n * step,
         others_per_s=m.prompts / np.maximum(step, TINY),
     )

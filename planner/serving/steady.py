@@ -98,16 +98,32 @@ def aligned(load: Load, capacity: Capacity, overheads: Overheads) -> tuple[Load,
     return Load(*fields[:n]), Capacity(*fields[n:m])._replace(chunks_mixed=mixed), Overheads(*fields[m:])
 
 
-def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
-    """Where the load settles: Little's law on the load curve, then the steps of that point priced exactly."""
+class Offered(NamedTuple):
+    """A load beside the curve of the deployment that it is offered to."""
+
+    load: Load
+    capacity: Capacity
+    request: Request
+    share: Part
+    curve: LoadCurve
+
+
+def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
+    """Price the load curve; `settle` and `sustainable` both read it."""
     load, capacity, overheads = aligned(load, capacity, overheads)
     request, share = request_shape(load, overheads), part(load, capacity)
-    curve = load_curve(step_s, request, capacity, share.slots)
-    return serving_point(load, request, share, settle(step_s, request, capacity, share, curve))
+    return Offered(load, capacity, request, share, load_curve(step_s, request, capacity, share.slots))
 
 
-def settle(step_s: StepTime, request: Request, capacity: Capacity, share: Part, curve: LoadCurve) -> Settled:
+def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
+    """Where the load settles: Little's law on the load curve, then the steps of that point priced exactly."""
+    offered = offer(step_s, load, capacity, overheads)
+    return serving_point(offered, settle(step_s, offered))
+
+
+def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
+    _, capacity, request, share, curve = offered
     full = position(resident(curve), share.slots)
     closed_at = np.minimum(position(population(curve), share.population), full)
     completed = completed_per_s(curve, share.slots)
@@ -176,8 +192,9 @@ def first_token_s(load: Load, share: Part, s: Settled) -> Array:
     return steady + np.maximum(s.exact.burst_s - steady, 0) * first_wave_share(load, share)
 
 
-def serving_point(load: Load, request: Request, share: Part, s: Settled) -> ServingPoint:
+def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
+    load, _, request, share, _ = offered
     wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
     per_lane = np.where(
         s.open_loop,

@@ -1,0 +1,44 @@
+"""Prior half-widths of intervals: planner/data/uncertainty.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from planner.catalog.files import read_yaml
+from planner.catalog.paths import data_dir
+from planner.errors import BadFile
+from planner.specs.uncertainty import Uncertainty
+from planner.uncertainty import Widths
+
+BY_MEMORY = ("device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
+BY_SPEED = ("decode_operators", "prefill_operators")
+BY_ENGINE = ("decode_engine", "prefill_engine", "queue")
+
+
+@lru_cache(maxsize=1)
+def uncertainty() -> Uncertainty:
+    """The shipped half-widths with their sources. Raises BadFile when the file does not hold them."""
+    path = data_dir() / "uncertainty.yaml"
+    try:
+        return Uncertainty.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def widths(memory: Sequence[str], speed: Sequence[str], engine: Sequence[str]) -> Widths:
+    """Half-widths of rows with these levels of memory, operator and engine evidence; arrays (R,)."""
+    levels = dict.fromkeys(BY_MEMORY, memory) | dict.fromkeys(BY_SPEED, speed) | dict.fromkeys(BY_ENGINE, engine)
+    return Widths(**{name: _column(name, given) for name, given in levels.items()})
+
+
+def _column(quantity: str, levels: Sequence[str]) -> NDArray[np.float64]:
+    """Half-widths of one quantity at each row's level."""
+    spec = getattr(uncertainty(), quantity)
+    known = {level: getattr(spec, level).value for level in type(spec).model_fields}
+    return np.array([known[str(level)] for level in levels])

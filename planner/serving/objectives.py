@@ -1,0 +1,106 @@
+"""What a deployment sustains: percentiles of its times, and the largest load that meets objectives on them."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.serving.curve import Life, population, position, read, resident
+from planner.serving.load import Array, Load, Mask, Request
+from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s
+
+ROUNDING = 1e-6  # requests; keeps an exact whole number whole
+
+
+class Objectives(NamedTuple):
+    """Upper limits in seconds on a percentile (0 to 100, exclusive) of each time; nan where there is none."""
+
+    ttft_s: Any = np.nan
+    tpot_s: Any = np.nan
+    e2e_s: Any = np.nan
+    percentile: Any = 95.0
+
+
+class Tail(NamedTuple):
+    """A percentile of each time, seconds."""
+
+    ttft_s: Array
+    tpot_s: Array
+    e2e_s: Array
+
+
+class Sustainable(NamedTuple):
+    """The largest load of the whole deployment without growing queues that meets the objectives; 0 if none."""
+
+    concurrency: Array  # requests, or users where they think between requests; a whole number
+    request_rate_per_s: Array  # arrivals at random; below this, queues stay finite
+
+
+def normal_quantile(percentile: Array) -> Array:
+    """Standard normal quantile of a percentile in (0, 100)."""
+    values, index = np.unique(percentile, return_inverse=True)
+    quantiles = np.array([NormalDist().inv_cdf(value / 100) for value in values])
+    return quantiles[index].reshape(np.shape(percentile))
+
+
+def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Array) -> Tail:
+    """A percentile of TTFT, TPOT and end-to-end time by three stated rules.
+
+    TTFT: its own prefill grows with a log-normal prompt, waiting has an exponential tail, -ln(1 - p) means.
+    TPOT: a mean over the request's n steps, so its deviation is that of a step over sqrt(n).
+    End to end: deviations of TTFT, TPOT and of a log-normal output length are independent and add in squares.
+    `slot_s` waits for a slot in the closed loop, where it hardly varies, are constant.
+    """
+    percentile = np.broadcast_to(np.asarray(percentile, dtype=float), np.shape(load.input_tokens))
+    z, waits = normal_quantile(percentile), -np.log1p(-percentile / 100)
+    varies = request.random_arrivals
+    longer = np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2)
+    fixed = request.overhead_s + np.where(varies, 0, slot_s)
+    waiting = one.queue_s + np.where(varies, slot_s, 0)
+    mean_ttft = fixed + one.own_prefill_s + waiting
+    ttft = fixed + one.own_prefill_s * longer + waiting * waits
+    step = one.step_s + z * one.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
+    outputs = one.decode_s * (np.exp(z * load.output_log_sd - load.output_log_sd**2 / 2) - 1)
+    slower = (step - one.step_s) * request.decode_steps
+    apart = np.sqrt((ttft - mean_ttft) ** 2 + slower**2 + outputs**2)
+    tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
+    return Tail(ttft, tpot, mean_ttft + one.decode_s + np.sign(z) * apart)
+
+
+def margin(found: Tail, objectives: Objectives) -> Array:
+    """The largest of figure over limit; 0 where no objective applies (no TPOT of a single token)."""
+    ratios = (
+        found.ttft_s / objectives.ttft_s,
+        found.tpot_s / objectives.tpot_s,
+        found.e2e_s / objectives.e2e_s,
+    )
+    return np.asarray(np.max([np.nan_to_num(ratio, nan=0.0, posinf=np.inf) for ratio in ratios], axis=0))
+
+
+def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
+    """Whether the load as it settles meets the objectives; never where its queue grows."""
+    load, _, request, share, _ = offered
+    wait = slot_wait_s(load, share, settled)
+    found = tail(load, request, settled.point.life, wait, objectives.percentile)
+    return np.isfinite(wait) & (margin(found, objectives) <= 1)
+
+
+def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
+    """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
+    load, _, request, share, curve = offered
+    closed = np.maximum(
+        margin(tail(load, request, curve.life, np.zeros_like(curve.held_s), objectives.percentile), objectives),
+        resident(curve) / share.slots,
+    )
+    occupancy = curve.life.others_per_s * curve.held_s / share.slots
+    wait = multi_server_wait_s(share.slots, occupancy, curve.held_s)
+    random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
+    waiting = tail(load, random, curve.life, wait, objectives.percentile)
+    open_loop = np.maximum(margin(waiting, objectives), occupancy)
+    most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
+    return Sustainable(
+        concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
+        request_rate_per_s=read(curve.life.others_per_s, position(open_loop, np.ones_like(share.slots))) * share.lanes,
+    )

@@ -1,0 +1,52 @@
+"""How wide the 80 % interval of a figure is when nothing of the same kind has been measured yet."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from planner.specs.base import Kind, Spec
+
+
+class HalfWidth(Spec):
+    """Relative half-width of an 80 % interval: the figure lies within a factor 1 + value of the estimate."""
+
+    value: Annotated[float, Field(gt=0, le=4)]
+    source: str
+    kind: Kind
+
+
+class OperatorLevels(Spec):
+    """By evidence of the memory figures or of the operators."""
+
+    measured: HalfWidth
+    reference: HalfWidth
+    datasheet: HalfWidth
+
+
+class EngineLevels(Spec):
+    """By evidence of the engine's kernels and overheads."""
+
+    observed: HalfWidth
+    transferred: HalfWidth
+    assumed: HalfWidth
+
+
+class Uncertainty(Spec):
+    """Half-widths of everything that an interval is built from."""
+
+    # memory, by memory_evidence
+    device: OperatorLevels
+    weights: OperatorLevels
+    activation: OperatorLevels
+    non_torch: OperatorLevels
+    cuda_graph: OperatorLevels
+    sequence: OperatorLevels
+    # operators, by speed_evidence
+    decode_operators: OperatorLevels
+    prefill_operators: OperatorLevels
+    # the engine around them, by engine_evidence
+    decode_engine: EngineLevels
+    prefill_engine: EngineLevels
+    queue: EngineLevels

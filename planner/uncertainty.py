@@ -1,0 +1,131 @@
+"""80 % intervals of the figures of an estimate, from half-widths by level of evidence.
+
+A factor's error is log-normal: a figure x with relative half-width w lies in [x / (1 + w), x (1 + w)].
+Independent errors add in squares of ln(1 + w); what is a difference of sizes adds in squares of bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+TINY = np.finfo(np.float64).tiny
+
+
+class Widths(NamedTuple):
+    """Relative half-widths of 80 % intervals; arrays (R,) or scalars."""
+
+    device: Any
+    weights: Any
+    activation: Any
+    non_torch: Any
+    cuda_graph: Any
+    sequence: Any  # cache bytes of one sequence
+    decode_operators: Any
+    prefill_operators: Any
+    decode_engine: Any
+    prefill_engine: Any
+    queue: Any
+
+
+class Interval(NamedTuple):
+    """The 80 % interval of a figure, in its unit."""
+
+    low: Array
+    high: Array
+
+
+def combined(*widths: Array) -> Array:
+    """Half-width of a product of independent factors: ln(1 + w) adds in squares."""
+    squares = sum(np.log1p(np.asarray(width, dtype=float)) ** 2 for width in widths)
+    return np.asarray(np.expm1(np.sqrt(squares)))
+
+
+def interval(value: Array, width: Array) -> Interval:
+    """[x / (1 + w), x (1 + w)]; nan and inf stay what they are."""
+    factor = 1 + np.asarray(width, dtype=float)
+    return Interval(np.asarray(value / factor), np.asarray(value * factor))
+
+
+class Budget(NamedTuple):
+    """What a GPU's memory is spent on, bytes; arrays (R,)."""
+
+    budget: Any
+    weights: Any
+    activation: Any
+    non_torch: Any
+    cuda_graph: Any  # 0 where the engine takes graphs from outside the budget
+    pool: Any  # what is left for the cache
+
+
+def pool_half_width_bytes(parts: Budget, widths: Widths) -> Array:
+    """Half-width of the pool in bytes: errors of the terms that it is the difference of add in squares."""
+    squares = (
+        (widths.device * parts.budget) ** 2
+        + (widths.weights * parts.weights) ** 2
+        + (widths.activation * parts.activation) ** 2
+        + (widths.non_torch * parts.non_torch) ** 2
+        + (widths.cuda_graph * parts.cuda_graph) ** 2
+    )
+    return np.asarray(np.sqrt(squares))
+
+
+def pool_interval(parts: Budget, widths: Widths) -> Interval:
+    """Interval of the KV pool in bytes, never below nothing."""
+    half = pool_half_width_bytes(parts, widths)
+    return Interval(np.maximum(parts.pool - half, 0), np.maximum(parts.pool + half, 0))
+
+
+def sequences_interval(sequences: Array, parts: Budget, widths: Widths) -> Interval:
+    """Interval of how many sequences the pool holds, from those of the pool and of one sequence's cache."""
+    holds = np.asarray(parts.pool) > 0
+    half = pool_half_width_bytes(parts, widths) / np.where(holds, parts.pool, 1)
+    up = np.where(holds, combined(half, widths.sequence), 0)
+    down = np.where(half < 1, combined(half / np.maximum(1 - half, TINY) * (half < 1), widths.sequence), np.inf)
+    return Interval(np.where(holds, sequences / (1 + down), 0), sequences * (1 + up))
+
+
+def fit_confidence(needed_bytes: Array, pool: Interval) -> NDArray[np.str_]:
+    """yes: fits at the low end of the pool's interval; no: not even at its high end; tight: the line is inside."""
+    sure, hopeless = needed_bytes <= pool.low, needed_bytes > pool.high
+    return np.where(sure, "yes", np.where(hopeless, "no", "tight"))
+
+
+class Shares(NamedTuple):
+    """What of TTFT and of end-to-end time is which, seconds; arrays (R,)."""
+
+    ttft_s: Any
+    ttft_unloaded_s: Any
+    slot_wait_s: Any
+    e2e_s: Any
+
+
+class TimeWidths(NamedTuple):
+    """Relative half-widths of the times and rates of an estimate."""
+
+    tpot: Array
+    ttft_unloaded: Array  # and prefill tokens/s
+    ttft: Array
+    e2e: Array  # and a closed loop's rates
+
+
+def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths:
+    """Half-widths of times.
+
+    TTFT: what a lone prompt does not take is queueing. A wait for a slot is the difference between the whole
+    loop's time, which falls as the pool grows, and the rest: `pool_width` counts (wait + rest) / TTFT times.
+    End to end: TTFT and decode weighted by their times, as if their errors went together.
+    """
+    tpot = combined(widths.decode_operators, widths.decode_engine)
+    alone = combined(widths.prefill_operators, widths.prefill_engine)
+    ttft_s = np.maximum(shares.ttft_s, TINY)
+    queued = np.clip(1 - shares.ttft_unloaded_s / ttft_s, 0, 1)
+    waits = np.asarray(shares.slot_wait_s) > 0
+    slots = np.where(waits, np.minimum(shares.e2e_s / ttft_s, 1 / np.maximum(queued, TINY)) * pool_width, 0)
+    own = np.where(waits, tpot, alone)
+    ttft = combined(own, queued * widths.queue, slots)
+    first = np.clip(shares.ttft_s / np.maximum(shares.e2e_s, TINY), 0, 1)
+    return TimeWidths(tpot, alone, ttft, first * ttft + (1 - first) * tpot)
