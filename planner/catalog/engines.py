@@ -20,7 +20,7 @@ from planner.specs.gpu import GpuSpec
 from planner.units import GIB
 
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
-_SECTIONS = ("budget", "cache", "activation", "overheads", "defaults")
+_SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
 _SOURCE_KEYS = ("source", "kind")
 
 Version = tuple[int, ...]

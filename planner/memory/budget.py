@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Parallel
-from planner.memory.terms import Array, Device, Floats, Settings
-from planner.specs.engine import BudgetRule, EngineSpec
+from planner.memory.terms import Array, Device, Floats, Settings, floats
+from planner.specs.engine import BudgetRule, EngineSpec, StaticReserve
+
+_SMALLEST_FRACTION = 0.01
 
 
 class Spent(NamedTuple):
@@ -25,56 +27,52 @@ class Spent(NamedTuple):
 
 
 def free_bytes(engine: EngineSpec, device: Device) -> Floats:
-    """What an idle process sees as free, its own context taken off."""
-    total, reserved = np.asarray(device.total_bytes, dtype=float), np.asarray(device.reserved_bytes)
-    return np.asarray(total - reserved - engine.budget.context_bytes * np.asarray(device.copies))
+    """What an idle process sees as free, the contexts of all copies taken off."""
+    return floats(device.total_bytes) - device.reserved_bytes - engine.budget.context_bytes * floats(device.copies)
 
 
 def default_utilization(engine: EngineSpec, device: Device, settings: Settings, parallel: Parallel) -> Floats:
-    """The engine's default fraction. SGLang derives it from the device; where others share the card and the
-    fraction is one of the total, it is lowered in steps of 0.01 to what is free, as a user would.
+    """The engine's default fraction; SGLang derives it from the device.
+
+    Where others share the card and the fraction is one of the total, it is lowered to whole hundredths of
+    what is free, as a user would: the engine refuses to start otherwise.
     """
-    total = np.asarray(device.total_bytes, dtype=float)
+    total, default = floats(device.total_bytes), engine.budget.utilization
     if engine.budget.reserve is not None:
-        return np.maximum(1 - _static_reserve_bytes(engine, total, settings, parallel) / total, 0.01)
+        kept = _static_reserve_bytes(engine.budget.reserve, total, settings, parallel)
+        return np.maximum(np.round(1 - kept / total, 3), _SMALLEST_FRACTION)
     if engine.budget.rule is not BudgetRule.TOTAL:
-        return np.full_like(total, engine.budget.utilization)
+        return np.full_like(total, default)
     attainable = np.floor(free_bytes(engine, device) / total * 100) / 100
-    return np.where(
-        np.asarray(device.reserved_bytes) > 0, np.clip(attainable, 0.01, engine.budget.utilization), engine.budget.utilization
-    ) + np.zeros_like(total)
+    lowered = np.clip(attainable, _SMALLEST_FRACTION, default)
+    return np.where(floats(device.reserved_bytes) > 0, lowered, default) + np.zeros_like(total)
 
 
-def _static_reserve_bytes(engine: EngineSpec, total: Floats, settings: Settings, parallel: Parallel) -> Floats:
+def _static_reserve_bytes(reserve: StaticReserve, total: Floats, settings: Settings, parallel: Parallel) -> Floats:
     """SGLang: 512 MiB + 1.5 MiB per prefill token + 2 MiB per captured sequence + 128 MiB per GPU."""
-    reserve = engine.budget.reserve
-    assert reserve is not None
-    replicas = np.asarray(parallel.attention_dp, dtype=float)
-    graphs = reserve.per_graph_sequence_bytes + np.where(replicas > 1, replicas, 0) * reserve.per_dp_graph_sequence_bytes
+    groups = floats(parallel.attention_dp)
+    per_sequence = reserve.per_graph_sequence_bytes + reserve.per_dp_graph_sequence_bytes * np.where(
+        groups > 1, groups, 0
+    )
     wanted = (
         reserve.fixed_bytes
-        + reserve.per_prefill_token_bytes * np.asarray(settings.max_num_batched_tokens)
-        + graphs * np.asarray(settings.graph_batch)
-        + reserve.per_gpu_bytes * np.asarray(parallel.tp) * np.asarray(parallel.pp)
+        + reserve.per_prefill_token_bytes * floats(settings.max_num_batched_tokens)
+        + per_sequence * settings.graph_batch
+        + reserve.per_gpu_bytes * floats(parallel.tp) * parallel.pp
     )
-    return np.asarray(np.where(total > reserve.floor_from_bytes, np.maximum(wanted, reserve.floor_bytes), wanted))
+    return floats(np.where(total > reserve.floor_from_bytes, np.maximum(wanted, reserve.floor_bytes), wanted))
 
 
 def budget_bytes(engine: EngineSpec, device: Device, utilization: Array) -> Floats:
     """What one deployment may take of the device, copies sharing it equally.
 
-    vLLM: fraction x total. SGLang: fraction x free before loading, for weights and pool. Others: all that is
-    free (a fraction of it where the engine holds some back).
+    vLLM: fraction x total. SGLang: fraction x free before loading, for weights and pool. TensorRT-LLM: all
+    that is free; its fraction applies to what is left after loading. Others: fraction x free.
     """
-    total, fraction = np.asarray(device.total_bytes, dtype=float), np.asarray(utilization, dtype=float)
-    free = free_bytes(engine, device)
-    whole = {
-        BudgetRule.TOTAL: fraction * total,
-        BudgetRule.FREE_BEFORE: fraction * free,
-        BudgetRule.FREE_AFTER: free + 0 * fraction,
-        BudgetRule.FREE: fraction * free,
-    }[engine.budget.rule]
-    return np.asarray(whole / np.asarray(device.copies))
+    rule = engine.budget.rule
+    base = floats(device.total_bytes) if rule is BudgetRule.TOTAL else free_bytes(engine, device)
+    fraction = 1.0 if rule is BudgetRule.FREE_AFTER else utilization
+    return floats(base * fraction / device.copies)
 
 
 def available_bytes(engine: EngineSpec, budget: Floats, utilization: Array, spent: Spent) -> Floats:
@@ -83,9 +81,9 @@ def available_bytes(engine: EngineSpec, budget: Floats, utilization: Array, spen
     if rule is BudgetRule.FREE_BEFORE:
         return budget - spent.weights - spent.non_torch
     if rule is BudgetRule.FREE_AFTER:
-        return np.asarray((budget - spent.total()) * np.asarray(utilization))
+        return floats((budget - spent.total()) * utilization)
     graphs = spent.graphs if engine.overheads.graph_in_budget or rule is BudgetRule.FREE else 0.0
-    return np.asarray(budget - spent.weights - spent.activation - spent.non_torch - graphs)
+    return floats(budget - spent.weights - spent.activation - spent.non_torch - graphs)
 
 
 def outside_bytes(engine: EngineSpec, spent: Spent) -> Floats:

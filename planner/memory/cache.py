@@ -11,15 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.memory.terms import Array, Flags, Floats, MemoryInputs
+from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import attention_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
+from planner.params.compressed import cached_as
 from planner.params.recurrent import recurrent_state
 from planner.specs.engine import EngineSpec, Layout
-from planner.specs.model import Attention, LatentAttention, LinearAttention, Mamba, ModelSpec
-
-Softmax = Attention | LatentAttention
-Recurrent = LinearAttention | Mamba
+from planner.specs.model import (
+    Attention,
+    CompressedAttention,
+    LatentAttention,
+    LinearAttention,
+    Mamba,
+    Mixer,
+    ModelSpec,
+)
 
 _BYTES = {"fp32": 4, "bf16": 2}
 
@@ -46,68 +52,82 @@ class LayersAndBytes(NamedTuple):
     unit_bytes: Floats  # (K, 1, R)
 
 
+class CachePart(NamedTuple):
+    """One cache that layers of a kind keep: per token, behind `reach` tokens forgotten."""
+
+    mixer: Attention | LatentAttention
+    reach: float
+    layers: tuple[int, ...]
+
+
 class Kinds(NamedTuple):
     """The distinct caches of a model and the layers that own one."""
 
-    attention: tuple[Softmax, ...]
-    attention_layers: tuple[tuple[int, ...], ...]
-    recurrent: tuple[Recurrent, ...]
-    recurrent_layers: tuple[tuple[int, ...], ...]
+    parts: tuple[CachePart, ...]
+    states: tuple[tuple[LinearAttention | Mamba, tuple[int, ...]], ...]
 
 
-def _cache_key(mixer: Softmax) -> tuple[object, ...]:
-    """Mixers with equal keys share one kind of cache."""
+def _parts_of(mixer: Mixer, layers: tuple[int, ...]) -> list[CachePart]:
+    """Caches that grow with a sequence; layers that read another layer's cache own none."""
+    if isinstance(mixer, CompressedAttention):
+        return [part for one in cached_as(mixer) for part in _parts_of(one, layers)]
     if isinstance(mixer, LatentAttention):
-        return (mixer.kind, mixer.kv_lora_rank, mixer.qk_rope_head_dim, mixer.indexer)
-    shape = (mixer.n_kv_heads, mixer.head_dim, mixer.v_head_dim, mixer.k_is_v)
-    return (mixer.kind, *shape, mixer.window, mixer.chunk, mixer.indexer)
+        return [CachePart(mixer, np.inf, layers)]
+    if isinstance(mixer, Attention) and not mixer.shares_kv:
+        return [CachePart(mixer, float(mixer.window or mixer.chunk or np.inf), layers)]
+    return []
+
+
+def _same_cache(part: CachePart) -> tuple[object, ...]:
+    """Parts with equal keys are one kind of cache."""
+    mixer = part.mixer
+    if isinstance(mixer, LatentAttention):
+        return (part.reach, mixer.kv_lora_rank, mixer.qk_rope_head_dim, mixer.indexer)
+    return (part.reach, mixer.n_kv_heads, mixer.head_dim, mixer.v_head_dim, mixer.k_is_v, mixer.indexer)
 
 
 @lru_cache(maxsize=512)
 def cache_kinds(model: ModelSpec) -> Kinds:
-    """Kinds of cache in the model; layers that read another layer's cache own none."""
-    attention: dict[tuple[object, ...], tuple[Softmax, tuple[int, ...]]] = {}
-    recurrent: dict[Recurrent, tuple[int, ...]] = {}
+    """Kinds of cache in the model, equal ones of different mixers merged; an encoder has none."""
+    parts: dict[tuple[object, ...], CachePart] = {}
+    states: dict[LinearAttention | Mamba, tuple[int, ...]] = {}
     for index, mixer in enumerate(model.mixers):
         layers = mixer_layers(model, index)
+        for part in _parts_of(mixer, layers) if model.causal else []:
+            before = parts.get(_same_cache(part))
+            parts[_same_cache(part)] = part._replace(layers=(before.layers if before else ()) + layers)
         if isinstance(mixer, LinearAttention | Mamba):
-            recurrent[mixer] = recurrent.get(mixer, ()) + layers
-        elif model.causal and not (isinstance(mixer, Attention) and mixer.shares_kv):
-            first, before = attention.get(_cache_key(mixer), (mixer, ()))
-            attention[_cache_key(mixer)] = (first, before + layers)
-    return Kinds(
-        tuple(mixer for mixer, _ in attention.values()),
-        tuple(layers for _, layers in attention.values()),
-        tuple(recurrent),
-        tuple(recurrent.values()),
-    )
+            states[mixer] = states.get(mixer, ()) + layers
+    return Kinds(tuple(parts.values()), tuple(states.items()))
 
 
-def kv_bytes_per_token_and_layer(mixer: Softmax, engine: EngineSpec, inputs: MemoryInputs) -> Array:
+def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: MemoryInputs) -> Array:
     """Bytes that one token leaves in one layer on one GPU.
 
     GQA: max(K / group, 1) x (head_dim x k_bytes + v_head_dim x v_bytes); past K ranks the heads are
     replicated, hence the max. MLA: one latent and one rotary key, replicated on every rank of the group.
     """
+    mixer = part.mixer
     indexer = _indexer_bytes(mixer, engine)
     if isinstance(mixer, LatentAttention):
         width = mixer.kv_lora_rank + mixer.qk_rope_head_dim
-        values = mixer.kv_lora_rank if engine.cache.latent_values else 0
-        return width * inputs.kv_k_bytes + values * inputs.kv_v_bytes + indexer
+        values_width = mixer.kv_lora_rank if engine.cache.latent_values else 0
+        return width * inputs.kv_k_bytes + values_width * inputs.kv_v_bytes + indexer
     heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, attention_group(inputs.parallel))
     value_width = 0 if mixer.k_is_v else mixer.v_head_dim or mixer.head_dim
     per_head = mixer.head_dim * inputs.kv_k_bytes + value_width * inputs.kv_v_bytes + inputs.kv_head_bytes
     return heads * per_head + indexer
 
 
-def _indexer_bytes(mixer: Softmax, engine: EngineSpec) -> float:
-    """Keys that a sparse attention's indexer caches per token, one head of them, on every rank."""
-    if mixer.indexer is None or mixer.indexer.shared:
+def _indexer_bytes(mixer: Attention | LatentAttention, engine: EngineSpec) -> float:
+    """Keys that a sparse attention's indexer caches per token (per block, where pooled), on every rank."""
+    indexer = mixer.indexer
+    if indexer is None or indexer.shared:
         return 0.0
-    return mixer.indexer.head_dim * engine.cache.indexer_value_bytes
+    return indexer.head_dim * engine.cache.indexer_value_bytes / (indexer.block if indexer.pooled else 1)
 
 
-def state_bytes_per_sequence_and_layer(mixer: Recurrent, group: Array) -> Array:
+def state_bytes_per_sequence_and_layer(mixer: LinearAttention | Mamba, group: Array) -> Array:
     """Bytes of one sequence's recurrent state in one layer on one GPU: the state, and the inputs that the
     convolution keeps in 16 bit. Heads divide over the group.
     """
@@ -118,45 +138,40 @@ def state_bytes_per_sequence_and_layer(mixer: Recurrent, group: Array) -> Array:
     return whole * largest_part(units, group)
 
 
-def _reach(mixer: Softmax) -> float:
-    """Tokens behind which a layer forgets."""
-    if isinstance(mixer, LatentAttention):
-        return np.inf
-    return float(mixer.window or mixer.chunk or np.inf)
-
-
 def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
     """In-flight tokens that a window layer keeps on top of its window."""
     if engine.cache.window_margin == "step":
-        return np.asarray(inputs.settings.max_num_batched_tokens) - 1
+        return floats(inputs.settings.max_num_batched_tokens) - 1
     return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
 
 
 def cache_table(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
     """The rules of the engine's cache manager for every row."""
     kinds = cache_kinds(model)
-    pp = np.broadcast_to(np.asarray(inputs.parallel.pp), (rows,))
+    pp = np.broadcast_to(inputs.parallel.pp, (rows,))
     group = attention_group(inputs.parallel)
     attention = LayersAndBytes(
-        layers_on_stages(model, kinds.attention_layers, pp),
-        _stacked([kv_bytes_per_token_and_layer(mixer, engine, inputs) for mixer in kinds.attention], rows),
+        layers_on_stages(model, tuple(part.layers for part in kinds.parts), pp),
+        _stacked([kv_bytes_per_token_and_layer(part, engine, inputs) for part in kinds.parts], rows),
     )
     states = LayersAndBytes(
-        layers_on_stages(model, kinds.recurrent_layers, pp),
-        _stacked([state_bytes_per_sequence_and_layer(mixer, group) for mixer in kinds.recurrent], rows),
+        layers_on_stages(model, tuple(layers for _, layers in kinds.states), pp),
+        _stacked([state_bytes_per_sequence_and_layer(mixer, group) for mixer, _ in kinds.states], rows),
     )
-    block = engine.cache.block_tokens if inputs.settings.block_tokens is None else inputs.settings.block_tokens
-    reach = np.asarray([_reach(mixer) for mixer in kinds.attention]).reshape(-1, 1, 1)
+    given = inputs.settings.block_tokens
+    block = floats(engine.cache.block_tokens if given is None else given)
+    reach = floats([part.reach for part in kinds.parts]).reshape(-1, 1, 1)
     windowed = np.isfinite(reach) & (engine.cache.layout is not Layout.FULL)
-    table = _plain_table(np.asarray(block, dtype=float), attention, states, np.where(windowed, reach, np.inf))
+    table = _plain_table(block, attention, states, np.where(windowed, reach, np.inf))
     table = table._replace(
-        cap_tokens=table.live_tokens + np.asarray(_margin(engine, inputs)),
+        cap_tokens=table.live_tokens + _margin(engine, inputs),
         spare_blocks=np.where(windowed, engine.cache.spare_blocks, 0.0),
         state_bytes=table.state_bytes * engine.cache.state_slots,
     )
-    if engine.cache.layout is Layout.GROUPED and (np.any(windowed) or kinds.recurrent):
-        return _grouped(table, np.asarray(block, dtype=float), engine, attention, states)
     mixed = bool(np.any(windowed) and not np.all(windowed))
+    pooled = any(isinstance(mixer, CompressedAttention) for mixer in model.mixers)
+    if engine.cache.layout is Layout.GROUPED and not pooled and (mixed or kinds.states):
+        return _grouped(table, block, engine, attention, states)
     return _split(table, engine, windowed) if engine.cache.layout is Layout.SPLIT and mixed else table
 
 
@@ -180,7 +195,7 @@ def _stacked(values: list[Array], rows: int) -> Floats:
     """(K, 1, R) from K arrays."""
     if not values:
         return np.zeros((0, 1, rows))
-    return np.stack([np.broadcast_to(np.asarray(value, dtype=float), (rows,)) for value in values])[:, None, :]
+    return np.stack([np.broadcast_to(floats(value), (rows,)) for value in values])[:, None, :]
 
 
 def _grouped(
@@ -226,13 +241,13 @@ def sequence_bytes(table: CacheTable, tokens: Array, live: bool = False) -> Floa
     `live`: what it holds while it decodes; else what the engine keeps room for, in-flight tokens included.
     """
     cap = table.live_tokens if live else table.cap_tokens
-    held = np.ceil(np.minimum(np.asarray(tokens, dtype=float), cap) / table.block_tokens) + table.spare_blocks
+    held = np.ceil(np.minimum(floats(tokens), cap) / table.block_tokens) + table.spare_blocks
     if table.share is None:
-        return np.asarray(np.sum(held * table.block_bytes, axis=0) + table.state_bytes)
-    return np.asarray(np.max(held / table.share, axis=0) * table.pool_block_bytes + table.state_bytes)
+        return floats(np.sum(held * table.block_bytes, axis=0) + table.state_bytes)
+    return floats(np.max(held / table.share, axis=0) * table.pool_block_bytes + table.state_bytes)
 
 
 def shared_bytes(table: CacheTable, prefix_tokens: Array) -> Floats:
     """(S, R): bytes of a prefix that live sequences share, whole blocks of the layers that see all of it."""
-    blocks = np.floor(np.asarray(prefix_tokens, dtype=float) / table.block_tokens)
-    return np.asarray(np.sum(np.where(np.isinf(table.live_tokens), blocks * table.block_bytes, 0.0), axis=0))
+    blocks = np.floor(floats(prefix_tokens) / table.block_tokens)
+    return floats(np.sum(np.where(np.isinf(table.live_tokens), blocks * table.block_bytes, 0.0), axis=0))

@@ -5,39 +5,109 @@ from __future__ import annotations
 import numpy as np
 
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
-from planner.memory.terms import Array, Floats, Load
+from planner.memory.stages import Stages, rank_concurrency
+from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, floats
 from planner.specs.engine import EngineSpec
+from planner.specs.model import ModelSpec
 
 _BISECTIONS = 27  # halvings of 2^26 tokens
+_TINY = 1e-9  # keeps 0 / 0 out of masked divisions
 
 
 def usable_bytes(table: CacheTable, engine: EngineSpec, pool_bytes: Floats) -> Floats:
     """(S, R): whole blocks of the pool, the null block taken off."""
-    block = np.maximum(table.pool_block_bytes, 1e-9)
-    blocks = np.floor(np.maximum(pool_bytes, 0) / block) - engine.cache.null_blocks
-    return np.where(table.pool_block_bytes > 0, np.maximum(blocks, 0) * block, np.maximum(pool_bytes, 0))
+    blocks = np.floor(np.maximum(pool_bytes, 0) / np.maximum(table.pool_block_bytes, _TINY))
+    whole = np.maximum(blocks - engine.cache.null_blocks, 0) * table.pool_block_bytes
+    return np.where(table.pool_block_bytes > 0, whole, np.maximum(pool_bytes, 0))
 
 
 def load_bytes(table: CacheTable, load: Load, output_part: float, live: bool) -> tuple[Floats, Floats]:
-    """(S, R) bytes of the shared prefix, and of one sequence beside it, `output_part` of the output written."""
+    """(S, R) bytes of the shared prefix, and of one sequence beside it, `output_part` of its output written."""
     shared = shared_bytes(table, np.minimum(load.shared_prefix_tokens, load.input_tokens))
-    tokens = np.asarray(load.input_tokens) + output_part * np.asarray(load.output_tokens)
+    tokens = load.input_tokens + output_part * floats(load.output_tokens)
     return shared, np.maximum(sequence_bytes(table, tokens, live) - shared, 0)
 
 
 def sequences_that_fit(usable: Floats, shared: Floats, private: Floats) -> Floats:
     """(S, R): (pool - shared prefix) / bytes of one sequence; infinite where a sequence leaves nothing."""
     left = np.maximum(usable - shared, 0)
-    return np.where(private > 0, left / np.maximum(private, 1e-9), np.inf)
+    return np.where(private > 0, left / np.maximum(private, _TINY), np.inf)
+
+
+def sequences_held(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, output_part: float, live: bool) -> Floats:
+    """(R,): sequences that the tightest stage holds, a fraction.
+
+    Where states have a part of the memory to themselves, they limit the sequences on their own.
+    """
+    table, pool = stages.table, stages.available
+    if engine.cache.state_share:
+        table, pool = table._replace(state_bytes=np.zeros_like(table.state_bytes)), stages.pool
+    fitting = sequences_that_fit(usable_bytes(table, engine, pool), *load_bytes(table, inputs.load, output_part, live))
+    if engine.cache.state_share:
+        slots = np.floor(stages.states / np.maximum(stages.table.state_bytes, _TINY))
+        fitting = np.where(stages.table.state_bytes > 0, np.minimum(fitting, slots), fitting)
+    return floats(np.min(fitting, axis=0))
 
 
 def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: int) -> Floats:
     """(R,): longest sequence of which `sequences` fit at once on every stage, by bisection, at most `limit`."""
     low = np.zeros(usable.shape[-1])
     high = np.full_like(low, limit + 1.0)
-    budget = usable / np.maximum(np.asarray(sequences, dtype=float), 1)
+    budget = usable / np.maximum(sequences, 1)
     for _ in range(_BISECTIONS):
         middle = np.floor((low + high) / 2)
         fits = np.all(sequence_bytes(table, middle) <= budget, axis=0)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return np.minimum(low, limit)
+    return low
+
+
+def pool_blocks(stages: Stages) -> Floats:
+    """(R,): blocks of the pool; all stages take the fewest that any has."""
+    held = np.floor(stages.pool / np.maximum(stages.table.pool_block_bytes, _TINY))
+    fewest = np.min(np.where(stages.table.pool_block_bytes > 0, held, np.inf), axis=0)
+    return np.where(np.isfinite(fewest), fewest, 0.0)
+
+
+def concurrency_at(stages: Stages, blocks: Floats, tokens: Array) -> Floats:
+    """(R,): sequences of `tokens` in the blocks of the pool, a fraction, as vLLM prints it."""
+    one = sequence_bytes(stages.table, tokens)
+    fitting = np.where(one > 0, blocks * stages.table.pool_block_bytes / np.maximum(one, _TINY), np.inf)
+    tightest = np.min(fitting, axis=0)
+    return np.where(np.isfinite(tightest), tightest, 0.0)
+
+
+def printed_tokens(engine: EngineSpec, stages: Stages, blocks: Floats, at_max_len: Floats, max_len: Array) -> Floats:
+    """(R,): tokens of the pool as the engine prints them.
+
+    blocks / block tables per sequence x tokens of a block; newer vLLM prints concurrency x max_model_len.
+    """
+    if engine.cache.tokens_from_concurrency:
+        return np.floor(at_max_len * max_len)
+    if not len(stages.table.block_tokens):
+        return np.zeros_like(blocks)
+    tables = np.maximum(np.max(stages.table.groups, axis=0), 1)
+    return floats(np.floor(blocks / tables) * np.min(stages.table.block_tokens, axis=(0, 1)))
+
+
+def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> KvCapacity:
+    """What the pool holds."""
+    table, settings, ranks = stages.table, inputs.settings, rank_concurrency(inputs)
+    blocks = pool_blocks(stages)
+    at_max_len = concurrency_at(stages, blocks, settings.max_model_len)
+    guaranteed = np.floor(sequences_held(engine, inputs, stages, 1.0, live=False))
+    expected = sequences_held(engine, inputs, stages, 0.5, live=True)
+    shared, private = load_bytes(table, inputs.load, 1.0, live=False)
+    needed = shared + ranks * private
+    occupancy = np.where(needed > 0, needed / np.maximum(stages.pool, _TINY), 0.0)
+    usable = usable_bytes(table, engine, stages.available)
+    return KvCapacity(
+        kv_bytes_per_token=floats(np.max(table.token_bytes, axis=0)),
+        kv_needed_bytes=floats(np.max(needed, axis=0)),
+        kv_occupancy=floats(np.max(np.where(np.isfinite(stages.available), occupancy, 0.0), axis=0)),
+        kv_pool_tokens=printed_tokens(engine, stages, blocks, at_max_len, settings.max_model_len),
+        kv_blocks=blocks,
+        max_concurrency=np.minimum(guaranteed, settings.max_num_seqs) * inputs.parallel.attention_dp,
+        max_concurrency_at_max_model_len=at_max_len,
+        max_concurrency_expected=np.minimum(expected, settings.max_num_seqs) * inputs.parallel.attention_dp,
+        max_context_tokens=longest_context(table, usable, ranks, model.max_position),
+    )

@@ -6,7 +6,7 @@ package S pipeline stages precede R, and K kinds of cache precede S.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from planner.collectives import Parallel
 Floats = NDArray[np.float64]
 Array = NDArray[np.float64] | float
 Flags = NDArray[np.bool_] | bool
+
+
+def floats(value: Any) -> Floats:
+    """Any number or array as float64."""
+    return np.asarray(value, dtype=np.float64)
 
 
 class Device(NamedTuple):
@@ -65,6 +70,12 @@ class MemoryInputs(NamedTuple):
     value_bytes: Array = 2.0  # bytes per activation value
 
 
+def slot_tokens(inputs: MemoryInputs) -> Floats:
+    """Context of one sequence's slot: max_model_len where it was given, else what the load needs."""
+    needed = floats(inputs.load.input_tokens) + inputs.load.output_tokens
+    return np.where(inputs.settings.max_model_len_given, inputs.settings.max_model_len, needed)
+
+
 class Terms(NamedTuple):
     """Bytes per GPU on the rank that limits the pool."""
 
@@ -100,7 +111,7 @@ class Verdict(NamedTuple):
     starts: NDArray[np.bool_]
     holds_load: NDArray[np.bool_]
     shortfall_bytes: Floats  # what is missing to start, 0 when it starts
-    breaks: NDArray[np.str_]  # the first term that does not fit: see `plan.BREAKS`; "" when it starts
+    breaks: NDArray[np.str_]  # the first term that does not fit: see `verdict.BREAKS`; "" when it starts
 
 
 class MemoryPlan(NamedTuple):

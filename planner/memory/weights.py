@@ -6,12 +6,15 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.collectives import Parallel
-from planner.memory.terms import Array, Floats, MemoryInputs
+from planner.memory.terms import Array, Floats, MemoryInputs, floats
 from planner.params import Shard, Tensor, tensors
 from planner.specs.engine import EngineSpec
-from planner.specs.model import ModelSpec, Role
+from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
+
+_ABSORBED = "attention.kv_b"  # MLA's expansion of the latent, which serving folds into Q and the output
 
 
 def largest_part(units: Array, parts: Array) -> Array:
@@ -19,7 +22,7 @@ def largest_part(units: Array, parts: Array) -> Array:
 
     Past `units` parts the rest are replicas, hence at least one unit each.
     """
-    return np.maximum(np.ceil(units / np.asarray(parts, dtype=float)), 1) / units
+    return np.maximum(np.ceil(units / floats(parts)), 1) / units
 
 
 def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Array:
@@ -28,12 +31,12 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
     Attention is divided by tp / attention_dp, experts first whole over ep and then each over tp / ep, the
     vocabulary after padding; norms and routers are replicated.
     """
-    tp, group = np.asarray(parallel.tp, dtype=float), attention_group(parallel)
+    tp, group = floats(parallel.tp), attention_group(parallel)
     parts = group if tensor.attention or tensor.role in engine.attention_dp_roles else tp
     if tensor.shard is Shard.VOCAB:
-        return padded(tensor.n, engine.defaults.vocab_multiple) / tensor.n / parts
+        return padded(tensor.n, engine.weights.vocab_multiple) / tensor.n / parts
     if tensor.shard is Shard.EXPERT:
-        return largest_part(tensor.copies, parallel.ep) * parallel.ep / tp
+        return largest_part(tensor.copies, parallel.ep) * floats(parallel.ep) / tp
     if tensor.shard in (Shard.COLUMN, Shard.ROW):
         return largest_part(tensor.units, parts)
     return 1.0
@@ -41,7 +44,7 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
 
 def attention_group(parallel: Parallel) -> Floats:
     """GPUs that share one sequence's attention."""
-    return np.asarray(np.asarray(parallel.tp, dtype=float) / np.asarray(parallel.attention_dp, dtype=float))
+    return floats(parallel.tp) / floats(parallel.attention_dp)
 
 
 def padded(vocab: int, multiple: int) -> int:
@@ -92,7 +95,7 @@ def _ends(tensor: Tensor, model: ModelSpec, pp: int) -> set[int]:
 def _layer_counts(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: int) -> Floats:
     stages = _stage_of_layer(model.n_layers, pp).astype(int)
     counts = [np.bincount(stages[list(layers)], minlength=pp) for layers in kinds]
-    return np.asarray(counts, dtype=float).reshape(len(kinds), pp)
+    return floats(counts).reshape(len(kinds), pp)
 
 
 def by_stage(pp: Array, table_of: Callable[[int], Floats]) -> Floats:
@@ -110,23 +113,66 @@ def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: A
     return by_stage(pp, lambda one: _layer_counts(model, kinds, one))
 
 
-def held_bytes(model: ModelSpec, engine: EngineSpec, tensor_bytes: Floats, parallel: Parallel) -> Floats:
+def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """(T, R): bytes of each tensor on the fullest rank of its tensor-parallel group, all stages together."""
-    fractions = [np.atleast_1d(shard_fraction(tensor, parallel, engine)) for tensor in tensors(model)]
-    return np.asarray(np.atleast_2d(tensor_bytes.T).T * np.stack(np.broadcast_arrays(*fractions)))
+    listed = tensors(model)
+    fractions = [np.atleast_1d(shard_fraction(tensor, inputs.parallel, engine)) for tensor in listed]
+    fraction = np.stack(np.broadcast_arrays(*fractions))
+    copied = floats([tensor.numel if tensor.name == _ABSORBED else 0 for tensor in listed])[:, None]
+    absorbed = copied * engine.weights.latent_copies * inputs.value_bytes
+    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction
+    return floats(held + _rounding_bytes(model, engine, held))
 
 
-def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, tensor_bytes: Floats, parallel: Parallel) -> Floats:
+@lru_cache(maxsize=256)
+def _allocations(model: ModelSpec) -> tuple[Floats, NDArray[np.intp]]:
+    """(G, T) which tensors share an allocation in each layer (q, k and v; all experts), and (G,) its first one.
+
+    Tensors of one operation are loaded into one parameter.
+    """
+    listed = tensors(model)
+    names = [(tensor.op or tensor.name, tensor.layers) for tensor in listed]
+    distinct = list(dict.fromkeys(names))
+    member = floats([[name == one for name in names] for one in distinct])
+    return member, np.asarray([names.index(one) for one in distinct], dtype=np.intp)
+
+
+def _rounding_bytes(model: ModelSpec, engine: EngineSpec, held: Floats) -> Floats:
+    """(T, R): what the allocator's granularity adds; large blocks are rounded up, small remainders are lost."""
+    block = engine.weights.block_bytes
+    if not block:
+        return np.zeros_like(held)
+    member, first = _allocations(model)
+    layers = floats([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
+    size = member @ (held / layers)
+    spare = np.ceil(size / block) * block - size
+    lost = np.where((size >= engine.weights.block_from_bytes) & (spare <= engine.weights.block_slack_bytes), spare, 0)
+    added = np.zeros_like(held)
+    added[first] = lost * layers[first]
+    return added
+
+
+def rope_bytes(model: ModelSpec, engine: EngineSpec, value_bytes: Array) -> Array:
+    """Tables of cosines and sines that every rank holds: positions x rotary dimensions x bytes."""
+    if not engine.weights.rope_cache:
+        return 0.0
+    widths = {mixer.qk_rope_head_dim for mixer in model.mixers if isinstance(mixer, LatentAttention)}
+    widths |= {mixer.head_dim for mixer in model.mixers if isinstance(mixer, Attention)}
+    return model.max_position * sum(widths) * floats(value_bytes)
+
+
+def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """(S, R): weight bytes on the fullest rank of each pipeline stage.
 
-    sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds.
+    sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds, with what the
+    engine's process adds: rotary tables, absorbed MLA projections, the allocator's rounding.
     """
-    held = held_bytes(model, engine, tensor_bytes, parallel)
-    return np.asarray(np.einsum("tsr,tr->sr", by_stage(parallel.pp, lambda one: stage_shares(model, one)), held))
+    held = held_bytes(model, engine, inputs)
+    stages = by_stage(inputs.parallel.pp, lambda one: stage_shares(model, one))
+    return floats(np.einsum("tsr,tr->sr", stages, held) + rope_bytes(model, engine, inputs.value_bytes))
 
 
 def largest_layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """(R,): the largest tensor of one layer, of which a second copy lives while it is repacked."""
-    held = held_bytes(model, engine, inputs.tensor_bytes, inputs.parallel)
-    layers = np.asarray([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
-    return np.asarray(np.max(held / layers, axis=0))
+    layers = floats([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
+    return floats(np.max(held_bytes(model, engine, inputs) / layers, axis=0))

@@ -84,6 +84,17 @@ class CacheRules(Spec):
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
 
+class WeightRules(Spec):
+    """What the engine's process holds of a checkpoint beyond its tensors."""
+
+    vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
+    rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
+    latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
+    block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
+    block_from_bytes: Amount = 0
+    block_slack_bytes: Amount = 0  # ... where at most this much is left over, else the rest is reused
+
+
 class Activation(Spec):
     """Peak of one profiled step: the larger of the sampler's phase and of the widest layer's."""
 
@@ -93,19 +104,27 @@ class Activation(Spec):
     layer_copies: Amount  # the same while a layer runs
     inner_copies: Amount  # activations of the inner width of a gated MLP per token
     stage_copies: Amount  # hidden activations that travel between pipeline stages
-    expert_workspace: Amount  # share of the routed experts' intermediate results that stays allocated
+    expert_workspace: Amount  # share of the routed experts' intermediate results that is materialised
+    expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
     score_bytes: Amount = 0  # per query, key and head when attention is not fused
     mask_bytes: Amount = 0  # per query and key
+    stage_masks: Amount = 1  # copies of the mask when a pipeline overlaps its stages
     whole_prompt: bool = False  # a step takes all prompts at once instead of max_num_batched_tokens
 
 
 class Overheads(Spec):
-    """Fixed memory of a process and fixed times of a step."""
+    """Fixed memory of a process and fixed times of a step.
+
+    The times start the time model; memory formulas do not read them.
+    """
 
     non_torch_bytes: Amount  # context, libraries and workspaces on one GPU
     group_bytes: Amount = 0  # more of it when tp > 1 (NCCL, custom all-reduce) ...
     group_doubling_bytes: Amount = 0  # ... and for every doubling of tp
     graph_layer_bytes: Amount = 0  # CUDA graphs: per layer and captured batch size
+    graph_fine_step: Tokens = 8  # captured sizes: 1, 2, 4, then every this many ...
+    graph_fine_to: Tokens = 256  # ... up to here ...
+    graph_coarse_step: Tokens = 16  # ... and every this many beyond
     graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
     per_sequence_s: Amount = 0  # per running sequence and step
@@ -130,7 +149,6 @@ class Defaults(Spec):
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
     n_ubatch: Tokens = 512
-    vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
 
 
 class EngineSpec(Spec):
@@ -141,10 +159,12 @@ class EngineSpec(Spec):
     version: str  # as resolved
     note: str = ""  # what was assumed to resolve it
     budget: Budget
+    weights: WeightRules
     cache: CacheRules
     activation: Activation
     overheads: Overheads
     defaults: Defaults
+    chunks_mixed: bool = True  # prefill chunks share a step with decodes; false: steps of their own
     attention_dp_roles: tuple[Role, ...] = ()  # non-attention weights that data-parallel attention replicates
 
 

@@ -1,0 +1,61 @@
+"""Whether the engine starts: the conditions in the order in which it meets them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.memory.budget import available_bytes, free_bytes, outside_bytes
+from planner.memory.cache import sequence_bytes
+from planner.memory.stages import Stages
+from planner.memory.terms import Floats, KvCapacity, MemoryInputs, Verdict, floats, slot_tokens
+from planner.specs.engine import Allocation, BudgetRule, EngineSpec
+
+# What can keep an engine from starting with this load, in the order in which it meets them; "context" is a
+# sequence longer than the max_model_len that was given.
+BREAKS = ("reserved", "weights", "activation", "kv_cache", "max_model_len", "cuda_graphs")
+
+
+def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> Floats:
+    """(B, R): bytes that each condition of BREAKS lacks on the worst stage; 0 or less where it is met.
+
+    vLLM refuses a budget above what is free. Weights must fit the budget, then the peak of a step; the rest
+    must hold one sequence of the load, and one of max_model_len where it was given (the whole context where
+    the engine allocates it at start). What lives beside the budget must fit on the device.
+    """
+    spent, available, copies = stages.spent, stages.available, floats(inputs.device.copies)
+    free = free_bytes(engine, inputs.device)
+    tokens = floats(inputs.load.input_tokens) + inputs.load.output_tokens
+    null = engine.cache.null_blocks * stages.table.pool_block_bytes
+    whole = sequence_bytes(stages.table, np.maximum(slot_tokens(inputs), tokens)) + null
+    if engine.cache.allocation is Allocation.CONTEXT:
+        whole = stages.pool + stages.states
+    refused = copies * stages.budget - free if engine.budget.rule is BudgetRule.TOTAL else np.zeros_like(free)
+    conditions = (
+        refused,
+        spent.weights - stages.budget,
+        -available_bytes(engine, stages.budget, 1.0, spent),
+        sequence_bytes(stages.table, tokens) + null - available,
+        whole - available,
+        copies * (stages.budget + outside_bytes(engine, spent)) - free,
+    )
+    exists = np.isfinite(available)
+    return np.stack([np.max(np.where(exists, condition, -np.inf), axis=0) for condition in conditions])
+
+
+def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> Verdict:
+    """The first condition that is not met, and what it lacks."""
+    missing = missing_bytes(engine, inputs, stages)
+    broken = missing > 0
+    any_broken = np.any(broken, axis=0)
+    first = np.argmax(broken, axis=0)
+    tokens = floats(inputs.load.input_tokens) + inputs.load.output_tokens
+    too_long = (tokens > slot_tokens(inputs)) & ~any_broken
+    starts = ~any_broken & ~too_long
+    breaks = np.where(too_long, "context", np.where(any_broken, np.asarray(BREAKS)[first], ""))
+    lacking = np.take_along_axis(missing, first[None], axis=0)[0]
+    return Verdict(
+        starts=starts,
+        holds_load=starts & (floats(inputs.load.concurrency) <= kv.max_concurrency),
+        shortfall_bytes=np.where(any_broken, lacking, 0.0),
+        breaks=breaks,
+    )
