@@ -106,10 +106,10 @@ def expanded_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -
 
 
 def indexer_heads(indexer: Indexer, widths: Widths) -> Heads:
-    """Scores of a sparse indexer: one shared key per token, replicated on every GPU."""
-    values = indexer.n_heads * indexer.head_dim
+    """Scores of a sparse indexer: one shared key per token, or per pooled block, replicated on every GPU."""
+    values, pool = indexer.n_heads * indexer.head_dim, indexer.block if indexer.pooled else 1
     scored = (values + indexer.n_heads) * widths.activation
-    return Heads(indexer.n_heads, 2 * values, indexer.head_dim * widths.index, scored)
+    return Heads(indexer.n_heads, 2 * values / pool, indexer.head_dim * widths.index / pool, scored)
 
 
 def readings(mixer: Attention | LatentAttention, widths: Widths, parallel: Parallel) -> list[Reading]:

@@ -34,6 +34,6 @@ def compressed_readings(mixer: CompressedAttention, widths: Widths, parallel: Pa
         reach = mixer.indexer.top_k if mixer.indexer else np.inf
         found.append(Reading("pooled", vectors, vectors, reach))
     if mixer.ratio and mixer.indexer:
-        scores = pooled(indexer_heads(mixer.indexer, widths), mixer.ratio)
+        scores = indexer_heads(mixer.indexer, widths)
         found.append(Reading("indexer", scores, scores))
     return found
