@@ -234,3 +234,14 @@ def test_kv_formats_know_their_engines_words() -> None:
     assert kv_format("f16/q8_0")[0].id == "fp16"
     with pytest.raises(UnknownName, match="q8_0"):
         kv_format("q8_1")
+
+
+def test_mxfp4_experts_are_padded_as_marlin_holds_them() -> None:
+    # gpt-oss-120b loads 65.97 GiB on one GPU (vllm#23278) and 17.22 GiB on each of four, where 60.8 are stored
+    own = Quantization(weight_format="mxfp4", quantized=(Role.EXPERT,))
+    ffn = MoeFfn(n_experts=128, top_k=4, intermediate=2880)
+    model = small(id="gpt-oss", hidden_size=2880, ffns=(ffn,), quantization=own)
+    fmt, names = weight_format("mxfp4"), [tensor.name for tensor in tensors(small(id="n", ffns=(ffn,)))]
+    one, four = (tensor_bytes(model, fmt, True, shards)[names.index("experts.up")] for shards in (1, 4))
+    assert one == 2 * 128 * 3072 * 2944 * 4.25 / 8
+    assert four == 2 * 128 * 3072 * 3072 * 4.25 / 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,13 @@ __all__ = [
 BASE_BYTES = 2  # fp16 and bf16
 FP32_BYTES = 4
 UNPACKED_KERNEL = "gemm-16"  # weights unpacked before use are priced as 16 bit
+
+
+class Held(NamedTuple):
+    """Whether weights are in an engine, and over how many ranks each expert is divided."""
+
+    resident: bool
+    expert_shards: int
 
 
 def _own(model: ModelSpec, fmt: FormatSpec) -> Quantization | None:
@@ -87,41 +95,52 @@ def _head_bytes(fmt: FormatSpec, head: Packing, shapes: _Shapes, tied: bool) -> 
     return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
 
 
-def _held_shapes(model: ModelSpec, fmt: FormatSpec, shapes: _Shapes) -> tuple[Ints, Ints]:
-    """Output and input features as kernels hold them: experts padded along the model width and the inner one."""
+def _padded(size: Ints, multiple: int, parts: int = 1) -> Ints:
+    """Size of an axis each of whose `parts` is padded to a multiple."""
+    part = -(-size // parts)
+    return -(-part // multiple) * multiple * parts if multiple > 1 else size
+
+
+def _held_shapes(model: ModelSpec, fmt: FormatSpec, shards: int) -> tuple[Ints, Ints]:
+    """Output and input features as kernels hold them: experts are padded along both widths.
+
+    A down projection gives the model width and takes the inner one, of which every rank pads its own part.
+    """
+    shapes = _shapes(Same(model))
     expert = np.array([role is Role.EXPERT for role in shapes.roles]) & (shapes.k > 1)
+    down = np.array([tensor.name.endswith("down") for tensor in shapes.all])
 
-    def held(axis: Ints) -> Ints:
-        multiple = np.where(axis == model.hidden_size, fmt.pad_hidden, fmt.pad_inner)
-        return np.where(expert, -(-axis // multiple) * multiple, axis)
+    def held(axis: Ints, is_model_width: NDArray[np.bool_]) -> Ints:
+        padded = np.where(is_model_width, _padded(axis, fmt.pad_hidden), _padded(axis, fmt.pad_inner, shards))
+        return np.where(expert, padded, axis)
 
-    return held(shapes.n), held(shapes.k)
+    return held(shapes.n, down), held(shapes.k, ~down)
 
 
-def _matrix_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing, resident: bool) -> Floats:
+def _matrix_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing, held: Held) -> Floats:
     """Bytes of one packed copy of each tensor; a checkpoint may hold some roles in another format."""
     shapes, own = _shapes(Same(model)), _own(model, fmt)
-    n, k = _held_shapes(model, fmt, shapes) if resident else (shapes.n, shapes.k)
+    n, k = _held_shapes(model, fmt, held.expert_shards) if held.resident else (shapes.n, shapes.k)
     packed = packed_bytes(packing, n, k)
     others = {other.id: other for other in fmt.mixes}
     for role, format_id in own.mixed if own else ():
         if format_id in others:
             other = others[format_id]
-            chosen = other.resident if resident and other.resident else other.packing
+            chosen = other.resident if held.resident and other.resident else other.packing
             is_role = np.array([found is role for found in shapes.roles])
             packed = np.where(is_role, packed_bytes(chosen, n, k), packed)
     return packed
 
 
-def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool) -> Floats:
+def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, held: Held) -> Floats:
     """Packed layers at the packing's bytes, the others at the base type's."""
     shapes = _shapes(Same(model))
-    packing = fmt.resident if resident and fmt.resident is not None else fmt.packing
+    packing = fmt.resident if held.resident and fmt.resident is not None else fmt.packing
     base = (FP32_BYTES if fmt.base_dtype == "fp32" else BASE_BYTES) * shapes.n * shapes.k
     if packing is None:
         return np.asarray(base * shapes.copies * shapes.layers, dtype=np.float64)
     packed_layers = np.array([quantized_layers(model, tensor, fmt) for tensor in shapes.all], dtype=np.int64)
-    packed = _matrix_bytes(model, fmt, packing, resident)
+    packed = _matrix_bytes(model, fmt, packing, held)
     per_copy = packed_layers * packed + (shapes.layers - packed_layers) * base
     if fmt.head is not None:
         tied = model.tie_embeddings
@@ -131,24 +150,28 @@ def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool) -> F
 
 
 @lru_cache(maxsize=8192)
-def _tensor_bytes(model: Same[ModelSpec], fmt: Same[FormatSpec], resident: bool) -> NDArray[np.float64]:
+def _tensor_bytes(model: Same[ModelSpec], fmt: Same[FormatSpec], held: Held) -> NDArray[np.float64]:
     spec = fmt.value
     if spec.gguf is not None:
         found = gguf_tensor_bytes(model.value, spec.gguf)
     else:
-        found = _packed_tensor_bytes(model.value, spec, resident)
+        found = _packed_tensor_bytes(model.value, spec, held)
     found.setflags(write=False)
     return found
 
 
-def tensor_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool = False) -> NDArray[np.float64]:
+def tensor_bytes(
+    model: ModelSpec, fmt: FormatSpec, resident: bool = False, expert_shards: int = 1
+) -> NDArray[np.float64]:
     """Bytes of all copies of each tensor of `planner.params.tensors(model)`, shape (T,), read-only.
 
     As the checkpoint stores them or, with `resident`, as the engine holds them: loaders drop the order
-    index and the zero points of symmetric GPTQ, and widen scales. Padding by tensor parallelism, copies and
-    what engines derive at load (absorbed MLA projections) are the business of `planner.memory`.
+    index and the zero points of symmetric GPTQ, widen scales, and pad experts that `expert_shards` ranks
+    (tp / ep) divide. Padding of the vocabulary, replicas and what engines derive at load (absorbed MLA
+    projections) are the business of `planner.memory`.
     """
-    return _tensor_bytes(Same(model), Same(fmt), resident)
+    shards = expert_shards if resident and max(fmt.pad_hidden, fmt.pad_inner) > 1 else 1
+    return _tensor_bytes(Same(model), Same(fmt), Held(resident, shards))
 
 
 def weight_bytes(model: ModelSpec, fmt: FormatSpec, resident: bool = False) -> float:
