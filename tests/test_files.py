@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -130,9 +131,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert (tmp_path / "a.csv").read_text() == "old"
 
 
+def test_the_user_s_own_file_mode_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    write_atomically(tmp_path / "whole", "x")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_links_and_pipes_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_atomically(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "x"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", "y")
+    assert os.read(reader, 10) == b"y"
+    os.close(reader)
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match="cannot be written"):
-        write_atomically(tmp_path / "no" / "a.csv", "x")
+    for bad in (tmp_path / "no" / "a.csv", tmp_path, tmp_path / ("x" * 300), f"{tmp_path}/a\0b"):
+        with pytest.raises(BadFile, match="cannot be written"):
+            write_atomically(bad, "x")
 
 
 @pytest.mark.parametrize("data", [b'["' + b'\\"' * 1_000_000, b'["' + b'\\"' * 1_000_000 + b"\\"])

@@ -43,7 +43,8 @@ def test_a_blank_cell_is_the_default() -> None:
 
 def test_a_bad_row_does_not_stop_the_others() -> None:
     rows = rows_of("model,tp\na,1\nb,0\nc,x\nd,4\n")
-    assert [row.error for row in rows] == ["", "line 3: tp 0 is below 1", rows[2].error, ""]
+    assert [row.error for row in rows] == ["", "tp 0 is below 1", rows[2].error, ""]
+    assert rows[1].where == "line 3"
     assert "'x' is not a number" in rows[2].error
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -184,19 +184,26 @@ def read_yaml(path: str | Path, max_bytes: int = 2**20) -> Any:
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write the whole file or nothing: a temporary file beside it, flushed, then renamed over it."""
-    path = Path(path)
+    """Write the whole file or nothing: a temporary file beside it, flushed, then renamed over it.
+
+    A link keeps pointing where it points; a pipe or a device is written to as it is.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+        if target.exists() and not target.is_file():
+            target.write_text(text, "utf-8", newline="")
+            return
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            with temporary.open("x", encoding="utf-8", newline="") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be written ({error.strerror or type(error).__name__})") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or type(error).__name__
+        raise BadFile(f"{str(path)[:200]}: cannot be written ({said})") from None

@@ -27,9 +27,10 @@ _HOLDS_COMMAS = ("name", "tensor_split")  # text columns in which a comma does n
 
 
 class Row(NamedTuple):
-    """A scenario as read, and what is wrong with it: `error` is one line, blank when nothing is."""
+    """A scenario as read, where it stands, and what is wrong with it: one line, blank when nothing is."""
 
     scenario: Scenario
+    where: str = ""
     error: str = ""
 
 
@@ -108,7 +109,7 @@ def _header(cells: list[str], where: str) -> list[str]:
 
 def _csv_row(header: list[str], cells: list[str], line: int) -> Row:
     if any(cells[len(header) :]):
-        return Row(Scenario(), f"line {line}: {len(cells)} cells for {len(header)} columns")
+        return Row(Scenario(), f"line {line}", f"{len(cells)} cells for {len(header)} columns")
     return _row(zip(header, cells, strict=False), f"line {line}")
 
 
@@ -125,17 +126,17 @@ def _row(pairs: Iterable[tuple[str, object]], where: str) -> Row:
             values[column] = value
     scenario, fault = valid_part(values)
     faults += [fault] if fault else []
-    return Row(scenario, f"{where}: {faults[0]}" if faults else "")
+    return Row(scenario, where, faults[0] if faults else "")
 
 
 def _mapping_row(item: object, where: str) -> Row:
     """A row from JSON or YAML; here a misspelt column spoils only the row that holds it."""
     if not isinstance(item, dict):
-        return Row(Scenario(), f"{where}: {shown(item)} is not an object of columns")
+        return Row(Scenario(), where, f"{shown(item)} is not an object of columns")
     try:
         return _row(((check_column(str(name)), value) for name, value in item.items()), where)
     except PlannerError as error:
-        return Row(Scenario(), f"{where}: {error}")
+        return Row(Scenario(), where, str(error))
 
 
 def _listed(document: Any) -> Iterator[Row]:
@@ -155,9 +156,9 @@ def _jsonl_rows(data: bytes, where: str) -> Iterator[Row]:
     for number, line in enumerate(_decoded(data, where).split("\n"), 1):
         if line.strip():
             try:
-                item = parse_json(line.encode(), f"line {number}")
+                item = parse_json(line.encode())
             except BadFile as error:
-                yield Row(Scenario(), str(error))
+                yield Row(Scenario(), f"line {number}", str(error))
             else:
                 yield _mapping_row(item, f"line {number}")
 

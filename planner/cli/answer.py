@@ -87,7 +87,7 @@ def show_answer(answer: Answer) -> None:
         out.print(Text(str(answer["reason"])))
     out.print(Text(deployment(answer), style="dim"))
     for title, lines in SECTIONS.items():
-        shown = {name: label for name, label in lines.items() if answer.get(name) is not None}
+        shown = {name: label for name, label in lines.items() if answer.get(name) not in (None, 0)}
         if not shown:
             continue
         table = Table.grid(padding=(0, 2))

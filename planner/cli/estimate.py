@@ -88,7 +88,7 @@ def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Row]:
 def priced(rows: Sequence[Row]) -> list[Answer]:
     """An answer per row in the rows' order; a row that could not be read answers with its error."""
     answers = iter(_estimated([row.scenario for row in rows if not row.error]))
-    return [_spoilt(row) if row.error else next(answers) for row in rows]
+    return [_spoilt(row) if row.error else _placed(row, next(answers)) for row in rows]
 
 
 def _estimated(scenarios: list[Scenario]) -> list[Answer]:
@@ -96,18 +96,23 @@ def _estimated(scenarios: list[Scenario]) -> list[Answer]:
 
     if len(scenarios) < LONG_BATCH or not sys.stderr.isatty():
         return estimate(scenarios).rows() if scenarios else []
-    from rich.progress import track
+    from rich.progress import Progress
 
-    parts = [scenarios[start : start + LONG_BATCH] for start in range(0, len(scenarios), LONG_BATCH)]
-    bar = track(parts, description="pricing", console=console(stderr=True), transient=True)
-    return [answer for part in bar for answer in estimate(part).rows()]
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pricing", total=len(scenarios))
+        return estimate(scenarios, progress=lambda done: bar.advance(task, done)).rows()
+
+
+def _placed(row: Row, answer: Answer) -> Answer:
+    """An error says where in the file its row stands."""
+    return answer | {"error": f"{row.where}: {answer['error']}"} if answer["error"] and row.where else answer
 
 
 def _spoilt(row: Row) -> Answer:
     from planner.estimate.columns import estimate_columns
 
     known = {name: getattr(row.scenario, name) for name in columns()}
-    return {**known, **dict.fromkeys(estimate_columns()), "error": row.error}
+    return {**known, **dict.fromkeys(estimate_columns()), "error": f"{row.where}: {row.error}"}
 
 
 def _requirements(text: str) -> list[str]:

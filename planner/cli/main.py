@@ -19,9 +19,11 @@ from planner.cli import lists
 from planner.cli.schema import accuracy, schema
 from planner.errors import PlannerError
 
+FAULT = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TRACEBACK = "PLANNER_TRACEBACK"  # environment variable for whoever looks for a fault
 
 cli = typer.Typer(
     name="planner",
@@ -82,6 +84,10 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return BROKEN_PIPE
+    except Exception as error:
+        if TRACEBACK in os.environ:
+            raise
+        return _refused(f"a fault of the planner ({type(error).__name__}: {error}); {TRACEBACK}=1 shows where", FAULT)
 
 
 def _refused(message: str, code: int = BAD_INPUT) -> int:
