@@ -188,8 +188,8 @@ def write_atomically(path: str | Path, text: str) -> None:
 
     A link keeps pointing where it points; a pipe or a device is written to as it is.
     """
-    target = Path(os.path.realpath(path))
     try:
+        target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             target.write_text(text, "utf-8", newline="")
             return
