@@ -84,7 +84,8 @@ def sequences_interval(sequences: Array, parts: Budget, widths: Widths) -> Inter
     holds = np.asarray(parts.pool) > 0
     half = pool_half_width_bytes(parts, widths) / np.where(holds, parts.pool, 1)
     up = np.where(holds, combined(half, widths.sequence), 0)
-    down = np.where(half < 1, combined(half / np.maximum(1 - half, TINY) * (half < 1), widths.sequence), np.inf)
+    left = np.clip(1 - half, 0, 1)
+    down = np.where(left > 0, combined(half / np.where(left > 0, left, 1), widths.sequence), np.inf)
     return Interval(np.where(holds, sequences / (1 + down), 0), sequences * (1 + up))
 
 

@@ -83,7 +83,7 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
         busy_share=share,
         busy_tokens=np.minimum(arriving * p, room),
         own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + prompts) * p, room)),
-        backlog_tokens=np.where(mixed & (n > 0), waiting, left_over / 2),
+        backlog_tokens=np.where(mixed, waiting, left_over / 2),
     )
 
 
@@ -134,7 +134,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
     step = np.where(n > 0, times.decode_s, 0) + m.busy_share * (times.busy_s - base)
     squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
-    follows = np.where(capacity.chunks_mixed | (n <= 0), step, times.decode_s)
+    follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
@@ -165,7 +165,8 @@ class LoadCurve(NamedTuple):
     A cycle lasts from the end of a user's request to the end of the next. Steps are those that decode.
     """
 
-    prompts: Array
+    mix: Mix
+    times: Times
     life: Life
     held_s: Array  # how long a request holds cache
     held_steps: Array
@@ -222,23 +223,23 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     Others are counted by steps, not by seconds: a long prefill step, too, brings each of them one token only.
     """
     one = life(request, capacity, m, times)
-    shared = capacity.chunks_mixed | (request.decode_steps <= 0)
+    shared = capacity.chunks_mixed
     held_s = one.own_prefill_s + one.decode_s
     held = np.where(request.prefill_tokens > 0, np.where(shared, m.chunks, 0), 1) + request.decode_steps
     random = at_random(request, np.where(shared, one.step_s, times.decode_s))
     missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random)
     ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
-    return LoadCurve(m.prompts, one, held_s, held, request.gap_s + one.queue_s + held_s, ahead + held)
+    return LoadCurve(m, times, one, held_s, held, request.gap_s + one.queue_s + held_s, ahead + held)
 
 
 def resident(curve: LoadCurve) -> Array:
     """Sequences that hold cache: the followed one and the others."""
-    return 1 + curve.prompts * curve.held_steps
+    return 1 + curve.mix.prompts * curve.held_steps
 
 
 def population(curve: LoadCurve) -> Array:
     """Requests in the system and users that think."""
-    return 1 + curve.prompts * curve.cycle_steps
+    return 1 + curve.mix.prompts * curve.cycle_steps
 
 
 def completed_per_s(curve: LoadCurve, slots: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import Life, population, position, read, resident
+from planner.serving.curve import Life, lives, population, position, read, resident
 from planner.serving.load import Array, Load, Mask, Request
 from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s
 
@@ -55,18 +55,20 @@ def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Arr
     """
     percentile = np.broadcast_to(np.asarray(percentile, dtype=float), np.shape(load.input_tokens))
     z, waits = normal_quantile(percentile), -np.log1p(-percentile / 100)
-    varies = request.random_arrivals
-    longer = np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2)
-    fixed = request.overhead_s + np.where(varies, 0, slot_s)
-    waiting = one.queue_s + np.where(varies, slot_s, 0)
-    mean_ttft = fixed + one.own_prefill_s + waiting
-    ttft = fixed + one.own_prefill_s * longer + waiting * waits
-    step = one.step_s + z * one.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
+    varies, grows = request.random_arrivals, np.isinf(slot_s)
+    slot = np.where(grows, 0, slot_s)
+    waiting = one.queue_s + np.where(varies, slot, 0)
+    mean_ttft = request.overhead_s + np.where(varies, 0, slot) + one.own_prefill_s + waiting
+    longer = one.own_prefill_s * (np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2) - 1)
+    later = longer + waiting * (waits - 1)
+    slower = z * one.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
     outputs = one.decode_s * (np.exp(z * load.output_log_sd - load.output_log_sd**2 / 2) - 1)
-    slower = (step - one.step_s) * request.decode_steps
-    apart = np.sqrt((ttft - mean_ttft) ** 2 + slower**2 + outputs**2)
-    tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
-    return Tail(ttft, tpot, mean_ttft + one.decode_s + np.sign(z) * apart)
+    apart = np.sqrt(later**2 + (slower * request.decode_steps) ** 2 + outputs**2)
+    return Tail(
+        np.where(grows, np.inf, mean_ttft + later),
+        np.where(load.output_tokens > 1, (one.step_s + slower) / load.tokens_per_step, np.nan),
+        np.where(grows, np.inf, mean_ttft + one.decode_s + np.sign(z) * apart),
+    )
 
 
 def margin(found: Tail, objectives: Objectives) -> Array:
@@ -89,18 +91,19 @@ def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
 
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
-    load, _, request, share, curve = offered
+    load, capacity, request, share, curve = offered
     closed = np.maximum(
         margin(tail(load, request, curve.life, np.zeros_like(curve.held_s), objectives.percentile), objectives),
         resident(curve) / share.slots,
     )
-    occupancy = curve.life.others_per_s * curve.held_s / share.slots
-    wait = multi_server_wait_s(share.slots, occupancy, curve.held_s)
-    random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
-    waiting = tail(load, random, curve.life, wait, objectives.percentile)
+    at_random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
+    random = lives(at_random, capacity, curve.mix, curve.times)
+    occupancy = random.life.others_per_s * random.held_s / share.slots
+    wait = multi_server_wait_s(share.slots, occupancy, random.held_s)
+    waiting = tail(load, at_random, random.life, wait, objectives.percentile)
     open_loop = np.maximum(margin(waiting, objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
     return Sustainable(
         concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
-        request_rate_per_s=read(curve.life.others_per_s, position(open_loop, np.ones_like(share.slots))) * share.lanes,
+        request_rate_per_s=read(random.life.others_per_s, position(open_loop, np.ones_like(share.slots))) * share.lanes,
     )

@@ -74,6 +74,7 @@ class Settled(NamedTuple):
     exact: Exact
     point: LoadCurve  # one point of it, priced exactly
     open_loop: Mask  # the rate is met
+    per_s: Array  # requests that the lane completes
     most_per_s: Array  # requests that the lane completes with all slots taken
 
 
@@ -112,6 +113,7 @@ def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads
     """Price the load curve; `settle` and `sustainable` both read it."""
     load, capacity, overheads = aligned(load, capacity, overheads)
     request, share = request_shape(load, overheads), part(load, capacity)
+    capacity = capacity._replace(chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0))
     return Offered(load, capacity, request, share, load_curve(step_s, request, capacity, share.slots))
 
 
@@ -129,9 +131,13 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     completed = completed_per_s(curve, share.slots)
     open_loop = share.request_rate_per_s < read(completed, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
-    m = mix(request, capacity, read(curve.prompts, at))
+    m = mix(request, capacity, read(curve.mix.prompts, at))
     exact = settled_steps(step_s, request, capacity, m, np.minimum(share.population, share.slots))
-    return Settled(m, exact, lives(request, capacity, m, exact.times), open_loop, read(completed, full))
+    point = lives(request, capacity, m, exact.times)
+    standing = np.minimum(share.population, population(curve)[-1])
+    looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
+    per_s = np.where(open_loop, share.request_rate_per_s, looped)
+    return Settled(m, exact, point, open_loop, per_s, read(completed, full))
 
 
 def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix, wave: Array) -> Exact:
@@ -174,7 +180,7 @@ def slot_wait_s(load: Load, share: Part, s: Settled) -> Array:
 
     A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do.
     """
-    closed = np.maximum(share.population * s.point.held_s / share.slots - s.point.cycle_s, 0)
+    closed = np.maximum(share.population / s.per_s - s.point.cycle_s, 0)
     closed = closed * (1 - (1 + np.minimum(1, share.slots / share.population)) / (2 * load.waves))
     occupancy = share.request_rate_per_s * s.point.held_s / share.slots
     return np.where(s.open_loop, multi_server_wait_s(share.slots, occupancy, s.point.held_s), closed)
@@ -196,14 +202,9 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
     load, _, request, share, _ = offered
     wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
-    per_lane = np.where(
-        s.open_loop,
-        share.request_rate_per_s,
-        np.minimum(share.population / s.point.cycle_s, share.slots / s.point.held_s),
-    )
     tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
     ttft = request.overhead_s + wait + first_token_s(load, share, s)
-    requests = per_lane * share.active
+    requests = s.per_s * share.active
     prompt_s = np.where(request.prefill_tokens > 0, s.exact.prefill_s, np.nan)
     return ServingPoint(
         ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
@@ -217,7 +218,7 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
         decode_sequences=requests * request.decode_steps * step,
         waiting_sequences=requests * (wait + s.point.life.queue_s),
         slot_wait_s=wait,
-        utilisation=np.minimum(per_lane / s.most_per_s, 1),
+        utilisation=np.minimum(s.per_s / s.most_per_s, 1),
         prefill_time_share=prefill_time_share(s),
         above_capacity=~s.open_loop & ~np.isnan(share.request_rate_per_s),
     )

@@ -17,7 +17,7 @@ class HalfWidth(Spec):
     kind: Kind
 
 
-class OperatorLevels(Spec):
+class HardwareLevels(Spec):
     """By evidence of the memory figures or of the operators."""
 
     measured: HalfWidth
@@ -37,15 +37,15 @@ class Uncertainty(Spec):
     """Half-widths of everything that an interval is built from."""
 
     # memory, by memory_evidence
-    device: OperatorLevels
-    weights: OperatorLevels
-    activation: OperatorLevels
-    non_torch: OperatorLevels
-    cuda_graph: OperatorLevels
-    sequence: OperatorLevels
+    device: HardwareLevels
+    weights: HardwareLevels
+    activation: HardwareLevels
+    non_torch: HardwareLevels
+    cuda_graph: HardwareLevels
+    sequence: HardwareLevels
     # operators, by speed_evidence
-    decode_operators: OperatorLevels
-    prefill_operators: OperatorLevels
+    decode_operators: HardwareLevels
+    prefill_operators: HardwareLevels
     # the engine around them, by engine_evidence
     decode_engine: EngineLevels
     prefill_engine: EngineLevels

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.ops import Batch
+from planner.serving import (
+    Capacity,
+    Load,
+    Objectives,
+    Overheads,
+    ServingPoint,
+    conversation,
+    cost,
+    dominant_bound,
+    log_sd,
+    meets,
+    offer,
+    request_shape,
+    settle,
+    speculative_tokens_per_step,
+    steady_state,
+    sustainable,
+)
+from planner.serving.steady import multi_server_wait_s
+from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
+
+SPREAD = 0.2  # of the oracle's lengths, so that their mean is 0.9 of nominal
+NO_OVERHEAD = Overheads()
+
+
+def seconds(decodes, context, tokens, before, seqs):
+    """An 8B model in 16 bit on a GPU of 2.6 TB/s and 600 TFLOP/s: weights or arithmetic, then the cache."""
+    flops = 16e9 * (decodes + tokens) + 524288.0 * tokens * (before + tokens / np.maximum(seqs, 1) / 2)
+    products = ((flops / 600e12) ** 3 + (16e9 / 2.6e12) ** 3) ** (1 / 3)
+    return 2e-3 + products + decodes * context * 131072.0 / 2.6e12
+
+
+def step_s(batch: Batch):
+    return seconds(*batch[:5])
+
+
+def engine(slots=256, budget=8192, mixed=True, **more):
+    return Capacity(slots, slots, budget, mixed, **more)
+
+
+def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
+    return steady_state(step_s, load, capacity or engine(), overheads)
+
+
+CASES = [  # input, output, concurrency, slots, token budget
+    (1024, 128, 4, 256, 8192),
+    (1024, 128, 64, 256, 8192),
+    (1024, 128, 128, 48, 8192),  # the pool holds fewer than stand
+    (1024, 128, 256, 256, 2048),  # the token budget is full
+    (1024, 512, 64, 256, 2048),
+    (256, 512, 16, 256, 8192),
+    (4096, 128, 16, 256, 2048),  # prompts of several chunks
+    (4096, 128, 64, 24, 8192),
+    (8192, 128, 16, 256, 2048),
+    (128, 512, 128, 64, 8192),
+    (2048, 32, 16, 256, 2048),
+]
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_closed_loop_settles_where_a_step_by_step_scheduler_does(case, mixed):
+    inputs, outputs, concurrency, slots, budget = case
+    delay = Overheads(0.005)
+    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency), engine(slots, budget, mixed), delay)
+    setting = Setting(inputs, outputs, slots, budget, mixed, delay_s=0.005, spread=SPREAD)
+    truth = closed_loop(setting, seconds, concurrency, point.e2e_s[0], waves=30 if concurrency < 16 else 10)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
+    assert point.output_tokens_per_s[0] == pytest.approx(truth.output_tokens_per_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_benchmark_of_ten_waves_has_its_first_queue_in_the_mean(case):
+    inputs, outputs, concurrency, slots, budget = case
+    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency, waves=10), engine(slots, budget), Overheads(0.005))
+    setting = Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=SPREAD)
+    truth = benchmark(setting, seconds, concurrency)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.7])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_random_arrivals_settle_where_a_step_by_step_scheduler_does(share, mixed):
+    most = serve(Load(922, 115, 1e6), engine(mixed=mixed)).requests_per_s[0]
+    point = serve(Load(922, 115, request_rate_per_s=share * most), engine(mixed=mixed))
+    truth = open_loop(Setting(1024, 128, 256, 8192, mixed), seconds, share * most, 2000)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+def test_a_lone_request_takes_its_prefill_and_its_steps():
+    point = serve(Load(1000, 11, 1))
+    steps = seconds(1, 1000 + 11 / 2, 0, 0, 0)
+    assert point.ttft_s[0] == pytest.approx(seconds(0, 0, 1000, 0, 1), rel=1e-9)
+    assert point.ttft_unloaded_s[0] == pytest.approx(point.ttft_s[0], rel=1e-9)
+    assert point.tpot_s[0] == pytest.approx(steps, rel=1e-9)
+    assert point.e2e_s[0] == pytest.approx(point.ttft_s[0] + 10 * steps, rel=1e-9)
+
+
+def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget():
+    point = serve(Load(4096, 1, 1), engine(budget=1024))
+    chunks = sum(seconds(0, 0, 1024, done, 1) for done in (0, 1024, 2048, 3072))
+    assert point.ttft_unloaded_s[0] == pytest.approx(chunks, rel=1e-3)
+    assert point.prefill_tokens_per_s[0] == pytest.approx(4096 / chunks, rel=1e-3)
+
+
+def test_one_output_token_has_no_tpot_and_an_empty_prompt_no_prefill():
+    prompt, stream = serve(Load(512, 1, 1)), serve(Load(0, 128, 1))
+    assert math.isnan(prompt.tpot_s[0]) and math.isnan(prompt.output_tokens_per_s_per_request[0])
+    assert math.isnan(stream.prefill_tokens_per_s[0])
+    assert stream.e2e_s[0] == pytest.approx(128 * stream.tpot_s[0], rel=1e-9)
+    assert stream.output_tokens_per_s[0] == pytest.approx(stream.output_tokens_per_s_per_request[0], rel=1e-9)
+
+
+def test_embedding_is_prefill_only_and_fills_its_steps():
+    point = serve(Load(512, 0, 64), engine(budget=8192))
+    full = 8192 / 512 / seconds(0, 0, 8192, 0, 16)
+    assert point.output_tokens_per_s[0] == 0
+    assert point.requests_per_s[0] == pytest.approx(full, rel=0.1)
+
+
+loads = st.tuples(
+    st.integers(1, 16384), st.integers(2, 4096), st.integers(1, 2000), st.integers(1, 1024), st.booleans()
+)
+
+
+@given(loads)
+@settings(max_examples=60, deadline=None)
+def test_littles_law_holds_in_a_closed_loop(case):
+    inputs, outputs, concurrency, slots, mixed = case
+    point = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed), Overheads(0.003))
+    assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
+
+
+@given(loads)
+@settings(max_examples=60, deadline=None)
+def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
+    inputs, outputs, concurrency, slots, mixed = case
+    point = serve(Load(inputs, outputs, np.array([concurrency, 2 * concurrency])), engine(slots, mixed=mixed))
+    assert point.tpot_s[1] >= point.tpot_s[0] * 0.995
+    assert point.e2e_s[1] >= point.e2e_s[0] * 0.995
+    assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
+
+
+@given(st.lists(loads, min_size=2, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_rows_of_a_batch_equal_rows_alone(cases):
+    columns = np.array(cases, dtype=float).T
+    together = serve(Load(columns[0], columns[1], columns[2]), engine(columns[3], mixed=columns[4]))
+    for i, (inputs, outputs, concurrency, slots, mixed) in enumerate(cases):
+        alone = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed))
+        assert np.allclose([f[i] for f in together], [f[0] for f in alone], rtol=1e-9, equal_nan=True)
+
+
+def test_requests_beyond_the_pool_wait_and_add_no_throughput():
+    point = serve(Load(1024, 256, np.array([32, 64, 128])), engine(slots=32))
+    assert point.slot_wait_s[0] == pytest.approx(0, abs=0.05 * point.e2e_s[0])
+    assert point.requests_per_s[2] == pytest.approx(point.requests_per_s[1], rel=1e-6)
+    assert point.slot_wait_s[2] - point.slot_wait_s[1] == pytest.approx(64 / point.requests_per_s[1], rel=1e-6)
+
+
+def test_a_rate_beyond_capacity_has_no_finite_ttft_unless_concurrency_caps_it():
+    most = serve(Load(1024, 256, 1e6)).requests_per_s[0]
+    free, capped = (serve(Load(1024, 256, cap, 2 * most)) for cap in (np.inf, 64))
+    assert free.above_capacity[0] and np.isinf(free.ttft_s[0])
+    assert free.requests_per_s[0] == pytest.approx(most, rel=0.01)
+    assert capped.above_capacity[0] and np.isfinite(capped.ttft_s[0])
+    assert capped.requests_per_s[0] == pytest.approx(serve(Load(1024, 256, 64)).requests_per_s[0], rel=0.02)
+
+
+def test_a_rate_within_capacity_is_completed():
+    point = serve(Load(1024, 256, np.inf, np.array([1.0, 4.0])))
+    assert not point.above_capacity.any()
+    assert point.requests_per_s == pytest.approx([1.0, 4.0])
+    assert point.ttft_s[1] > point.ttft_s[0] > point.ttft_unloaded_s[0]
+
+
+def test_users_who_think_obey_the_interactive_response_time_law():
+    point = serve(Load(1024, 256, 100, think_time_s=20.0))
+    assert point.requests_per_s[0] == pytest.approx(100 / (point.e2e_s[0] + 20), rel=1e-3)
+    assert point.decode_sequences[0] < serve(Load(1024, 256, 100)).decode_sequences[0] / 3
+
+
+def test_replicas_split_the_load():
+    two, one = serve(Load(1024, 256, 64), engine(replicas=2)), serve(Load(1024, 256, 32))
+    assert two.tpot_s[0] == pytest.approx(one.tpot_s[0], rel=1e-9)
+    assert two.output_tokens_per_s[0] == pytest.approx(2 * one.output_tokens_per_s[0], rel=1e-9)
+
+
+def test_fewer_requests_than_replicas_leave_some_idle():
+    lone, one = serve(Load(1024, 256, 1), engine(replicas=4)), serve(Load(1024, 256, 1))
+    assert lone.output_tokens_per_s[0] == pytest.approx(one.output_tokens_per_s[0], rel=1e-9)
+
+
+def test_a_cached_history_saves_prefill_and_keeps_the_context():
+    fresh = request_shape(Load(8000.0, 200.0), NO_OVERHEAD)
+    cached = request_shape(Load(8000.0, 200.0, shared_prefix_tokens=2000.0, cached_input_fraction=0.5), NO_OVERHEAD)
+    assert cached.prefill_tokens == 3000 and cached.cached_tokens == 5000
+    assert cached.decode_context == fresh.decode_context
+
+
+def test_a_wholly_cached_prompt_still_computes_its_last_token():
+    assert request_shape(Load(8000.0, 200.0, cached_input_fraction=1.0), NO_OVERHEAD).prefill_tokens == 1
+
+
+def test_a_conversation_of_three_turns_sends_its_history():
+    prompts = [100 + 500, 2 * 100 + 500 + 300, 3 * 100 + 500 + 600]  # 500 of system prompt, 300 per answer
+    talk = conversation(600, 300, 3, 500)
+    assert talk.input_tokens == pytest.approx(np.mean(prompts))
+    assert talk.longest_input_tokens == prompts[-1]
+    assert talk.input_tokens - talk.cached_tokens == 600
+
+
+@pytest.mark.parametrize(("rate", "drafted"), [(0.0, 3), (0.8, 4), (1.0, 5)])
+def test_speculation_yields_the_expected_run_of_accepted_tokens(rate, drafted):
+    run = sum((i + 1) * rate**i * (1 - rate) for i in range(drafted)) + (drafted + 1) * rate**drafted
+    assert speculative_tokens_per_step(rate, drafted) == pytest.approx(run)
+
+
+def test_speculation_shortens_the_time_per_token_not_the_step():
+    plain, fast = serve(Load(1024, 257, 1)), serve(Load(1024, 257, 1, tokens_per_step=2.0))
+    assert fast.tpot_s[0] == pytest.approx(plain.tpot_s[0] / 2, rel=1e-9)
+
+
+def test_one_server_waits_as_pollaczek_and_khinchine_say():
+    assert multi_server_wait_s(1.0, 0.8, 2.0) == pytest.approx(0.8 * 2.0 / (2 * (1 - 0.8)))
+    assert np.isinf(multi_server_wait_s(4.0, 1.0, 2.0))
+
+
+def test_spread_of_lengths_follows_from_their_95th_percentile():
+    lengths = np.random.default_rng(0).lognormal(6, 0.7, 200_000)
+    assert log_sd(lengths.mean(), np.quantile(lengths, 0.95)) == pytest.approx(0.7, rel=0.02)
+    assert log_sd(1000.0, np.nan) == 0 and log_sd(1000.0, 900.0) == 0
+
+
+def _sustained(load, objectives, capacity=None):
+    return sustainable(offer(step_s, load, capacity or engine(), NO_OVERHEAD), objectives)
+
+
+def _meets(load, objectives):
+    offered = offer(step_s, load, engine(), NO_OVERHEAD)
+    return bool(meets(offered, settle(step_s, offered), objectives)[0])
+
+
+@pytest.mark.parametrize("limits", [{"tpot_s": 0.015}, {"ttft_s": 0.08}, {"e2e_s": 4.0}])
+def test_the_sustainable_load_meets_its_objective_and_a_tenth_more_does_not(limits):
+    found = _sustained(Load(1024, 256, 1), Objectives(**limits))
+    concurrency, rate = float(found.concurrency[0]), float(found.request_rate_per_s[0])
+    assert 1 < concurrency < 256
+    assert _meets(Load(1024, 256, concurrency), Objectives(**limits))
+    assert not _meets(Load(1024, 256, 1.1 * concurrency + 1), Objectives(**limits))
+    assert _meets(Load(1024, 256, np.inf, 0.98 * rate), Objectives(**limits))
+    assert not _meets(Load(1024, 256, np.inf, 1.1 * rate), Objectives(**limits))
+
+
+def test_without_objectives_the_slots_set_the_sustainable_load():
+    found = _sustained(Load(256, 512, 1), Objectives(), engine(slots=32))
+    assert found.concurrency[0] == pytest.approx(32, abs=1)
+
+
+def test_an_objective_that_a_lone_request_misses_sustains_nothing():
+    found = _sustained(Load(1024, 256, 1), Objectives(tpot_s=1e-4))
+    assert found.concurrency[0] == 0 and found.request_rate_per_s[0] == 0
+
+
+def test_the_hourly_price_is_charged_to_tokens_without_rest():
+    load = Load(1024, 256, 64)
+    point = serve(load)
+    found = cost(2.5, 4, load, point)
+    inputs, outputs = point.requests_per_s * 1024 * 3600, point.output_tokens_per_s * 3600
+    charged = found.usd_per_million_input_tokens * inputs + found.usd_per_million_output_tokens * outputs
+    assert charged[0] / 1e6 == pytest.approx(10.0)
+    assert found.usd_per_hour == 10.0 and found.usd_per_month == 7300.0
+
+
+def test_the_largest_part_binds_unless_requests_wait_for_the_pool():
+    parts = np.array([[3.0, 1.0, 0.1], [1.0, 3.0, 0.1], [0.5, 0.5, 0.2], [0.2, 0.2, 0.3]])
+    assert list(dominant_bound(*parts, np.array([False, False, False]))) == ["memory", "compute", "overhead"]
+    assert list(dominant_bound(*parts, np.array([True, False, True]))) == ["kv_pool", "compute", "kv_pool"]
