@@ -1,0 +1,74 @@
+"""The one door: `estimate(scenarios)` says everything of each scenario. CLI, app, search and reports call it.
+
+Scenarios are grouped by model and engine; within a group everything else is an array.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from typing import Any
+
+import numpy as np
+
+from planner import __version__
+from planner.errors import PlannerError
+from planner.estimate.columns import INTERVALS, Estimate, documented, estimate_columns
+from planner.estimate.group import Outcome, priced_group
+from planner.estimate.layout import Layout, layouts
+from planner.estimate.resolve import Row, resolve
+from planner.specs.scenario import Scenario
+
+__all__ = ["INTERVALS", "Estimate", "documented", "estimate", "estimate_columns"]
+
+GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
+
+
+def estimate(scenarios: Scenario | Sequence[Scenario], progress: Callable[[int], None] | None = None) -> Estimate:
+    """Estimate one scenario or many.
+
+    A scenario that names something unknown or contradicts itself gets an `error` and stops no other.
+    `progress` is called with the number of scenarios done since its last call.
+    """
+    asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
+    errors = [""] * len(asked)
+    resolved = list(asked)
+    groups: dict[tuple[int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
+    for index, scenario in enumerate(asked):
+        try:
+            row = resolve(scenario)
+            groups[id(row.model), id(row.engine)].append((index, row, layouts(row)))
+        except PlannerError as error:
+            errors[index] = str(error)
+    collected = _empty(len(asked))
+    for group in groups.values():
+        for start in range(0, len(group), GROUP_ROWS):
+            part = group[start : start + GROUP_ROWS]
+            _collect(collected, resolved, part, priced_group(part[0][1].engine, [(row, ways) for _, row, ways in part]))
+            if progress:
+                progress(len(part))
+    texts = {"error": np.array(errors, dtype=object)}
+    low = {name: collected.pop(f"{name}_low") for name in INTERVALS}
+    high = {name: collected.pop(f"{name}_high") for name in INTERVALS}
+    return Estimate(tuple(resolved), **(collected | texts), low=low, high=high, planner_version=__version__)
+
+
+def _empty(rows: int) -> dict[str, Any]:
+    texts = "verdict fit_confidence reason_code reason checkpoint support bound memory_evidence speed_evidence engine_evidence calibration_id quality_evidence".split()
+    flags = ("fits", "starts", "holds_load", "meets_slo")
+    columns: dict[str, Any] = {name: np.full(rows, np.nan) for name in estimate_columns()}
+    columns |= {name: np.full(rows, "", dtype=object) for name in texts}
+    columns |= {name: np.zeros(rows, dtype=bool) for name in flags}
+    columns.pop("error")
+    return columns
+
+
+def _collect(
+    collected: dict[str, Any], resolved: list[Scenario], part: list[tuple[int, Row, list[Layout]]], outcome: Outcome
+) -> None:
+    at = np.array([index for index, _, _ in part])
+    for name, values in outcome.columns.items():
+        collected[name][at] = values
+    for index, scenario in zip(at.tolist(), outcome.scenarios, strict=True):
+        resolved[index] = scenario

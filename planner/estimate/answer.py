@@ -1,0 +1,215 @@
+"""From plans and serving points to the columns of an estimate: verdicts, reasons, units of the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.estimate.price import Clock, Deployment, Floats, numbers, replicas
+from planner import serving
+from planner.memory import MemoryInputs, MemoryPlan
+from planner.ops import Batch, Op, OpKind, batch_ops
+from planner.roofline import Priced as RooflineParts
+from planner.roofline import priced
+from planner.serving import ServingPoint, Sustainable
+from planner.serving.objectives import Tail
+from planner.serving.steady import Offered
+from planner.specs.formats import Level
+from planner.units import GIB
+
+MS = 1e3
+DEFAULT_PERCENTILE = 95.0  # of the objectives
+WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
+
+Columns = dict[str, NDArray[Any]]
+
+
+class Priced(NamedTuple):
+    """A group of deployments with everything that was computed for it."""
+
+    deployments: Sequence[Deployment]
+    inputs: MemoryInputs
+    plan: MemoryPlan
+    clock: Clock
+    offered: Offered
+    point: ServingPoint
+    tail: Tail
+    most: Sustainable
+
+
+def memory_columns(p: Priced) -> Columns:
+    """Memory and KV columns of CONTRACT."""
+    terms, kv = p.plan.terms, p.plan.kv
+    share = replicas(p.deployments)
+    gib = {
+        "budget_gib": terms.budget_bytes,
+        "weights_gib": terms.weights_bytes,
+        "kv_pool_gib": terms.kv_pool_bytes,
+        "kv_needed_gib": kv.kv_needed_bytes,
+        "recurrent_state_gib": terms.recurrent_state_bytes,
+        "activation_gib": terms.activation_bytes,
+        "non_torch_gib": terms.non_torch_bytes,
+        "cuda_graph_gib": terms.cuda_graph_bytes,
+        "free_gib": terms.free_bytes,
+        "load_peak_gib": terms.load_peak_bytes,
+    }
+    return {name: np.asarray(value) / GIB for name, value in gib.items()} | {
+        "kv_occupancy": kv.kv_occupancy,
+        "kv_bytes_per_token": kv.kv_bytes_per_token,
+        "kv_pool_tokens": kv.kv_pool_tokens,
+        "kv_blocks": kv.kv_blocks,
+        "max_concurrency": kv.max_concurrency * share,
+        "max_concurrency_at_max_model_len": kv.max_concurrency_at_max_model_len,
+        "max_concurrency_expected": kv.max_concurrency_expected * share,
+        "max_context_tokens": kv.max_context_tokens,
+    }
+
+
+def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
+    """Times and rates; blank where the deployment does not run."""
+    point = p.point
+    gpus = n_gpus(p.deployments)
+    columns = {
+        "prefill_tokens_per_s": point.prefill_tokens_per_s,
+        "ttft_unloaded_ms": point.ttft_unloaded_s * MS,
+        "ttft_ms": point.ttft_s * MS,
+        "tpot_ms": point.tpot_s * MS,
+        "e2e_ms": point.e2e_s * MS,
+        "output_tokens_per_s": point.output_tokens_per_s,
+        "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
+        "output_tokens_per_s_per_gpu": point.output_tokens_per_s / gpus,
+        "requests_per_s": point.requests_per_s,
+        "sustainable_concurrency": p.most.concurrency,
+        "sustainable_request_rate_per_s": p.most.request_rate_per_s,
+    }
+    return {name: np.where(runs & np.isfinite(value), value, np.nan) for name, value in columns.items()}
+
+
+def cost_columns(p: Priced) -> Columns:
+    """Money, where the price of a GPU hour is known."""
+    price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
+    return serving.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
+
+
+def n_gpus(deployments: Sequence[Deployment]) -> Floats:
+    """GPUs of each deployment."""
+    return np.array([float(d.layout.n_gpus) for d in deployments])
+
+
+def mean_batch(p: Priced) -> Batch:
+    """The mean step of one pipeline lane: its decoding sequences and the prompts that arrive with each step."""
+    point, load = p.point, p.offered.load
+    lanes = replicas(p.deployments) * np.asarray(p.inputs.parallel.pp)
+    generates = load.output_tokens > 0
+    decodes = np.where(generates, np.maximum(point.decode_sequences / lanes, 1), 0)
+    prompts = p.offered.request.prefill_tokens
+    arriving = np.where(generates, decodes * prompts / np.maximum(load.output_tokens, 1), prompts)
+    room = np.asarray(p.inputs.settings.max_num_batched_tokens)
+    context = load.input_tokens + load.output_tokens / 2
+    return Batch(decodes, context, np.minimum(arriving, room), p.offered.request.cached_tokens, np.ones_like(decodes))
+
+
+class StepParts(NamedTuple):
+    """A mean step's operations and their seconds: all together, and what each bound alone would take, (n_ops, R)."""
+
+    ops: Sequence[Op]
+    seconds: RooflineParts
+    engine_s: Floats
+
+
+def step_parts(p: Priced) -> StepParts:
+    """The mean step, operation by operation."""
+    batch = mean_batch(p)
+    ops = batch_ops(p.clock.prepared, batch)
+    seconds = priced(ops, p.clock.rates)
+    return StepParts(ops, seconds, np.broadcast_to(p.clock.engine_s(batch), seconds.total.shape[1:]))
+
+
+def bound_column(p: Priced) -> NDArray[np.object_]:
+    """What limits the mean step: an operation counts towards the larger of its memory and compute parts."""
+    ops, parts, engine_s = step_parts(p)
+    network = np.array([op.kind is OpKind.COMMUNICATION for op in ops])[:, None]
+    by_memory = parts.memory >= parts.compute
+    busy = np.where(network, 0, np.maximum(parts.total - parts.start, 0))
+    return serving.dominant_bound(
+        np.sum(np.where(by_memory, busy, 0), axis=0),
+        np.sum(np.where(by_memory, 0, busy), axis=0),
+        np.sum(np.where(network, parts.total, 0), axis=0),
+        np.sum(np.where(network, 0, parts.start), axis=0) + engine_s,
+        p.point.slot_wait_s > WAIT_SHARE * p.point.e2e_s,
+    ).astype(object)
+
+
+class Answer(NamedTuple):
+    """The verdict of a group, as columns."""
+
+    starts: NDArray[np.bool_]
+    holds: NDArray[np.bool_]
+    meets: NDArray[np.bool_]
+    codes: list[str]
+    reasons: list[str]
+
+
+def answer(p: Priced, in_flight: Floats) -> Answer:
+    """Whether each row starts, holds its load and meets its objectives, and the first reason why not."""
+    invalid = np.array([bool(d.layout.invalid) for d in p.deployments])
+    unsupported = np.array([d.row.support.level is Level.UNSUPPORTED for d in p.deployments])
+    starts = p.plan.verdict.starts & ~invalid & ~unsupported
+    given_rate = ~np.isnan(numbers(p.deployments, "request_rate_per_s", np.nan))
+    room = np.where(given_rate, p.plan.kv.max_concurrency_expected, p.plan.kv.max_concurrency) * replicas(p.deployments)
+    holds = starts & ~p.point.above_capacity & (in_flight <= np.maximum(room, 1))
+    missed = missed_objectives(p)
+    meets = holds & np.array([not names for names in missed])
+    told = [_reason(p, i, bool(starts[i]), bool(holds[i]), missed[i]) for i in range(len(p.deployments))]
+    return Answer(starts, holds, meets, [code for code, _ in told], [reason for _, reason in told])
+
+
+def missed_objectives(p: Priced) -> list[list[str]]:
+    """Objectives that each row misses at its percentile, as "p95 TTFT 812 ms is above 500 ms"."""
+    figures = (
+        ("TTFT", "ttft_slo_ms", p.tail.ttft_s),
+        ("TPOT", "tpot_slo_ms", p.tail.tpot_s),
+        ("end-to-end", "e2e_slo_ms", p.tail.e2e_s),
+    )
+    percentile = numbers(p.deployments, "slo_percentile", DEFAULT_PERCENTILE)
+    out: list[list[str]] = [[] for _ in p.deployments]
+    for word, name, seconds in figures:
+        limits = numbers(p.deployments, name, np.inf)
+        for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS > limits)):
+            out[i].append(f"p{percentile[i]:g} {word} {seconds[i] * MS:,.0f} ms is above {limits[i]:,.0f} ms")
+    return out
+
+
+TERM_WORDS = {
+    "reserved": "the engine's share of the card is not free",
+    "weights": "the weights exceed the memory budget",
+    "activation": "weights and activations exceed the memory budget",
+    "kv_cache": "the KV cache of one request does not fit beside the weights",
+    "max_model_len": "the KV cache of one sequence of max_model_len does not fit",
+    "cuda_graphs": "CUDA graphs and libraries exceed what is free",
+    "context": "input and output together exceed max_model_len",
+}
+
+
+def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:
+    d, plan = p.deployments[i], p.plan
+    if d.layout.invalid:
+        return "tp_invalid", d.layout.invalid
+    if d.row.support.level is Level.UNSUPPORTED:
+        return "unsupported_format", d.row.support.reason
+    if not starts:
+        code = str(plan.verdict.breaks[i])
+        short = plan.verdict.shortfall_bytes[i] / GIB
+        return f"out_of_{code}" if code != "context" else "context", TERM_WORDS[code] + (
+            f" by {short:.1f} GiB" if short > 0 else ""
+        )
+    if not holds:
+        if p.point.above_capacity[i]:
+            most = p.most.request_rate_per_s[i]
+            return "above_capacity", f"the rate exceeds what the deployment completes ({most:.2f} requests/s)"
+        wait = p.point.slot_wait_s[i]
+        return "kv_pool_full", f"{p.point.waiting_sequences[i]:,.0f} wait, each {wait:,.1f} s for a place"
+    return ("slo_missed", "; ".join(missed)) if missed else ("", "")

@@ -1,0 +1,87 @@
+"""The 80 % intervals of an estimate's figures, and how sure it is that the engine starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import uncertainty
+from planner.catalog.uncertainty import widths
+from planner.estimate.answer import Columns, Priced
+from planner.specs.engine import Allocation, EngineSpec
+from planner.uncertainty import Budget, Interval, Shares, Widths
+from planner.units import GIB
+
+BY_TPOT = ("tpot_ms", "output_tokens_per_s_per_request")
+BY_PREFILL = ("ttft_unloaded_ms", "prefill_tokens_per_s")
+BY_LIFE = ("e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_gpu", "requests_per_s")
+
+
+def evidence_widths(texts: dict[str, NDArray[np.object_]]) -> Widths:
+    """Half-widths at each row's levels of evidence."""
+    levels: list[Sequence[str]] = [list(texts[f"{name}_evidence"]) for name in ("memory", "speed", "engine")]
+    return widths(*levels)
+
+
+def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Widths) -> Columns:
+    """Lower and upper ends by column, in the column's unit."""
+    parts = _budget(engine, p)
+    pool = _pool(engine, parts, width)
+    relative = np.where(parts.pool > 0, (pool.high - pool.low) / (2 * np.maximum(parts.pool, 1)), 0)
+    point = p.point
+    times = uncertainty.time_widths(
+        Shares(point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s), width, relative
+    )
+    half = (
+        dict.fromkeys(BY_TPOT, times.tpot)
+        | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
+        | dict.fromkeys(BY_LIFE, times.e2e)
+    )
+    half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
+    found = {name: uncertainty.interval(columns[name], value) for name, value in half.items()}
+    found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
+    found["max_concurrency"] = _sequences(engine, p, parts, columns, width)
+    out: Columns = {}
+    for name, (low, high) in found.items():
+        out |= {
+            f"{name}_low": np.where(np.isfinite(low), low, np.nan),
+            f"{name}_high": np.where(np.isfinite(high), high, np.nan),
+        }
+    return out
+
+
+def _sequences(engine: EngineSpec, p: Priced, parts: Budget, columns: Columns, width: Widths) -> Interval:
+    """Whole sequences; an engine that allocates every slot at start holds exactly those."""
+    if engine.cache.allocation is Allocation.CONTEXT:
+        return Interval(columns["max_concurrency"], columns["max_concurrency"])
+    low, high = uncertainty.sequences_interval(columns["max_concurrency"], parts, width)
+    return Interval(np.floor(low), np.ceil(high))
+
+
+def _pool(engine: EngineSpec, parts: Budget, width: Widths) -> Interval:
+    """The pool is what the budget leaves, or what the slots' contexts take where they are allocated at start."""
+    if engine.cache.allocation is Allocation.CONTEXT:
+        return uncertainty.interval(np.asarray(parts.pool), width.sequence)
+    return uncertainty.pool_interval(parts, width)
+
+
+def _budget(engine: EngineSpec, p: Priced) -> Budget:
+    terms = p.plan.terms
+    graphs = terms.cuda_graph_bytes if engine.overheads.graph_in_budget else np.zeros_like(terms.cuda_graph_bytes)
+    spent = (terms.weights_bytes, terms.activation_bytes, terms.non_torch_bytes)
+    return Budget(terms.budget_bytes, *spent, graphs, terms.kv_pool_bytes)
+
+
+def fit_confidence(engine: EngineSpec, p: Priced, per_replica: NDArray[np.float64], width: Widths) -> NDArray[np.str_]:
+    """yes | tight | no: whether what is left after one sequence could as well be a shortfall.
+
+    Left: of the pool, or of the device where the cache is allocated for the load itself.
+    """
+    terms, kv, verdict = p.plan
+    half = uncertainty.pool_half_width_bytes(_budget(engine, p), width)
+    one = kv.kv_needed_bytes / np.maximum(per_replica, 1)
+    left = terms.kv_pool_bytes - one if engine.cache.allocation is Allocation.POOL else terms.free_bytes
+    margin = np.where(verdict.starts, left, -verdict.shortfall_bytes)
+    return uncertainty.fit_confidence(np.zeros_like(margin), Interval(margin - half, margin + half))

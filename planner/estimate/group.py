@@ -1,0 +1,171 @@
+"""One group: deployments of one model in one engine, from layouts to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import serving
+from planner.estimate.answer import (
+    DEFAULT_PERCENTILE,
+    Answer,
+    Columns,
+    Priced,
+    answer,
+    bound_column,
+    cost_columns,
+    memory_columns,
+    speed_columns,
+)
+from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
+from planner.estimate.layout import Layout
+from planner.estimate.price import (
+    Deployment,
+    Floats,
+    capacity_of,
+    clock,
+    deployment,
+    load_of,
+    memory_of,
+    numbers,
+    overheads_of,
+    replicas,
+)
+from planner.estimate.resolve import Row
+from planner.serving.steady import slot_wait_s
+from planner.specs.engine import EngineSpec
+from planner.specs.scenario import Scenario
+
+MS = 1e-3
+
+
+class Outcome(NamedTuple):
+    """Columns of a group's rows and their scenarios as resolved."""
+
+    columns: Columns
+    scenarios: list[Scenario]
+
+
+def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> Outcome:
+    """Choose each row's layout, then say everything of it."""
+    chosen = choose(engine, rows)
+    p, in_flight = price(engine, chosen)
+    verdict = answer(p, in_flight)
+    memory = memory_columns(p)
+    speed = speed_columns(p, verdict.starts)
+    texts = _texts(p, verdict)
+    width = evidence_widths(texts)
+    intervals = interval_columns(engine, p, memory | speed, width)
+    sure = fit_confidence(engine, p, in_flight / replicas(chosen), width)
+    runnable = np.array([code not in ("tp_invalid", "unsupported_format") for code in verdict.codes])
+    texts["fit_confidence"] = np.where(runnable, sure, "no").astype(object)
+    texts["bound"] = np.where(verdict.starts, bound_column(p), "")
+    flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
+    columns = memory | speed | cost_columns(p) | intervals | texts | flags
+    return Outcome(columns, [_echo(p, i) for i in range(len(chosen))])
+
+
+def price(engine: EngineSpec, deployments: Sequence[Deployment]) -> tuple[Priced, Floats]:
+    """Memory and time, and the requests in flight on the whole deployment.
+
+    A rate or thinking users leave the requests in flight to the time model: memory is planned for one, the
+    load is settled, and the plan is repeated for what then stands.
+    """
+    load = load_of(deployments)
+    closed = np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
+    in_flight = np.where(closed, load.concurrency, 1.0)
+    inputs, plan = memory_of(engine, deployments, in_flight)
+    steps = clock(engine, deployments, inputs.tensor_bytes)
+    capacity = capacity_of(engine, plan, inputs, deployments)
+    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine))
+    settled = serving.settle(steps.step_s, offered)
+    point = serving.serving_point(offered, settled)
+    if not np.all(closed):
+        standing = np.where(point.above_capacity, np.inf, point.requests_per_s * point.e2e_s)
+        in_flight = np.where(closed, in_flight, np.maximum(np.nan_to_num(standing, posinf=0.0), 1.0))
+        inputs, plan = memory_of(engine, deployments, in_flight)
+    wishes = objectives(deployments)
+    wait = slot_wait_s(offered.load, offered.share, settled)
+    found = serving.tail(offered.load, offered.request, settled.point.life, wait, wishes.percentile)
+    most = serving.sustainable(offered, wishes)
+    return Priced(deployments, inputs, plan, steps, offered, point, found, most), in_flight
+
+
+def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
+    """Limits on the percentile of each time; none where the scenario states none."""
+    return serving.Objectives(
+        ttft_s=numbers(deployments, "ttft_slo_ms", np.nan) * MS,
+        tpot_s=numbers(deployments, "tpot_slo_ms", np.nan) * MS,
+        e2e_s=numbers(deployments, "e2e_slo_ms", np.nan) * MS,
+        percentile=numbers(deployments, "slo_percentile", DEFAULT_PERCENTILE),
+    )
+
+
+def choose(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> list[Deployment]:
+    """The smallest tensor-parallel group that holds the load; where none does, the one with most room."""
+    ways = [deployment(row, layout) for row, found in rows for layout in found]
+    if len(ways) == len(rows):
+        return ways
+    load = load_of(ways)
+    if np.any(~np.isnan(load.request_rate_per_s) | (np.asarray(load.think_time_s) > 0)):
+        p, in_flight = price(engine, ways)
+        plan, holds = p.plan, answer(p, in_flight).holds
+    else:
+        _, plan = memory_of(engine, ways, np.asarray(load.concurrency))
+        holds = plan.verdict.holds_load
+    room = plan.kv.max_concurrency * replicas(ways)
+    best, start = [], 0
+    for _, found in rows:
+        at = range(start, start + len(found))
+        holding = [i for i in at if holds[i]]
+        best.append(holding[0] if holding else max(at, key=lambda i: (plan.verdict.starts[i], room[i])))
+        start += len(found)
+    return [ways[i] for i in best]
+
+
+def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
+    states = []
+    for i in range(len(p.deployments)):
+        if not verdict.starts[i]:
+            states.append("no")
+        elif verdict.meets[i] and _has_objective(p.deployments[i].row.scenario):
+            states.append("meets_slo")
+        elif verdict.holds[i]:
+            states.append("holds")
+        else:
+            states.append("starts" if p.plan.kv.max_concurrency[i] <= 1 else "queues")
+    columns = {
+        "verdict": states,
+        "reason_code": verdict.codes,
+        "reason": verdict.reasons,
+        "checkpoint": [d.row.checkpoint for d in p.deployments],
+        "support": [d.row.support.level.value for d in p.deployments],
+        "memory_evidence": [
+            "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet" for d in p.deployments
+        ],
+        "speed_evidence": ["datasheet"] * len(states),
+        "engine_evidence": ["assumed" if d.row.engine.id == "none" else "transferred" for d in p.deployments],
+    }
+    return {name: np.array(values, dtype=object) for name, values in columns.items()}
+
+
+def _has_objective(scenario: Scenario) -> bool:
+    return any(value is not None for value in (scenario.ttft_slo_ms, scenario.tpot_slo_ms, scenario.e2e_slo_ms))
+
+
+def _echo(p: Priced, i: int) -> Scenario:
+    """The scenario with every default that was filled in."""
+    d, settings, s = p.deployments[i], p.inputs.settings, p.deployments[i].row.scenario
+    filled: dict[str, Any] = {
+        **dict(zip(("tp", "pp", "ep", "attention_dp", "dp"), d.layout[:5], strict=True)),
+        "n_gpus": d.layout.n_gpus,
+        "gpu_memory_utilization": round(float(np.asarray(settings.utilization)[i]), 4),
+        "max_num_seqs": int(np.asarray(settings.max_num_seqs)[i]),
+        "max_num_batched_tokens": int(np.asarray(settings.max_num_batched_tokens)[i]),
+        "block_size": int(np.asarray(settings.block_tokens)[i]),
+        "enforce_eager": bool(s.enforce_eager),
+    }
+    return s.model_copy(update=filled)

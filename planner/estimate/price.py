@@ -1,0 +1,247 @@
+"""Memory and time of many deployments of one model in one engine: everything else is an array over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import memory, serving
+from planner.catalog.engines import default_limits
+from planner.catalog.rates import Topology, kernel_families, rates_for, stack
+from planner.collectives import Parallel
+from planner.estimate.layout import GPUS_PER_NODE, Layout
+from planner.estimate.resolve import Row
+from planner.formats import kernel_for, tensor_bytes
+from planner.memory import MemoryInputs, MemoryPlan, memory_plan
+from planner.ops import Batch, Prepared, Widths, batch_ops, prepare
+from planner.roofline import Rates, step_seconds
+from planner.serving import Capacity, Load, Overheads
+from planner.specs.engine import Allocation, EngineSpec, Tier
+from planner.units import GIB
+
+Floats = NDArray[np.float64]
+MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
+
+
+class Deployment(NamedTuple):
+    """A resolved row in one of its layouts, with the engine's limits on that device."""
+
+    row: Row
+    layout: Layout
+    limits: Tier
+
+
+def deployment(row: Row, layout: Layout) -> Deployment:
+    """A row in a layout; the engine's default limits follow from the device."""
+    return Deployment(row, layout, default_limits(row.engine, row.gpu, (row.scenario.device_gib or 0) * GIB))
+
+
+def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
+    """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
+    if default is None:
+        values = [_set(getattr(d.row.scenario, name), getattr(d.limits, name)) for d in deployments]
+    else:
+        values = [_set(getattr(d.row.scenario, name), default) for d in deployments]
+    return np.array(values, dtype=np.float64)
+
+
+def _set(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def parallel(deployments: Sequence[Deployment]) -> Parallel:
+    """The layouts as arrays."""
+    columns = zip(*(d.layout[:5] for d in deployments), strict=True)
+    return Parallel(*(np.array(column, dtype=np.float64) for column in columns))
+
+
+def weight_columns(deployments: Sequence[Deployment]) -> Floats:
+    """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
+    by_format = {d.row.weights.id: d.row for d in deployments}
+    columns = {name: tensor_bytes(row.model, row.weights, resident=True) for name, row in by_format.items()}
+    return np.stack([columns[d.row.weights.id] for d in deployments], axis=-1)
+
+
+def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
+    """Bytes per cached key value, per cached value, and more per head and token."""
+    pairs = [d.row.kv for d in deployments]
+    return (
+        np.array([k.bytes_per_value for k, _ in pairs]),
+        np.array([v.bytes_per_value for _, v in pairs]),
+        np.array([k.head_bytes + v.head_bytes for k, v in pairs]),
+    )
+
+
+def replicas(deployments: Sequence[Deployment]) -> Floats:
+    """Independent copies of the model that share the load."""
+    return np.array([float(d.layout.dp * (d.row.scenario.copies_per_gpu or 1)) for d in deployments])
+
+
+def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
+    """Mean prompt and the part of it that the request's own history has cached, conversations included."""
+    prompts, outputs = numbers(deployments, "input_tokens", 0), numbers(deployments, "output_tokens", 0)
+    prefix, turns = numbers(deployments, "shared_prefix_tokens", 0), numbers(deployments, "turns", 1)
+    talk = serving.conversation(prompts, outputs, turns, prefix)
+    given = numbers(deployments, "cached_input_fraction", 0) * np.maximum(talk.input_tokens - prefix, 0)
+    cached = np.maximum(given, talk.cached_tokens)
+    return talk.input_tokens, cached / np.maximum(talk.input_tokens - prefix, 1)
+
+
+def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
+    """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
+    split, share = parallel(deployments), replicas(deployments)
+    device = memory.Device(
+        total_bytes=numbers(deployments, "device_gib", 0) * GIB,
+        reserved_bytes=numbers(deployments, "reserved_gib", 0) * GIB,
+        copies=numbers(deployments, "copies_per_gpu", 1),
+    )
+    per_replica = np.ceil(in_flight / share)
+    settings = memory.Settings(
+        utilization=np.nan,
+        max_num_seqs=numbers(deployments, "max_num_seqs"),
+        max_num_batched_tokens=numbers(deployments, "max_num_batched_tokens"),
+        max_model_len=np.array([_set(d.row.scenario.max_model_len, d.row.model.max_position) for d in deployments]),
+        max_model_len_given=np.array([d.row.scenario.max_model_len is not None for d in deployments]),
+        block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
+        enforce_eager=np.array([bool(d.row.scenario.enforce_eager) for d in deployments]),
+        n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
+        flash_attention=np.array([d.row.scenario.flash_attention is not False for d in deployments]),
+        graph_batch=np.array([float(d.limits.graph_batch) for d in deployments]),
+    )
+    default = memory.default_utilization(engine, device, settings, split)
+    given = numbers(deployments, "gpu_memory_utilization", np.nan)
+    k, v, head = kv_widths(deployments)
+    prompts, _ = prompt_lengths(deployments)
+    return MemoryInputs(
+        tensor_bytes=weight_columns(deployments),
+        kv_k_bytes=k,
+        kv_v_bytes=v,
+        kv_head_bytes=head,
+        device=device,
+        settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
+        load=memory.Load(
+            input_tokens=prompts,
+            output_tokens=numbers(deployments, "output_tokens", 0),
+            concurrency=per_replica,
+            shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
+        ),
+        parallel=split,
+    )
+
+
+def memory_of(
+    engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats
+) -> tuple[MemoryInputs, MemoryPlan]:
+    """The memory plan with `in_flight` requests on the whole deployment.
+
+    An engine that allocates every slot's context at start gets as many slots as are asked for and fit, unless
+    the scenario states them; what it could hold is planned for the most slots it takes.
+    """
+    model = deployments[0].row.model
+    inputs = memory_inputs(engine, deployments, in_flight)
+    if engine.cache.allocation is not Allocation.CONTEXT:
+        return inputs, memory_plan(model, engine, inputs)
+    slots = numbers(deployments, "parallel_slots", np.nan)
+    slots = np.where(np.isnan(slots), numbers(deployments, "max_num_seqs", np.nan), slots)
+    most = memory_plan(model, engine, _with_slots(inputs, np.where(np.isnan(slots), MOST_SLOTS, slots)))
+    fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(most.kv.max_concurrency, 1))
+    inputs = _with_slots(inputs, np.where(np.isnan(slots), fitting, slots))
+    plan = memory_plan(model, engine, inputs)
+    room = {name: getattr(most.kv, name) for name in ("max_concurrency", "max_concurrency_expected")}
+    kv = plan.kv._replace(**room)
+    holds = plan.verdict.starts & (np.asarray(inputs.load.concurrency) <= np.asarray(inputs.settings.max_num_seqs))
+    return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
+
+
+def _with_slots(inputs: MemoryInputs, slots: Floats) -> MemoryInputs:
+    return inputs._replace(settings=inputs.settings._replace(max_num_seqs=slots))
+
+
+def rates(deployments: Sequence[Deployment]) -> Rates:
+    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
+    found = stack([_rate_set(d) for d in deployments])
+    copies = numbers(deployments, "copies_per_gpu", 1)
+    return found._replace(bytes_per_s=found.bytes_per_s / copies, flops_per_s=found.flops_per_s / copies)
+
+
+def _rate_set(d: Deployment) -> Any:
+    kernel = kernel_for(d.row.weights, d.row.support.level)
+    families = kernel_families(d.row.model, d.row.weights, kernel, d.row.kv[0])
+    nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
+    topology = Topology(d.layout.tp, d.layout.attention_dp, nodes, d.row.scenario.interconnect)
+    return rates_for(d.row.gpu, d.row.engine.id, families, topology)
+
+
+class Clock(NamedTuple):
+    """What prices a step of every row: operations on the accelerator, then the engine's own time."""
+
+    prepared: Prepared
+    rates: Rates
+    engine: EngineSpec
+
+    def accelerator_s(self, batch: Batch) -> Floats:
+        """Seconds of the step's operations, (R,)."""
+        return step_seconds(batch_ops(self.prepared, batch), self.rates)
+
+    def engine_s(self, batch: Batch) -> Any:
+        """Seconds of scheduling, sampling and launches that the accelerator waits for."""
+        fixed = self.engine.overheads
+        layers = fixed.per_layer_s * self.prepared.model.n_layers
+        tokens = fixed.per_sequence_s * batch.decode_seqs + fixed.per_prefill_token_s * batch.prefill_tokens
+        return fixed.step_s + layers + tokens
+
+    def step_s(self, batch: Batch) -> Floats:
+        """Seconds of the whole step, (R,)."""
+        return np.asarray(self.accelerator_s(batch) + self.engine_s(batch))
+
+
+def clock(engine: EngineSpec, deployments: Sequence[Deployment], tensor_columns: Floats) -> Clock:
+    """The step clock of rows that share a model and an engine."""
+    k, v, _ = kv_widths(deployments)
+    widths = Widths(tensor_columns, k, v)
+    return Clock(prepare(deployments[0].row.model, widths, parallel(deployments)), rates(deployments), engine)
+
+
+def load_of(deployments: Sequence[Deployment]) -> Load:
+    """The load on the whole deployment, peaks included."""
+    peak = numbers(deployments, "peak_to_mean", 1)
+    users = numbers(deployments, "users", np.nan) * peak
+    rate = numbers(deployments, "request_rate_per_s", np.nan) * peak
+    prompts, cached = prompt_lengths(deployments)
+    outputs = numbers(deployments, "output_tokens", 0)
+    closed = np.where(np.isnan(users), np.inf, users)
+    return Load(
+        input_tokens=prompts,
+        output_tokens=outputs,
+        concurrency=np.fmin(numbers(deployments, "concurrency", np.inf), closed),
+        request_rate_per_s=rate,
+        think_time_s=np.where(np.isnan(users), 0.0, numbers(deployments, "think_time_s", 0)),
+        shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
+        cached_input_fraction=np.minimum(cached, 1.0),
+        input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
+        output_log_sd=serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan)),
+    )
+
+
+def capacity_of(
+    engine: EngineSpec, plan: MemoryPlan, inputs: MemoryInputs, deployments: Sequence[Deployment]
+) -> Capacity:
+    """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
+    reserved = engine.cache.allocation is Allocation.CONTEXT
+    sequences = np.maximum(plan.kv.max_concurrency, 1) if reserved else np.maximum(plan.kv.max_concurrency_expected, 1)
+    return Capacity(
+        sequences=sequences,
+        max_num_seqs=np.asarray(inputs.settings.max_num_seqs) * np.asarray(inputs.parallel.attention_dp),
+        max_num_batched_tokens=inputs.settings.max_num_batched_tokens,
+        chunks_mixed=engine.chunks_mixed,
+        lanes=inputs.parallel.pp,
+        replicas=replicas(deployments),
+    )
+
+
+def overheads_of(engine: EngineSpec) -> Overheads:
+    """Engine time outside of steps."""
+    return Overheads(request_s=engine.overheads.request_s)

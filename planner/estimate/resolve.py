@@ -1,0 +1,126 @@
+"""From a scenario to specs: every name looked up, every blank column filled, every fault said in one line.
+
+Resolving is the only per-row Python of an estimate; lookups are cached, so a long batch costs little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from planner.catalog import engines, formats, gpus, models
+from planner.catalog import support as supports
+from planner.errors import BadValue
+from planner.specs.engine import EngineSpec
+from planner.specs.formats import FormatSpec, KvFormatSpec, Support
+from planner.specs.gpu import GpuSpec
+from planner.specs.model import ModelSpec, Task
+from planner.specs.scenario import Scenario
+from planner.units import GIB
+
+DEFAULT_INPUT_TOKENS = 2000
+DEFAULT_OUTPUT_TOKENS = 500
+# Columns of the contract that this release does not model: refused by name, never ignored.
+UNMODELLED = (
+    "draft_model n_gpu_layers n_cpu_moe split_mode tensor_split host_memory_gib host_bandwidth_gb_s "
+    "cpu_offload_gib max_loras lora_rank power_limit_w images_per_request image_pixels task_family "
+    "speculative_tokens acceptance_rate"
+).split()
+
+
+@dataclass(slots=True)
+class Row:
+    """A scenario and the specs behind its names."""
+
+    scenario: Scenario
+    model: ModelSpec
+    weights: FormatSpec
+    kv: tuple[KvFormatSpec, KvFormatSpec]
+    engine: EngineSpec
+    gpu: GpuSpec
+    support: Support
+    checkpoint: str
+
+
+def resolve(scenario: Scenario) -> Row:
+    """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
+    refused = [name for name in UNMODELLED if getattr(scenario, name) is not None]
+    if refused:
+        raise BadValue(f"column {refused[0]!r} is not modelled in this release; leave it blank")
+    for required in ("model", "gpu"):
+        if not getattr(scenario, required):
+            raise BadValue(f"column {required!r} is blank; 'planner {required}s' lists what is known")
+    found = _model(scenario.model or "")
+    gpu = _gpu(scenario.gpu or "")
+    weights = formats.weight_format(scenario.weight_format or found.weight_format or own_format(found.model))
+    engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
+    kv_name = scenario.kv_format or default_kv_format(found.model, engine)
+    names = {
+        "weight_format": weights.id,
+        "kv_format": kv_name,
+        "engine": engine.id,
+        "engine_version": engine.version,
+        "gpu": gpu.id,
+        "task": scenario.task or found.model.task.value,
+    }
+    return Row(
+        scenario=scenario.model_copy(update=names | default_load(scenario, names["task"]) | _device(scenario, gpu)),
+        model=found.model,
+        weights=weights,
+        kv=formats.kv_format(kv_name),
+        engine=engine,
+        gpu=gpu,
+        support=_support(weights.id, engine.id, gpu.id),
+        checkpoint=found.checkpoint,
+    )
+
+
+def own_format(model: ModelSpec) -> str:
+    """The weight format of the checkpoint as published."""
+    return model.quantization.weight_format if model.quantization else model.dtype
+
+
+def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
+    """Who serves this when nobody says: llama.cpp for GGUF and Apple, MLX for its own format, else vLLM."""
+    if weights.family == "mlx":
+        return "mlx"
+    return "llama.cpp" if weights.family == "gguf" or gpu.vendor == "Apple" else "vllm"
+
+
+def default_kv_format(model: ModelSpec, engine: EngineSpec) -> str:
+    """16 bit, unless the checkpoint itself asks for less."""
+    own = model.quantization.kv_format if model.quantization else None
+    return own or ("fp16" if engine.id == "llama.cpp" else "fp16" if model.dtype == "fp16" else "bf16")
+
+
+def default_load(scenario: Scenario, task: str) -> dict[str, Any]:
+    """Lengths and concurrency where the scenario leaves them blank; an encoder generates nothing."""
+    output = DEFAULT_OUTPUT_TOKENS if task == Task.GENERATE else 0
+    filled: dict[str, Any] = {
+        "input_tokens": DEFAULT_INPUT_TOKENS if scenario.input_tokens is None else scenario.input_tokens,
+        "output_tokens": output if scenario.output_tokens is None else scenario.output_tokens,
+    }
+    if scenario.concurrency is None and scenario.request_rate_per_s is None and scenario.users is None:
+        filled["concurrency"] = 1
+    return filled
+
+
+def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:
+    filled: dict[str, Any] = {
+        "device_gib": scenario.device_gib or gpu.device_bytes / GIB,
+        "reserved_gib": scenario.reserved_gib or 0.0,
+        "copies_per_gpu": scenario.copies_per_gpu or 1,
+    }
+    if scenario.usd_per_gpu_hour is None and gpu.price:
+        filled["usd_per_gpu_hour"] = gpu.price.usd_per_hour
+    return filled
+
+
+_model = lru_cache(maxsize=1024)(models.resolve)
+_gpu = lru_cache(maxsize=1024)(gpus.gpu)
+
+
+@lru_cache(maxsize=4096)
+def _support(format_id: str, engine_id: str, gpu_id: str) -> Support:
+    return supports.support(formats.weight_format(format_id), engine_id, _gpu(gpu_id))
