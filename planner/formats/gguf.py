@@ -28,7 +28,14 @@ CATEGORIES: dict[str, Category] = {  # llama.cpp's categories by our tensors' la
     "linear.k": "v",
     "linear.v": "v",
 }
-TOGETHER = ("phi3", "gpt2", "phi-msft")  # model types whose q, k and v are one attn_qkv as well
+TOGETHER = (
+    "phi3",
+    "phi-msft",
+    "gpt2",
+    "gpt_neox",
+    "mpt",
+    "falcon",
+)  # model types whose q, k and v are one attn_qkv as well
 FFN_CATEGORIES: dict[str, Category] = {"up": "up", "gate": "gate", "down": "down"}
 KEPT = ("per_layer_input",)  # matrices that llama-quantize leaves as they are
 PLAIN_ROLES = (Role.NORM, Role.BIAS, Role.SMALL, Role.ROUTER, Role.POSITION)  # kept in F32 by the converter
