@@ -33,7 +33,7 @@ def app(
     print(f"Calculator on http://{'localhost' if host == LOOPBACK else host}:{port} (Ctrl-C ends it)", file=sys.stderr)
     from streamlit.web.cli import main as streamlit
 
-    streamlit.main(["run", str(page), *arguments(settings)], prog_name="planner app")
+    streamlit.main(["run", str(page), *arguments(settings)], prog_name="planner app", standalone_mode=False)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -11,7 +11,7 @@ from planner.cli.output import Cells, Csv, Json, console, exact, show_table, wri
 from planner.report import json_text
 from planner.units import GIB
 
-Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Show this one.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Show this one.", show_default=False)]
 Version = Annotated[str, typer.Option(help="Constants at this version; blank: the newest.", show_default=False)]
 _BILLION = 10**9
 

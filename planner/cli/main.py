@@ -16,6 +16,7 @@ from planner.catalog.values import columns
 from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
+from planner.cli.output import NO_VALUE
 from planner.cli.schema import accuracy, schema
 from planner.errors import PlannerError
 
@@ -44,7 +45,8 @@ def _version(wanted: bool) -> None:
 @cli.callback()
 def planner(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool,
+        typer.Option("--version", metavar=NO_VALUE, callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is."""
@@ -80,8 +82,8 @@ def run(arguments: list[str]) -> int:
     except TyperException as error:
         return _refused(error.format_message())
     except (KeyboardInterrupt, Abort):
-        return _refused("interrupted", INTERRUPTED)
-    except BrokenPipeError:
+        return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # Typer and rich leave so when the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return BROKEN_PIPE
     except Exception as error:

@@ -15,12 +15,13 @@ from planner.report import csv_text, json_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.", show_default=False)]
+NO_VALUE = " "  # metavar of a switch
+Json = Annotated[bool, typer.Option("--json", metavar=NO_VALUE, help="One JSON document on standard output.")]
 Csv = Annotated[
     str, typer.Option("--csv", metavar="PATH|-", help="CSV to a file, or - for standard output.", show_default=False)
 ]
 Cells = Mapping[str, object]
-PIPE_WIDTH = 200  # columns where no terminal says how wide it is
+PIPE_WIDTH = 10_000  # columns where no terminal says how wide it is: a row stays on its line
 MAX_SHOWN = 200
 
 
@@ -79,7 +80,7 @@ def show_table(columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, heading in columns.items():
         numeric = any(isinstance(row.get(name), int | float) for row in rows[:MAX_SHOWN])
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows[:MAX_SHOWN]:
         table.add_row(*(Text(say(row.get(name))) for name in columns))
     out.print(table)

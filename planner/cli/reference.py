@@ -25,7 +25,7 @@ def document() -> str:
     group: Any = typer.main.get_command(cli)
     parts = [HEADER]
     for name, command in group.commands.items():
-        arguments = [item.metavar for item in command.params if _positional(item)]
+        arguments = [f"[{item.metavar}]" for item in command.params if _positional(item)]
         usage = " ".join(["planner", name, *arguments, "[OPTIONS]"])
         parts.append(f"\n## planner {name}\n\n{_paragraphs(command.help)}\n\n    {usage}\n")
         parts += _tables(command.params)

@@ -14,7 +14,7 @@ from planner.report import json_text
 KINDS = ("scenario", "estimate", "profile")
 
 
-Which = Annotated[str, typer.Argument(metavar="[scenario|estimate|profile]", show_default=False)]
+Which = Annotated[str, typer.Argument(metavar="scenario|estimate|profile", show_default=False)]
 
 
 def schema(kind: Which = "") -> None:
