@@ -20,12 +20,12 @@ LAYERS = (
     "estimate",
     "explain search quality report accuracy",
     "calibration",
-    "cli",
+    "cli __main__",
 )
 ORDER = [module for layer in LAYERS for module in layer.split()]
 PURE = frozenset(LAYERS[0].split())
 PURE_IMPORTS = frozenset(
-    "__future__ collections dataclasses difflib enum functools itertools math operator typing numpy pydantic".split()
+    "__future__ collections dataclasses difflib enum functools itertools math operator statistics typing numpy pydantic".split()
 )
 HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
 MAX_FILE_LINES = 400
