@@ -51,6 +51,7 @@ class Attention(Spec):
     output_gate: Literal["none", "head", "full"] = "none"  # gate per head, or per channel (Qwen3-Next)
     sinks: bool = False  # one learned sink logit per head (gpt-oss)
     shares_kv: bool = False  # reads an earlier layer's cache: no K and V projections, no cache of its own
+    cross: bool = False  # reads an image's keys and values, not the text's (Llama 3.2 Vision)
     k_is_v: bool = False  # one projection and one cached tensor serve as K and V
     indexer: Indexer | None = None  # None: reads every token in reach
 

@@ -14,10 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.catalog.files import parse_json
-from planner.catalog.hf import attention, gemma, hybrid, mla, moe, vision
+from planner.catalog.hf import attention, classic, encoder, gemma, hybrid, mla, moe, vision
 from planner.catalog.hf.common import Parts
 from planner.catalog.hf.config import Config, shown
+from planner.catalog.hf.quantization import quantization
 from planner.errors import BadValue
+from planner.params import tensors
 from planner.specs.model import ModelSpec
 
 Reader = Callable[[Config], Parts]
@@ -26,9 +28,10 @@ READERS: dict[str, Reader] = {
     "mistral": attention.mistral,
     "ministral": attention.mistral,
     "ministral3": vision.ministral3,
-    "phi": attention.phi,
-    "phi-msft": attention.phi,
+    "phi": classic.phi,
+    "phi-msft": classic.phi,
     "phi3": attention.phi3,
+    "qwen": classic.qwen,
     "qwen2": attention.qwen2,
     "mimo": attention.qwen2,
     "qwen3": attention.qwen3,
@@ -44,8 +47,12 @@ READERS: dict[str, Reader] = {
     "exaone4": attention.exaone4,
     "cohere": attention.cohere,
     "cohere2": attention.cohere2,
-    "gpt2": attention.gpt2,
-    "starcoder2": attention.starcoder2,
+    "falcon": classic.falcon,
+    "gptj": classic.gptj,
+    "gpt_neox": classic.gpt_neox,
+    "mpt": classic.mpt,
+    "gpt2": classic.gpt2,
+    "starcoder2": classic.starcoder2,
     "glm": attention.glm,
     "glm4": attention.glm4,
     "gemma": gemma.gemma,
@@ -67,6 +74,7 @@ READERS: dict[str, Reader] = {
     "minimax_m2": moe.minimax_m2,
     "minimax_m3": moe.minimax_m3,
     "minimax_m3_vl": vision.minimax_m3,
+    "dots1": moe.dots1,
     "glm4_moe": moe.glm4_moe,
     "ernie4_5": moe.ernie_dense,
     "ernie4_5_moe": moe.ernie,
@@ -89,32 +97,59 @@ READERS: dict[str, Reader] = {
     "mistral_large4_text": mla.mistral_large4,
     "longcat_flash": mla.longcat,
     "hy_v4": mla.hy_v4,
+    "mllama": vision.mllama,
+    "mllama_text_model": attention.mllama,
+    "qwen2_vl": vision.qwen2_vl_first,
     "qwen2_5_vl": vision.qwen2_vl,
     "qwen3_vl": partial(vision.qwen_vl, reader=attention.qwen3),
     "qwen3_vl_moe": partial(vision.qwen_vl, reader=moe.qwen3_moe),
     "qwen3_vl_text": attention.qwen3,
     "qwen3_vl_moe_text": moe.qwen3_moe,
+    "bert": encoder.bert,
+    "roberta": encoder.roberta,
+    "xlm-roberta": encoder.roberta,
+    "modernbert": encoder.modernbert,
     **hybrid.READERS,
 }
 
 
-def model_from_config(config: Mapping[str, Any] | bytes, model_id: str, where: str = "config.json") -> ModelSpec:
-    """The architecture that a config.json states.
+def model_from_config(
+    config: Mapping[str, Any] | bytes,
+    model_id: str,
+    where: str = "config.json",
+    hf_quant_config: Mapping[str, Any] | None = None,
+) -> ModelSpec:
+    """The architecture that a config.json states, quantized as it or ModelOpt's file beside it says.
 
     Raises BadFile or BadValue, one line that names the field, for anything that is malformed, out of
     range or of a kind that is not known.
     """
-    data = parse_json(_quoted_infinity(config), where) if isinstance(config, bytes) else dict(config)
-    top = Config(data, where)
-    parts: Parts = {"id": model_id, **_reader(top)(top)}
+    top = Config(parse_json(_quoted_infinity(config), where) if isinstance(config, bytes) else dict(config), where)
+    parts: Parts = {"id": model_id, **encoder.on_decoder(top, _reader(top)(top))}
     parts.setdefault("model_type", top.text("model_type"))
     parts.setdefault("architecture", next(iter(top.texts("architectures")), ""))
+    model = _validated(parts, where)
+    own = quantization(top, model, hf_quant_config)
+    return model.model_copy(update={"quantization": own, "mtp_params": model.mtp_params or _mtp_params(model)})
+
+
+def _validated(parts: Parts, where: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate(parts)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadValue(f"{where}: {field} is {shown(first['input'])}: {first['msg']}") from None
+
+
+def _mtp_params(model: ModelSpec) -> int:
+    """Parameters of the multi-token-prediction layers: each the last layer again, a projection of two hidden
+    states into one, and three norms; embedding and head are the model's own. Ref: DeepSeek-V3 report, 2.2."""
+    if not model.mtp_layers:
+        return 0
+    last = model.n_layers - 1
+    block = sum(t.numel // len(t.layers) for t in tensors(model) if last in t.layers)
+    return model.mtp_layers * (block + 2 * model.hidden_size**2 + 3 * model.hidden_size)
 
 
 def _quoted_infinity(data: bytes) -> bytes:

@@ -185,32 +185,6 @@ def cohere2(config: Config) -> Parts:
     return outer(config) | block | {"norm": "layer_no_bias", "norms_per_layer": 1}
 
 
-def phi(config: Config) -> Parts:
-    """Phi 1.5 and 2: biases everywhere, plain MLP, one norm for attention and MLP in parallel."""
-    width = hidden_size(config)
-    ffn = DenseFfn(intermediate=config.count("intermediate_size", "n_inner", default=4 * width), gated=False, bias=True)
-    mixer = attention(config, qkv_bias=True, o_bias=True, qk_norm="head" if config.flag("qk_layernorm") else "none")
-    return uniform(config, mixer, ffn) | {"norm": "layer", "norms_per_layer": 1, "lm_head_bias": True}
-
-
-def gpt2(config: Config) -> Parts:
-    """GPT-2: learned positions, biases everywhere, plain MLP, embeddings tied unless stated."""
-    config = config.defaults(tie_word_embeddings=True)
-    ffn = DenseFfn(intermediate=config.count("n_inner", default=4 * hidden_size(config)), gated=False, bias=True)
-    parts = uniform(config, attention(config, qkv_bias=True, o_bias=True), ffn) | {"norm": "layer"}
-    positions = {"name": "position", "role": "position", "n": parts["max_position"], "k": parts["hidden_size"]}
-    return parts | {"extras": [positions]}
-
-
-def starcoder2(config: Config) -> Parts:
-    """StarCoder 2: biases everywhere, plain MLP, LayerNorm, a window on every layer."""
-    config = config.defaults(tie_word_embeddings=True, use_bias=True)
-    bias = config.flag("use_bias")
-    ffn = DenseFfn(intermediate=config.count("intermediate_size"), gated=False, bias=bias)
-    mixer = attention(config, window=window(config), qkv_bias=bias, o_bias=bias)
-    return uniform(config, mixer, ffn) | {"norm": "layer"}
-
-
 def glm4(config: Config) -> Parts:
     """GLM-4: four norms in a layer, biases on q, k and v alone."""
     mixer = attention(config, o_bias=False)
@@ -220,3 +194,19 @@ def glm4(config: Config) -> Parts:
 def glm(config: Config) -> Parts:
     """GLM-4 9B in its first form: biases on q, k and v alone."""
     return uniform(config, attention(config, o_bias=False), dense(config))
+
+
+def mllama(config: Config) -> Parts:
+    """Llama 3.2 Vision (text): `cross_attention_layers` read the image and hold two gates.
+
+    The embedding has eight rows for image tokens that the head has not.
+    """
+    count, base = n_layers(config), attention(config)
+    crossing = set(config.counts("cross_attention_layers", top=count - 1))
+    cross = base.model_copy(update={"cross": True, "qk_norm": "head"})
+    parts = outer(config) | stack([cross if i in crossing else base for i in range(count)], [dense(config)] * count)
+    extras = [
+        {"name": "embedding.image", "role": "embedding", "n": 8, "k": parts["hidden_size"]},
+        {"name": "cross_gates", "role": "small", "n": 2 * max(len(crossing), 1)},
+    ]
+    return parts | {"extras": extras}

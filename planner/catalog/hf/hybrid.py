@@ -169,7 +169,7 @@ def _moonvit_v3(eye: Config, shape: vision.Tower, merge: int, width: int) -> vis
         vision.weight("attention", inner, hidden, 4 * shape.layers),
         vision.weight("mlp", shape.inner, hidden, 2 * shape.layers),
         vision.weight("norm", hidden, copies=2 * shape.layers + 1),
-        vision.weight("merger.norm", hidden),
+        vision.weight("merger.norm", width),
         vision.weight("merger.in", wide, wide),
         vision.weight("merger.out", width, wide),
     ]

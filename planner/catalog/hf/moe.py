@@ -150,6 +150,14 @@ def glm4_moe(config: Config) -> Parts:
     return outer(config) | mtp | stack([mixer] * n_layers(config), ffns)
 
 
+def dots1(config: Config) -> Parts:
+    """dots.llm1: norms on the heads, shared experts, the first layers dense."""
+    if config.has("sliding_window") and SLIDING in config.texts("layer_types"):
+        raise config.unknown("layer_types", FULL)
+    ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
+    return outer(config) | stack([attention(config, qk_norm="head")] * n_layers(config), ffns)
+
+
 def ernie(config: Config) -> Parts:
     """ERNIE 4.5 MoE: experts from `moe_layer_start_index` on; one switch for all biases."""
     config = config.defaults(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from planner.catalog.hf.attention import attention
 from planner.catalog.hf.common import Parts, dense, hidden_size, kinds, n_layers, outer, stack
-from planner.catalog.hf.config import MAX_EXPERTS, MAX_LAYERS, Config
+from planner.catalog.hf.config import MAX_EXPERTS, MAX_HIDDEN, MAX_LAYERS, Config
 from planner.catalog.hf.moe import experts
 from planner.specs.model import DenseFfn, Ffn, Mamba, Mixer
 
@@ -23,6 +23,13 @@ def state_dtype(config: Config, field: str) -> str:
     return _STATE_DTYPES[text]
 
 
+def _bounded(config: Config, field: str, inner: int) -> int:
+    """The inner width, refused when it is none."""
+    if inner > MAX_HIDDEN:
+        raise config.bad(field, f"which makes an inner width of {inner}, more than {MAX_HIDDEN}")
+    return inner
+
+
 def mamba2(config: Config, heads: str, groups: str, state: str) -> Mamba:
     """Mamba 2 from the names that a family gives to its heads, groups and state."""
     n_heads, inner = config.count(heads), config.count("expand", "mamba_expand", default=2) * hidden_size(config)
@@ -30,6 +37,7 @@ def mamba2(config: Config, heads: str, groups: str, state: str) -> Mamba:
     if not stated and inner % n_heads:
         raise config.bad(heads, f"no divisor of the inner width {inner}; the head dimension is missing")
     head_dim = config.count(*stated) if stated else inner // n_heads
+    _bounded(config, heads, n_heads * head_dim)
     mixer = Mamba(
         version=2,
         inner=n_heads * head_dim,
@@ -73,9 +81,8 @@ def nemotron_h(config: Config) -> Parts:
     if "mlp" in types:
         ffns["mlp"] = DenseFfn(intermediate=config.count("intermediate_size"), gated=False, bias=bias)
     if "moe" in types:
-        shared = config.count("moe_shared_expert_intermediate_size") * bool(
-            config.size("n_shared_experts", top=MAX_EXPERTS)
-        )
+        beside = config.size("n_shared_experts", top=MAX_EXPERTS)
+        shared = config.count("moe_shared_expert_intermediate_size") if beside else 0
         latent = config.count("moe_latent_size") if config.has("moe_latent_size") else None
         routing = {"router_bias": "correction", "shared_intermediate": shared, "latent": latent}
         ffns["moe"] = experts(config, gated=False, bias=bias, **routing)
@@ -91,7 +98,7 @@ def jamba(config: Config) -> Parts:
     auto = config.data.get("mamba_dt_rank") in (None, "auto")
     mamba = Mamba(
         version=1,
-        inner=config.count("mamba_expand") * hidden,
+        inner=_bounded(config, "mamba_expand", config.count("mamba_expand") * hidden),
         state=config.count("mamba_d_state"),
         dt_rank=-(-hidden // 16) if auto else config.count("mamba_dt_rank"),  # 16: the class' own default
         conv_width=config.count("mamba_d_conv"),

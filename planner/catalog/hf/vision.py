@@ -122,6 +122,44 @@ def qwen2_vl(config: Config) -> Parts:
     return with_text(config, attention.qwen2, extras, spec(shape, merge))
 
 
+def qwen2_vl_first(config: Config) -> Parts:
+    """Qwen 2 VL: plain ViT; `hidden_size` of its config is the text model's width."""
+    eye = config.sub("vision_config").defaults(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4)
+    width = eye.count("embed_dim")
+    layers, heads = eye.count("depth", top=MAX_LAYERS), eye.count("num_heads")
+    shape = Tower(width, layers, heads, width * eye.count("mlp_ratio"), eye.count("patch_size", default=14))
+    merge = eye.count("spatial_merge_size", default=2)
+    wide = width * merge**2
+    extras = [
+        weight("patch", width, _CHANNELS * eye.count("temporal_patch_size", default=2) * shape.patch**2),
+        *blocks(shape._replace(outer_norms=1)),
+        weight("merger.in", wide, wide, bias=True),
+        weight("merger.out", eye.count("hidden_size"), wide, bias=True),
+    ]
+    return with_text(config, attention.qwen2, extras, spec(shape, merge))
+
+
+def mllama(config: Config) -> Parts:
+    """Llama 3.2 Vision: cross-attention layers in the text model, a two-stage ViT over tiles."""
+    eye = config.sub("vision_config")
+    shape = tower(eye.merged(num_attention_heads=eye.count("attention_heads", "num_attention_heads")))
+    last = eye.count("num_global_layers", top=MAX_LAYERS)
+    tiles, size = eye.count("max_num_tiles", top=256), eye.count("image_size")
+    patches, ratios = (size // shape.patch) ** 2 + 1, len(eye.items("supported_aspect_ratios")) + 1
+    shape = shape._replace(layers=shape.layers + last, bias=False, outer_norms=2)
+    extras = [
+        weight("patch", shape.hidden, _CHANNELS * shape.patch**2),
+        weight("class", shape.hidden),
+        weight("position", patches, shape.hidden),
+        weight("tile_position", ratios, tiles * (patches + 2) * shape.hidden),
+        *blocks(shape),
+        weight("mlp.bias", shape.hidden + shape.inner, copies=shape.layers),
+        weight("gates", 2 * last + 3),
+        weight("projector", text_config(config).count("hidden_size"), eye.count("vision_output_dim"), bias=True),
+    ]
+    return with_text(config, attention.mllama, extras, spec(shape, 1, size))
+
+
 def gemma3(config: Config) -> Parts:
     """Gemma 3: SigLIP at 896 pixels, averaged down to 256 tokens."""
     eye = config.sub("vision_config").defaults(

@@ -1,0 +1,198 @@
+"""Models by name: bundled architectures, their aliases, re-uploaded and quantized checkpoints, files and folders.
+
+`planner/data/models` holds one small file for each architecture and `index.json`, which lists them;
+`planner/data/model_aliases.json` the other names. Loading a model opens its own file alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
+from planner.catalog.hf import model_from_config
+from planner.catalog.paths import data_dir
+from planner.errors import BadFile, UnknownName
+from planner.specs.model import ModelSpec, Quantization
+
+__all__ = ["Entry", "Resolved", "model", "model_from_config", "model_ids", "model_index", "resolve"]
+
+
+_GGUF = "gguf"  # of a suffix: the block type is the ending's own
+
+
+class Resolved(NamedTuple):
+    """What a name stands for."""
+
+    model: ModelSpec
+    weight_format: str | None  # the name's own; None: as the model's `quantization` says, else 16 bit
+    checkpoint: str  # what one downloads: the name as given, or the bundled id
+
+
+class Entry(NamedTuple):
+    """A line of the index."""
+
+    id: str
+    parameters: int
+    active_parameters: int
+    max_position: int
+    task: str
+    weight_format: str | None  # of the publisher's checkpoint where it is quantized
+
+
+@lru_cache(maxsize=1)
+def model_index() -> tuple[Entry, ...]:
+    """Every bundled architecture with the figures that lists show, in alphabetical order."""
+    return tuple(Entry(*row) for row in read_json(data_dir() / "models" / "index.json"))
+
+
+@lru_cache(maxsize=1)
+def model_ids() -> tuple[str, ...]:
+    """Ids of the bundled architectures."""
+    return tuple(entry.id for entry in model_index())
+
+
+def file_name(model_id: str) -> str:
+    """The file that holds a bundled architecture."""
+    return model_id.replace("/", "--") + ".json"
+
+
+def key_of(name: str) -> str:
+    """A name as it is compared: case, blanks and underscores do not matter."""
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
+
+
+class _Names(NamedTuple):
+    full: dict[str, str]  # key of an id -> id
+    bare: dict[str, str]  # the same without the owner
+    aliases: dict[str, str | dict[str, Any]]  # key of another name -> id or an entry
+    suffixes: tuple[tuple[re.Pattern[str], str], ...]  # rule: ending of a name -> weight format
+    owners: dict[str, dict[str, str]]  # who uploads checkpoints of others -> formats of their own endings
+    prefixes: tuple[str, ...]  # every owner, as file names carry it in front
+
+
+@lru_cache(maxsize=1)
+def _names() -> _Names:
+    table = read_json(data_dir() / "model_aliases.json")
+    checkpoints = read_json(data_dir() / "models" / "checkpoints.json")
+    full = {key_of(model_id): model_id for model_id in model_ids()}
+    bare = {key.rpartition("/")[2]: model_id for key, model_id in full.items()}
+    aliases = {key_of(name): entry for name, entry in (checkpoints | table["aliases"]).items()}
+    for name in list(aliases):
+        aliases.setdefault(name.rpartition("/")[2], aliases[name])
+    suffixes = tuple((re.compile(f"[-.:](?:{pattern})$"), weight) for pattern, weight in table["suffixes"])
+    owners = {key_of(owner): {key_of(k): v for k, v in formats.items()} for owner, formats in table["owners"].items()}
+    prefixes = tuple(sorted({f"{key.partition('/')[0]}-" for key in full} | {f"{owner}-" for owner in owners}))
+    return _Names(full, bare, aliases, suffixes, owners, prefixes)
+
+
+@lru_cache(maxsize=512)
+def _bundled(model_id: str) -> ModelSpec:
+    return ModelSpec.model_validate(read_json(data_dir() / "models" / file_name(model_id)))
+
+
+def _known(key: str) -> Resolved | None:
+    """The architecture or alias with this key, with or without the owner."""
+    names = _names()
+    owner, _, bare = key.rpartition("/")
+    keys = [key] if owner and owner not in names.owners else [key, bare, *_joined(bare, names)]
+    for candidate in keys:
+        found = names.full.get(candidate) or (names.bare.get(candidate) if "/" not in candidate else None)
+        if found is not None:
+            return Resolved(_bundled(found), None, found)
+        alias = names.aliases.get(candidate)
+        if alias is not None:
+            return _aliased(alias)
+    return None
+
+
+def _joined(bare: str, names: _Names) -> list[str]:
+    """The names that remain when an owner stands before with a blank or underscore (bartowski's Qwen_Qwen3-8B)."""
+    return [bare[len(prefix) :] for prefix in names.prefixes if bare.startswith(prefix)]
+
+
+def _aliased(alias: str | dict[str, Any]) -> Resolved:
+    if isinstance(alias, str):
+        return Resolved(_bundled(alias), None, alias)
+    spec, weight_format = _bundled(alias["model"]), alias.get("weight_format")
+    if "quantization" in alias:
+        own = Quantization.model_validate(alias["quantization"])
+        return Resolved(spec.model_copy(update={"quantization": own}), own.weight_format, alias["model"])
+    return Resolved(_in_format(spec, weight_format), weight_format, alias["model"])
+
+
+def _in_format(spec: ModelSpec, weight_format: str | None) -> ModelSpec:
+    """The architecture without the exclusions of a checkpoint in another format."""
+    own = spec.quantization
+    if weight_format is None or own is None or own.weight_format == weight_format:
+        return spec
+    return spec.model_copy(update={"quantization": None})
+
+
+def _by_suffix(key: str) -> Resolved | None:
+    """The rule for quantized checkpoints: a known name, then an ending that states the weight format.
+
+    An owner may mean something of its own by an ending: Qwen's -FP8 is FP8 in blocks, mlx-community's -4bit MLX.
+    """
+    names = _names()
+    for pattern, weight_format in names.suffixes:
+        ending = pattern.search(key)
+        base = _known(key[: ending.start()]) if ending else None
+        if ending and base:
+            owner = key.rpartition("/")[0] or key_of(base.checkpoint).partition("/")[0]
+            weight = names.owners.get(owner, {}).get(ending[0][1:], weight_format)
+            if not weight:
+                continue
+            if weight == _GGUF:
+                weight = f"gguf-{ending[1].replace('-', '_')}"
+            return Resolved(_in_format(base.model, weight), weight, base.checkpoint)
+    return None
+
+
+def _from_path(path: Path) -> Resolved:
+    """A config.json, with the hf_quant_config.json beside it, or a folder that holds one."""
+    file = path / "config.json" if path.is_dir() else path
+    quantized = file.with_name("hf_quant_config.json")
+    beside = read_json(quantized) if file.name == "config.json" and quantized.is_file() else None
+    name = file.resolve().parent.name if file.name == "config.json" else file.stem
+    spec = model_from_config(read_bytes(file, MAX_BYTES), name or "model", str(file), beside)
+    return Resolved(spec, None, str(path))
+
+
+def resolve(name: str) -> Resolved:
+    """The model that a name or a path stands for, and the weight format that the name states.
+
+    Case, blanks and underscores do not matter. In this order: a bundled id or alias; the path of a
+    config.json or of a folder with one; a known name with an ending such as -AWQ, -FP8-dynamic or .Q4_K_M.
+    Raises UnknownName with the nearest id, BadFile and BadValue for what a path holds.
+    """
+    key = key_of(name)
+    found = _known(key)
+    if found is None and _is_path(name):
+        return _from_path(Path(name))
+    found = found or _by_suffix(key)
+    if found is None:
+        raise UnknownName("model", name, model_ids(), "planner models lists all; a config.json or its folder works too")
+    return found._replace(checkpoint=name.strip() if "/" in name else found.checkpoint)
+
+
+def _is_path(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def model(name: str) -> ModelSpec:
+    """The architecture that a name or a path stands for: see `resolve`."""
+    return resolve(name).model
+
+
+def from_bytes(config: bytes | Mapping[str, Any], name: str) -> ModelSpec:
+    """An uploaded config.json."""
+    if isinstance(config, bytes) and not isinstance(parse_json(config, name), dict):
+        raise BadFile(f"{name}: not a JSON object of settings")
+    return model_from_config(config, name, name)
