@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -245,3 +249,26 @@ def test_mxfp4_experts_are_padded_as_marlin_holds_them() -> None:
     one, four = (tensor_bytes(model, fmt, True, shards)[names.index("experts.up")] for shards in (1, 4))
     assert one == 2 * 128 * 3072 * 2944 * 4.25 / 8
     assert four == 2 * 128 * 3072 * 3072 * 4.25 / 8
+
+
+def test_the_ladder_that_articles_teach_stands_beside_the_true_sizes(root: Path) -> None:
+    text = (root / "docs" / "formats.md").read_text("utf-8")
+    rules = {int(cells[1]): cells[3].strip() for cells in ladder_cells(text)}
+    assert rules == {32: "280", 16: "140", 8: "70", 4: "35", 2: "18"}
+
+
+def test_the_parts_of_the_ladder_add_up(root: Path) -> None:
+    for cells in ladder_cells((root / "docs" / "formats.md").read_text("utf-8")):
+        true_gb = float(cells[4].strip(" *"))
+        parts_gb = sum(float(cell) for cell in cells[6:9])
+        assert 70 * int(cells[1]) / 8 + parts_gb == pytest.approx(true_gb, abs=0.2)
+
+
+def ladder_cells(text: str) -> list[list[str]]:
+    section = text.partition("## The ladder")[2].partition("\n## ")[0]
+    return [line.split("|") for line in section.splitlines() if re.match(r"\| \d", line)]
+
+
+def test_the_document_is_what_the_catalogue_says(root: Path) -> None:
+    script = runpy.run_path(str(root / "docs" / "make_formats.py"))
+    assert (root / "docs" / "formats.md").read_text("utf-8") == script["document"](), "run python docs/make_formats.py"

@@ -16,8 +16,8 @@ from planner.catalog.models import model
 from planner.catalog.paths import data_dir
 from planner.collectives import Parallel
 from planner.formats import tensor_bytes
+from planner.memory import memory_plan
 from planner.memory.terms import Device, Load, MemoryInputs, Settings
-from planner.memory.weights import weight_bytes_per_gpu
 from planner.params import tensors
 from planner.specs.model import Role
 from planner.units import GB, GIB
@@ -56,7 +56,7 @@ def loaded_bytes(row: dict[str, str]) -> float:
     settings = Settings(0.9, 256, 8192, float(spec.max_position))
     parallel = Parallel(tp=np.array([float(tp)]))
     inputs = MemoryInputs(sizes, 2, 2, device=DEVICE, settings=settings, load=LOAD, parallel=parallel)
-    return float(weight_bytes_per_gpu(spec, engine(row["engine"]), inputs).sum())
+    return float(memory_plan(spec, engine(row["engine"]), inputs).terms.weights_bytes[0])
 
 
 @cache

@@ -59,6 +59,8 @@ def is_quantized(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> bool:
         return tensor.k > 1 and tensor.role in fmt.quantized_roles
     if fmt.packing is None or (tensor.k == 1 and not fmt.quantizes_vectors):
         return False
+    if fmt.head is not None and tensor.role is Role.LM_HEAD:
+        return True
     own = _own(model, fmt)
     return tensor.role in quantized_roles(model, fmt) and not (own and tensor.name in own.tensors_16bit)
 
