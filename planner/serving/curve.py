@@ -17,11 +17,12 @@ import numpy as np
 from planner.ops import Batch
 from planner.serving.load import Array, Capacity, Request
 
-# Seconds of one step of every scenario, (R,) in and out; for one scenario also of P steps at once, (P,).
+# Seconds of one step of every scenario, (R,) in and out, or of P steps at once, (P, R).
 StepTime = Callable[[Batch], Array]
 
 PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
+TOGETHER = 4096  # steps times scenarios that are priced in one call
 TINY = 1e-12
 
 
@@ -100,13 +101,14 @@ def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: 
 def price(step_s: StepTime, batches: Sequence[Batch]) -> Array:
     """Seconds of every batch; fields (..., R) in, (len(batches), ..., R) out.
 
-    One scenario is priced in one call; many are priced batch by batch, an absent part passed as a scalar 0.
+    A few scenarios are priced in one call, (P, R) at once; many are priced batch by batch, an absent part
+    passed as a scalar 0.
     """
     stacked = [np.stack(field) for field in zip(*batches, strict=True)]
     shape = stacked[0].shape
     flat = [field.reshape(-1, shape[-1]) for field in stacked]
-    if shape[-1] == 1:
-        return np.reshape(step_s(Batch(*(field[:, 0] for field in flat))), shape)
+    if flat[0].size <= TOGETHER:
+        return np.reshape(step_s(Batch(*(field if field.any() else 0.0 for field in flat))), shape)
     rows = [Batch(*(field[i] if field[i].any() else 0.0 for field in flat)) for i in range(len(flat[0]))]
     return np.stack([step_s(row) for row in rows]).reshape(shape)
 

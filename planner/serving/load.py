@@ -24,7 +24,8 @@ class Load(NamedTuple):
     `shared_prefix_tokens` at the head of every prompt are computed once for all; `cached_input_fraction` of
     the rest is the request's own history, found in the cache. `tokens_per_step` above 1 means speculative
     decoding. `waves`: a benchmark offers waves x concurrency requests all at once, at most `concurrency` of
-    them in flight, so that the first wave's queue is in the mean TTFT; inf for a service.
+    them in flight, so that the first wave's queue is in the mean TTFT; inf for a service. A benchmark whose
+    requests are all of one length (`output_log_sd` 0) stays in waves on an engine that prefills first.
     `*_log_sd`: spread of lengths as standard deviation of their logarithm; 0 for fixed lengths.
     `image_patches`: of all images of a request, encoded with its prompt.
     """

@@ -59,12 +59,21 @@ class Part(NamedTuple):
     active: Array  # lanes at work
 
 
+class Wave(NamedTuple):
+    """Requests that start together on an idle engine, seconds."""
+
+    requests: Array
+    first_s: Array  # mean time until the prompt of one is prefilled
+    all_s: Array  # until all are
+    decode_s: Array  # one step of all of them decoding
+
+
 class Exact(NamedTuple):
     """Steps priced where the deployment settles, seconds."""
 
     times: Times
     prefill_s: Array  # of a lone prompt
-    burst_s: Array  # mean time until a prompt of the first wave is prefilled
+    wave: Wave  # all that fit in the slots
 
 
 class Settled(NamedTuple):
@@ -125,7 +134,7 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    _, capacity, request, share, curve = offered
+    load, capacity, request, share, curve = offered
     full = position(resident(curve), share.slots)
     closed_at = np.minimum(position(population(curve), share.population), full)
     completed = completed_per_s(curve, share.slots)
@@ -134,6 +143,8 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     m = mix(request, capacity, read(curve.mix.prompts, at))
     exact = settled_steps(step_s, request, capacity, m, np.minimum(share.population, share.slots))
     point = lives(request, capacity, m, exact.times)
+    locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.output_log_sd <= 0) & ~open_loop
+    point = in_lockstep(request, exact.wave, point, locked)
     standing = np.minimum(share.population, population(curve)[-1])
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
@@ -146,17 +157,40 @@ def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix
     A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full steps.
     """
     p, none = request.prefill_tokens, np.zeros_like(request.prefill_tokens)
-    room = capacity.max_num_batched_tokens
-    chunks = np.ceil(p / room)
+    chunks = np.ceil(p / capacity.max_num_batched_tokens)
     burst = np.minimum(wave * p, m.room_tokens)
     batches = (
         *step_batches(request, capacity, m),
-        batch(request, none, p / np.maximum(chunks, 1), room),
+        batch(request, none, p / np.maximum(chunks, 1), capacity.max_num_batched_tokens),
         batch(request, np.where(capacity.chunks_mixed, m.decodes / 2, 0), burst, m.room_tokens),
+        batch(request, wave, none, m.room_tokens),
     )
-    decode_s, busy_s, own_s, alone_s, burst_s = price(step_s, batches)
-    steps = np.maximum((wave + 1) / 2 * p / np.maximum(burst, TINY) + (wave * p > m.room_tokens) / 2, 1)
-    return Exact(Times(decode_s, busy_s, own_s), np.where(p > 0, chunks * alone_s, decode_s), steps * burst_s)
+    decode_s, busy_s, own_s, alone_s, burst_s, together_s = price(step_s, batches)
+    fills = wave * p / np.maximum(burst, TINY)
+    first = np.maximum(fills * (wave + 1) / (2 * wave) + (wave * p > m.room_tokens) / 2, 1)
+    return Exact(
+        Times(decode_s, busy_s, own_s),
+        np.where(p > 0, chunks * alone_s, decode_s),
+        Wave(wave, first * burst_s, np.maximum(fills, 1) * burst_s, together_s),
+    )
+
+
+def in_lockstep(request: Request, wave: Wave, point: LoadCurve, locked: Mask) -> LoadCurve:
+    """Requests of one length that start together on an engine that prefills first stay together to the end.
+
+    No decode runs before the whole wave is prefilled, then all decode and end in the same step; the next wave
+    starts together again. Those prefilled early wait for the rest before their second token.
+    """
+    n = np.maximum(request.decode_steps, 1)
+    step = np.where(locked, wave.decode_s + (wave.all_s - wave.first_s) / n, point.life.step_s)
+    queue = np.where(locked, np.maximum(wave.first_s - point.life.own_prefill_s, 0), point.life.queue_s)
+    held = np.where(locked, wave.all_s + request.decode_steps * wave.decode_s, point.held_s)
+    return point._replace(
+        life=point.life._replace(step_s=step, decode_s=request.decode_steps * step, queue_s=queue),
+        times=point.times._replace(decode_s=np.where(locked, step, point.times.decode_s)),
+        held_s=held,
+        cycle_s=np.where(locked, request.gap_s + held, point.cycle_s),
+    )
 
 
 def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
@@ -189,13 +223,13 @@ def slot_wait_s(load: Load, share: Part, s: Settled) -> Array:
 def decode_step_s(load: Load, share: Part, s: Settled) -> Array:
     """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed."""
     step = s.point.life.step_s
-    return step - np.maximum(step - s.exact.times.decode_s, 0) * first_wave_share(load, share) / 2
+    return step - np.maximum(step - s.point.times.decode_s, 0) * first_wave_share(load, share) / 2
 
 
 def first_token_s(load: Load, share: Part, s: Settled) -> Array:
     """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
     steady = s.point.life.queue_s + s.point.life.own_prefill_s
-    return steady + np.maximum(s.exact.burst_s - steady, 0) * first_wave_share(load, share)
+    return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, share)
 
 
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
