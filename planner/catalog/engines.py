@@ -66,11 +66,18 @@ def parse_version(text: str) -> Version | None:
 def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
     """(version, note): what was asked for, or the newest known where that says nothing."""
     newest = str(document["newest"])
-    if version is None or not version.strip():
+    text = (version or "").strip()
+    if not text:
         return newest, ""
-    if parse_version(version) is None:
-        return newest, f"version {version.strip()[:40]!r} cannot be parsed; taken as {newest}, the newest known"
-    return version.strip(), ""
+    wanted = parse_version(text)
+    if wanted is None:
+        return newest, f"version {text[:40]!r} cannot be parsed; taken as {newest}, the newest known"
+    last = parse_version(newest) or ()
+    if wanted[: len(last)] > last:
+        return text, f"version {text[:40]} is newer than {newest}, the newest known; its constants are used"
+    if wanted < (parse_version(str(document.get("oldest", "0"))) or ()):
+        return text, f"version {text[:40]} is older than {document['oldest']}, the oldest known; its constants are used"
+    return text, ""
 
 
 def _merged(document: dict[str, Any], version: str) -> dict[str, Any]:

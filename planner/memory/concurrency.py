@@ -10,7 +10,6 @@ from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, 
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec
 
-_BISECTIONS = 27  # halvings of 2^26 tokens
 _TINY = 1e-9  # keeps 0 / 0 out of masked divisions
 
 
@@ -54,7 +53,7 @@ def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: 
     low = np.zeros(usable.shape[-1])
     high = np.full_like(low, limit + 1.0)
     budget = usable / np.maximum(sequences, 1)
-    for _ in range(_BISECTIONS):
+    for _ in range((limit + 1).bit_length()):
         middle = np.floor((low + high) / 2)
         fits = np.all(sequence_bytes(table, middle) <= budget, axis=0)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)

@@ -10,7 +10,6 @@ from planner.memory.concurrency import capacity, load_bytes
 from planner.memory.stages import Stages, stages_of
 from planner.memory.terms import Floats, MemoryInputs, MemoryPlan, Terms, floats
 from planner.memory.verdict import verdict
-from planner.memory.weights import largest_layer_bytes
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
@@ -56,7 +55,7 @@ def memory_plan(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> M
         non_torch_bytes=spent.non_torch,
         cuda_graph_bytes=spent.graphs,
         reserved_bytes=np.broadcast_to(floats(inputs.device.reserved_bytes), pool.shape),
-        load_peak_bytes=spent.weights + spent.non_torch + largest_layer_bytes(model, engine, inputs),
+        load_peak_bytes=spent.weights + spent.non_torch + stages.largest_layer,
         free_bytes=_free_bytes(engine, inputs, spent, cache),
     )
     return MemoryPlan(terms, kv, verdict(engine, inputs, stages, kv))

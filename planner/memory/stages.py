@@ -10,7 +10,7 @@ from planner.memory.activation import activation_bytes, graph_bytes, non_torch_b
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.terms import Floats, MemoryInputs, floats, slot_tokens
-from planner.memory.weights import weight_bytes_per_gpu
+from planner.memory.weights import held_bytes, largest_layer_bytes, weight_bytes_per_gpu
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
@@ -24,6 +24,7 @@ class Stages(NamedTuple):
     states: Floats  # of the sequences that run
     pool: Floats  # what the engine makes its cache of
     table: CacheTable
+    largest_layer: Floats  # (R,): the largest tensor of one layer
 
 
 def row_count(inputs: MemoryInputs) -> int:
@@ -35,10 +36,10 @@ def row_count(inputs: MemoryInputs) -> int:
     return int(np.prod(np.broadcast_shapes(*shapes)))
 
 
-def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> Spent:
-    """(S, R): weights, activations, libraries and graphs on each stage."""
-    weights = np.maximum(weight_bytes_per_gpu(model, engine, inputs) - inputs.settings.cpu_offload_bytes, 0)
-    shape = (weights.shape[0], rows)
+def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats) -> Spent:
+    """(S, R): weights, activations, libraries and graphs on each stage; `held` as `held_bytes` gives it."""
+    weights = np.maximum(weight_bytes_per_gpu(model, engine, inputs, held) - inputs.settings.cpu_offload_bytes, 0)
+    shape = (weights.shape[0], row_count(inputs))
     return Spent(
         np.broadcast_to(weights, shape),
         np.broadcast_to(activation_bytes(model, engine, inputs, shape[0]), shape),
@@ -55,7 +56,8 @@ def rank_concurrency(inputs: MemoryInputs) -> Floats:
 def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Stages:
     """Spend the budget on every stage and size the cache from the rest."""
     rows = row_count(inputs)
-    spent, table = spent_bytes(model, engine, inputs, rows), cache_table(model, engine, inputs, rows)
+    held = held_bytes(model, engine, inputs)
+    spent, table = spent_bytes(model, engine, inputs, held), cache_table(model, engine, inputs, rows)
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, inputs.settings.utilization), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
@@ -69,4 +71,4 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
         slots = floats(inputs.settings.max_num_seqs)
         states = slots * table.state_bytes
         pool = slots * sequence_bytes(table, slot_tokens(inputs)) - states
-    return Stages(spent, budget, available, states, np.maximum(pool, 0), table)
+    return Stages(spent, budget, available, states, np.maximum(pool, 0), table, largest_layer_bytes(model, held))

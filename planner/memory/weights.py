@@ -116,12 +116,34 @@ def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: A
 def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """(T, R): bytes of each tensor on the fullest rank of its tensor-parallel group, all stages together."""
     listed = tensors(model)
-    fractions = [np.atleast_1d(shard_fraction(tensor, inputs.parallel, engine)) for tensor in listed]
-    fraction = np.stack(np.broadcast_arrays(*fractions))
+    fraction = _fractions(listed, inputs.parallel, engine)
     copied = floats([tensor.numel if tensor.name == _ABSORBED else 0 for tensor in listed])[:, None]
     absorbed = copied * engine.weights.latent_copies * inputs.value_bytes
-    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction
+    resident = floats([not _in_host_memory(tensor, model, engine) for tensor in listed])[:, None]
+    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction * resident
     return floats(held + _rounding_bytes(model, engine, held))
+
+
+def _in_host_memory(tensor: Tensor, model: ModelSpec, engine: EngineSpec) -> bool:
+    """Whether the engine looks a table up on the CPU; a tied embedding is on the GPU as the head."""
+    tied = tensor.role is Role.EMBEDDING and model.tie_embeddings
+    return tensor.role in engine.weights.host_roles and not tied
+
+
+def _fractions(listed: tuple[Tensor, ...], parallel: Parallel, engine: EngineSpec) -> Floats:
+    """(T, R or 1): shard_fraction of every tensor, equal ones computed once."""
+    known: dict[tuple[object, ...], Floats] = {}
+    for tensor in listed:
+        key = _sharding(tensor)
+        if key not in known:
+            known[key] = np.atleast_1d(floats(shard_fraction(tensor, parallel, engine)))
+    return np.stack(np.broadcast_arrays(*(known[_sharding(tensor)] for tensor in listed)))
+
+
+def _sharding(tensor: Tensor) -> tuple[object, ...]:
+    """Tensors with equal keys are divided alike."""
+    vocabulary = tensor.n if tensor.shard is Shard.VOCAB else 0
+    return (tensor.shard, tensor.units, tensor.copies, tensor.attention, tensor.role, vocabulary)
 
 
 @lru_cache(maxsize=256)
@@ -161,18 +183,17 @@ def rope_bytes(model: ModelSpec, engine: EngineSpec, value_bytes: Array) -> Arra
     return model.max_position * sum(widths) * floats(value_bytes)
 
 
-def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats) -> Floats:
     """(S, R): weight bytes on the fullest rank of each pipeline stage.
 
-    sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds, with what the
-    engine's process adds: rotary tables, absorbed MLA projections, the allocator's rounding.
+    sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds (`held_bytes`),
+    with what the engine's process adds: rotary tables, absorbed MLA projections, the allocator's rounding.
     """
-    held = held_bytes(model, engine, inputs)
     stages = by_stage(inputs.parallel.pp, lambda one: stage_shares(model, one))
     return floats(np.einsum("tsr,tr->sr", stages, held) + rope_bytes(model, engine, inputs.value_bytes))
 
 
-def largest_layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+def largest_layer_bytes(model: ModelSpec, held: Floats) -> Floats:
     """(R,): the largest tensor of one layer, of which a second copy lives while it is repacked."""
     layers = floats([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
-    return floats(np.max(held_bytes(model, engine, inputs) / layers, axis=0))
+    return floats(np.max(held / layers, axis=0))

@@ -88,6 +88,7 @@ class WeightRules(Spec):
     """What the engine's process holds of a checkpoint beyond its tensors."""
 
     vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
+    host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...

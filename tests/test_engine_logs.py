@@ -1,0 +1,195 @@
+"""Memory plans against what engines logged: `planner/data/truth`, rows that state what a plan needs."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from planner.catalog.engines import default_limits, engine
+from planner.catalog.formats import kv_format, weight_format
+from planner.catalog.gpus import gpu
+from planner.catalog.models import resolve
+from planner.collectives import Parallel
+from planner.formats import tensor_bytes
+from planner.memory import Device, Load, MemoryInputs, Settings
+from planner.memory.stages import Stages, row_count, stages_of
+from planner.specs.engine import EngineSpec
+from planner.units import GIB
+
+TRUTH = Path(__file__).resolve().parent.parent / "planner" / "data" / "truth"
+Row = dict[str, str]
+
+
+class Compared(NamedTuple):
+    """One measured row and the stage that its log describes: the only one, or rank 0 of a pipeline."""
+
+    row: Row
+    stages: Stages
+
+    def error(self, term: str, measured: str) -> float:
+        """Predicted / measured - 1."""
+        values = {**self.stages.spent._asdict(), "pool": self.stages.pool}
+        return float(values[term][0, 0] / (float(self.row[measured]) * GIB) - 1)
+
+
+def rows(name: str) -> list[Row]:
+    with (TRUTH / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(row: Row, column: str, default: float) -> float:
+    return float(row[column]) if row[column] else default
+
+
+def settings_of(row: Row, spec: EngineSpec, device_bytes: float) -> Settings:
+    tier = default_limits(spec, gpu(row["gpu"]), device_bytes)
+    return Settings(
+        utilization=float(row["gpu_memory_utilization"]),
+        max_num_seqs=number(row, "max_num_seqs", tier.max_num_seqs),
+        max_num_batched_tokens=number(row, "max_num_batched_tokens", tier.max_num_batched_tokens),
+        max_model_len=float(row["max_model_len"]),
+        block_tokens=number(row, "block_size", spec.cache.block_tokens),
+        enforce_eager=row["enforce_eager"] == "true",
+    )
+
+
+def compare(row: Row) -> Compared:
+    model, _, _ = resolve(row["model"])
+    spec = engine(row["engine"], row["engine_version"])
+    device_bytes = float(row["device_gib"]) * GIB
+    fp32 = row["weight_format"] == "fp32"
+    key, value = kv_format(row["kv_format"] or "bf16")
+    inputs = MemoryInputs(
+        np.asarray(tensor_bytes(model, weight_format(row["weight_format"]), True)),
+        4.0 if fp32 else key.bytes_per_value,
+        4.0 if fp32 else value.bytes_per_value,
+        Device(device_bytes),
+        settings_of(row, spec, device_bytes),
+        Load(1.0, 1.0),
+        Parallel(int(row["tp"]), int(row["pp"] or 1)),
+        value_bytes=4.0 if fp32 else 2.0,
+    )
+    assert row_count(inputs) == 1
+    return Compared(row, stages_of(model, spec, inputs))
+
+
+STATED = ("engine_version", "device_gib", "gpu_memory_utilization", "max_model_len", "tp", "weight_format", "gpu")
+
+
+@cache
+def compared() -> tuple[Compared, ...]:
+    """Rows of vLLM's V1 engine that state version, device, fraction, length and parallelism; patched ones apart."""
+    stated = [
+        row
+        for row in rows("engine_memory.csv")
+        if row["engine"] == "vllm" and all(row[column] for column in STATED) and "Unsloth" not in row["note"]
+    ]
+    return tuple(compare(row) for row in stated if not row["engine_version"].startswith("0.6"))
+
+
+def errors(term: str, measured: str, pp: bool = False) -> list[float]:
+    """Errors of a term on the rows that measured it and start."""
+    chosen = [
+        one
+        for one in compared()
+        if one.row[measured] and float(one.row[measured]) > 0 and (int(one.row["pp"] or 1) > 1) == pp
+    ]
+    return [one.error(term, measured) for one in chosen]
+
+
+def test_enough_rows_are_compared() -> None:
+    assert len({one.row["model"] for one in compared()}) >= 15
+    assert len(compared()) >= 50
+
+
+def test_weights_agree_with_model_loading_took() -> None:
+    found = np.abs(errors("weights", "measured_weights_gib"))
+    assert np.mean(found) < 0.002
+    assert np.max(found) < 0.02
+
+
+def test_peak_activation_is_within_ten_percent_on_average() -> None:
+    assert np.mean(np.abs(errors("activation", "measured_activation_gib"))) < 0.10
+
+
+def test_the_kv_pool_is_within_one_percent_on_average_and_never_far_over() -> None:
+    found = np.asarray(errors("pool", "measured_kv_pool_gib"))
+    assert np.mean(np.abs(found)) < 0.01
+    assert np.max(found) < 0.05
+
+
+def test_rank_zero_of_a_pipeline_agrees_too() -> None:
+    assert np.max(np.abs(errors("pool", "measured_kv_pool_gib", pp=True))) < 0.01
+    assert np.max(np.abs(errors("weights", "measured_weights_gib", pp=True))) < 0.001
+
+
+def test_a_model_that_failed_to_start_is_refused() -> None:
+    failed = [one for one in compared() if one.row["measured_starts"] == "no"]
+    assert len(failed) == 1
+    assert all(one.stages.available[0, 0] < 0 for one in failed)
+
+
+def test_the_pools_bytes_become_the_logged_tokens() -> None:
+    logged = [one for one in compared() if one.row["measured_kv_pool_tokens"] and one.row["measured_kv_pool_gib"]]
+    for one in logged:
+        table = one.stages.table
+        blocks = float(one.row["measured_kv_pool_gib"]) * GIB / table.pool_block_bytes[0, 0]
+        tokens = blocks / table.groups[0, 0] * np.min(table.block_tokens)
+        assert tokens == pytest.approx(float(one.row["measured_kv_pool_tokens"]), rel=1e-3), one.row["source"]
+    assert len(logged) > 10
+
+
+def llama_cpp_rows() -> list[Row]:
+    """Mainline rows, and those of the fork whose caches follow the same rule (one latent per token)."""
+    chosen = [row for row in rows("llamacpp_memory.csv") if row["measured_kv_pool_mib"] and row["max_model_len"]]
+    return [row for row in chosen if row["note"].startswith("mla=3") or "DeepSeek" not in row["model"]]
+
+
+def llama_cpp_stages(row: Row) -> Stages:
+    model, _, _ = resolve(row["model"])
+    key, value = kv_format(row["kv_format"])
+    settings = Settings(
+        1.0, 1.0, 2048.0, float(row["max_model_len"]), True, n_ubatch=number(row, "n_ubatch", 512)
+    )._replace(flash_attention=row["flash_attention"] != "false")
+    inputs = MemoryInputs(
+        np.asarray(tensor_bytes(model, weight_format(row["weight_format"] or "gguf-q4_k_m"), True)),
+        key.bytes_per_value,
+        value.bytes_per_value,
+        Device(1e15),
+        settings,
+        Load(1.0, 1.0),
+        Parallel(1, int(number(row, "measured_compute_gpus", 1))),
+    )
+    return stages_of(model, engine("llama.cpp"), inputs)
+
+
+def test_llama_cpp_caches_are_exact_to_the_mebibyte() -> None:
+    for row in llama_cpp_rows():
+        if row["mainline"] == "no" and "gemma-3" in row["model"]:
+            continue  # the fork gave window layers the whole context
+        pool_mib = float(np.sum(llama_cpp_stages(row).pool)) / 2**20
+        assert pool_mib == pytest.approx(float(row["measured_kv_pool_mib"]), abs=1), row["source"]
+    assert len(llama_cpp_rows()) > 30
+
+
+def test_llama_cpp_compute_buffers_of_whole_models_are_within_sixteen_percent() -> None:
+    """Models with layers or experts in host memory hold more: their weights pass through the buffer."""
+    partly = ("Qwen/Qwen3-235B-A22B", "Qwen/Qwen3-30B-A3B", "deepseek-ai/DeepSeek-V3")
+    found = [
+        float(np.max(llama_cpp_stages(row).spent.activation)) / 2**20 / float(row["measured_compute_mib"]) - 1
+        for row in llama_cpp_rows()
+        if row["measured_compute_mib"] and row["mainline"] == "yes" and row["model"] not in partly
+    ]
+    assert len(found) >= 8
+    assert np.max(np.abs(found)) < 0.16
+
+
+def test_llama_cpp_keeps_the_embedding_in_host_memory() -> None:
+    row = next(row for row in rows("llamacpp_memory.csv") if row["measured_weights_gpu_mib"] == "4403.49")
+    weights_mib = float(np.sum(llama_cpp_stages({**row, "measured_compute_gpus": "1"}).spent.weights)) / 2**20
+    assert weights_mib == pytest.approx(4403.49, abs=0.1)

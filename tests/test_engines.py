@@ -1,0 +1,107 @@
+"""Engines by version: what the files say, and how a version finds its constants."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.catalog.engines import default_limits, engine, engine_constants, engine_id, engine_ids, parse_version
+from planner.catalog.gpus import gpu
+from planner.errors import UnknownName
+from planner.specs.engine import BudgetRule
+from planner.units import GIB
+
+
+def test_the_seven_engines_of_the_contract_are_known() -> None:
+    assert set(engine_ids()) == {"vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers", "mlx", "none"}
+
+
+@pytest.mark.parametrize(
+    ("alias", "id_"),
+    [("llamacpp", "llama.cpp"), ("Ollama", "llama.cpp"), ("trt-llm", "tensorrt-llm"), ("HF", "transformers")],
+)
+def test_wrappers_and_short_names_resolve(alias: str, id_: str) -> None:
+    assert engine_id(alias) == id_
+
+
+def test_an_unknown_engine_names_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'vllm'"):
+        engine("vlm")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("v0.10.1.1", (0, 10, 1, 1)),
+        ("0.26.1rc1.dev156+g0eec856cc.d20260731", (0, 26, 1)),
+        ("0.6.3.post1", (0, 6, 3)),
+        ("b4000", (4000,)),
+        ("nightly", None),
+        ("", None),
+    ],
+)
+def test_versions_are_read_as_engines_write_them(text: str, numbers: tuple[int, ...] | None) -> None:
+    assert parse_version(text) == numbers
+
+
+@pytest.mark.parametrize(("version", "fraction"), [("0.19.0", 0.90), ("0.21.3", 0.90), ("0.22", 0.92), (None, 0.92)])
+def test_vllm_takes_092_of_the_device_from_022(version: str | None, fraction: float) -> None:
+    assert engine("vllm", version).budget.utilization == fraction
+
+
+def test_a_version_that_cannot_be_parsed_is_the_newest_and_says_so() -> None:
+    spec = engine("vllm", "nightly")
+    assert spec.version == engine("vllm").version
+    assert "cannot be parsed" in spec.note
+
+
+@pytest.mark.parametrize(("version", "word"), [("0.6.3", "older"), ("9.0", "newer"), ("0.28.1", "")])
+def test_versions_beyond_what_is_known_say_so(version: str, word: str) -> None:
+    assert word in engine("vllm", version).note
+    assert bool(word) == bool(engine("vllm", version).note)
+
+
+def test_versions_order_as_numbers_not_as_text() -> None:
+    assert engine("vllm", "0.9.2").cache.layout != engine("vllm", "0.10.0").cache.layout
+
+
+def test_budget_rules_follow_each_engine() -> None:
+    rules = {id_: engine(id_).budget.rule for id_ in ("vllm", "sglang", "tensorrt-llm", "llama.cpp")}
+    assert list(rules.values()) == [
+        BudgetRule.TOTAL,
+        BudgetRule.FREE_BEFORE,
+        BudgetRule.FREE_AFTER,
+        BudgetRule.FREE,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "limits"),
+    [
+        ("h100-sxm", "0.19.0", (1024, 8192)),
+        ("a100-80-sxm", "0.19.0", (256, 2048)),
+        ("rtx4090", "0.19.0", (256, 2048)),
+        ("b200", "0.19.0", (1024, 8192)),
+        ("b200", "0.28.0", (1024, 16384)),
+    ],
+)
+def test_vllm_default_limits_follow_the_device(name: str, version: str, limits: tuple[int, int]) -> None:
+    tier = default_limits(engine("vllm", version), gpu(name))
+    assert (tier.max_num_seqs, tier.max_num_batched_tokens) == limits
+
+
+def test_a_device_size_given_by_hand_decides_the_limits() -> None:
+    tier = default_limits(engine("vllm", "0.19.0"), gpu("h100-sxm"), device_bytes=39.4 * GIB)
+    assert tier.max_num_batched_tokens == 2048
+
+
+@pytest.mark.parametrize("id_", ["vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers", "mlx", "none"])
+def test_every_constant_names_its_source(id_: str) -> None:
+    constants = engine_constants(id_)
+    assert len(constants) > 10
+    assert all(constant.source.strip() for _, constant in constants)
+
+
+def test_units_in_keys_become_si() -> None:
+    overheads = engine("vllm", "0.19.0").overheads
+    assert overheads.non_torch_bytes == 0.25 * GIB
+    assert overheads.request_s == pytest.approx(0.0156)
