@@ -80,6 +80,8 @@ LIMITS = """## What is left out
 
 - File metadata (tokenizer, headers: about 8 MB for a vocabulary of 128,000), alignment of tensors to 32 bytes.
 - Importance matrices: IQ4_XS, IQ4_NL and Q4_0 files made with one are about 1 % smaller or 0.4 % larger than here.
+- llama-quantize's own rules for the first Falcon models, and its running count of down projections in IQ1 and IQ2 types
+  of models with shared experts (it reaches half as many layers as here).
 - MTP layers of a checkpoint: they are no part of the served model.
 - MXFP4 experts are padded when they load (to 256 along the model width, 128 along the inner one: vLLM's Marlin kernel);
   Triton on Hopper pads less (gpt-oss-120b 64.4 GiB instead of 65.9), tensor parallelism more.
