@@ -26,6 +26,8 @@ check: $(VENV)/.test
 
 docs: $(VENV)/.app
 	$(BIN)/python -m planner.cli.reference docs/cli.md
+	$(BIN)/python docs/make_formats.py
+	$(BIN)/python docs/make_readme.py
 
 $(BIN)/python:
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,6 +36,7 @@ $(BIN)/python:
 
 $(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) .
+	@$(BIN)/python -m compileall -q planner app
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
