@@ -48,44 +48,55 @@ class Priced(NamedTuple):
     compute: Array
 
 
-def _rows(values: Sequence[Any], rows: slice, width: int) -> Array:
-    """Stack per-operation scalars and arrays to (n_ops, width)."""
-    stacked = np.empty((len(values), width))
+def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
+    """Stack per-operation scalars and arrays to (n_ops, *shape); only one-dimensional arrays are cut to `rows`."""
+    stacked = np.empty((len(values), *shape))
     for index, value in enumerate(values):
-        stacked[index] = value[rows] if np.ndim(value) and np.size(value) > 1 else value
+        stacked[index] = value[rows] if len(shape) == 1 and getattr(value, "size", 1) > 1 else value
     return stacked
 
 
-def _block(ops: Sequence[Op], rates: Rates, rows: slice, width: int) -> Priced:
+def _block(ops: Sequence[Op], rates: Rates, rows: slice, shape: tuple[int, ...]) -> Priced:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
     slots = [op.rate for op in ops]
     rate = Rates(*(field[slots, rows] if field.shape[1] > 1 else field[slots] for field in rates))
-    k = _rows([op.k for op in ops], rows, width)
-    memory = _rows([op.m for op in ops], rows, width) * k
+    if len(shape) > 1:
+        rate = Rates(*(field[:, None, :] for field in rate))
+    k = _rows([op.k for op in ops], rows, shape)
+    memory = _rows([op.m for op in ops], rows, shape) * k
     memory *= rate.quantize_bytes
-    memory += _rows([op.bytes for op in ops], rows, width)
+    memory += _rows([op.bytes for op in ops], rows, shape)
     memory /= rate.bytes_per_s
     compute = rate.k0 / k + 1
-    compute *= _rows([op.flops for op in ops], rows, width)
+    compute *= _rows([op.flops for op in ops], rows, shape)
     compute /= rate.flops_per_s
     start = rate.k_s * k
     start += rate.t0_s
     total = p_norm(memory, compute + rate.latency_s, rate.p)
     total += start
-    count = _rows([op.count for op in ops], rows, width)
+    count = _rows([op.count for op in ops], rows, shape)
     return Priced(count * total, count * (start + rate.latency_s), count * memory, count * compute)
 
 
-def _width(ops: Sequence[Op], rates: Rates) -> int:
-    """Rows priced together: the longest array among the costs and the rates."""
-    return max(int(rates.t0_s.shape[1]), *(np.size(value) for op in ops for value in op[3:]))
+def _shape(ops: Sequence[Op], rates: Rates) -> tuple[int, ...]:
+    """(R,), or (P, R) where a batch holds P steps of every row: the largest among the costs and the rates."""
+    shapes = {value.shape for op in ops for value in op[3:] if isinstance(value, np.ndarray)}
+    return np.broadcast_shapes((int(rates.t0_s.shape[1]),), *shapes)
+
+
+def _blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Row blocks of a one-dimensional pricing; several steps at once are few enough to go together."""
+    return [slice(i, i + BLOCK_ROWS) for i in range(0, shape[0], BLOCK_ROWS)] if len(shape) == 1 else [slice(None)]
+
+
+def _cut(shape: tuple[int, ...], rows: slice) -> tuple[int, ...]:
+    return (len(range(*rows.indices(shape[0]))),) if len(shape) == 1 else shape
 
 
 def priced(ops: Sequence[Op], rates: Rates) -> Priced:
-    """Seconds of every operation in a step and their parts, each (n_ops, R)."""
-    width = _width(ops, rates)
-    starts = range(0, width, BLOCK_ROWS)
-    blocks = [_block(ops, rates, slice(i, i + BLOCK_ROWS), min(BLOCK_ROWS, width - i)) for i in starts]
+    """Seconds of every operation in a step and their parts, each (n_ops, R) or (n_ops, P, R)."""
+    shape = _shape(ops, rates)
+    blocks = [_block(ops, rates, rows, _cut(shape, rows)) for rows in _blocks(shape)]
     return (
         blocks[0] if len(blocks) == 1 else Priced(*(np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)))
     )
@@ -97,10 +108,9 @@ def op_seconds(ops: Sequence[Op], rates: Rates) -> Array:
 
 
 def step_seconds(ops: Sequence[Op], rates: Rates) -> Array:
-    """Seconds of the step on the accelerator, one operation after the other: (R,)."""
-    width = _width(ops, rates)
-    total = np.empty(width)
-    for i in range(0, width, BLOCK_ROWS):
-        rows = slice(i, i + BLOCK_ROWS)
-        total[rows] = _block(ops, rates, rows, min(BLOCK_ROWS, width - i)).total.sum(axis=0)
+    """Seconds of the step on the accelerator, one operation after the other: (R,), or (P, R) for P steps at once."""
+    shape = _shape(ops, rates)
+    total = np.empty(shape)
+    for rows in _blocks(shape):
+        total[rows] = _block(ops, rates, rows, _cut(shape, rows)).total.sum(axis=0)
     return total
