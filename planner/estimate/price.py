@@ -221,6 +221,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         think_time_s=np.where(np.isnan(users), 0.0, numbers(deployments, "think_time_s", 0)),
         shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
         cached_input_fraction=np.minimum(cached, 1.0),
+        waves=np.array([d.row.waves for d in deployments]),
         input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
         output_log_sd=serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan)),
     )

@@ -5,6 +5,7 @@ Resolving is the only per-row Python of an estimate; lookups are cached, so a lo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,6 +42,7 @@ class Row:
     gpu: GpuSpec
     support: Support
     checkpoint: str
+    waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
 
 
 def resolve(scenario: Scenario) -> Row:
