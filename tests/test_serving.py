@@ -48,6 +48,9 @@ def engine(slots=256, budget=8192, mixed=True, **more):
     return Capacity(slots, slots, budget, mixed, **more)
 
 
+WAVES = {"waves": 10, "output_log_sd": 0.0645}  # lengths uniform in [0.8, 1]
+
+
 def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
     return steady_state(step_s, load, capacity or engine(), overheads)
 
@@ -83,11 +86,20 @@ def test_a_closed_loop_settles_where_a_step_by_step_scheduler_does(case, mixed):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_benchmark_of_ten_waves_has_its_first_queue_in_the_mean(case):
     inputs, outputs, concurrency, slots, budget = case
-    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency, waves=10), engine(slots, budget), Overheads(0.005))
+    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency, **WAVES), engine(slots, budget), Overheads(0.005))
     setting = Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=SPREAD)
     truth = benchmark(setting, seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
     assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[2] > 4], ids=str)
+def test_requests_of_one_length_stay_in_waves_on_an_engine_that_prefills_first(case):
+    inputs, outputs, concurrency, slots, budget = case
+    point = serve(Load(inputs, outputs, concurrency, waves=10), engine(slots, budget, mixed=False), Overheads(0.001))
+    truth = benchmark(Setting(inputs, outputs, slots, budget, mixed=False, spread=0), seconds, concurrency)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.05)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7])

@@ -154,7 +154,8 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
 def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix, wave: Array) -> Exact:
     """Exact step times at mix `m`, of a lone prompt, and of a wave of `wave` prompts that arrive at once.
 
-    A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full steps.
+    A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full
+    steps, of which the last is on average half over where prompts end within steps.
     """
     p, none = request.prefill_tokens, np.zeros_like(request.prefill_tokens)
     chunks = np.ceil(p / capacity.max_num_batched_tokens)
@@ -167,7 +168,8 @@ def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix
     )
     decode_s, busy_s, own_s, alone_s, burst_s, together_s = price(step_s, batches)
     fills = wave * p / np.maximum(burst, TINY)
-    first = np.maximum(fills * (wave + 1) / (2 * wave) + (wave * p > m.room_tokens) / 2, 1)
+    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
+    first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
     return Exact(
         Times(decode_s, busy_s, own_s),
         np.where(p > 0, chunks * alone_s, decode_s),
