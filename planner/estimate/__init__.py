@@ -7,29 +7,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-
 from typing import Any
 
 import numpy as np
 
 from planner import __version__
 from planner.errors import PlannerError
-from planner.estimate.columns import INTERVALS, Estimate, documented, estimate_columns
+from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, documented, estimate_columns
 from planner.estimate.group import Outcome, priced_group
 from planner.estimate.layout import Layout, layouts
-from planner.estimate.resolve import Row, resolve
+from planner.estimate.resolve import Library, Row, resolve
 from planner.specs.scenario import Scenario
 
-__all__ = ["INTERVALS", "Estimate", "documented", "estimate", "estimate_columns"]
+__all__ = ["INTERVALS", "Estimate", "Library", "documented", "estimate", "estimate_columns"]
 
+NO_LIBRARY = Library()
 GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
 
 
-def estimate(scenarios: Scenario | Sequence[Scenario], progress: Callable[[int], None] | None = None) -> Estimate:
+def estimate(
+    scenarios: Scenario | Sequence[Scenario],
+    progress: Callable[[int], None] | None = None,
+    library: Library = NO_LIBRARY,
+    waves: Sequence[float] | None = None,
+) -> Estimate:
     """Estimate one scenario or many.
 
     A scenario that names something unknown or contradicts itself gets an `error` and stops no other.
-    `progress` is called with the number of scenarios done since its last call.
+    `progress` is called with the number of scenarios done since its last call. `library` holds models and GPUs
+    that no catalogue does. `waves` says, one per scenario, that a benchmark offers this many times its
+    concurrency of requests all at once; inf, the default, is a service.
     """
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
@@ -37,7 +44,8 @@ def estimate(scenarios: Scenario | Sequence[Scenario], progress: Callable[[int],
     groups: dict[tuple[int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:
-            row = resolve(scenario)
+            row = resolve(scenario, library)
+            row.waves = waves[index] if waves is not None else row.waves
             groups[id(row.model), id(row.engine)].append((index, row, layouts(row)))
         except PlannerError as error:
             errors[index] = str(error)
@@ -55,11 +63,9 @@ def estimate(scenarios: Scenario | Sequence[Scenario], progress: Callable[[int],
 
 
 def _empty(rows: int) -> dict[str, Any]:
-    texts = "verdict fit_confidence reason_code reason checkpoint support bound memory_evidence speed_evidence engine_evidence calibration_id quality_evidence".split()
-    flags = ("fits", "starts", "holds_load", "meets_slo")
     columns: dict[str, Any] = {name: np.full(rows, np.nan) for name in estimate_columns()}
-    columns |= {name: np.full(rows, "", dtype=object) for name in texts}
-    columns |= {name: np.zeros(rows, dtype=bool) for name in flags}
+    columns |= {name: np.full(rows, "", dtype=object) for name in TEXTS}
+    columns |= {name: np.zeros(rows, dtype=bool) for name in FLAGS}
     columns.pop("error")
     return columns
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.estimate.price import Clock, Deployment, Floats, numbers, replicas
 from planner import serving
+from planner.estimate.price import Clock, Deployment, Floats, numbers, replicas
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind, batch_ops
 from planner.roofline import Priced as RooflineParts
@@ -183,6 +183,15 @@ def missed_objectives(p: Priced) -> list[list[str]]:
     return out
 
 
+REASON_CODES = {
+    "reserved": "out_of_free_memory",
+    "weights": "out_of_weights",
+    "activation": "out_of_activation",
+    "kv_cache": "out_of_kv_cache",
+    "max_model_len": "out_of_max_model_len",
+    "cuda_graphs": "out_of_cuda_graphs",
+    "context": "context_too_long",
+}
 TERM_WORDS = {
     "reserved": "the engine's share of the card is not free",
     "weights": "the weights exceed the memory budget",

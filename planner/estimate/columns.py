@@ -25,9 +25,16 @@ Texts = NDArray[np.object_]
 
 COUNTS = frozenset({"kv_pool_tokens", "kv_blocks", "max_concurrency", "max_context_tokens", "sustainable_concurrency"})
 INTERVALS = (
-    "weights_gib activation_gib kv_pool_gib max_concurrency prefill_tokens_per_s ttft_unloaded_ms ttft_ms tpot_ms e2e_ms "
+    "weights_gib activation_gib kv_pool_gib max_concurrency "
+    "prefill_tokens_per_s ttft_unloaded_ms ttft_ms tpot_ms e2e_ms "
     "output_tokens_per_s output_tokens_per_s_per_request output_tokens_per_s_per_gpu requests_per_s"
 ).split()
+TEXTS = (
+    "verdict fit_confidence reason_code reason checkpoint support bound "
+    "memory_evidence speed_evidence engine_evidence calibration_id quality_evidence"
+).split()
+FLAGS = ("fits", "starts", "holds_load", "meets_slo")
+STAMPS = ("planner_version", "schema_version")
 
 
 def column(says: str) -> Any:

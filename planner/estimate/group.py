@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,18 @@ from planner.estimate.price import (
     replicas,
 )
 from planner.estimate.resolve import Row
+from planner.memory import MemoryInputs, MemoryPlan
+from planner.serving import Load
 from planner.serving.steady import slot_wait_s
 from planner.specs.engine import EngineSpec
 from planner.specs.scenario import Scenario
 
 MS = 1e-3
+LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
+
+
+Planned = tuple[MemoryInputs, MemoryPlan]
+Record = TypeVar("Record")
 
 
 class Outcome(NamedTuple):
@@ -51,36 +58,56 @@ class Outcome(NamedTuple):
 
 def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> Outcome:
     """Choose each row's layout, then say everything of it."""
-    chosen = choose(engine, rows)
-    p, in_flight = price(engine, chosen)
+    p, in_flight = settled_layouts(engine, rows)
     verdict = answer(p, in_flight)
     memory = memory_columns(p)
     speed = speed_columns(p, verdict.starts)
     texts = _texts(p, verdict)
     width = evidence_widths(texts)
     intervals = interval_columns(engine, p, memory | speed, width)
-    sure = fit_confidence(engine, p, in_flight / replicas(chosen), width)
+    sure = fit_confidence(engine, p, in_flight / replicas(p.deployments), width)
     runnable = np.array([code not in ("tp_invalid", "unsupported_format") for code in verdict.codes])
     texts["fit_confidence"] = np.where(runnable, sure, "no").astype(object)
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
     columns = memory | speed | cost_columns(p) | intervals | texts | flags
-    return Outcome(columns, [_echo(p, i) for i in range(len(chosen))])
+    return Outcome(columns, [_echo(p, i) for i in range(len(p.deployments))])
 
 
-def price(engine: EngineSpec, deployments: Sequence[Deployment]) -> tuple[Priced, Floats]:
-    """Memory and time, and the requests in flight on the whole deployment.
+def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> tuple[Priced, Floats]:
+    """Every row priced in its best layout, and its requests in flight on the whole deployment.
 
-    A rate or thinking users leave the requests in flight to the time model: memory is planned for one, the
-    load is settled, and the plan is repeated for what then stands.
+    A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking
+    users leave the requests in flight to the time model, so there every layout is timed.
     """
-    load = load_of(deployments)
+    ways = [deployment(row, layout) for row, found in rows for layout in found]
+    counts = [len(found) for _, found in rows]
+    load = load_of(ways)
     closed = np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
     in_flight = np.where(closed, load.concurrency, 1.0)
-    inputs, plan = memory_of(engine, deployments, in_flight)
+    inputs, plan = memory_of(engine, ways, in_flight)
+    if len(ways) > len(rows) and np.all(closed):
+        at = best_layouts(counts, plan.verdict.holds_load, plan, ways)
+        ways = [ways[i] for i in at]
+        load, in_flight, inputs, plan = taken((load, in_flight, inputs, plan), at)
+    p, in_flight = timed(engine, ways, load, in_flight, (inputs, plan))
+    if len(ways) > len(rows):
+        at = best_layouts(counts, answer(p, in_flight).holds, p.plan, ways)
+        chosen = [ways[i] for i in at]
+        load, in_flight, inputs, plan = taken((load, in_flight, p.inputs, p.plan), at)
+        p, in_flight = timed(engine, chosen, load, in_flight, (inputs, plan))
+    return p, in_flight
+
+
+def timed(
+    engine: EngineSpec, deployments: Sequence[Deployment], load: Load, in_flight: Floats, planned: Planned
+) -> tuple[Priced, Floats]:
+    """Settle the load on planned deployments; where only that says what is in flight, plan memory again for it."""
+    inputs, plan = planned
+    closed = np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
     steps = clock(engine, deployments, inputs.tensor_bytes)
-    capacity = capacity_of(engine, plan, inputs, deployments)
-    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine))
+    overheads = overheads_of(engine)
+    offered = serving.offer(steps.step_s, load, capacity_of(engine, plan, inputs, deployments), overheads)
     settled = serving.settle(steps.step_s, offered)
     point = serving.serving_point(offered, settled)
     if not np.all(closed):
@@ -94,6 +121,30 @@ def price(engine: EngineSpec, deployments: Sequence[Deployment]) -> tuple[Priced
     return Priced(deployments, inputs, plan, steps, offered, point, found, most), in_flight
 
 
+def best_layouts(
+    counts: Sequence[int], holds: NDArray[np.bool_], plan: MemoryPlan, ways: Sequence[Deployment]
+) -> NDArray[np.int64]:
+    """Of each row's layouts the first that holds the load; where none does, the one with most room."""
+    room = plan.kv.max_concurrency * replicas(ways)
+    best, start = [], 0
+    for count in counts:
+        at = range(start, start + count)
+        holding = [i for i in at if holds[i]]
+        best.append(holding[0] if holding else max(at, key=lambda i: (plan.verdict.starts[i], room[i])))
+        start += count
+    return np.array(best)
+
+
+def taken(record: Record, at: NDArray[np.int64]) -> Record:
+    """The same record with only the rows `at`: every array is cut along its last axis."""
+    if isinstance(record, np.ndarray):
+        return record[..., at]  # type: ignore[return-value]
+    if isinstance(record, tuple):
+        parts = [taken(part, at) for part in record]
+        return type(record)(*parts) if hasattr(record, "_fields") else tuple(parts)  # type: ignore[return-value]
+    return record
+
+
 def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
     """Limits on the percentile of each time; none where the scenario states none."""
     return serving.Objectives(
@@ -102,28 +153,6 @@ def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
         e2e_s=numbers(deployments, "e2e_slo_ms", np.nan) * MS,
         percentile=numbers(deployments, "slo_percentile", DEFAULT_PERCENTILE),
     )
-
-
-def choose(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> list[Deployment]:
-    """The smallest tensor-parallel group that holds the load; where none does, the one with most room."""
-    ways = [deployment(row, layout) for row, found in rows for layout in found]
-    if len(ways) == len(rows):
-        return ways
-    load = load_of(ways)
-    if np.any(~np.isnan(load.request_rate_per_s) | (np.asarray(load.think_time_s) > 0)):
-        p, in_flight = price(engine, ways)
-        plan, holds = p.plan, answer(p, in_flight).holds
-    else:
-        _, plan = memory_of(engine, ways, np.asarray(load.concurrency))
-        holds = plan.verdict.holds_load
-    room = plan.kv.max_concurrency * replicas(ways)
-    best, start = [], 0
-    for _, found in rows:
-        at = range(start, start + len(found))
-        holding = [i for i in at if holds[i]]
-        best.append(holding[0] if holding else max(at, key=lambda i: (plan.verdict.starts[i], room[i])))
-        start += len(found)
-    return [ways[i] for i in best]
 
 
 def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
@@ -147,9 +176,14 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
             "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet" for d in p.deployments
         ],
         "speed_evidence": ["datasheet"] * len(states),
-        "engine_evidence": ["assumed" if d.row.engine.id == "none" else "transferred" for d in p.deployments],
+        "engine_evidence": ["transferred" if d.row.engine.id in LEARNED_ENGINES else "assumed" for d in p.deployments],
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
+
+
+def memory_evidence(d: Deployment) -> str:
+    """Whether the device's memory comes from a log or from the rule of its memory type."""
+    return "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet"
 
 
 def _has_objective(scenario: Scenario) -> bool:

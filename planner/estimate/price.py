@@ -23,6 +23,7 @@ from planner.specs.engine import Allocation, EngineSpec, Tier
 from planner.units import GIB
 
 Floats = NDArray[np.float64]
+DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
 
@@ -60,9 +61,10 @@ def parallel(deployments: Sequence[Deployment]) -> Parallel:
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
-    by_format = {d.row.weights.id: d.row for d in deployments}
-    columns = {name: tensor_bytes(row.model, row.weights, resident=True) for name, row in by_format.items()}
-    return np.stack([columns[d.row.weights.id] for d in deployments], axis=-1)
+    keys = [(d.row.weights.id, d.layout.tp // d.layout.ep) for d in deployments]
+    rows = dict(zip(keys, (d.row for d in deployments), strict=True))
+    columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
+    return np.stack([columns[key] for key in keys], axis=-1)
 
 
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
@@ -80,9 +82,30 @@ def replicas(deployments: Sequence[Deployment]) -> Floats:
     return np.array([float(d.layout.dp * (d.row.scenario.copies_per_gpu or 1)) for d in deployments])
 
 
+class Images(NamedTuple):
+    """What a request's images add, (R,)."""
+
+    tokens: Floats  # to its prompt
+    patches: Floats  # through the image encoder
+    patches_per_image: Floats
+
+
+def images(deployments: Sequence[Deployment]) -> Images:
+    """Patches and tokens of the images of one request; none without an encoder."""
+    vision = deployments[0].row.model.vision
+    count = numbers(deployments, "images_per_request", 0)
+    if vision is None:
+        return Images(np.zeros_like(count), np.zeros_like(count), np.ones_like(count))
+    pixels = numbers(deployments, "image_pixels", DEFAULT_IMAGE_PIXELS)
+    side = vision.merge**2
+    each = np.full_like(count, vision.tokens_per_image * side) if vision.tokens_per_image else pixels / vision.patch**2
+    return Images(count * np.ceil(each / side), count * each, each)
+
+
 def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
     """Mean prompt and the part of it that the request's own history has cached, conversations included."""
-    prompts, outputs = numbers(deployments, "input_tokens", 0), numbers(deployments, "output_tokens", 0)
+    prompts = numbers(deployments, "input_tokens", 0) + images(deployments).tokens
+    outputs = numbers(deployments, "output_tokens", 0)
     prefix, turns = numbers(deployments, "shared_prefix_tokens", 0), numbers(deployments, "turns", 1)
     talk = serving.conversation(prompts, outputs, turns, prefix)
     given = numbers(deployments, "cached_input_fraction", 0) * np.maximum(talk.input_tokens - prefix, 0)
@@ -212,6 +235,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
     rate = numbers(deployments, "request_rate_per_s", np.nan) * peak
     prompts, cached = prompt_lengths(deployments)
     outputs = numbers(deployments, "output_tokens", 0)
+    seen = images(deployments)
     closed = np.where(np.isnan(users), np.inf, users)
     return Load(
         input_tokens=prompts,
@@ -224,6 +248,8 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         waves=np.array([d.row.waves for d in deployments]),
         input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
         output_log_sd=serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan)),
+        image_patches=seen.patches,
+        patches_per_image=seen.patches_per_image,
     )
 
 

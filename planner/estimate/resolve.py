@@ -6,13 +6,16 @@ Resolving is the only per-row Python of an estimate; lookups are cached, so a lo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
 from planner.errors import BadValue
+from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, KvFormatSpec, Support
 from planner.specs.gpu import GpuSpec
@@ -25,9 +28,16 @@ DEFAULT_OUTPUT_TOKENS = 500
 # Columns of the contract that this release does not model: refused by name, never ignored.
 UNMODELLED = (
     "draft_model n_gpu_layers n_cpu_moe split_mode tensor_split host_memory_gib host_bandwidth_gb_s "
-    "cpu_offload_gib max_loras lora_rank power_limit_w images_per_request image_pixels task_family "
+    "cpu_offload_gib max_loras lora_rank power_limit_w task_family "
     "speculative_tokens acceptance_rate"
 ).split()
+
+
+class Library(NamedTuple):
+    """Models and GPUs that a caller brings along, by the name that scenarios use; the catalogue holds the rest."""
+
+    models: Mapping[str, ModelSpec] = MappingProxyType({})
+    gpus: Mapping[str, GpuSpec] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -45,7 +55,7 @@ class Row:
     waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
 
 
-def resolve(scenario: Scenario) -> Row:
+def resolve(scenario: Scenario, library: Library) -> Row:
     """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
     refused = [name for name in UNMODELLED if getattr(scenario, name) is not None]
     if refused:
@@ -53,8 +63,11 @@ def resolve(scenario: Scenario) -> Row:
     for required in ("model", "gpu"):
         if not getattr(scenario, required):
             raise BadValue(f"column {required!r} is blank; 'planner {required}s' lists what is known")
-    found = _model(scenario.model or "")
-    gpu = _gpu(scenario.gpu or "")
+    given = library.models.get(scenario.model or "")
+    found = models.Resolved(given, None, "") if given else _model(scenario.model or "")
+    gpu = library.gpus.get(scenario.gpu or "") or _gpu(scenario.gpu or "")
+    if scenario.images_per_request and found.model.vision is None:
+        raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
     weights = formats.weight_format(scenario.weight_format or found.weight_format or own_format(found.model))
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
     kv_name = scenario.kv_format or default_kv_format(found.model, engine)
@@ -63,7 +76,7 @@ def resolve(scenario: Scenario) -> Row:
         "kv_format": kv_name,
         "engine": engine.id,
         "engine_version": engine.version,
-        "gpu": gpu.id,
+        "gpu": scenario.gpu if scenario.gpu in library.gpus else gpu.id,
         "task": scenario.task or found.model.task.value,
     }
     return Row(
@@ -73,7 +86,7 @@ def resolve(scenario: Scenario) -> Row:
         kv=formats.kv_format(kv_name),
         engine=engine,
         gpu=gpu,
-        support=_support(weights.id, engine.id, gpu.id),
+        support=_support(weights.id, engine.id, Same(gpu)),
         checkpoint=found.checkpoint,
     )
 
@@ -124,5 +137,5 @@ _gpu = lru_cache(maxsize=1024)(gpus.gpu)
 
 
 @lru_cache(maxsize=4096)
-def _support(format_id: str, engine_id: str, gpu_id: str) -> Support:
-    return supports.support(formats.weight_format(format_id), engine_id, _gpu(gpu_id))
+def _support(format_id: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
+    return supports.support(formats.weight_format(format_id), engine_id, gpu.value)
