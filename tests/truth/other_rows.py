@@ -1,0 +1,234 @@
+"""Rows of serving_other.csv: vendor tables, offline maxima, static batches, open-loop rates, single streams."""
+
+from __future__ import annotations
+
+import re
+
+from common import Cells, LeftOut, Row, known_format, known_gpu, known_model, number, short, tier, whole
+
+ENGINES = (
+    ("TensorRT-LLM", "tensorrt-llm"),
+    ("NVIDIA NIM", "tensorrt-llm"),
+    ("vLLM", "vllm"),
+    ("vllm", "vllm"),
+    ("SGLang", "sglang"),
+    ("sglang", "sglang"),
+    ("llama.cpp", "llama.cpp"),
+)
+REFUSED = (  # (column, pattern, reason)
+    ("engine", r"speculative decoding", "speculative decoding"),
+    ("metric", r"MTP on", "speculative decoding"),
+    ("version", r"MTP", "speculative decoding"),
+    ("metric", r"known regression", "software-limited by a known fault"),
+    ("metric", r"tokens/GPU|\(in\+out\)/|max_num_batched_tokens or in=", "lengths not stated"),
+    ("engine", r"HPC-Ops|in-house", "engine not in the contract"),
+    ("engine", r"not restated", "engine not stated"),
+    ("source", r"Qwen3 docs", "absolutes contradict other rows of this GPU"),
+    ("source", r"InferenceX issue #870 \(2026|InferenceX-app PR #454", "flagged by its authors"),
+    ("quote", r"Hardware: (AMD )?MI300X.*(?:V3\.1|MiniMax-M2)|flagged anomalous", "cold start inside"),
+    ("quote", r"KV wall", "flagged by its authors"),
+)
+# Requests of a run in the tables of trtllm-bench (docs/source/performance/perf-overview.md of NVIDIA/TensorRT-LLM).
+OFFLINE_REQUESTS = {
+    (128, 128): 30000,
+    (128, 2048): 3000,
+    (128, 4096): 1500,
+    (500, 2000): 3000,
+    (1000, 1000): 3000,
+    (1000, 2000): 1500,
+    (2048, 128): 3000,
+    (2048, 2048): 1500,
+    (5000, 500): 1500,
+    (20000, 2000): 1000,
+}
+DEFAULT_REQUESTS = 3000
+SHAREGPT_REQUESTS = 200
+STEADY = 4  # arrivals must last this many times a request, or the rate is never lived through
+HUB_IN_BRACKETS = re.compile(r".*\[([^\]@ ]+)")
+
+
+def convert(row: Row) -> Cells:
+    """One committed row."""
+    for column, pattern, reason in REFUSED:
+        if re.search(pattern, row[column]):
+            raise LeftOut(reason)
+    if "MI300X" in row["gpu"] and re.search(r"V3\.1|MiniMax-M2$", row["model"]):
+        raise LeftOut("cold start inside")
+    engine = next((name for start, name in ENGINES if row["engine"].startswith(start)), None)
+    if engine is None:
+        raise LeftOut("engine not in the contract")
+    bracketed = HUB_IN_BRACKETS.match(row["model"])
+    model, stated = known_model(bracketed[1] if bracketed else row["model"])
+    cells: Cells = {
+        "model": model,
+        "weight_format": _format(row, engine, stated, bool(bracketed)),
+        "kv_format": {"FP8": "fp8", "fp8": "fp8", "BF16": "bf16"}.get(row["kv_dtype"]),
+        "engine": engine,
+        "engine_version": _version(row, engine),
+        "gpu": known_gpu(row["gpu"], row["source"]),
+        "enforce_eager": True if "enforce-eager" in row["version"] else None,
+        "input_tokens": whole(row["isl"]),
+        "output_tokens": whole(row["osl"]),
+        "concurrency": whole(row["concurrency"]),
+        "tier": tier(row["source"]),
+        "source": short(row["source"]),
+    }
+    cells |= _layout(row, engine)
+    kind = next((kind for pattern, kind in KINDS if re.search(pattern, row["metric"])), None)
+    if kind is None:
+        raise LeftOut("metric of another kind")
+    cells |= kind(row, cells)
+    if cells["input_tokens"] is None or cells["output_tokens"] is None:
+        raise LeftOut("lengths not stated")
+    return cells
+
+
+def _format(row: Row, engine: str, stated: str | None, by_name: bool) -> str | None:
+    if engine == "llama.cpp":
+        label = row["format"] or ("Q4_0" if "gemma-3-4b-it-qat" in row["model"] else "Q8_0")
+        return known_format(label, True)
+    return stated if stated or by_name else known_format(row["format"], False)
+
+
+def _version(row: Row, engine: str) -> str | None:
+    found = re.match(r"v?(\d+\.[\w.]+)", row["version"])
+    if row["engine"] == "NVIDIA NIM":
+        return None
+    if found is None:
+        return "1.1" if row["version"].startswith("post-1.0") else None
+    return found[1]
+
+
+def _layout(row: Row, engine: str) -> Cells:
+    """Parallel sizes. Tables that give GPUs alone mean one tensor-parallel group."""
+    count = whole(row["n_gpu"])
+    tp, pp = whole(row["tp"]), whole(row["pp"]) or 1
+    if count is None and tp is None:
+        raise LeftOut("GPU count not stated")
+    replicas = re.search(r"\((\d+) replicas?\)", row["metric"])
+    dp = int(replicas[1]) if replicas else 1
+    if tp is None:
+        tp = (count or 1) // (pp * dp)
+    together = {"tp": tp, "pp": pp if pp > 1 else None, "dp": dp if dp > 1 else None}
+    if count is not None and count != tp * pp * dp:
+        dp = count // (tp * pp)
+        if tp * pp * dp != count:
+            raise LeftOut("GPU count contradicts the parallel sizes")
+        together["dp"] = dp
+    return together | _experts(row, tp)
+
+
+def _experts(row: Row, tp: int) -> Cells:
+    """DEPn: attention and experts both divided over the group by request and by expert; TEPn: experts only."""
+    if re.search(r"DEP\d", row["quote"]):
+        return {"ep": tp, "attention_dp": tp}
+    moe_table = re.search(r"Qwen3-30B|Llama 4", row["model"]) and row["version"] == "1.0"
+    if moe_table:  # the tables' options for mixtures of experts switch attention data parallelism on
+        return {"ep": tp, "attention_dp": tp}
+    ep = row["ep"].strip()
+    if ep == "enabled":
+        return {"ep": tp}
+    size = re.match(r"\d+", ep)
+    return {"ep": min(int(float(size[0])), tp) if size else None, "attention_dp": None}
+
+
+def _per_deployment(row: Row, cells: Cells) -> float:
+    value = float(row["value"])
+    if row["unit"].startswith("tok/s/GPU"):
+        value *= cells["tp"] * (cells.get("pp") or 1) * (cells.get("dp") or 1)
+    if "in+out" in row["metric"]:
+        value *= float(row["osl"]) / (float(row["isl"]) + float(row["osl"]))
+    return value
+
+
+def _throughput(row: Row, cells: Cells) -> Cells:
+    """Closed loop, open loop or everything at once, by what the row gives."""
+    rate = number(row["request_rate"])
+    found: Cells = {
+        "measured_output_tokens_per_s": _per_deployment(row, cells),
+        "measured_ttft_ms": number(row["ttft_ms"]),
+        "measured_tpot_ms": number(row["tpot_ms"]),
+    }
+    if "static batch" in row["engine"]:
+        return found | {"protocol": "static", "waves": 1}
+    if row["engine"].startswith("TensorRT-LLM"):
+        requests = OFFLINE_REQUESTS.get((cells["input_tokens"], cells["output_tokens"]), DEFAULT_REQUESTS)
+        return found | {"concurrency": requests, "protocol": "offline", "waves": 1}
+    if cells["concurrency"] is not None:
+        served = re.search(r"successful (\d+)", row["quote"])
+        waves = int(served[1]) / cells["concurrency"] if served else None
+        return found | {"protocol": "closed" if waves else "unstated", "waves": waves}
+    if rate is None or rate == float("inf"):
+        return _at_once(row, found)
+    return _at_rate(row, rate, found)
+
+
+def _at_once(row: Row, found: Cells) -> Cells:
+    prompts = re.search(r"num_prompts (\d+)", row["quote"])
+    if not prompts:
+        raise LeftOut("number of requests not stated")
+    return found | {"concurrency": int(prompts[1]), "protocol": "offline", "waves": 1}
+
+
+def _at_rate(row: Row, rate: float, found: Cells) -> Cells:
+    """Poisson arrivals; a run whose arrivals end before the load is steady measures something else."""
+    if "ShareGPT 200" not in row["metric"]:
+        raise LeftOut("number of requests not stated")
+    request_s = (float(row["ttft_ms"]) + float(row["osl"]) * float(row["tpot_ms"])) / 1e3
+    if SHAREGPT_REQUESTS / rate < STEADY * request_s:
+        raise LeftOut("arrivals end before the load is steady")
+    cold = float(row["ttft_ms"]) > float(row["tpot_ms"]) * 20
+    found |= {"request_rate_per_s": rate, "protocol": "rate"}
+    return found | ({"measured_ttft_ms": None, "note": "TTFT holds a start-up artefact"} if cold else {})
+
+
+def _single(row: Row, cells: Cells) -> Cells:
+    """Decode rate or TPOT of one stream; TTFT of repeated prompts comes from a prefix cache and is not used."""
+    rate = float(row["value"]) if row["unit"] == "tok/s" else 1e3 / float(row["value"])
+    return {"concurrency": cells["concurrency"] or 1, "measured_output_tokens_per_s_per_request": rate, "protocol": "single"}
+
+
+def _batched(row: Row, cells: Cells) -> Cells:
+    """Decode of a batch whose prompts stand in the cache: the prompts are asked as cached."""
+    tpot = 1e3 * cells["concurrency"] / float(row["value"])
+    return {"cached_input_fraction": 1.0, "measured_tpot_ms": tpot, "protocol": "static", "waves": 1}
+
+
+def _tpot(row: Row, cells: Cells) -> Cells:
+    if cells["input_tokens"] is None:
+        raise LeftOut("lengths not stated")
+    return {"measured_tpot_ms": float(row["value"]), "protocol": "single" if cells["concurrency"] == 1 else "unstated"}
+
+
+def _first_token(row: Row, cells: Cells) -> Cells:
+    tokens = cells["input_tokens"]
+    return {
+        "output_tokens": 1,
+        "measured_prefill_tokens_per_s": tokens * cells["concurrency"] / float(row["value"]) * 1e3,
+        "protocol": "single",
+    }
+
+
+def _whole_batch(row: Row, cells: Cells) -> Cells:
+    return {"measured_e2e_ms": float(row["value"]) * 1e3, "protocol": "static", "waves": 1}
+
+
+def _intercept(row: Row, cells: Cells) -> Cells:
+    return {
+        "input_tokens": 0,
+        "output_tokens": 128,
+        "measured_tpot_ms": float(row["value"]),
+        "protocol": "single",
+        "note": "a fit's intercept at zero context",
+    }
+
+
+KINDS = (
+    (r"^decode_throughput_batched", _batched),
+    (r"^decode_throughput_single", _single),
+    (r"^tpot", _tpot),
+    (r"^first_token_latency", _first_token),
+    (r"^e2e_latency_static_batch", _whole_batch),
+    (r"^ITL fit intercept", _intercept),
+    (r"^output_throughput_per_gpu|^output_throughput_total|^throughput|^total_throughput_per_gpu", _throughput),
+)

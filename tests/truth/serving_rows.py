@@ -1,0 +1,58 @@
+"""Rows of serving.csv: closed-loop means of TTFT and TPOT from nightly sweeps of three engines."""
+
+from __future__ import annotations
+
+from common import Cells, LeftOut, Row, known_gpu, known_model, number, short, tier, whole
+
+MAX_TP = 16  # beyond it the source counts several instances as one
+FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
+BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as FP8 with blocks of 128
+WAVES = 10  # times concurrency are the requests of a run
+
+
+def weight_format(row: Row) -> str:
+    """The format that model and quantization columns stand for."""
+    if "gpt-oss" in row["model"]:
+        return "mxfp4"
+    precision = row["weight_precision"]
+    if precision in FORMATS:
+        return "bf16"
+    if precision == "fp8":
+        return "fp8-block128" if any(name in row["model"] for name in BLOCK_FP8) else "fp8"
+    return precision
+
+
+def convert(row: Row) -> Cells:
+    """One committed row. The throughput is what closed loop and mean lengths imply."""
+    tp = whole(row["tp"]) or 1
+    if tp > MAX_TP:
+        raise LeftOut("tp above 16: several instances counted as one")
+    model, _ = known_model(row["model"])
+    ttft, tpot = float(row["ttft_ms"]), float(row["tpot_ms"])
+    output = whole(row["mean_output_tokens"]) or 1
+    concurrency = whole(row["concurrency"]) or 1
+    e2e = ttft + (output - 1) * tpot
+    stated = bool(row["measured"])
+    return {
+        "model": model,
+        "weight_format": weight_format(row),
+        "engine": row["engine"],
+        "engine_version": row["engine_version"],
+        "gpu": known_gpu(row["gpu"], row["source"]),
+        "tp": tp,
+        "pp": whole(row["pp"]),
+        "ep": whole(row["moe_ep"]),
+        "attention_dp": whole(row["attention_dp"]),
+        "input_tokens": whole(row["mean_input_tokens"]),
+        "output_tokens": output,
+        "concurrency": concurrency,
+        "measured_ttft_ms": ttft,
+        "measured_tpot_ms": tpot,
+        "measured_e2e_ms": e2e,
+        "measured_output_tokens_per_s": number(str(concurrency * output / e2e * 1e3)),
+        "protocol": "closed" if stated else "unstated",
+        "waves": WAVES if stated else None,
+        "tier": tier(row["source"]),
+        "measured_on": row["measured"],
+        "source": short(row["source"]),
+    }

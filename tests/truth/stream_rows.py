@@ -1,0 +1,101 @@
+"""Rows of single_stream.csv: one sequence, decode (tgN) and prefill (ppN) rates."""
+
+from __future__ import annotations
+
+import re
+
+from common import Cells, LeftOut, Row, known_format, known_gpu, known_model, number, short, tier, whole
+
+ENGINES = {
+    "llama.cpp": "llama.cpp",
+    "Llama.cpp": "llama.cpp",
+    "llama.cpp llama-bench": "llama.cpp",
+    "llama.cpp (IPEX-LLM SYCL)": "llama.cpp",
+    "vLLM": "vllm",
+    "SGLang": "sglang",
+    "HF transformers FP16 baseline": "transformers",
+}
+UNSTATED_LENGTH = 128  # output tokens where the source gives no length; a decode rate hardly depends on it
+REFUSED = (  # (column, pattern, reason)
+    ("gpu", r"330W", "power-capped"),
+    ("source", r"Qwen3 docs", "absolutes contradict other rows of this GPU"),
+    ("test", r"single request|eval rate|pre\d+ dec\d+|prefill bs|5-token|speed table", "rate of another kind"),
+    ("engine", r"imp |AutoAWQ|gpt-fast|[Ee]xllama|MLC|TinyChat", "engine not in the contract"),
+    ("model", r"MTP", "may draft tokens"),
+    ("model", r"F16-named|gpt-oss-\d+b-F16", "format is an own mix"),
+    ("format", r"engine native", "format not in the contract or not identified"),
+)
+OUTLIERS = {("A100 SXM 80GB", "pp512", "603.76"), ("L40S 48GB", "pp512", "2253.93")}  # a tenth of the sister card
+
+
+def convert(row: Row) -> Cells:
+    """One committed row; a rate at depth D is asked with D tokens of context in place."""
+    for column, pattern, reason in REFUSED:
+        if re.search(pattern, row[column]):
+            raise LeftOut(reason)
+    if (row["gpu"], row["test"], row["tokens_per_s"]) in OUTLIERS:
+        raise LeftOut("broken run")
+    engine = ENGINES.get(row["engine"])
+    if engine is None:
+        raise LeftOut("engine not in the contract")
+    model, stated = known_model(row["hf_id"] or row["model"]) if not row["format"] else _plain(row)
+    found = known_format(row["format"], engine == "llama.cpp") or stated
+    if engine == "llama.cpp" and not (found or "").startswith("gguf"):
+        raise LeftOut("format not in the contract or not identified")
+    count = whole(row["n_gpu"]) or 1
+    cells: Cells = {
+        "model": model,
+        "weight_format": found,
+        "engine": engine,
+        "engine_version": row["version"].split()[0].strip("()") if re.match(r"[b0-9]", row["version"]) else None,
+        "gpu": known_gpu(row["gpu"], row["source"]),
+        "n_gpus": count if count > 1 else None,
+        "tp": count if engine == "vllm" else None,
+        "flash_attention": bool(float(row["flash_attn"])) if row["flash_attn"] else None,
+        "concurrency": 1,
+        "protocol": "single",
+        "tier": tier(row["source"]),
+        "source": short(row["source"]),
+        "note": _backend(row["gpu"]),
+    }
+    return cells | _asked(row["test"], float(row["tokens_per_s"]))
+
+
+def _plain(row: Row) -> tuple[str, str | None]:
+    """The model by the name that is known, the label or the hub id."""
+    try:
+        return known_model(row["model"])
+    except LeftOut:
+        return known_model(re.sub(r"-GGUF$", "", row["hf_id"]) or row["model"])
+
+
+def _backend(gpu: str) -> str | None:
+    found = re.search(r"ROCm.*|Vulkan.*|rocwmma|vulkan_radv", gpu)
+    return found[0] if found else None
+
+
+def _asked(test: str, rate: float) -> Cells:
+    """Lengths and the measured rate from a test's name: pp512, tg128@d4096, pp512 microbatch=8."""
+    found = re.match(r"(pp|tg)(\d*)(?:@d(\d+))?", test)
+    long = re.match(r"decode @(\d+) prompt, (\d+) out", test)
+    if long:
+        return _decode(int(long[1]), int(long[2]), rate)
+    if not found:
+        fixed = re.match(r"decode (\d+) tok bs1", test)
+        return _decode(0, int(fixed[1]) if fixed else UNSTATED_LENGTH, rate)
+    depth = int(found[3] or 0)
+    if found[1] == "tg":
+        return _decode(depth, int(found[2] or 0) or UNSTATED_LENGTH, rate)
+    tokens = int(found[2])
+    batch = re.search(r"microbatch=(\d+)", test)
+    return {
+        "input_tokens": tokens + depth,
+        "output_tokens": 1,
+        "cached_input_fraction": number(str(depth / (tokens + depth))) if depth else None,
+        "n_ubatch": int(batch[1]) if batch else None,
+        "measured_prefill_tokens_per_s": rate,
+    }
+
+
+def _decode(context: int, tokens: int, rate: float) -> Cells:
+    return {"input_tokens": context, "output_tokens": tokens, "measured_output_tokens_per_s_per_request": rate}
