@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
+from planner.catalog.checkpoints import checkpoint
 from planner.errors import BadValue
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
@@ -71,7 +72,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     weights = formats.weight_format(scenario.weight_format or found.weight_format or own_format(found.model))
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
     kv_name = scenario.kv_format or default_kv_format(found.model, engine)
-    names = {
+    names: dict[str, Any] = {
         "weight_format": weights.id,
         "kv_format": kv_name,
         "engine": engine.id,
@@ -87,7 +88,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         engine=engine,
         gpu=gpu,
         support=_support(weights.id, engine.id, Same(gpu)),
-        checkpoint=found.checkpoint,
+        checkpoint=_checkpoint(found, weights),
     )
 
 
@@ -130,6 +131,12 @@ def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:
     if scenario.usd_per_gpu_hour is None and gpu.price:
         filled["usd_per_gpu_hour"] = gpu.price.usd_per_hour
     return filled
+
+
+def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
+    """The id as it was given where it states this very format, else the published or the makeable one."""
+    stated = found.weight_format or own_format(found.model)
+    return found.checkpoint if stated == weights.id and found.checkpoint else checkpoint(found.model, weights)
 
 
 _model = lru_cache(maxsize=1024)(models.resolve)
