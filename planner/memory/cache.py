@@ -68,12 +68,15 @@ class Kinds(NamedTuple):
 
 
 def _parts_of(mixer: Mixer, layers: tuple[int, ...]) -> list[CachePart]:
-    """Caches that grow with a sequence; layers that read another layer's cache own none."""
+    """Caches that grow with a sequence; layers that read another layer's cache own none.
+
+    Left out: keys and values of images (cross attention), which do not grow with the text.
+    """
     if isinstance(mixer, CompressedAttention):
         return [part for one in cached_as(mixer) for part in _parts_of(one, layers)]
     if isinstance(mixer, LatentAttention):
         return [CachePart(mixer, np.inf, layers)]
-    if isinstance(mixer, Attention) and not mixer.shares_kv:
+    if isinstance(mixer, Attention) and not (mixer.shares_kv or mixer.cross):
         return [CachePart(mixer, float(mixer.window or mixer.chunk or np.inf), layers)]
     return []
 

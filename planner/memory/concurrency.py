@@ -63,7 +63,8 @@ def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: 
 def pool_blocks(stages: Stages) -> Floats:
     """(R,): blocks of the pool; all stages take the fewest that any has."""
     held = np.floor(stages.pool / np.maximum(stages.table.pool_block_bytes, _TINY))
-    fewest = np.min(np.where(stages.table.pool_block_bytes > 0, held, np.inf), axis=0)
+    counts = stages.exists & (stages.table.pool_block_bytes > 0)
+    fewest = np.min(np.where(counts, held, np.inf), axis=0)
     return np.where(np.isfinite(fewest), fewest, 0.0)
 
 
@@ -102,7 +103,7 @@ def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages:
     return KvCapacity(
         kv_bytes_per_token=floats(np.max(table.token_bytes, axis=0)),
         kv_needed_bytes=floats(np.max(needed, axis=0)),
-        kv_occupancy=floats(np.max(np.where(np.isfinite(stages.available), occupancy, 0.0), axis=0)),
+        kv_occupancy=floats(np.max(np.where(stages.exists, occupancy, 0.0), axis=0)),
         kv_pool_tokens=printed_tokens(engine, stages, blocks, at_max_len, settings.max_model_len),
         kv_blocks=blocks,
         max_concurrency=np.minimum(guaranteed, settings.max_num_seqs) * inputs.parallel.attention_dp,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
@@ -14,13 +15,16 @@ from planner.memory.weights import held_bytes, largest_layer_bytes, weight_bytes
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
+_ABSENT = 1e30  # bytes: finite, so that products with zero stay zero
+
 
 class Stages(NamedTuple):
     """Everything known of each pipeline stage, (S, R), before the limiting one is picked."""
 
     spent: Spent
     budget: Floats  # (R,)
-    available: Floats  # for pool and states; infinite on stages that a row does not have
+    exists: NDArray[np.bool_]  # whether the row has the stage
+    available: Floats  # for pool and states; more than anything needs on stages that do not exist
     states: Floats  # of the sequences that run
     pool: Floats  # what the engine makes its cache of
     table: CacheTable
@@ -61,7 +65,8 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, inputs.settings.utilization), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
-    available = np.where(stage < np.broadcast_to(inputs.parallel.pp, (rows,)), left, np.inf)
+    exists = stage < np.broadcast_to(inputs.parallel.pp, (rows,))
+    available = np.where(exists, left, _ABSENT)
     running = np.minimum(rank_concurrency(inputs), inputs.settings.max_num_seqs)
     states = table.state_bytes * running
     if engine.cache.state_share:
@@ -71,4 +76,6 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
         slots = floats(inputs.settings.max_num_seqs)
         states = slots * table.state_bytes
         pool = slots * sequence_bytes(table, slot_tokens(inputs)) - states
-    return Stages(spent, budget, available, states, np.maximum(pool, 0), table, largest_layer_bytes(model, held))
+    return Stages(
+        spent, budget, exists, available, states, np.maximum(pool, 0), table, largest_layer_bytes(model, held)
+    )

@@ -38,8 +38,7 @@ def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> F
         whole - available,
         copies * (stages.budget + outside_bytes(engine, spent)) - free,
     )
-    exists = np.isfinite(available)
-    return np.stack([np.max(np.where(exists, condition, -np.inf), axis=0) for condition in conditions])
+    return np.stack([np.max(np.where(stages.exists, condition, -np.inf), axis=0) for condition in conditions])
 
 
 def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> Verdict:
