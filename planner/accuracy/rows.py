@@ -1,0 +1,168 @@
+"""Measured rows as questions to the estimator: which scenario each row asks, which figure answers which measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from planner.catalog import models
+from planner.catalog.formats import weight_format
+from planner.catalog.truth import MeasuredRow, measured_rows
+from planner.formats import tensor_bytes
+from planner.params import tensors
+from planner.specs.model import (
+    CompressedAttention,
+    LatentAttention,
+    LinearAttention,
+    Mamba,
+    ModelSpec,
+    MoeFfn,
+    Role,
+)
+from planner.specs.scenario import Scenario
+from planner.units import GB, GIB
+
+STAND_IN = "b300"  # for rows of memory whose card is not named: what is scored of them does not depend on it
+LARGE_GIB = 1e5  # a card on which everything fits, for buffers that are summed over cards
+MIB_PER_GIB = 1024
+SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
+
+MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
+POOL = "kv_blocks kv_pool_tokens max_concurrency_at_max_model_len".split()
+SPEED = (
+    "tpot_ms ttft_ms e2e_ms output_tokens_per_s output_tokens_per_s_per_request prefill_tokens_per_s".split()
+)
+
+
+class Question(NamedTuple):
+    """A scenario to estimate, the row behind it, and measured figures by estimate column."""
+
+    row: MeasuredRow
+    scenario: Scenario
+    figures: dict[str, float]
+    part: str  # what is scored together: engine memory, llama.cpp memory, closed loop, offline, ...
+    regime: str = ""  # queue-free or saturated
+    stated: bool = True  # the source says everything that the figure depends on
+
+
+class Known(NamedTuple):
+    """A figure that needs no estimate: the bytes of a file."""
+
+    row: MeasuredRow
+    predicted: float
+    measured: float
+
+
+def model_kind(model: ModelSpec) -> str:
+    """What makes an architecture's memory and time of their own kind."""
+    if any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.mixers):
+        kind = "hybrid"
+    elif any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in model.mixers):
+        kind = "latent"
+    elif any(getattr(mixer, "window", None) or getattr(mixer, "chunk", None) for mixer in model.mixers):
+        kind = "sliding"
+    else:
+        kind = "full"
+    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    return f"{kind} attention, {'experts' if experts else 'dense'}" if model.lm_head else "encoder"
+
+
+@lru_cache(maxsize=1024)
+def file_bytes(model: str, weights: str) -> float:
+    """Bytes of a checkpoint's file; an image encoder is a file of its own."""
+    spec = models.model(model)
+    sizes = tensor_bytes(spec, weight_format(weights))
+    return float(sum(size for size, t in zip(sizes, tensors(spec), strict=True) if t.role is not Role.VISION))
+
+
+def files() -> Iterator[Known]:
+    """Published sizes of files beside the bytes of their tensors."""
+    for row in measured_rows("weights"):
+        published = row.measured.get("file_gb", 0) * GB + row.measured.get("file_gib", 0) * GIB
+        if published and not row.about["excluded"]:
+            yield Known(row, file_bytes(row.scenario.model or "", row.scenario.weight_format or "") / GIB, published / GIB)
+
+
+def questions() -> Iterator[Question]:
+    """Every row that the estimator can be asked."""
+    yield from _loaded_weights()
+    yield from _engine_memory()
+    yield from _llamacpp_memory()
+    for file in ("serving", "serving_other", "single_stream"):
+        yield from (_speed(row) for row in measured_rows(file))
+
+
+def _loaded_weights() -> Iterator[Question]:
+    for row in measured_rows("weights"):
+        if "weights_gib" in row.measured and not row.about["excluded"]:
+            asked = row.scenario.model_copy(update={"gpu": STAND_IN, **SHORT})
+            yield Question(row, asked, {"weights_gib": row.measured["weights_gib"]}, "loaded weights")
+
+
+SHORT = {"input_tokens": 128, "output_tokens": 128, "concurrency": 1}
+
+
+def _engine_memory() -> Iterator[Question]:
+    """An engine's start-up figures. A row without a card says something of weights only."""
+    for row in measured_rows("engine_memory"):
+        s = row.scenario
+        if s.tp is None or s.weight_format is None or row.about["measured_starts"] != "yes":
+            continue
+        known_card = s.gpu is not None
+        names = [name for name in (*MEMORY, *POOL) if name in row.measured and (known_card or name == "weights_gib")]
+        asked = s.model_copy(update=SHORT | ({} if known_card else {"gpu": STAND_IN}))
+        sized = s.device_gib is not None or s.gpu_memory_utilization is not None
+        stated = bool(s.engine_version and known_card and sized and s.gpu_memory_utilization) and (s.pp or 1) == 1
+        yield Question(row, asked, {name: row.measured[name] for name in names}, "engine memory", stated=stated)
+
+
+def _llamacpp_memory() -> Iterator[Question]:
+    """Buffers that llama.cpp prints. Caches are summed over cards; compute buffers stand on each."""
+    for row in measured_rows("llamacpp_memory"):
+        s = row.scenario
+        if s.max_model_len is None or s.weight_format is None or "mla=0" in row.about["note"]:
+            continue
+        whole = {"input_tokens": s.max_model_len - 1, "output_tokens": 1, "concurrency": 1}
+        asked = s.model_copy(update=whole | {"gpu": STAND_IN, "device_gib": LARGE_GIB, "n_gpu_layers": None, "n_gpus": 1})
+        figures = {"kv_pool_gib": row.measured["kv_pool_mib"] / MIB_PER_GIB}
+        mainline = row.about["mainline"] == "yes"
+        on_one = row.measured.get("weights_gpu_mib") if (s.n_gpus or 1) == 1 and _all_layers(row) else None
+        if on_one and mainline:
+            figures["weights_gib"] = on_one / MIB_PER_GIB
+        yield Question(row, asked, figures, "llama.cpp memory", stated=mainline)
+        compute, cards = row.measured.get("compute_mib"), row.measured.get("compute_gpus", 1)
+        if compute and mainline:
+            spread = asked.model_copy(update={"n_gpus": int(cards)})
+            yield Question(row, spread, {"activation_gib": compute / MIB_PER_GIB}, "llama.cpp memory")
+
+
+def _all_layers(row: MeasuredRow) -> bool:
+    layers = sum(layer.count for layer in models.model(row.scenario.model or "").layers)
+    return row.scenario.n_gpu_layers is not None and row.scenario.n_gpu_layers > layers
+
+
+PARTS = {
+    "closed": "closed loop",
+    "offline": "offline, all requests at once",
+    "static": "static batch",
+    "rate": "open loop",
+    "single": "single stream",
+    "unstated": "closed loop, protocol not stated",
+}
+
+
+def _speed(row: MeasuredRow) -> Question:
+    figures = {name: row.measured[name] for name in SPEED if name in row.measured}
+    doubtful = row.about["tier"] == "c"
+    part = PARTS[row.about["protocol"]] + (", for sanity only" if doubtful else "")
+    return Question(row, row.scenario, figures, part, _regime(row), row.about["protocol"] != "unstated")
+
+
+def _regime(row: MeasuredRow) -> str:
+    """Saturated: requests wait for more than a fifth of their time before the first token."""
+    ttft, tpot = row.measured.get("ttft_ms"), row.measured.get("tpot_ms")
+    if ttft is None or tpot is None:
+        return ""
+    e2e = ttft + tpot * max((row.scenario.output_tokens or 1) - 1, 0)
+    return "saturated" if ttft > SATURATED_SHARE * e2e else "queue-free"
