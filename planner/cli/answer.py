@@ -116,7 +116,10 @@ def deployment(answer: Answer) -> str:
 
 def _interval(answer: Answer, name: str) -> str:
     low, high = answer.get(f"{name}_low"), answer.get(f"{name}_high")
-    return "" if low is None or high is None else f"{figure(low)} – {figure(high)}"
+    if low is None or high is None:
+        return ""
+    whole = isinstance(answer[name], int)
+    return " – ".join(figure(round(end) if whole else end) for end in (low, high))
 
 
 def show_answers(answers: Sequence[Answer]) -> None:
