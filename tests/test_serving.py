@@ -25,6 +25,7 @@ from planner.serving import (
     speculative_tokens_per_step,
     steady_state,
     sustainable,
+    uniform_log_sd,
 )
 from planner.serving.steady import multi_server_wait_s
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
@@ -48,7 +49,7 @@ def engine(slots=256, budget=8192, mixed=True, **more):
     return Capacity(slots, slots, budget, mixed, **more)
 
 
-WAVES = {"waves": 10, "output_log_sd": 0.0645}  # lengths uniform in [0.8, 1]
+WAVES = {"waves": 10, "output_log_sd": uniform_log_sd(1 - SPREAD)}
 
 
 def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
@@ -255,6 +256,13 @@ def test_spread_of_lengths_follows_from_their_95th_percentile():
     lengths = np.random.default_rng(0).lognormal(6, 0.7, 200_000)
     assert log_sd(lengths.mean(), np.quantile(lengths, 0.95)) == pytest.approx(0.7, rel=0.02)
     assert log_sd(1000.0, np.nan) == 0 and log_sd(1000.0, 900.0) == 0
+
+
+@pytest.mark.parametrize("shortest", [0.1, 0.8])
+def test_spread_of_uniform_lengths_is_that_of_their_logarithm(shortest):
+    lengths = np.random.default_rng(0).uniform(shortest, 1, 200_000)
+    assert uniform_log_sd(shortest) == pytest.approx(np.log(lengths).std(), rel=0.01)
+    assert uniform_log_sd(1.0) == 0
 
 
 def _sustained(load, objectives, capacity=None):

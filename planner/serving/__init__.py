@@ -16,6 +16,7 @@ from planner.serving.load import (
     log_sd,
     request_shape,
     speculative_tokens_per_step,
+    uniform_log_sd,
 )
 from planner.serving.objectives import Objectives, Sustainable, Tail, margin, meets, sustainable, tail
 from planner.serving.steady import (
@@ -57,4 +58,5 @@ __all__ = [
     "steady_state",
     "sustainable",
     "tail",
+    "uniform_log_sd",
 ]

@@ -145,3 +145,14 @@ def log_sd(mean: Array, p95: Array) -> Array:
     """
     ratio = np.log(np.maximum(np.nan_to_num(np.asarray(p95, dtype=float) / np.maximum(mean, 1), nan=1.0), 1))
     return Z_P95 - np.sqrt(np.maximum(Z_P95**2 - 2 * ratio, 0))
+
+
+def uniform_log_sd(shortest_fraction: Array) -> Array:
+    """Spread of lengths uniform in [a, 1] of nominal, as many load generators draw them; 0 at a = 1.
+
+    Var(ln U) with E[ln U] = -1 - a ln a / (1 - a) and E[ln^2 U] = 2 - a ln a (ln a - 2) / (1 - a).
+    """
+    a = np.asarray(shortest_fraction, dtype=float)
+    log, rest = np.log(a), np.where(a < 1, 1 - a, 1)
+    variance = (2 - a * log * (log - 2) / rest) - (1 + a * log / rest) ** 2
+    return np.where(a < 1, np.sqrt(np.maximum(variance, 0)), 0.0)
