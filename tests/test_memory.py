@@ -305,6 +305,12 @@ def test_llama_cpp_allocates_the_whole_context_of_every_slot() -> None:
     assert terms.kv_pool_bytes[0] == 4 * 8192 * plan(build(), NONE).kv.kv_bytes_per_token[0]
 
 
+def test_a_plan_without_a_pool_is_full_not_a_number() -> None:
+    kv = plan(named("meta-llama/Meta-Llama-3-8B-Instruct"), total_bytes=10 * GIB).kv
+    assert np.isinf(kv.kv_occupancy[0])
+    assert kv.max_concurrency[0] == kv.kv_pool_tokens[0] == kv.max_context_tokens[0] == 0
+
+
 def test_copies_share_the_device() -> None:
     one, four = (plan(build(), copies=copies).terms.budget_bytes[0] for copies in (1.0, 4.0))
     assert one == 4 * four
@@ -357,7 +363,12 @@ def test_the_longest_context_fits_and_one_token_more_does_not() -> None:
     model = build(MIXERS["gqa"], max_position=2**20)
     kv = plan(model, NONE, concurrency=7.0, total_bytes=2 * GIB, max_num_batched_tokens=64.0).kv
     longest = float(kv.max_context_tokens[0])
-    shape: dict[str, Any] = {"output_tokens": 0.0, "total_bytes": 2 * GIB, "max_num_batched_tokens": 64.0, "utilization": 0.9}
+    shape: dict[str, Any] = {
+        "output_tokens": 0.0,
+        "total_bytes": 2 * GIB,
+        "max_num_batched_tokens": 64.0,
+        "utilization": 0.9,
+    }
     assert plan(model, NONE, input_tokens=longest, **shape).kv.max_concurrency[0] == 7
     assert plan(model, NONE, input_tokens=longest + 1, **shape).kv.max_concurrency[0] == 6
 

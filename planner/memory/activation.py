@@ -29,9 +29,18 @@ def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     tensor-parallel group gathers the whole vocabulary.
     """
     constants, tokens = engine.activation, step_tokens(engine, inputs)
-    rows = tokens if constants.logit_rows == "tokens" else np.minimum(inputs.settings.max_num_seqs, tokens)
+    rows = np.minimum(_logit_rows(engine, inputs), tokens)
     vocab = padded(model.vocab_size, engine.weights.vocab_multiple) if model.lm_head else 0
     return constants.logits_bytes * rows * vocab + _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
+
+
+def _logit_rows(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+    """Sequences whose next token is sampled at once."""
+    if engine.activation.logit_rows == "tokens":
+        return step_tokens(engine, inputs)
+    if engine.activation.logit_rows == "running":
+        return np.minimum(floats(inputs.load.concurrency), inputs.settings.max_num_seqs)
+    return floats(inputs.settings.max_num_seqs)
 
 
 def _hidden_bytes(copies: float, model: ModelSpec, tokens: Floats, inputs: MemoryInputs) -> Floats:

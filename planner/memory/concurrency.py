@@ -6,8 +6,8 @@ import numpy as np
 
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.stages import Stages, rank_concurrency
-from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, floats
-from planner.specs.engine import EngineSpec
+from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, floats, slot_tokens
+from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
 _TINY = 1e-9  # keeps 0 / 0 out of masked divisions
@@ -27,6 +27,11 @@ def load_bytes(table: CacheTable, load: Load, output_part: float, live: bool) ->
     return shared, np.maximum(sequence_bytes(table, tokens, live) - shared, 0)
 
 
+def without_states(table: CacheTable) -> CacheTable:
+    """The same rules where recurrent states live beside the pool."""
+    return table._replace(state_bytes=np.zeros_like(table.state_bytes))
+
+
 def sequences_that_fit(usable: Floats, shared: Floats, private: Floats) -> Floats:
     """(S, R): (pool - shared prefix) / bytes of one sequence; infinite where a sequence leaves nothing."""
     left = np.maximum(usable - shared, 0)
@@ -40,7 +45,7 @@ def sequences_held(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, out
     """
     table, pool = stages.table, stages.available
     if engine.cache.state_share:
-        table, pool = table._replace(state_bytes=np.zeros_like(table.state_bytes)), stages.pool
+        table, pool = without_states(table), stages.pool
     fitting = sequences_that_fit(usable_bytes(table, engine, pool), *load_bytes(table, inputs.load, output_part, live))
     if engine.cache.state_share:
         slots = np.floor(stages.states / np.maximum(stages.table.state_bytes, _TINY))
@@ -93,18 +98,22 @@ def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages:
     """What the pool holds."""
     table, settings, ranks = stages.table, inputs.settings, rank_concurrency(inputs)
     blocks = pool_blocks(stages)
-    at_max_len = concurrency_at(stages, blocks, settings.max_model_len)
+    own_context = engine.cache.allocation is Allocation.CONTEXT
+    max_len = slot_tokens(inputs) if own_context else settings.max_model_len
+    at_max_len = concurrency_at(stages, blocks, max_len)
     guaranteed = np.floor(sequences_held(engine, inputs, stages, 1.0, live=False))
     expected = sequences_held(engine, inputs, stages, 0.5, live=True)
-    shared, private = load_bytes(table, inputs.load, 1.0, live=False)
+    pooled = table if engine.cache.state_in_pool else without_states(table)
+    shared, private = load_bytes(pooled, inputs.load, 1.0, live=False)
     needed = shared + ranks * private
-    occupancy = np.where(needed > 0, needed / np.maximum(stages.pool, _TINY), 0.0)
+    part = np.where(stages.pool > 0, needed / np.maximum(stages.pool, _TINY), np.inf)
+    occupancy = np.where(stages.exists & (needed > 0), part, 0.0)
     usable = usable_bytes(table, engine, stages.available)
     return KvCapacity(
         kv_bytes_per_token=floats(np.max(table.token_bytes, axis=0)),
         kv_needed_bytes=floats(np.max(needed, axis=0)),
-        kv_occupancy=floats(np.max(np.where(stages.exists, occupancy, 0.0), axis=0)),
-        kv_pool_tokens=printed_tokens(engine, stages, blocks, at_max_len, settings.max_model_len),
+        kv_occupancy=floats(np.max(occupancy, axis=0)),
+        kv_pool_tokens=printed_tokens(engine, stages, blocks, at_max_len, max_len),
         kv_blocks=blocks,
         max_concurrency=np.minimum(guaranteed, settings.max_num_seqs) * inputs.parallel.attention_dp,
         max_concurrency_at_max_model_len=at_max_len,

@@ -45,7 +45,7 @@ def memory_plan(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> M
     pool, states = pick(stages.pool), pick(stages.states)
     cache = pool if engine.cache.state_in_pool else pool + states
     if engine.cache.allocation is Allocation.GROWING:
-        cache = np.minimum(kv.kv_needed_bytes, pool + states)
+        cache = np.minimum(kv.kv_needed_bytes, pool) + states
     terms = Terms(
         budget_bytes=stages.budget,
         weights_bytes=spent.weights,

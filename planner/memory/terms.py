@@ -95,8 +95,8 @@ class KvCapacity(NamedTuple):
     """What the pool holds. Tokens and blocks are those of one rank, sequences those of one replica."""
 
     kv_bytes_per_token: Floats  # of one GPU, summed over its layers, windows and padding aside
-    kv_needed_bytes: Floats  # for the load, every sequence at full length
-    kv_occupancy: Floats  # kv_needed / pool; above 1: requests queue
+    kv_needed_bytes: Floats  # of the pool, for the load with every sequence at full length
+    kv_occupancy: Floats  # kv_needed / pool; above 1: requests queue; infinite without a pool
     kv_pool_tokens: Floats  # as the engine prints them
     kv_blocks: Floats
     max_concurrency: Floats  # sequences of input + output, whole ones, capped by max_num_seqs

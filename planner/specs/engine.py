@@ -100,7 +100,7 @@ class Activation(Spec):
     """Peak of one profiled step: the larger of the sampler's phase and of the widest layer's."""
 
     logits_bytes: Amount  # per sampled sequence and vocabulary entry, copies of the sampler included
-    logit_rows: Literal["sequences", "tokens"]  # rows of logits that a step makes
+    logit_rows: Literal["sequences", "running", "tokens"]  # rows of logits: max_num_seqs, the load's, or every token
     hidden_copies: Amount  # activations of hidden_size per token that live beside the logits
     layer_copies: Amount  # the same while a layer runs
     inner_copies: Amount  # activations of the inner width of a gated MLP per token
