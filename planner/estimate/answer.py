@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import serving
-from planner.estimate.price import Clock, Deployment, Floats, numbers, replicas
+from planner.estimate.price import Clock, Deployment, Floats, is_closed, numbers, replicas
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind, batch_ops
 from planner.roofline import Priced as RooflineParts
@@ -158,8 +158,10 @@ def answer(p: Priced, in_flight: Floats) -> Answer:
     invalid = np.array([bool(d.layout.invalid) for d in p.deployments])
     unsupported = np.array([d.row.support.level is Level.UNSUPPORTED for d in p.deployments])
     starts = p.plan.verdict.starts & ~invalid & ~unsupported
-    given_rate = ~np.isnan(numbers(p.deployments, "request_rate_per_s", np.nan))
-    room = np.where(given_rate, p.plan.kv.max_concurrency_expected, p.plan.kv.max_concurrency) * replicas(p.deployments)
+    kv = p.plan.kv
+    room = np.where(is_closed(p.offered.load), kv.max_concurrency, kv.max_concurrency_expected) * replicas(
+        p.deployments
+    )
     holds = starts & ~p.point.above_capacity & (in_flight <= np.maximum(room, 1))
     missed = missed_objectives(p)
     meets = holds & np.array([not names for names in missed])
@@ -203,6 +205,14 @@ TERM_WORDS = {
 }
 
 
+def _waiting(p: Priced, i: int) -> str:
+    """Who waits; where the mean length fits and only the full length does not, who may be set back."""
+    if p.point.slot_wait_s[i] > 0:
+        return f"{p.point.waiting_sequences[i]:,.0f} wait, each {p.point.slot_wait_s[i]:,.1f} s for a place"
+    held = p.plan.kv.max_concurrency[i] * replicas(p.deployments[i : i + 1])[0]
+    return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
+
+
 def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:
     d, plan = p.deployments[i], p.plan
     if d.layout.invalid:
@@ -219,6 +229,5 @@ def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> 
         if p.point.above_capacity[i]:
             most = p.most.request_rate_per_s[i]
             return "above_capacity", f"the rate exceeds what the deployment completes ({most:.2f} requests/s)"
-        wait = p.point.slot_wait_s[i]
-        return "kv_pool_full", f"{p.point.waiting_sequences[i]:,.0f} wait, each {wait:,.1f} s for a place"
+        return "kv_pool_full", _waiting(p, i)
     return ("slo_missed", "; ".join(missed)) if missed else ("", "")

@@ -30,26 +30,25 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     parts = _budget(engine, p)
     pool = _pool(engine, parts, width)
     relative = np.where(parts.pool > 0, (pool.high - pool.low) / (2 * np.maximum(parts.pool, 1)), 0)
-    point = p.point
-    times = uncertainty.time_widths(
-        Shares(point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s), width, relative
-    )
-    half = (
-        dict.fromkeys(BY_TPOT, times.tpot)
-        | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
-        | dict.fromkeys(BY_LIFE, times.e2e)
-    )
+    times = uncertainty.time_widths(_shares(p), width, relative)
+    half = dict.fromkeys(BY_TPOT, times.tpot) | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
+    half |= dict.fromkeys(BY_LIFE, times.e2e)
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
     found = {name: uncertainty.interval(columns[name], value) for name, value in half.items()}
     found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
     found["max_concurrency"] = _sequences(engine, p, parts, columns, width)
     out: Columns = {}
-    for name, (low, high) in found.items():
-        out |= {
-            f"{name}_low": np.where(np.isfinite(low), low, np.nan),
-            f"{name}_high": np.where(np.isfinite(high), high, np.nan),
-        }
+    for name, ends in found.items():
+        for end, value in ends._asdict().items():
+            out[f"{name}_{end}"] = np.where(np.isfinite(value), value, np.nan)
     return out
+
+
+def _shares(p: Priced) -> Shares:
+    """The times that widths are weighed by; a queue that grows has none, and its interval stays blank."""
+    point = p.point
+    seconds = (point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s)
+    return Shares(*(np.where(point.above_capacity, 0.0, value) for value in seconds))
 
 
 def _sequences(engine: EngineSpec, p: Priced, parts: Budget, columns: Columns, width: Widths) -> Interval:

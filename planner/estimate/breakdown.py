@@ -54,7 +54,7 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[Part]:
             if total > known[2]:
                 known[0], known[2] = bound, total
             known[1] += amounts
-    out = [Part(name, kind, v[1][0], v[0], v[1][1], v[1][2], v[1][3]) for (name, kind), v in found.items()]
+    out = [Part(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
     engine_s = _first(parts.engine_s)
     out += [Part("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
     return sorted(out, key=lambda part: -part.seconds)

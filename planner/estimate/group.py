@@ -28,6 +28,7 @@ from planner.estimate.price import (
     capacity_of,
     clock,
     deployment,
+    is_closed,
     load_of,
     memory_of,
     numbers,
@@ -83,7 +84,7 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]
     ways = [deployment(row, layout) for row, found in rows for layout in found]
     counts = [len(found) for _, found in rows]
     load = load_of(ways)
-    closed = np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
+    closed = is_closed(load)
     in_flight = np.where(closed, load.concurrency, 1.0)
     inputs, plan = memory_of(engine, ways, in_flight)
     if len(ways) > len(rows) and np.all(closed):
@@ -104,15 +105,16 @@ def timed(
 ) -> tuple[Priced, Floats]:
     """Settle the load on planned deployments; where only that says what is in flight, plan memory again for it."""
     inputs, plan = planned
-    closed = np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
+    closed = is_closed(load)
     steps = clock(engine, deployments, inputs.tensor_bytes)
     overheads = overheads_of(engine)
     offered = serving.offer(steps.step_s, load, capacity_of(engine, plan, inputs, deployments), overheads)
     settled = serving.settle(steps.step_s, offered)
     point = serving.serving_point(offered, settled)
     if not np.all(closed):
-        standing = np.where(point.above_capacity, np.inf, point.requests_per_s * point.e2e_s)
-        in_flight = np.where(closed, in_flight, np.maximum(np.nan_to_num(standing, posinf=0.0), 1.0))
+        full = plan.kv.max_concurrency_expected * replicas(deployments)
+        standing = np.where(point.above_capacity, full, point.requests_per_s * point.e2e_s)
+        in_flight = np.where(closed, in_flight, np.maximum(standing, 1.0))
         inputs, plan = memory_of(engine, deployments, in_flight)
     wishes = objectives(deployments)
     wait = slot_wait_s(offered.load, offered.share, settled)

@@ -167,11 +167,11 @@ def memory_of(
     inputs = memory_inputs(engine, deployments, in_flight)
     if engine.cache.allocation is not Allocation.CONTEXT:
         return inputs, memory_plan(model, engine, inputs)
-    slots = numbers(deployments, "parallel_slots", np.nan)
-    slots = np.where(np.isnan(slots), numbers(deployments, "max_num_seqs", np.nan), slots)
-    most = memory_plan(model, engine, _with_slots(inputs, np.where(np.isnan(slots), MOST_SLOTS, slots)))
+    asks = _asks_slots(deployments)
+    slots = np.fmax(numbers(deployments, "parallel_slots", np.nan), numbers(deployments, "max_num_seqs", np.nan))
+    most = memory_plan(model, engine, _with_slots(inputs, np.where(asks, MOST_SLOTS, slots)))
     fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(most.kv.max_concurrency, 1))
-    inputs = _with_slots(inputs, np.where(np.isnan(slots), fitting, slots))
+    inputs = _with_slots(inputs, np.where(asks, fitting, slots))
     plan = memory_plan(model, engine, inputs)
     room = {name: getattr(most.kv, name) for name in ("max_concurrency", "max_concurrency_expected")}
     kv = plan.kv._replace(**room)
@@ -253,20 +253,32 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
     )
 
 
+def is_closed(load: Load) -> NDArray[np.bool_]:
+    """Rows whose requests in flight are stated; elsewhere they follow from a rate or from thinking users."""
+    return np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
+
+
 def capacity_of(
     engine: EngineSpec, plan: MemoryPlan, inputs: MemoryInputs, deployments: Sequence[Deployment]
 ) -> Capacity:
     """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
+    slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
     reserved = engine.cache.allocation is Allocation.CONTEXT
     sequences = np.maximum(plan.kv.max_concurrency, 1) if reserved else np.maximum(plan.kv.max_concurrency_expected, 1)
     return Capacity(
         sequences=sequences,
-        max_num_seqs=np.asarray(inputs.settings.max_num_seqs) * np.asarray(inputs.parallel.attention_dp),
+        max_num_seqs=np.where(reserved & _asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,
         max_num_batched_tokens=inputs.settings.max_num_batched_tokens,
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
         replicas=replicas(deployments),
     )
+
+
+def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
+    """Rows whose number of slots follows the load, because the scenario does not state it."""
+    stated = [(d.row.scenario.parallel_slots, d.row.scenario.max_num_seqs) for d in deployments]
+    return np.array([slots is None and seqs is None for slots, seqs in stated])
 
 
 def overheads_of(engine: EngineSpec) -> Overheads:
