@@ -241,3 +241,10 @@ def test_a_fault_of_the_planner_is_one_line_too(program: Program, monkeypatch: p
     monkeypatch.setenv("PLANNER_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run(["estimate", "--model", "x"])
+
+
+def test_accuracy_is_counted_over_the_measured_rows(program: Program) -> None:
+    rows = json.loads(program("accuracy", "--by", "part", "--json").out)
+    assert {"files", "engine memory"} <= {row["part"] for row in rows}
+    assert all(row["rows"] > 0 and row["median"] >= 0 for row in rows)
+    assert program("accuracy", "--by", "nothing").code == 2

@@ -16,8 +16,9 @@ from planner.catalog.values import columns
 from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
+from planner.cli.accuracy import accuracy
 from planner.cli.output import NO_VALUE
-from planner.cli.schema import accuracy, schema
+from planner.cli.schema import schema
 from planner.errors import PlannerError
 
 FAULT = 1

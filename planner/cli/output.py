@@ -49,7 +49,7 @@ def written(columns: Sequence[str], rows: Sequence[Cells], json: bool, csv: str)
 
 def figure(value: object) -> str:
     """A value as people read it: three digits, thousands separated, a dash for what is not known."""
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN too
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

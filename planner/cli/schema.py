@@ -1,14 +1,12 @@
-"""`planner schema` and `planner accuracy`."""
+"""`planner schema`: what programs may rely on, as JSON schemas."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Annotated, Any
 
 import typer
 
-from planner.cli.output import Csv, Json
-from planner.errors import BadValue, UnknownName
+from planner.errors import UnknownName
 from planner.report import json_text
 
 KINDS = ("scenario", "estimate", "profile")
@@ -42,12 +40,3 @@ def _estimate_schema() -> dict[str, Any]:
     answers = {name: {"description": says} for name, says in documented()}
     columns = Scenario.model_json_schema()["properties"] | answers
     return {"title": "Estimate", "type": "array", "items": {"type": "object", "properties": columns}}
-
-
-def accuracy(json: Json = False, csv: Csv = "") -> None:
-    """Predicted against every measured row that ships, by component."""
-    if importlib.util.find_spec("planner.accuracy") is None:
-        raise BadValue("this installation holds no measured rows")
-    from planner.accuracy import show
-
-    show(json, csv)

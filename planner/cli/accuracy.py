@@ -1,0 +1,29 @@
+"""`planner accuracy`: what was predicted against what was measured, by any of the rows' conditions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from planner.cli.output import Csv, Json, show_table, written
+from planner.errors import UnknownName
+
+By = Annotated[
+    str,
+    typer.Option(metavar="NAMES", help="Group by part, figure, regime, gpu, engine, engine_version, kind, evidence."),
+]
+
+
+def accuracy(by: By = "part,figure", json: Json = False, csv: Csv = "") -> None:
+    """Predicted against every measured row that ships: median and p90 error, bias, coverage of the intervals."""
+    from planner.accuracy.score import GROUPED, compared, grouped, score
+
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    for name in names:
+        if name not in GROUPED:
+            raise UnknownName("grouping", name, GROUPED, f"known: {', '.join(GROUPED)}")
+    groups = grouped(compared().comparisons, lambda row: tuple(getattr(row, name) for name in names))
+    rows = [dict(zip(names, key, strict=True)) | score(group)._asdict() for key, group in groups.items()]
+    if not written(list(rows[0]), rows, json, csv):
+        show_table({name: name.replace("_", " ") for name in rows[0]}, rows)
