@@ -25,9 +25,13 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer.split()]
 PURE = frozenset(LAYERS[0].split())
 PURE_IMPORTS = frozenset(
-    "__future__ collections dataclasses difflib enum functools itertools math operator statistics typing numpy pydantic".split()
+    "__future__ collections dataclasses difflib enum functools itertools math operator statistics typing "
+    "numpy pydantic".split()
 )
 HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
+# Numbers that a formula may hold without a name: small counts, a half, bits of a byte, per cent, a rounding guard.
+PLAIN_NUMBERS = frozenset({0, 1, 2, 3, -1, 0.5, 8, 100, 1e-9})
+RULES_OF_OTHERS = ("formats/gguf.py",)  # llama-quantize's own case distinctions, whose numbers have no other names
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
@@ -109,6 +113,17 @@ def test_formulas_read_and_write_nothing(path: Path) -> None:
     assert not foreign
     assert not {call.id for call in called if isinstance(call, ast.Name)} & {"open", "print", "input", "exec", "eval"}
     assert module_name(path) in ("specs", "errors") or "pydantic" not in {name for name, _ in imports(path)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PLANNER if module_name(p) in PURE - {"specs", "errors"} and not str(p).endswith(RULES_OF_OTHERS)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_numbers_in_formulas_have_names(path: Path) -> None:
+    bodies = (node for function in functions(path) for statement in function.body for node in ast.walk(statement))
+    numbers = {node.value for node in bodies if isinstance(node, ast.Constant) and isinstance(node.value, int | float)}
+    assert numbers <= PLAIN_NUMBERS
 
 
 @pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))
