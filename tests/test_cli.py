@@ -136,6 +136,13 @@ def test_a_bad_row_of_a_batch_stops_no_other(program: Program, plan: Path) -> No
     assert done.code == 2 and "2 of 4" in done.err and done.err.count("\n") == 1
 
 
+def test_a_file_with_one_bad_row_still_has_its_row(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"model": "nobody", "gpu": "h100-sxm"}')
+    done = program("estimate", "--scenarios", str(tmp_path / "one.jsonl"), "--json")
+    assert done.code == 2 and "unknown model" in json.loads(done.out)[0]["error"]
+    assert program("estimate", "--scenarios", str(tmp_path / "one.jsonl")).code == 2
+
+
 def test_csv_out_reads_back_and_runs_nothing(program: Program, plan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     assert program("estimate", "--scenarios", str(plan), "--csv", str(out)).out == ""

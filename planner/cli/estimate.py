@@ -54,12 +54,12 @@ def estimate(
     rows = _rows(flags, scenarios, from_command)
     answers = priced(rows)
     errors = [answer["error"] for answer in answers if answer["error"]]
-    if len(answers) == 1 and errors:
+    if errors and len(answers) == 1 and not scenarios:
         raise BadValue(errors[0])
     if not written(list(answers[0]), answers, json, csv):
         from planner.cli.answer import show_answer, show_answers
 
-        show_answer(answers[0]) if len(answers) == 1 else show_answers(answers)
+        show_answer(answers[0]) if len(answers) == 1 and not errors else show_answers(answers)
     if errors:
         print(f"error: {len(errors)} of {len(answers)} scenarios: {errors[0]}", file=sys.stderr)
         return BAD_INPUT
