@@ -24,7 +24,8 @@ class UnknownName(PlannerError):
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         shown = name if len(name) <= 80 else name[:77] + "..."
-        near = difflib.get_close_matches(name[:80].lower(), list(known), n=1, cutoff=0.5)
+        forms = {form: full for full in known for form in (full.lower(), full.lower().rpartition("/")[2])}
+        near = [forms[form] for form in difflib.get_close_matches(name[:80].lower(), list(forms), n=1, cutoff=0.5)]
         suggestion = f"; did you mean '{near[0]}'?" if near else ""
         super().__init__(f"unknown {what} {shown!r}{suggestion}{f' ({hint})' if hint else ''}")
 

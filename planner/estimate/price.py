@@ -255,7 +255,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
 
 def is_closed(load: Load) -> NDArray[np.bool_]:
     """Rows whose requests in flight are stated; elsewhere they follow from a rate or from thinking users."""
-    return np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0)
+    return np.asarray(np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0))
 
 
 def capacity_of(
@@ -263,12 +263,13 @@ def capacity_of(
 ) -> Capacity:
     """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
     slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
+    ranks = np.asarray(inputs.parallel.attention_dp if engine.rank_budget else 1.0)
     reserved = engine.cache.allocation is Allocation.CONTEXT
     sequences = np.maximum(plan.kv.max_concurrency, 1) if reserved else np.maximum(plan.kv.max_concurrency_expected, 1)
     return Capacity(
         sequences=sequences,
         max_num_seqs=np.where(reserved & _asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,
-        max_num_batched_tokens=inputs.settings.max_num_batched_tokens,
+        max_num_batched_tokens=inputs.settings.max_num_batched_tokens * ranks,
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
         replicas=replicas(deployments),

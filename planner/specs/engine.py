@@ -166,6 +166,7 @@ class EngineSpec(Spec):
     overheads: Overheads
     defaults: Defaults
     chunks_mixed: bool = True  # prefill chunks share a step with decodes; false: steps of their own
+    rank_budget: bool = True  # max_num_batched_tokens holds for every attention-DP rank; false: for all together
     attention_dp_roles: tuple[Role, ...] = ()  # non-attention weights that data-parallel attention replicates
 
 
