@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import memory, serving
+from planner.catalog import support as supports
 from planner.catalog.engines import default_limits
 from planner.catalog.rates import Topology, kernel_families, rates_for, stack
 from planner.collectives import Parallel
@@ -20,6 +21,7 @@ from planner.ops import Batch, Prepared, Widths, batch_ops, prepare
 from planner.roofline import Rates, step_seconds
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec, Tier
+from planner.specs.formats import Level
 from planner.units import GIB
 
 Floats = NDArray[np.float64]
@@ -190,8 +192,14 @@ def rates(deployments: Sequence[Deployment]) -> Rates:
     return found._replace(bytes_per_s=found.bytes_per_s / copies, flops_per_s=found.flops_per_s / copies)
 
 
+def kernel_level(row: Row) -> Level:
+    """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
+    stated = row.support.level
+    return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
+
+
 def _rate_set(d: Deployment) -> Any:
-    kernel = kernel_for(d.row.weights, d.row.support.level)
+    kernel = kernel_for(d.row.weights, kernel_level(d.row))
     families = kernel_families(d.row.model, d.row.weights, kernel, d.row.kv[0])
     nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
     topology = Topology(d.layout.tp, d.layout.attention_dp, nodes, d.row.scenario.interconnect)
