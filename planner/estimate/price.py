@@ -26,6 +26,8 @@ from planner.units import GIB
 
 Floats = NDArray[np.float64]
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
+VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}  # of an activation
+WIDE_TP = 4  # group from which SGLang captures larger batches
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
 
@@ -115,6 +117,11 @@ def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
     return talk.input_tokens, cached / np.maximum(talk.input_tokens - prefix, 1)
 
 
+def graph_batch(d: Deployment) -> int:
+    """Largest batch that the engine captures as a CUDA graph."""
+    return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
+
+
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
     """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
     split, share = parallel(deployments), replicas(deployments)
@@ -134,7 +141,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         enforce_eager=np.array([bool(d.row.scenario.enforce_eager) for d in deployments]),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
         flash_attention=np.array([d.row.scenario.flash_attention is not False for d in deployments]),
-        graph_batch=np.array([float(d.limits.graph_batch) for d in deployments]),
+        graph_batch=np.array([float(graph_batch(d)) for d in deployments]),
     )
     default = memory.default_utilization(engine, device, settings, split)
     given = numbers(deployments, "gpu_memory_utilization", np.nan)
@@ -145,6 +152,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         kv_k_bytes=k,
         kv_v_bytes=v,
         kv_head_bytes=head,
+        value_bytes=np.array([VALUE_BYTES[d.row.weights.base_dtype] for d in deployments]),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.Load(
