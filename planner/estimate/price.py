@@ -26,7 +26,7 @@ from planner.units import GIB
 
 Floats = NDArray[np.float64]
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
-VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}  # of an activation
+HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of an activation value
 WIDE_TP = 4  # group from which SGLang captures larger batches
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
@@ -152,7 +152,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         kv_k_bytes=k,
         kv_v_bytes=v,
         kv_head_bytes=head,
-        value_bytes=np.array([VALUE_BYTES[d.row.weights.base_dtype] for d in deployments]),
+        value_bytes=np.array([FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES for d in deployments]),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.Load(
