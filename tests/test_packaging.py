@@ -45,9 +45,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def away(home: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "STREAMLIT"))}
-    return subprocess.run(
-        [str(home / "bin" / program), *arguments], cwd=home, env=environment, capture_output=True, text=True, check=True
-    )
+    command = [str(home / "bin" / program), *arguments]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_the_wheel_holds_everything_under_planner(wheel: Path) -> None:
