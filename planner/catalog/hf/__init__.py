@@ -125,21 +125,24 @@ def model_from_config(
     range or of a kind that is not known.
     """
     top = Config(parse_json(_quoted_infinity(config), where) if isinstance(config, bytes) else dict(config), where)
-    parts: Parts = {"id": model_id, **encoder.on_decoder(top, _reader(top)(top))}
-    parts.setdefault("model_type", top.text("model_type"))
-    parts.setdefault("architecture", next(iter(top.texts("architectures")), ""))
-    model = _validated(parts, where)
+    model = _validated(top, model_id)
     own = quantization(top, model, hf_quant_config)
     return model.model_copy(update={"quantization": own, "mtp_params": model.mtp_params or _mtp_params(model)})
 
 
-def _validated(parts: Parts, where: str) -> ModelSpec:
+def _validated(config: Config, model_id: str) -> ModelSpec:
+    """The spec, all of whose values are checked, those that readers derived too."""
     try:
+        parts = {"id": model_id, **encoder.on_decoder(config, _reader(config)(config))}
+        parts.setdefault("model_type", config.text("model_type"))
+        parts.setdefault("architecture", next(iter(config.texts("architectures")), ""))
+        for field in ("mixers", "ffns"):
+            parts[field] = [spec.model_dump() for spec in parts[field]]
         return ModelSpec.model_validate(parts)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BadValue(f"{where}: {field} is {shown(first['input'])}: {first['msg']}") from None
+        raise BadValue(f"{config.where}: {field} is {shown(first['input'])}: {first['msg']}") from None
 
 
 def _mtp_params(model: ModelSpec) -> int:

@@ -104,15 +104,15 @@ class Config:
                 raise BadValue(f"{self.where}: {field} holds {shown(value)}, not an integer in {low}..{top}")
         return values
 
-    def texts(self, field: str) -> list[str]:
-        """A list of strings; [] when absent."""
-        values = self.items(field)
+    def texts(self, field: str, top: int = 2 * MAX_LAYERS) -> list[str]:
+        """A list of at most `top` strings; [] when absent."""
+        values = self.items(field, top)
         for value in values:
             if not isinstance(value, str):
                 raise BadValue(f"{self.where}: {field} holds {shown(value)}, not a text")
         return values
 
-    def items(self, field: str, top: int = 65536) -> list[Any]:
+    def items(self, field: str, top: int = 2 * MAX_LAYERS) -> list[Any]:
         """A list of at most `top` entries; [] when absent."""
         value = self.data.get(field)
         if value is None:

@@ -12,6 +12,7 @@ from planner.errors import BadValue
 from planner.params import Tensor
 from planner.specs.model import Role
 
+MAX_PATTERNS = 65536
 _MAX_GLOBS = 256
 _PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "backbone.")
 _ATTENTION = ("self_attn", "attention", "attn", "mixer")
@@ -103,8 +104,8 @@ class Exclusions:
         for pattern in patterns:
             for glob in _globs(pattern, where):
                 self._add(glob)
-        if len(self.globs) > _MAX_GLOBS:
-            raise BadValue(f"{where}: more than {_MAX_GLOBS} different wildcard patterns of excluded modules")
+            if len(self.globs) > _MAX_GLOBS:
+                raise BadValue(f"{where}: more than {_MAX_GLOBS} different wildcard patterns of excluded modules")
 
     def _add(self, glob: str) -> None:
         plain = _without_prefix(re.sub(r"\.?\*+$", "", glob))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from planner.catalog.hf.config import Config
-from planner.catalog.hf.modules import Exclusions, module_names
+from planner.catalog.hf.modules import MAX_PATTERNS, Exclusions, module_names
 from planner.params import Tensor, tensors
 from planner.specs.model import ModelSpec, MoeFfn, Quantization, Role
 
@@ -124,13 +124,13 @@ def _fp8(stated: Config, model: ModelSpec) -> Quantization:
     block = stated.counts("weight_block_size", low=1)
     if block not in ([], [128, 128]):
         raise stated.unknown("weight_block_size", "[128, 128] or none")
-    excluded = stated.texts("modules_to_not_convert") + stated.texts("ignored_layers")
+    excluded = stated.texts("modules_to_not_convert", MAX_PATTERNS) + stated.texts("ignored_layers", MAX_PATTERNS)
     return _built(model, "fp8-block128" if block else "fp8", excluded, stated)
 
 
 def _mxfp4(stated: Config, model: ModelSpec) -> Quantization:
     """gpt-oss: the experts alone."""
-    return _built(model, "mxfp4", stated.texts("modules_to_not_convert"), stated)
+    return _built(model, "mxfp4", stated.texts("modules_to_not_convert", MAX_PATTERNS), stated)
 
 
 def _gptq(stated: Config, model: ModelSpec) -> Quantization:
@@ -139,18 +139,18 @@ def _gptq(stated: Config, model: ModelSpec) -> Quantization:
         return _built(model, "int8-w8a16", [], stated)
     if (bits, group) not in _GPTQ:
         raise stated.unknown("group_size" if bits in (2, 3, 4) else "bits", "4, 3 and 2 bits in groups of 128, 4 in 32")
-    return _built(model, _GPTQ[bits, group], stated.texts("modules_to_not_convert"), stated)
+    return _built(model, _GPTQ[bits, group], stated.texts("modules_to_not_convert", MAX_PATTERNS), stated)
 
 
 def _awq(stated: Config, model: ModelSpec) -> Quantization:
     bits, group = stated.count("bits", "w_bit", default=4), stated.count("group_size", "q_group_size", default=128)
     if (bits, group) != (4, 128):
         raise stated.unknown("bits" if bits != 4 else "group_size", "4 bits in groups of 128")
-    return _built(model, "awq-int4-g128", stated.texts("modules_to_not_convert"), stated)
+    return _built(model, "awq-int4-g128", stated.texts("modules_to_not_convert", MAX_PATTERNS), stated)
 
 
 def _bitsandbytes(stated: Config, model: ModelSpec) -> Quantization:
-    excluded = stated.texts("llm_int8_skip_modules")
+    excluded = stated.texts("llm_int8_skip_modules", MAX_PATTERNS)
     if stated.flag("load_in_8bit") or stated.flag("_load_in_8bit"):
         return _built(model, "bnb-int8", excluded, stated)
     if stated.text("bnb_4bit_quant_type", "nf4") not in ("nf4", "fp4"):
@@ -165,7 +165,7 @@ def _compressed(stated: Config, model: ModelSpec) -> Quantization:
     formats = [(_group_format(groups.sub(name)), groups.sub(name)) for name in groups.data]
     if not formats:
         raise stated.bad("config_groups", "empty: it states the weight format")
-    built = _built(model, formats[0][0], stated.texts("ignore"), stated)
+    built = _built(model, formats[0][0], stated.texts("ignore", MAX_PATTERNS), stated)
     if len({weight for weight, _ in formats}) == 1:
         return built
     by_module = {target: weight for weight, group in formats for target in group.texts("targets")}
@@ -192,7 +192,7 @@ def _group_format(group: Config) -> str:
 def _modelopt(stated: Config, model: ModelSpec) -> Quantization:
     """NVIDIA ModelOpt: one algorithm, or one for each module (MIXED_PRECISION)."""
     algorithm = stated.text("quant_algo")
-    excluded = stated.texts("exclude_modules") or stated.texts("ignore")
+    excluded = stated.texts("exclude_modules", MAX_PATTERNS) or stated.texts("ignore", MAX_PATTERNS)
     if algorithm != "MIXED_PRECISION":
         return _built(model, _algorithm(stated), excluded, stated)
     layers = stated.sub("quantized_layers")
@@ -243,7 +243,7 @@ def _hqq(stated: Config, model: ModelSpec) -> Quantization:
     bits, group = weights.count("nbits", default=4), weights.count("group_size", default=64)
     if (bits, group) != (4, 64):
         raise weights.unknown("nbits" if bits != 4 else "group_size", "4 bits in groups of 64")
-    return _built(model, "hqq-4bit-g64", stated.texts("skip_modules"), stated)
+    return _built(model, "hqq-4bit-g64", stated.texts("skip_modules", MAX_PATTERNS), stated)
 
 
 def _mlx(stated: Config, model: ModelSpec) -> Quantization:
@@ -265,7 +265,7 @@ def _quark(stated: Config, model: ModelSpec) -> Quantization:
     weight = stated.sub("global_quant_config").sub("weight")
     if weight.text("dtype") not in ("fp8_e4m3",):
         raise weight.unknown("dtype", "fp8_e4m3")
-    return _built(model, "fp8", stated.texts("exclude"), stated)
+    return _built(model, "fp8", stated.texts("exclude", MAX_PATTERNS), stated)
 
 
 _METHODS = {

@@ -36,6 +36,13 @@ class Tower(NamedTuple):
     outer_norms: int = 0
 
 
+def encoder(config: Config) -> Config:
+    """`vision_config`, which must be there: no publisher leaves the whole of it to the class."""
+    if not config.has("vision_config"):
+        raise config.bad("vision_config", "missing: it states the image encoder")
+    return config.sub("vision_config")
+
+
 def tower(config: Config) -> Tower:
     """The common field names."""
     return Tower(
@@ -89,7 +96,7 @@ def text_config(config: Config) -> Config:
 
 def qwen_vl(config: Config, reader: Callable[[Config], Parts]) -> Parts:
     """Qwen 3 VL and 3.5: ViT with learned positions, a merger, and mergers into deeper layers (DeepStack)."""
-    eye = config.sub("vision_config")
+    eye = encoder(config)
     shape = tower(eye)
     merge = eye.count("spatial_merge_size", default=2)
     wide, out = shape.hidden * merge**2, eye.count("out_hidden_size")
@@ -108,7 +115,7 @@ def qwen_vl(config: Config, reader: Callable[[Config], Parts]) -> Parts:
 
 def qwen2_vl(config: Config) -> Parts:
     """Qwen 2.5 VL: gated ViT with RMS norms and windows."""
-    eye = config.sub("vision_config").defaults(depth=32, hidden_size=1280, num_heads=16, intermediate_size=3420)
+    eye = encoder(config).defaults(depth=32, hidden_size=1280, num_heads=16, intermediate_size=3420)
     shape = tower(eye)._replace(gated=True, layer_norm=False)
     merge = eye.count("spatial_merge_size", default=2)
     wide = shape.hidden * merge**2
@@ -124,7 +131,7 @@ def qwen2_vl(config: Config) -> Parts:
 
 def qwen2_vl_first(config: Config) -> Parts:
     """Qwen 2 VL: plain ViT; `hidden_size` of its config is the text model's width."""
-    eye = config.sub("vision_config").defaults(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4)
+    eye = encoder(config).defaults(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4)
     width = eye.count("embed_dim")
     layers, heads = eye.count("depth", top=MAX_LAYERS), eye.count("num_heads")
     shape = Tower(width, layers, heads, width * eye.count("mlp_ratio"), eye.count("patch_size", default=14))
@@ -141,7 +148,7 @@ def qwen2_vl_first(config: Config) -> Parts:
 
 def mllama(config: Config) -> Parts:
     """Llama 3.2 Vision: cross-attention layers in the text model, a two-stage ViT over tiles."""
-    eye = config.sub("vision_config")
+    eye = encoder(config)
     shape = tower(eye.merged(num_attention_heads=eye.count("attention_heads", "num_attention_heads")))
     last = eye.count("num_global_layers", top=MAX_LAYERS)
     tiles, size = eye.count("max_num_tiles", top=256), eye.count("image_size")
@@ -162,7 +169,7 @@ def mllama(config: Config) -> Parts:
 
 def gemma3(config: Config) -> Parts:
     """Gemma 3: SigLIP at 896 pixels, averaged down to 256 tokens."""
-    eye = config.sub("vision_config").defaults(
+    eye = encoder(config).defaults(
         hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, intermediate_size=4304, image_size=896
     )
     shape, size = tower(eye), eye.count("image_size")
@@ -182,7 +189,7 @@ def gemma4(config: Config) -> Parts:
     """Gemma 4: ViT with norms on the heads and two-dimensional positions, pooled 3 x 3."""
     if config.has("audio_config"):
         raise config.unknown("audio_config", "null")
-    eye = config.sub("vision_config")
+    eye = encoder(config)
     shape = tower(eye)._replace(gated=True, bias=False, layer_norm=False, norms=4)
     head = eye.count("head_dim", default=shape.hidden // shape.heads)
     if eye.count("num_key_value_heads", default=shape.heads) * head != shape.hidden:
@@ -200,7 +207,7 @@ def gemma4(config: Config) -> Parts:
 
 def pixtral(config: Config, reader: Callable[[Config], Parts]) -> Parts:
     """Mistral 3 and 4: Pixtral's gated ViT with RMS norms, a 2 x 2 merger and two linear layers."""
-    eye = config.sub("vision_config")
+    eye = encoder(config)
     shape = tower(eye)._replace(gated=True, bias=False, layer_norm=False, outer_norms=1)
     merge, width = config.count("spatial_merge_size", default=2), text_config(config).count("hidden_size")
     bias = config.flag("multimodal_projector_bias")
@@ -237,7 +244,7 @@ def ministral3(config: Config) -> Parts:
 
 def llama4(config: Config) -> Parts:
     """Llama 4: ViT with a class token, pixel shuffle and a two-layer adapter."""
-    eye = config.sub("vision_config").defaults(
+    eye = encoder(config).defaults(
         hidden_size=768,
         num_hidden_layers=34,
         num_attention_heads=16,
@@ -266,7 +273,7 @@ def llama4(config: Config) -> Parts:
 
 def kimi(config: Config) -> Parts:
     """Kimi K2.5 to K2.7: MoonViT under DeepSeek V3."""
-    extras, vision = moonvit(config.sub("vision_config"), text_config(config).count("hidden_size"))
+    extras, vision = moonvit(encoder(config), text_config(config).count("hidden_size"))
     return with_text(config, mla.deepseek, extras, vision)
 
 
@@ -296,7 +303,7 @@ def moonvit(eye: Config, width: int) -> tuple[Extras, Vision]:
 
 def minimax_m3(config: Config) -> Parts:
     """MiniMax M3: CLIP-like ViT with rotary positions, a projector and a patch merger."""
-    eye = config.sub("vision_config")
+    eye = encoder(config)
     shape = tower(eye)._replace(outer_norms=1)
     packing = eye.sub("img_token_compression_config")
     merge = packing.count("spatial_merge_size", default=2)
