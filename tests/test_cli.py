@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import planner
 from planner.catalog.values import columns
@@ -255,3 +258,25 @@ def test_accuracy_is_counted_over_the_measured_rows(program: Program) -> None:
     assert {"files", "engine memory"} <= {row["part"] for row in rows}
     assert all(row["rows"] > 0 and row["median"] >= 0 for row in rows)
     assert program("accuracy", "--by", "nothing").code == 2
+
+
+VALUES = (
+    "0 1 -1 2 7 64 1e9 65536 0.5 nan inf x =1 1:4:x2 a,b fp8 gguf-q4_k_m q8_0/q4_0 fp8/ : h100-sxm:2g.20gb "
+    "9999999 true no rerank embed ../x . ~ mixed-4 exl3- none vllm sglang llama.cpp mlx 0.01 t4 b200 m3-max"
+).split()
+MODELS = ("llama-3.1-8b-instruct", "openai/gpt-oss-20b", "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-Embedding-0.6B")
+
+
+@given(
+    model=st.sampled_from(MODELS),
+    flags=st.dictionaries(st.sampled_from(sorted(set(columns()) - {"model"})), st.sampled_from(VALUES), max_size=6),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_flags_are_an_answer_or_one_line(model: str, flags: dict[str, str]) -> None:
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ({"gpu": "h100-sxm"} | flags).items()]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(["estimate", "--model", model, *arguments, "--json"])
+    assert code in (0, 2), err.getvalue()
+    assert err.getvalue().count("\n") == (1 if code else 0)
+    assert not out.getvalue() or json.loads(out.getvalue(), parse_constant=pytest.fail)
