@@ -154,8 +154,8 @@ PARTS = {
 
 def _speed(row: MeasuredRow) -> Question:
     figures = {name: row.measured[name] for name in SPEED if name in row.measured}
-    doubtful = row.about["tier"] == "c"
-    part = PARTS[row.about["protocol"]] + (", for sanity only" if doubtful else "")
+    doubt = ", for sanity only" if row.about["tier"] == "c" else ", may draft tokens" if "draft" in row.about["note"] else ""
+    part = PARTS[row.about["protocol"]] + doubt
     return Question(row, row.scenario, figures, part, _regime(row), row.about["protocol"] != "unstated")
 
 

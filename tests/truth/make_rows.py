@@ -39,6 +39,8 @@ def converted(path: Path, convert: Callable[[Row], Cells]) -> tuple[list[Cells],
         except LeftOut as left:
             reasons[str(left)] += 1
     kept = distinct(rows)
+    if convert is serving_rows.convert:
+        kept = serving_rows.without_repeats(kept)
     if len(kept) < len(rows):
         reasons["repeats another row"] = len(rows) - len(kept)
     return kept, reasons

@@ -8,6 +8,9 @@ MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
 BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as FP8 with blocks of 128
 WAVES = 10  # times concurrency are the requests of a run
+CAPPED = ("vllm", "h100-sxm", 512)  # TPOT at 512 at once is that of a few, TTFT tens of seconds
+MAY_DRAFT = "may draft tokens: repeats of one configuration differ by up to 2.3 times"
+SAME = 0.005  # figures this close, in the same configuration, are one measurement
 
 
 def weight_format(row: Row) -> str:
@@ -27,6 +30,12 @@ def convert(row: Row) -> Cells:
     tp = whole(row["tp"]) or 1
     if tp > MAX_TP:
         raise LeftOut("tp above 16: several instances counted as one")
+    if "ai-dynamo" in row["image"]:
+        raise LeftOut("served through another front end, instances not stated")
+    if tp & (tp - 1):
+        raise LeftOut("attention heads do not divide by tp: several instances counted as one")
+    if (row["engine"], row["gpu"], float(row["concurrency"])) == CAPPED:
+        raise LeftOut("ran under a cap on sequences that is not stated")
     model, _ = known_model(row["model"])
     ttft, tpot = float(row["ttft_ms"]), float(row["tpot_ms"])
     output = whole(row["mean_output_tokens"]) or 1
@@ -55,4 +64,23 @@ def convert(row: Row) -> Cells:
         "tier": tier(row["source"]),
         "measured_on": row["measured"],
         "source": short(row["source"]),
+        "note": MAY_DRAFT if row["engine"] == "tensorrt-llm" and "DeepSeek" in row["model"] else None,
     }
+
+
+def without_repeats(rows: list[Cells]) -> list[Cells]:
+    """Rows less those of unstated protocol that report a stated run again, with nominal lengths."""
+    stated: dict[tuple[object, ...], list[Cells]] = {}
+    for row in rows:
+        if row["protocol"] == "closed":
+            stated.setdefault(_configuration(row), []).append(row)
+    return [row for row in rows if row["protocol"] == "closed" or not _again(row, stated.get(_configuration(row), []))]
+
+
+def _configuration(row: Cells) -> tuple[object, ...]:
+    return tuple(row[c] for c in ("model", "weight_format", "engine", "gpu", "tp", "ep", "attention_dp", "concurrency"))
+
+
+def _again(row: Cells, stated: list[Cells]) -> bool:
+    figures = ("measured_ttft_ms", "measured_tpot_ms")
+    return any(all(abs(row[name] / other[name] - 1) < SAME for name in figures) for other in stated)
