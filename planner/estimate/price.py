@@ -285,11 +285,17 @@ def capacity_of(
     return Capacity(
         sequences=sequences,
         max_num_seqs=np.where(reserved & _asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,
-        max_num_batched_tokens=inputs.settings.max_num_batched_tokens * ranks,
+        max_num_batched_tokens=step_room(engine, inputs) * ranks,
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
         replicas=replicas(deployments),
     )
+
+
+def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+    """Most tokens of one pass through the layers: llama.cpp cuts its batch into physical batches."""
+    physical = engine.activation.logit_rows == "tokens"
+    return np.asarray(inputs.settings.n_ubatch if physical else inputs.settings.max_num_batched_tokens, dtype=float)
 
 
 def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
