@@ -26,6 +26,7 @@ REFUSED = (  # (column, pattern, reason)
     ("source", r"Qwen3 docs", "absolutes contradict other rows of this GPU"),
     ("source", r"InferenceX issue #870 \(2026|InferenceX-app PR #454", "flagged by its authors"),
     ("quote", r"Hardware: (AMD )?MI300X.*(?:V3\.1|MiniMax-M2)|flagged anomalous", "cold start inside"),
+    ("quote", r" 27b nvfp4 HT", "software-limited by a known fault"),
     ("quote", r"KV wall", "flagged by its authors"),
 )
 # Requests of a run in the tables of trtllm-bench (docs/source/performance/perf-overview.md of NVIDIA/TensorRT-LLM).
