@@ -181,7 +181,7 @@ def resolve(name: str) -> Resolved:
 
 def _is_path(name: str) -> bool:
     try:
-        return Path(name).exists()
+        return Path(name).is_file() or (Path(name) / "config.json").is_file()
     except (OSError, ValueError):
         return False
 
@@ -196,3 +196,23 @@ def from_bytes(config: bytes | Mapping[str, Any], name: str) -> ModelSpec:
     if isinstance(config, bytes) and not isinstance(parse_json(config, name), dict):
         raise BadFile(f"{name}: not a JSON object of settings")
     return model_from_config(config, name, name)
+
+
+@lru_cache(maxsize=1)
+def repositories() -> tuple[str, ...]:
+    """Names of repositories that stand for a bundled architecture without being its id."""
+    table = read_json(data_dir() / "model_aliases.json")["aliases"]
+    checkpoints = read_json(data_dir() / "models" / "checkpoints.json")
+    return tuple(sorted((name for name in table | checkpoints if "/" in name), key=str.lower))
+
+
+def published(model_id: str, weight_format: str) -> tuple[str, ...]:
+    """Repositories known to hold this architecture in that format: the id itself, or aliases that state it."""
+    names = (model_id, *(name for name in repositories()))
+    found = ((name, resolve(name)) for name in names)
+    return tuple(name for name, item in found if item.model.id == model_id and _own(item) == weight_format)
+
+
+def _own(found: Resolved) -> str:
+    own = found.model.quantization
+    return found.weight_format or (own.weight_format if own else found.model.dtype)

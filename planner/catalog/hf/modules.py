@@ -136,12 +136,12 @@ def _globs(pattern: str, where: str) -> list[str]:
     if not pattern.startswith("re:"):
         return [pattern]
     text = pattern[3:].lstrip("^").rstrip("$")
-    pieces = re.findall(r"\((?:\?:)?([^()]*)\)|(\.\*|\\d\+|\[0-9\]\+)|(\\\.|\.)|([\w-]+)", text)
-    rebuilt = re.sub(r"\((?:\?:)?[^()]*\)|\.\*|\\d\+|\[0-9\]\+|\\\.|\.|[\w-]+", "", text)
+    pieces = re.findall(r"\((?:\?:)?([\w.\\|-]+)\)|(\.\*|\\d\+|\[0-9\]\+)|(\\\.|\.)|([\w-]+)", text)
+    rebuilt = re.sub(r"\((?:\?:)?[\w.\\|-]+\)|\.\*|\\d\+|\[0-9\]\+|\\\.|\.|[\w-]+", "", text)
     if rebuilt:
         raise BadValue(f"{where}: excludes {shown(pattern)}, a regular expression that is not known here")
     choices = [
-        [f"{option}" for option in group.replace("\\.", ".").split("|")] if group else ["*" if star else word or "."]
+        group.replace("\\.", ".").split("|") if group else ["*" if star else word or "."]
         for group, star, _, word in pieces
     ]
     if sum(len(choice) > 1 for choice in choices) > 3 or max((len(choice) for choice in choices), default=1) > 16:
