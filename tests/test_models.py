@@ -14,7 +14,7 @@ from planner.catalog.files import read_json
 from planner.catalog.formats import weight_format_ids
 from planner.catalog.hf import READERS, model_from_config
 from planner.catalog.hf.config import MAX_CONTEXT, MAX_HIDDEN, MAX_LAYERS, MAX_VOCAB
-from planner.catalog.models import file_name, model, model_ids, model_index, resolve
+from planner.catalog.models import file_name, from_bytes, model, model_ids, model_index, resolve
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, BadValue, PlannerError, UnknownName
 from planner.params import active_parameters, parameters, tensors
@@ -214,6 +214,12 @@ def test_a_malformed_file_is_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises((BadFile, BadValue)) as error:
         model(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_an_uploaded_config_is_named_in_its_faults() -> None:
+    assert from_bytes(json.dumps(LLAMA).encode(), "mine").id == "mine"
+    with pytest.raises(BadValue, match=r"mine: \[\]|mine: a list"):
+        from_bytes(b"[]", "mine")
 
 
 def test_an_infinity_that_nothing_reads_is_no_fault() -> None:

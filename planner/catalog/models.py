@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
+from planner.catalog.files import MAX_BYTES, read_bytes, read_json
 from planner.catalog.hf import model_from_config
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, UnknownName
+from planner.errors import UnknownName
 from planner.specs.model import ModelSpec, Quantization
 
-__all__ = ["Entry", "Resolved", "model", "model_from_config", "model_ids", "model_index", "resolve"]
+__all__ = ["Entry", "Resolved", "from_bytes", "model", "model_from_config", "model_ids", "model_index", "resolve"]
 
 
 _GGUF = "gguf"  # of a suffix: the block type is the ending's own
@@ -192,27 +192,5 @@ def model(name: str) -> ModelSpec:
 
 
 def from_bytes(config: bytes | Mapping[str, Any], name: str) -> ModelSpec:
-    """An uploaded config.json."""
-    if isinstance(config, bytes) and not isinstance(parse_json(config, name), dict):
-        raise BadFile(f"{name}: not a JSON object of settings")
+    """An uploaded config.json. Raises as `model_from_config` does, with `name` in front of the fault."""
     return model_from_config(config, name, name)
-
-
-@lru_cache(maxsize=1)
-def repositories() -> tuple[str, ...]:
-    """Names of repositories that stand for a bundled architecture without being its id."""
-    table = read_json(data_dir() / "model_aliases.json")["aliases"]
-    checkpoints = read_json(data_dir() / "models" / "checkpoints.json")
-    return tuple(sorted((name for name in table | checkpoints if "/" in name), key=str.lower))
-
-
-def published(model_id: str, weight_format: str) -> tuple[str, ...]:
-    """Repositories known to hold this architecture in that format: the id itself, or aliases that state it."""
-    names = (model_id, *(name for name in repositories()))
-    found = ((name, resolve(name)) for name in names)
-    return tuple(name for name, item in found if item.model.id == model_id and _own(item) == weight_format)
-
-
-def _own(found: Resolved) -> str:
-    own = found.model.quantization
-    return found.weight_format or (own.weight_format if own else found.model.dtype)

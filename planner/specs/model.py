@@ -255,7 +255,6 @@ class ModelSpec(Spec):
     mtp_params: Annotated[int, Field(ge=0, le=2**45)] = 0  # their parameters
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     quantization: Quantization | None = None
-    published_params: Annotated[int, Field(ge=0, le=2**45)] | None = None
 
     @property
     def n_layers(self) -> int:
