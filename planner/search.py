@@ -6,36 +6,66 @@ parameters first, then more bits per weight, then speed); evidence of quality lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from planner.catalog import formats, gpus, models
-from planner.errors import BadValue
+from planner.errors import BadValue, PlannerError
 from planner.estimate import estimate
 from planner.explain import VERDICT_RANK
 from planner.params import parameters
+from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 
 MAX_CANDIDATES = 20_000
+BATCH = 512  # combinations priced between two calls of `progress`
 SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4", "mxfp4")
 LLAMA_CPP_FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m", "gguf-iq4_xs", "gguf-q3_k_m")
+HOLDS = VERDICT_RANK["holds"]
+
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
 
 
 class Recommendation(NamedTuple):
     """Rows of `Estimate.rows()`: those that hold the load, best first, and the others with their reason."""
 
-    candidates: list[dict[str, Any]]
-    rejected: list[dict[str, Any]]
+    candidates: list[Row]
+    rejected: list[Row]
+
+
+class Found(NamedTuple):
+    """The smallest deployment that holds a load, or the largest tried when none does."""
+
+    scenario: Scenario
+    row: Row
+    holds: bool
 
 
 def recommend(
-    load: Scenario, model_ids: Sequence[str], gpu_ids: Sequence[str], format_ids: Sequence[str] = ()
+    load: Scenario,
+    model_ids: Sequence[str],
+    gpu_ids: Sequence[str],
+    format_ids: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Recommendation:
-    """Price every combination under `load`, whose own model, GPU and format are ignored. BadValue when too many."""
+    """Price every combination under `load`, whose own model, GPU and format are ignored.
+
+    `progress` is called with the number of combinations done and their total. BadValue when there are too many.
+    """
     scenarios = combinations(load, model_ids, gpu_ids, format_ids)
-    rows = estimate(scenarios).rows()
-    accepted = [row for row in rows if row["error"] is None and VERDICT_RANK[row["verdict"]] >= VERDICT_RANK["holds"]]
-    rejected = [row for row in rows if row["error"] is not None or VERDICT_RANK[row["verdict"]] < VERDICT_RANK["holds"]]
+    rows: list[Row] = []
+    for start in range(0, len(scenarios), BATCH):
+        rows += estimate(scenarios[start : start + BATCH]).rows()
+        if progress:
+            progress(len(rows), len(scenarios))
+    return ranked(rows)
+
+
+def ranked(rows: Sequence[Row]) -> Recommendation:
+    """Rows that hold their load, best first, and the others, nearest first."""
+    accepted = [row for row in rows if _holds(row)]
+    rejected = [row for row in rows if not _holds(row)]
     return Recommendation(sorted(accepted, key=_rank, reverse=True), sorted(rejected, key=_rank_rejected, reverse=True))
 
 
@@ -47,7 +77,8 @@ def combinations(
     for gpu_id in gpu_ids:
         for model_id in model_ids:
             for name in format_ids or default_formats(model_id, gpu_id, load.engine):
-                update = {"model": model_id, "gpu": gpu_id, "weight_format": name, "device_gib": None}
+                engine = load.engine or ("llama.cpp" if name.startswith("gguf-") else None)
+                update = {"model": model_id, "gpu": gpu_id, "weight_format": name, "engine": engine, "device_gib": None}
                 out.append(load.model_copy(update=update))
     if len(out) > MAX_CANDIDATES:
         raise BadValue(f"{len(out):,} combinations, more than {MAX_CANDIDATES:,}: choose fewer models, GPUs or formats")
@@ -55,24 +86,72 @@ def combinations(
 
 
 def default_formats(model_id: str, gpu_id: str, engine: str | None) -> tuple[str, ...]:
-    """Formats worth pricing when nobody names any: the checkpoint's own, then what the engine and GPU run."""
+    """Formats worth pricing when nobody names any: the checkpoint's own, then what the engine and GPU run.
+
+    A model that is released in 4 or 8 bit is not blown up to 16 again.
+    """
+    gpu = gpus.gpu(gpu_id)
+    if engine == "llama.cpp" or (engine is None and gpu.vendor == "Apple"):
+        return LLAMA_CPP_FORMATS
     spec = models.model(model_id)
     own = (spec.quantization.weight_format,) if spec.quantization else ()
-    if engine == "llama.cpp" or gpus.gpu(gpu_id).vendor == "Apple":
-        return LLAMA_CPP_FORMATS
-    return own + tuple(name for name in SERVER_FORMATS if name not in own and not (own and name == "bf16"))
+    usual = own + tuple(name for name in SERVER_FORMATS if name not in own and not (own and name == "bf16"))
+    runs = engine or "vllm"
+    return tuple(
+        n for n in usual if formats.support(formats.weight_format(n), runs, gpu).level is not Level.UNSUPPORTED
+    )
 
 
-def _rank(row: dict[str, Any]) -> tuple[float, ...]:
-    bits = formats.nominal_bits(row["weight_format"])
+def smallest_count(
+    scenario: Scenario, counts: Sequence[int], estimator: Callable[[Sequence[Scenario]], list[Row]]
+) -> Found:
+    """The fewest GPUs of the scenario's kind that hold its load and meet its objectives; all counts in one call."""
+    tried = [scenario.model_copy(update={"n_gpus": count}) for count in counts]
+    priced = list(zip(tried, estimator(tried), strict=True))
+    for asked, row in priced:
+        if _holds(row) and row["meets_slo"]:
+            return Found(asked, row, True)
+    best = max(priced, key=lambda pair: (pair[1]["error"] is None, *_rank_rejected(pair[1])))
+    return Found(*best, holds=False)
+
+
+def _holds(row: Row) -> bool:
+    return row["error"] is None and VERDICT_RANK[row["verdict"]] >= HOLDS
+
+
+def _rank(row: Row) -> tuple[float, ...]:
     return (
         VERDICT_RANK[row["verdict"]],
         row["support"] in ("native", "weight_only"),
-        parameters(models.model(row["model"])),
-        bits,
+        _parameters(row["model"]),
+        row["weights_gib"] * (row["tp"] or 1) * (row["pp"] or 1),  # more bits for each weight
         row["output_tokens_per_s"] or 0.0,
     )
 
 
-def _rank_rejected(row: dict[str, Any]) -> tuple[float, ...]:
+def _parameters(name: str) -> int:
+    try:
+        return parameters(models.model(name))
+    except PlannerError:  # an uploaded model: ranked behind those of the catalogue
+        return 0
+
+
+def _rank_rejected(row: Row) -> tuple[float, ...]:
     return (VERDICT_RANK.get(row["verdict"] or "no", 0), row["max_concurrency"] or 0.0)
+
+
+def priced(scenarios: Sequence[Scenario]) -> list[Row]:
+    """Rows of scenarios: what a process of its own runs."""
+    return estimate(scenarios).rows()
+
+
+def smallest_of(rows: Sequence[Row], tried: int) -> list[Row]:
+    """Of every `tried` rows in a row, which differ in their GPUs alone: the first that holds, else the best."""
+    groups = (rows[at : at + tried] for at in range(0, len(rows), tried))
+    return [
+        next((row for row in group if _holds(row) and row["meets_slo"]), max(group, key=_nearness)) for group in groups
+    ]
+
+
+def _nearness(row: Row) -> tuple[float, ...]:
+    return (row["error"] is None, *_rank_rejected(row))

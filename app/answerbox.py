@@ -1,0 +1,120 @@
+"""The answer as the calculator shows it: the verdict, four figures, the memory of one GPU, what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+import charts
+from planner import explain
+from state import DROPPED, TOLD, apply
+from words import evidence, plain
+
+Row = dict[str, Any]
+
+HAND_HELD = ("Android", "iPhone", "Mobile")  # where the side bar starts closed
+BOXES = {
+    "no": (st.error, ":material/cancel:"),
+    "starts": (st.warning, ":material/hourglass_top:"),
+    "queues": (st.warning, ":material/hourglass_top:"),
+    "holds": (st.success, ":material/check_circle:"),
+    "meets_slo": (st.success, ":material/verified:"),
+}
+
+
+def problems() -> None:
+    """What a link held that the page cannot use, and what an edit brought with it."""
+    if any(word in st.context.headers.get("User-Agent", "") for word in HAND_HELD):
+        st.caption("Model, GPU and load: » at the top left.")
+    dropped = st.session_state.get(DROPPED, ())
+    if dropped:
+        lines = "\n".join(f"- {plain(line)}" for line in dropped[:12])
+        more = f"\n- and {len(dropped) - 12} more" if len(dropped) > 12 else ""
+        body = f"These values were left out, the rest of the link is used:\n\n{lines}{more}"
+        st.warning(body, title="The link had values this page cannot use", icon=":material/link_off:")
+    told = st.session_state.pop(TOLD, "")
+    if told:
+        st.info(plain(told), icon=":material/tune:")
+
+
+def verdict(row: Row, door: str) -> None:
+    """The verdict in one sentence, with its margin; behind the door of a load, the GPUs that it takes."""
+    said = explain.verdict(row)
+    box, icon = BOXES[said.state]
+    headline = said.headline
+    if door == "load":
+        count, name = row["n_gpus"], explain.gpu_name(row["gpu"])
+        enough = explain.VERDICT_RANK[said.state] >= explain.VERDICT_RANK["holds"]
+        headline = (
+            f"{count} × {name} {'hold' if count > 1 else 'holds'} this load."
+            if enough
+            else f"Not even {count} × {name} hold this load."
+        )
+    box(plain(said.sentence), title=plain(headline), icon=icon)
+
+
+def tiles(row: Row) -> None:
+    """Who waits, how fast for each, how fast for all, and what limits it."""
+    if row["ttft_ms"] is None:
+        return
+    first, first_span = explain.duration(row, "ttft_ms")
+    alone, _ = explain.duration(row, "ttft_unloaded_ms")
+    between, between_span = explain.duration(row, "tpot_ms")
+    generates = row["tpot_ms"] is not None
+    boxes = st.container(horizontal=True)
+    if generates:
+        name, unit = "output_tokens_per_s_per_request", "tok/s"
+        tip = f"Tokens per second that one user reads: 1 / TPOT. Between tokens (TPOT): {between} ({between_span})."
+    else:
+        name, unit, tip = "requests_per_s", "req/s", "Finished requests per second, whole deployment."
+    _tile(boxes, "Each user" if generates else "Requests", f"{_figure(row, name)} {unit}", explain.span(row, name), tip)
+    tip = f"Mean time to first token (TTFT) under this load, queueing included. Alone: {alone}."
+    _tile(boxes, "Waits first" if generates else "Waits", first, first_span, tip)
+    name = "output_tokens_per_s" if generates else "prefill_tokens_per_s"
+    tip = (
+        "Generated tokens per second of the whole deployment."
+        if generates
+        else "Prompt tokens per second of one replica."
+    )
+    _tile(boxes, "Whole server", f"{_figure(row, name)} tok/s", explain.span(row, name), tip)
+    cost = row["usd_per_million_output_tokens"]
+    price = f"{cost:,.2f} USD/M tokens" if cost else "no price known"
+    tip = "What takes most of a mean step. Below: USD for a million answer tokens at this load, from an example price."
+    _tile(boxes, "Limited by", explain.BOUND_WORDS.get(row["bound"], "–"), price, tip)
+    st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.")
+
+
+def _figure(row: Row, name: str) -> str:
+    return explain.figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+
+
+def _tile(box: Any, label: str, value: str, small: str, tip: str) -> None:
+    box.metric(label, value, small or None, delta_color="off", delta_arrow="off", help=tip, border=True)
+
+
+def memory(row: Row) -> None:
+    """One GPU's memory."""
+    count = row["n_gpus"] or 1
+    each = f"each of {count}" if count > 1 else "one GPU"
+    st.markdown(
+        f"**GPU memory, {each}** · {row['device_gib']:.1f} GiB, of which the engine may use {row['budget_gib']:.1f} GiB"
+    )
+    chart, words = charts.memory_bar(row, st.context.theme.type == "dark")
+    st.plotly_chart(chart, key="chart_memory", config=charts.CONFIG, alt=words)
+    parts = " · ".join(f"{name} {size:.1f}" for name, size, _ in charts.memory_parts(row))
+    st.caption(f"{plain(parts)} GiB")
+
+
+def changes(found: Sequence[explain.Change], row: Row) -> None:
+    """Changes as buttons, with what each would do."""
+    st.subheader(
+        "What would help" if explain.VERDICT_RANK[row["verdict"]] < 3 else "What would change it", anchor=False
+    )
+    if not found:
+        st.caption("No single change of format, load or hardware that is tried here helps.")
+    for number, item in enumerate(found):
+        button, effect = st.columns([2, 3], vertical_alignment="center")
+        button.button(plain(item.label), key=f"change_{number}", on_click=apply, args=(item.update,), width="stretch")
+        effect.markdown(plain(item.effect))

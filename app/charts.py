@@ -1,0 +1,372 @@
+"""Charts as plotly dictionaries: quiet, coloured by meaning, each with a sentence that says its conclusion.
+
+Colours are safe for the colour-blind and legible on light and dark; text, axes and ground come from the theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from streamlit.elements.lib import streamlit_plotly_theme
+
+from planner.estimate.breakdown import Part
+from planner.explain import BOUND_WORDS, figure
+
+Row = dict[str, Any]
+Chart = dict[str, Any]
+
+BLUE, ORANGE, PURPLE, GREY, FREE = "#3b83c0", "#e69f00", "#b36aa8", "#8a8f98", "rgba(138,143,152,0.18)"
+RED = "#d55e00"
+LINE = "#80868f"  # thin lines and their labels, on either ground
+INK = getattr(streamlit_plotly_theme, "GRAY_90", LINE)  # a mark that the browser replaces by the theme's text
+FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
+CONFIG = {"displayModeBar": False, "responsive": True}
+SEGMENTS = (
+    ("weights", "weights_gib", BLUE),
+    ("KV cache", "kv_used_gib", ORANGE),
+    ("KV pool, free", "kv_spare_gib", "rgba(230,159,0,0.35)"),
+    ("activations", "activation_gib", PURPLE),
+    ("context, libraries", "non_torch_gib", GREY),
+    ("CUDA graphs", "cuda_graph_gib", "#5f656e"),
+    ("held by others", "reserved_gib", "#4a4f57"),
+    ("free", "free_gib", FREE),
+)
+KINDS = {
+    "gemm": ("weights × activations", BLUE),
+    "moe": ("experts", "#56b4e9"),
+    "attention": ("attention", ORANGE),
+    "recurrent": ("recurrent state", "#009e73"),
+    "elementwise": ("norms and the like", PURPLE),
+    "communication": ("between GPUs", RED),
+    "engine": ("engine", GREY),
+}
+
+
+def memory_parts(row: Row) -> list[tuple[str, float, str]]:
+    """Segments of one GPU's memory, GiB, in the order of the bar; the pool is split into needed and spare."""
+    pool = row["kv_pool_gib"] or 0.0
+    used = min(row["kv_needed_gib"] or 0.0, pool)
+    sizes = row | {"kv_used_gib": used, "kv_spare_gib": max(pool - used, 0.0)}
+    return [(name, sizes[column], colour) for name, column, colour in SEGMENTS if (sizes[column] or 0) > 0.005]
+
+
+def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
+    """One GPU's memory as a stacked bar, with its capacity and the engine's budget as lines."""
+    parts = memory_parts(row)
+    total = sum(size for _, size, _ in parts)
+    device, budget = row["device_gib"], row["budget_gib"]
+    most = max(total, device)
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [size],
+            "y": [""],
+            "name": name,
+            "marker": {"color": colour, "line": {"width": 0}},
+            "text": [f"{name}<br>{size:.1f}" if size > 0.09 * most else f"{size:.1f}"],
+            "textposition": "inside",
+            "insidetextanchor": "middle",
+            "textangle": 0,
+            "textfont": {"color": _ink(colour, dark), "size": 13},
+            "hovertemplate": f"{name}: %{{x:.2f}} GiB<extra></extra>",
+        }
+        for name, size, colour in parts
+    ]
+    same = abs(budget - device) < 0.01 * device
+    lines = [_line(device, "card" if not same else "card and budget", 18.0, "right" if device > 0.3 * most else "left")]
+    lines += [] if same else [_line(budget, "budget", 2.0, "right" if budget > 0.3 * most else "left")]
+    layout = _layout(height=150, margin={"l": 4, "r": 8, "t": 40, "b": 38}) | {
+        "barmode": "stack",
+        "uniformtext": {"minsize": 11, "mode": "hide"},
+        "bargap": 0.1,
+        "showlegend": False,
+        "xaxis": _axis("GiB of one GPU") | {"range": [0, most * 1.01]},
+        "yaxis": {"visible": False, "fixedrange": True},
+        "shapes": [shape for shape, _ in lines],
+        "annotations": [note for _, note in lines],
+    }
+    spoken = ", ".join(f"{name} {size:.1f}" for name, size, _ in parts)
+    verdict = f"over the card by {total - device:.1f} GiB" if total > device * 1.001 else "inside the card"
+    return {
+        "data": data,
+        "layout": layout,
+    }, f"Memory of one GPU in GiB: {spoken}; {device:.1f} on the card, budget {budget:.1f}; {verdict}."
+
+
+def _line(x: float, label: str, up: float, side: str) -> tuple[Chart, Chart]:
+    """A vertical line and its label, `up` pixels above the bar."""
+    shape = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": LINE, "width": 2}}
+    note = _note(x, 1.0, f"{label} {x:.1f}", side) | {"yref": "paper", "yanchor": "bottom", "yshift": up}
+    return shape, note
+
+
+def _ink(colour: str, dark: bool) -> str:
+    """Text on a segment: on transparent ones the theme's, else dark on light fills and white on dark ones."""
+    if colour.startswith("rgba"):
+        return "#f0f0f0" if dark else "#1c2126"
+    return "#111" if colour in (ORANGE, GREY) else "#fff"
+
+
+def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
+    """Tokens/s for each user and time to first token against requests at once, 80 % intervals as bands."""
+    rows = [item for item in curve if item["ttft_ms"] is not None]
+    x = [item["concurrency"] for item in rows]
+    generates = bool(row["output_tokens"])
+    top = "output_tokens_per_s_per_request" if generates else "requests_per_s"
+    data = _band(rows, x, top, 1.0, BLUE, "y") + _band(rows, x, "ttft_ms", 1e3, ORANGE, "y2")
+    now = row["concurrency"]
+    if now in x:
+        at = rows[x.index(now)]
+        data += [_point(now, at[top], BLUE, "y"), _point(now, at["ttft_ms"] / 1e3, ORANGE, "y2")]
+    shapes, notes = _load_lines(row, x)
+    titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
+    notes += [
+        _note(0, at, f"<b>{text}</b>", "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
+        for text, at in titles
+    ]
+    layout = _layout(height=380, margin={"l": 44, "r": 12, "t": 24, "b": 44}) | {
+        "showlegend": False,
+        "hovermode": "x unified",
+        "xaxis": _axis("requests at once") | {"type": "log", "anchor": "y2", "tickvals": _ticks(x), "tickformat": ",d"},
+        "yaxis": _axis("") | {"domain": [0.57, 1], "rangemode": "tozero", "nticks": 5},
+        "yaxis2": _axis("")
+        | {"domain": [0, 0.45], "type": "log", "anchor": "x", "tickvals": _decades(rows), "tickformat": "~g"},
+        "shapes": shapes,
+        "annotations": notes,
+    }
+    return {"data": data, "layout": layout}, _load_words(rows, row, top)
+
+
+def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
+    if not rows:
+        return "No speed: the deployment does not start."
+    first, last = rows[0], rows[-1]
+    room = f"The KV cache is full at {row['max_concurrency']:,} requests." if row["max_concurrency"] else ""
+    return (
+        f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once the speed for each user goes from "
+        f"{figure(first[top])} to {figure(last[top])} and the first token from {figure(first['ttft_ms'] / 1e3)} s to "
+        f"{figure(last['ttft_ms'] / 1e3)} s. {room}"
+    )
+
+
+def _band(rows: Sequence[Row], x: list[int], name: str, scale: float, colour: str, axis: str) -> list[Chart]:
+    low, mid, high = ([item[f"{name}{end}"] for item in rows] for end in ("_low", "", "_high"))
+    low, mid, high = ([None if v is None else v / scale for v in values] for values in (low, mid, high))
+    unit = " s" if scale > 1 else ""
+    base = {"type": "scatter", "mode": "lines", "x": x, "yaxis": axis, "hoverinfo": "skip"}
+    return [
+        base | {"y": high, "line": {"width": 0, "color": colour}},
+        base | {"y": low, "line": {"width": 0, "color": colour}, "fill": "tonexty", "fillcolor": _faint(colour)},
+        base
+        | {
+            "y": mid,
+            "line": {"width": 2, "color": colour},
+            "hoverinfo": "all",
+            "customdata": list(zip(low, high, strict=True)),
+            "hovertemplate": f"%{{y:.3~g}}{unit} (%{{customdata[0]:.3~g}}–%{{customdata[1]:.3~g}})<extra></extra>",
+        },
+    ]
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"
+
+
+def _point(x: float, y: float | None, colour: str, axis: str) -> Chart:
+    marker = {"size": 11, "color": colour, "line": {"width": 2, "color": "#fff"}}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x],
+        "y": [y],
+        "yaxis": axis,
+        "marker": marker,
+        "hoverinfo": "skip",
+    }
+
+
+def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
+    """KV full as a vertical line, objectives as horizontal ones."""
+    shapes, notes = [], []
+    room = row["max_concurrency"]
+    if room and x and x[0] <= room <= x[-1]:
+        shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | _thin())
+        notes.append(_note(_log(room), 1.0, f"KV full: {room:,}", "right") | {"yref": "paper", "yanchor": "bottom"})
+    for name, axis, value, label in (
+        ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
+        ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),
+    ):
+        if row[name]:
+            shapes.append(
+                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": value, "y1": value} | _thin()
+            )
+            at = _log(value) if axis == "y2" else value
+            notes.append(
+                _note(0, at, f"{label} {figure(value)}", "left") | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
+            )
+    return shapes, notes
+
+
+def _thin() -> Chart:
+    return {"line": {"color": LINE, "width": 1.5, "dash": "dot"}}
+
+
+def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
+    """KV cache of the load against the prompt's length; where it crosses the pool is the longest that fits."""
+    kept = [item for item in rows if item["error"] is None and item["kv_needed_gib"] is not None]
+    x, y = [item["input_tokens"] for item in kept], [item["kv_needed_gib"] for item in kept]
+    pool = row["kv_pool_gib"] or 0.0
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "line": {"color": ORANGE, "width": 2},
+            "hovertemplate": "%{x:,} tokens: %{y:.2f} GiB<extra></extra>",
+        },
+        _point(row["input_tokens"], row["kv_needed_gib"], ORANGE, "y"),
+    ]
+    shapes = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": pool, "y1": pool} | _thin()] if pool else []
+    notes = (
+        [_note(0, _log(pool), f"pool {pool:.1f} GiB", "left") | {"xref": "paper", "yanchor": "bottom"}] if pool else []
+    )
+    most = row["max_context_tokens"]
+    crossing = max((most or 0) - row["output_tokens"], 0)
+    if crossing and x and x[0] <= crossing <= x[-1]:
+        shapes.append({"type": "line", "x0": crossing, "x1": crossing, "y0": 0, "y1": 1, "yref": "paper"} | _thin())
+        notes.append(
+            _note(_log(crossing), 0.02, f"longest prompt {crossing:,}", "left") | {"yref": "paper", "yanchor": "bottom"}
+        )
+    title = f"<b>KV cache on one GPU, GiB, {row['concurrency'] or 1:,} at once</b>"
+    notes.append(_note(0, 1.0, title, "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"})
+    ticks = [n for n in (256, 1024, 4096, 16384, 65536, 262144, 1048576) if x and x[0] <= n <= x[-1]]
+    layout = _layout(height=320, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
+        "showlegend": False,
+        "xaxis": _axis("tokens of the prompt") | {"type": "log", "tickvals": ticks, "tickformat": ",d"},
+        "yaxis": _axis("") | {"type": "log", "dtick": 1},
+        "shapes": shapes,
+        "annotations": notes,
+    }
+    words = f"The load needs {row['kv_needed_gib'] or 0:.1f} GiB of KV cache on one GPU; the pool holds {pool:.1f} GiB."
+    return {"data": data, "layout": layout}, words + (
+        f" Prompts up to {crossing:,} tokens fit at this load." if crossing else ""
+    )
+
+
+def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
+    """Milliseconds of one mean step by operation, longest first, with what bounds each."""
+    shown = list(parts[:limit])
+    rest = sum(part.seconds for part in parts[limit:])
+    total = sum(part.seconds for part in parts)
+    labels = [_operation(part.name) for part in shown] + (["everything else"] if rest else [])
+    values = [part.seconds * 1e3 for part in shown] + ([rest * 1e3] if rest else [])
+    colours = [KINDS.get(part.kind, ("", GREY))[1] for part in shown] + ([GREY] if rest else [])
+    bounds = [STEP_WORDS.get(part.bound) or BOUND_WORDS[part.bound] for part in shown] + ([""] if rest else [])
+    texts = [
+        f"{value:.2f} ms · {bound}" if bound else f"{value:.2f} ms" for value, bound in zip(values, bounds, strict=True)
+    ]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": values,
+            "y": labels,
+            "marker": {"color": colours},
+            "text": texts,
+            "textposition": "outside",
+            "textfont": FONT,
+            "cliponaxis": False,
+            "hovertemplate": "%{y}: %{x:.3f} ms<extra></extra>",
+        }
+    ]
+    layout = _layout(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
+        "showlegend": False,
+        "xaxis": _axis("ms of one mean step") | {"range": [0, max(values, default=1) * 1.55]},
+        "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
+    }
+    first = f"{labels[0]} takes {values[0] / total / 10:.0%}" if shown else "nothing runs"
+    return {
+        "data": data,
+        "layout": layout,
+    }, f"One mean step lasts {total * 1e3:.1f} ms; {first}, bound by {bounds[0] if bounds else 'nothing'}."
+
+
+STEP_WORDS = {"overhead": "starting it"}
+
+
+def _operation(name: str) -> str:
+    return name.replace("_", " ").replace(".", ", ")
+
+
+def grouped_bars(labels: Sequence[str], values: Sequence[float | None], unit: str, colours: Sequence[str]) -> Chart:
+    """One bar for each scenario, its value written at its end."""
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [value or 0 for value in values],
+            "y": list(labels),
+            "marker": {"color": list(colours)},
+            "text": [figure(value) for value in values],
+            "textposition": "outside",
+            "textfont": FONT,
+            "cliponaxis": False,
+            "hovertemplate": "%{y}: %{x:,.4~g}<extra></extra>",
+        }
+    ]
+    layout = _layout(height=60 + 34 * len(labels), margin={"l": 8, "r": 60, "t": 8, "b": 40}) | {
+        "showlegend": False,
+        "xaxis": _axis(unit) | {"rangemode": "tozero"},
+        "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
+    }
+    return {"data": data, "layout": layout}
+
+
+def _layout(height: int, margin: dict[str, int]) -> Chart:
+    return {"height": height, "margin": margin, "font": FONT, "dragmode": False}
+
+
+def _axis(title: str) -> Chart:
+    return {
+        "title": {"text": title, "standoff": 8, "font": FONT},
+        "showgrid": False,
+        "zeroline": False,
+        "fixedrange": True,
+        "ticks": "outside",
+        "tickfont": FONT | {"size": 12},
+        "color": INK,
+    }
+
+
+def _note(x: float, y: float, text: str, anchor: str) -> Chart:
+    return {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": anchor, "font": FONT | {"size": 12}}
+
+
+def _log(value: float) -> float:
+    """A position on a logarithmic axis, as annotations want it."""
+    from math import log10
+
+    return log10(max(value, 1e-9))
+
+
+def _decades(rows: Sequence[Row]) -> list[float]:
+    """Marks of the waiting time, s: tens, and between them where few tens are covered."""
+    seconds = [item[name] / 1e3 for item in rows for name in ("ttft_ms_low", "ttft_ms_high") if item[name]]
+    if not seconds:
+        return []
+    marks = (1,) if max(seconds) > 300 * min(seconds) else (1, 3) if max(seconds) > 10 * min(seconds) else (1, 2, 5)
+    found = [mark * 10.0**power for power in range(-4, 7) for mark in marks]
+    return [value for value in found if 0.7 * min(seconds) <= value <= 1.4 * max(seconds)]
+
+
+def _ticks(x: Sequence[int]) -> list[int]:
+    return [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if x and x[0] <= n <= x[-1]]
+
+
+def verdict_colour(row: Row) -> str:
+    """Blue where the load is held, grey where not."""
+    return BLUE if row["verdict"] in ("holds", "meets_slo") else GREY

@@ -1,0 +1,165 @@
+"""Two to six scenarios side by side: what they are called, how they differ, what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from defaults import offered_formats, usual
+from library import Library
+from links import MAX_PINS, Form
+from planner import explain
+from planner.specs.scenario import Scenario
+from state import change
+from words import COMMON_GPUS
+
+Row = dict[str, Any]
+
+VIEWS = {"pins": "Pinned scenarios", "formats": "Formats on this GPU", "gpus": "GPUs for this model"}
+INPUTS = {
+    "model": "Model",
+    "weight_format": "Weights",
+    "kv_format": "KV cache",
+    "engine": "Engine",
+    "engine_version": "Version",
+    "gpu": "GPU",
+    "n_gpus": "GPUs",
+    "tp": "tp",
+    "pp": "pp",
+    "dp": "Replicas",
+    "concurrency": "At once",
+    "users": "Users",
+    "request_rate_per_s": "Requests/s",
+    "input_tokens": "Prompt, tokens",
+    "output_tokens": "Answer, tokens",
+    "gpu_memory_utilization": "Memory fraction",
+    "max_model_len": "Longest sequence",
+    "max_num_seqs": "Most sequences",
+    "max_num_batched_tokens": "Most tokens per step",
+    "usd_per_gpu_hour": "USD per GPU and hour",
+}
+ANSWERS = {
+    "verdict": "Verdict",
+    "max_concurrency": "Room, requests",
+    "output_tokens_per_s_per_request": "Each user, tok/s",
+    "ttft_ms": "First token, ms",
+    "tpot_ms": "Between tokens, ms",
+    "output_tokens_per_s": "Whole server, tok/s",
+    "bound": "Limited by",
+    "weights_gib": "Weights, GiB/GPU",
+    "kv_pool_gib": "KV pool, GiB/GPU",
+    "kv_needed_gib": "KV needed, GiB/GPU",
+    "usd_per_hour": "USD per hour",
+    "usd_per_million_output_tokens": "USD per M answer tokens",
+    "support": "Support",
+    "speed_evidence": "Speed from",
+    "memory_evidence": "Memory from",
+}
+FORMATS_SHOWN = 8
+
+
+class Variant(NamedTuple):
+    """A scenario under the name that its column carries."""
+
+    label: str
+    scenario: Scenario
+
+
+def variants(view: str, form: Form, library: Library) -> list[Variant]:
+    """What a view compares."""
+    s = form.scenario
+    if view == "formats":
+        names = offered_formats(s.engine or "vllm", library.gpu(s.gpu or ""), library.own_format(s.model or ""))
+        return [
+            Variant(explain.format_name(n), s.model_copy(update={"weight_format": n})) for n in names[:FORMATS_SHOWN]
+        ]
+    if view == "gpus":
+        return [_on(name, s, library) for name in dict.fromkeys((s.gpu or "", *COMMON_GPUS[:9]))]
+    return [Variant(f"{number}: {_short(pin)}", pin) for number, pin in enumerate(form.pins, 1)]
+
+
+def _on(gpu: str, s: Scenario, library: Library) -> Variant:
+    """The scenario on another GPU, in the format that is usual there when its own does not run."""
+    spec = library.gpu(gpu)
+    update: dict[str, Any] = {"gpu": gpu, "device_gib": None, "usd_per_gpu_hour": None}
+    own = library.own_format(s.model or "")
+    if s.weight_format not in offered_formats(s.engine or "vllm", spec, own):
+        settings = usual(library.model(s.model or ""), own, spec, s.engine)
+        update |= {"weight_format": settings["weight_format"]}
+    return Variant(explain.gpu_name(gpu), s.model_copy(update=update))
+
+
+def _short(pin: Scenario) -> str:
+    model = (pin.model or "").rsplit("/", 1)[-1].removeprefix("upload:")
+    gpu = explain.gpu_name(pin.gpu or "")
+    return f"{model}, {pin.weight_format or 'own format'}, {pin.n_gpus or 1} × {gpu}, {pin.concurrency or 1:,}"
+
+
+def pin_current() -> None:
+    """For callbacks: the current scenario is pinned."""
+    change(lambda form: form._replace(pins=(*form.pins, form.scenario)[:MAX_PINS]))
+
+
+def unpin(number: int) -> None:
+    """For callbacks: one pin goes."""
+    change(lambda form: form._replace(pins=form.pins[:number] + form.pins[number + 1 :]))
+
+
+def difference_table(labels: Sequence[str], rows: Sequence[Row]) -> None:
+    """Inputs that differ, then answers that differ; a column for each scenario."""
+    names = [name for name in INPUTS if _differs(rows, name)] + [name for name in ANSWERS if _differs(rows, name)]
+    words = INPUTS | ANSWERS
+    lines = [
+        {"": words[name]} | {label: _shown(row, name) for label, row in zip(labels, rows, strict=True)}
+        for name in names
+    ]
+    faults = [f"{label}: {row['error']}" for label, row in zip(labels, rows, strict=True) if row["error"]]
+    if lines:
+        st.dataframe(
+            pd.DataFrame(lines),
+            hide_index=True,
+            height="content",
+            alt="What differs between the scenarios, inputs first",
+        )
+    for fault in faults:
+        st.text(fault)
+
+
+def same_table(rows: Sequence[Row]) -> None:
+    """What all scenarios share."""
+    words = INPUTS | ANSWERS
+    lines = [
+        {"": words[name], "all": _shown(rows[0], name)}
+        for name in words
+        if not _differs(rows, name) and rows[0][name] is not None
+    ]
+    st.dataframe(pd.DataFrame(lines), hide_index=True, alt="What is the same in all scenarios")
+
+
+def _differs(rows: Sequence[Row], name: str) -> bool:
+    return len({_shown(row, name) for row in rows}) > 1
+
+
+def _shown(row: Row, name: str) -> str:
+    value = row[name]
+    if value is None:
+        return "–"
+    match name:
+        case "verdict":
+            return explain.VERDICT_WORDS[value]
+        case "weight_format":
+            return explain.format_name(value)
+        case "gpu":
+            return explain.gpu_name(value)
+        case "bound":
+            return explain.BOUND_WORDS[value]
+    return (
+        value
+        if isinstance(value, str)
+        else f"{value:,}"
+        if isinstance(value, int) and name in INPUTS
+        else explain.interval(row, name)
+    )

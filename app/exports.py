@@ -1,0 +1,57 @@
+"""What leaves the page: the start line, the checkpoint, files, the link."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from answers import Answer
+from comparing import pin_current
+from library import Library
+from links import MAX_PINS, Form, address
+from planner import explain
+from planner.estimate import estimate_columns
+from planner.report import csv_text, json_text
+from planner.report.html import report
+from planner.report.launch import checkpoint, launch_command
+from planner.specs.scenario import Scenario
+from words import plain
+
+COLUMNS = [*Scenario.model_fields, *estimate_columns(), "planner_version", "schema_version"]
+
+
+def start_line(row: dict[str, object]) -> None:
+    """Which checkpoint to get, and the line that starts it."""
+    st.subheader("Start it", anchor=False)
+    said = str(row["checkpoint"] or "")
+    if checkpoint(row):
+        st.markdown(f"Checkpoint: `{said.replace('`', '')}`")
+    elif said:
+        st.markdown(plain(said.replace("quantize ", "Quantize ", 1)))
+    command = launch_command(row)
+    if command:
+        st.code(command, language="bash", wrap_lines=True)
+    else:
+        st.caption(f"{plain(explain.engine_name(str(row['engine'])))} has no server: there is no start line.")
+
+
+def downloads(form: Form, found: Answer, library: Library) -> None:
+    """CSV, JSON and the report, and the link to this very page."""
+    row = found.row
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: csv_text(COLUMNS, [row]), "estimate.csv", "text/csv", on_click="ignore", key="csv"
+        )
+        st.download_button(
+            "JSON", lambda: json_text([row]), "estimate.json", "application/json", on_click="ignore", key="json"
+        )
+        st.download_button(
+            "Report", lambda: report(row, found.curve, library.model(row["model"]), address(form)),
+            "sizing-report.html", "text/html", on_click="ignore", key="report",
+        )  # fmt: skip
+        full = form.scenario in form.pins or len(form.pins) >= MAX_PINS
+        st.button("Pin to compare", key="pin", on_click=pin_current, disabled=full, icon=":material/push_pin:")
+        with st.popover("Link"):
+            st.caption("The address of this page holds the whole scenario. To copy:")
+            st.code(f"{str(st.context.url or '').split('?')[0]}?{address(form)}", language=None, wrap_lines=True)
+            if library.models or library.gpus:
+                st.caption("Uploaded models and GPUs stay in this session; a link cannot carry them.")

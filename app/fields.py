@@ -1,0 +1,126 @@
+"""Which scenario columns the page asks for, in which fold, and in which words."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from planner.specs.scenario import Scenario
+
+
+class Field(NamedTuple):
+    """A column with its label; `step` is that of the input (whole numbers when it is one)."""
+
+    column: str
+    label: str
+    step: float | int | None = None  # None: not a number
+
+
+class Fold(NamedTuple):
+    """A folded part of the side bar."""
+
+    title: str
+    fields: tuple[Field, ...]
+    engines: tuple[str, ...] = ()  # not empty: for these engines only
+
+
+MAIN = (
+    "model",
+    "gpu",
+    "n_gpus",
+    "engine",
+    "weight_format",
+    "kv_format",
+    "concurrency",
+    "input_tokens",
+    "output_tokens",
+)
+FOLDS = (
+    Fold(
+        "Engine settings",
+        (
+            Field("engine_version", "Engine version"),
+            Field("tp", "Tensor parallel (tp)", 1),
+            Field("pp", "Pipeline stages (pp)", 1),
+            Field("ep", "Expert parallel (ep)", 1),
+            Field("attention_dp", "Attention data parallel", 1),
+            Field("dp", "Replicas (dp)", 1),
+            Field("gpu_memory_utilization", "Memory fraction", 0.01),
+            Field("max_model_len", "Longest sequence, tokens", 1024),
+            Field("max_num_seqs", "Most sequences at once", 16),
+            Field("max_num_batched_tokens", "Most tokens per step", 1024),
+            Field("block_size", "Tokens per KV block", 16),
+            Field("enforce_eager", "No CUDA graphs"),
+        ),
+    ),
+    Fold(
+        "llama.cpp settings",
+        (
+            Field("parallel_slots", "Slots", 1),
+            Field("n_ubatch", "Physical batch, tokens", 128),
+            Field("flash_attention", "Flash attention"),
+        ),
+        ("llama.cpp",),
+    ),
+    Fold(
+        "Card and price",
+        (
+            Field("reserved_gib", "Memory held by others, GiB", 0.5),
+            Field("device_gib", "Card memory, GiB", 0.5),
+            Field("copies_per_gpu", "Instances per GPU", 1),
+            Field("gpus_per_node", "GPUs per node", 1),
+            Field("usd_per_gpu_hour", "USD per GPU and hour", 0.1),
+        ),
+    ),
+    Fold(
+        "Objectives",
+        (
+            Field("ttft_slo_ms", "First token within, ms", 100.0),
+            Field("tpot_slo_ms", "Each further token within, ms", 5.0),
+            Field("e2e_slo_ms", "Whole answer within, ms", 1000.0),
+            Field("slo_percentile", "For this percentage of requests", 1.0),
+        ),
+    ),
+    Fold(
+        "Users, rates and shapes of load",
+        (
+            Field("users", "Users", 10),
+            Field("think_time_s", "Think time, s", 5.0),
+            Field("turns", "Turns of a conversation", 1),
+            Field("request_rate_per_s", "Requests per second", 0.5),
+            Field("peak_to_mean", "Busiest hour over mean", 0.5),
+            Field("shared_prefix_tokens", "Shared prefix, tokens", 256),
+            Field("cached_input_fraction", "Cached part of the prompt", 0.05),
+            Field("input_tokens_p95", "95 % of prompts below, tokens", 500),
+            Field("output_tokens_p95", "95 % of answers below, tokens", 100),
+        ),
+    ),
+)
+COLUMNS = MAIN + tuple(field.column for fold in FOLDS for field in fold.fields)
+
+
+class Limits(NamedTuple):
+    """Smallest and largest value of a numeric column, as an input takes them."""
+
+    least: Any
+    most: Any
+
+
+@lru_cache(maxsize=128)
+def limits(column: str, whole: bool) -> Limits:
+    """Limits of a column from the scenario's own definition; an open lower end is left a hair above."""
+    schema = Scenario.model_json_schema()["properties"][column]
+    part = next(item for item in schema["anyOf"] if item.get("type") != "null")
+    least = part.get("minimum", part.get("exclusiveMinimum", 0))
+    if "exclusiveMinimum" in part:
+        least = least + (1 if whole else 1e-3)
+    most = part.get("maximum", part.get("exclusiveMaximum"))
+    if "exclusiveMaximum" in part:
+        most = most - 1e-3
+    return Limits(int(least), int(most)) if whole else Limits(float(least), float(most))
+
+
+@lru_cache(maxsize=128)
+def meaning(column: str) -> str:
+    """The contract's line for a column, for tooltips."""
+    return f"{Scenario.model_fields[column].description}. Column: {column}"

@@ -1,0 +1,82 @@
+"""Models and GPUs that this session knows: the catalogue's, and those that were uploaded in it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+import defaults
+from planner.catalog import gpus, models
+from planner.catalog.models import from_bytes
+from planner.specs.gpu import GpuSpec
+from planner.specs.model import ModelSpec
+
+STORE = "library"
+MAX_UPLOADS = 16  # of each kind in one session; the oldest goes first
+MARK = "upload:"  # how names of uploads begin, so that they never hide one of the catalogue
+
+
+class Library(NamedTuple):
+    """Uploaded specs by name; every other name is looked up in the catalogue."""
+
+    models: dict[str, ModelSpec]
+    gpus: dict[str, GpuSpec]
+
+    def model(self, name: str) -> ModelSpec:
+        """The architecture of a name. Raises UnknownName."""
+        return self.models.get(name) or models.resolve(name).model
+
+    def gpu(self, name: str) -> GpuSpec:
+        """The accelerator of a name. Raises UnknownName."""
+        return self.gpus.get(name) or gpus.gpu(name)
+
+    def own_format(self, name: str) -> str | None:
+        """The format that a name states or that its publisher released; None: 16 bit."""
+        if name in self.models:
+            own = self.models[name].quantization
+            return own.weight_format if own else None
+        found = models.resolve(name)
+        return found.weight_format or (found.model.quantization.weight_format if found.model.quantization else None)
+
+    def usual(self, name: str, gpu: GpuSpec, engine: str | None = None) -> dict[str, Any]:
+        """Columns that are usual for the model on this GPU."""
+        return defaults.usual(self.model(name), self.own_format(name), gpu, engine)
+
+
+def own_library() -> Library:
+    """The session's library."""
+    found: Library = st.session_state.setdefault(STORE, Library({}, {}))
+    return found
+
+
+def upload_model(data: bytes, file_name: str) -> str:
+    """Keep an uploaded config.json; its name in this session. Raises PlannerError with one line."""
+    name = MARK + _stem(file_name, "model")
+    _keep(own_library().models, name, from_bytes(data, name))
+    return name
+
+
+def upload_gpu(data: bytes, file_name: str) -> str:
+    """Keep an uploaded profile; its name in this session. Raises PlannerError with one line."""
+    name = MARK + _stem(file_name, "gpu")
+    return keep_gpu(gpus.gpu_from_profile(data, name), name)
+
+
+def keep_gpu(spec: GpuSpec, name: str) -> str:
+    """Keep a GPU under a name."""
+    _keep(own_library().gpus, name, spec.model_copy(update={"id": name, "name": spec.name or name}))
+    return name
+
+
+def _keep(store: dict[str, Any], name: str, spec: Any) -> None:
+    store.pop(name, None)
+    store[name] = spec
+    while len(store) > MAX_UPLOADS:
+        store.pop(next(iter(store)))
+
+
+def _stem(file_name: str, fallback: str) -> str:
+    """What of a file's name is plain enough to show."""
+    stem = file_name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].rsplit(".", 1)[0]
+    return "".join(c for c in stem if c.isalnum() or c in "-_.")[:60] or fallback

@@ -1,0 +1,151 @@
+"""The scenario in the address: written in full, read with suspicion.
+
+Every value that is set stands in the link, so that a link keeps its meaning when defaults change. What a link
+holds and this page cannot use is dropped and named, one line each; nothing turns into a default in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+from fields import COLUMNS
+from planner.catalog import engines, formats, gpus, models
+from planner.catalog.values import scenario_of, shown, value_of
+from planner.errors import BadValue, PlannerError
+from planner.specs.scenario import Scenario
+
+VERSION = "1"
+DOORS = ("hardware", "load")
+MAX_LINK = 12_000  # characters of a whole query
+MAX_VALUE = 200  # of one parameter; a pin is a query of its own
+MAX_PINS = 6
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+: -]*(?:/[\w.+:-]+)?", re.ASCII)
+
+Query = dict[str, list[str]]
+
+
+class Form(NamedTuple):
+    """All that a link holds: which door was taken, the scenario, and those that are pinned for comparison."""
+
+    door: str
+    scenario: Scenario
+    pins: tuple[Scenario, ...] = ()
+
+
+class Link(NamedTuple):
+    """What was read from a link, and a line for everything in it that could not be used."""
+
+    form: Form
+    dropped: tuple[str, ...]
+
+
+def query_of(form: Form) -> Query:
+    """The parameters of a form."""
+    query = {"v": [VERSION], "door": [form.door]} | {name: [text] for name, text in _texts(form.scenario).items()}
+    return query | ({"pin": [urlencode(_texts(pin)) for pin in form.pins]} if form.pins else {})
+
+
+def _texts(scenario: Scenario) -> dict[str, str]:
+    values = ((name, getattr(scenario, name)) for name in COLUMNS)
+    return {name: _text(value) for name, value in values if value is not None}
+
+
+def _text(value: object) -> str:
+    return (
+        str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    )
+
+
+def address(form: Form) -> str:
+    """The query as a browser shows it."""
+    return urlencode(query_of(form), doseq=True, safe="/:")
+
+
+def read(query: Mapping[str, Sequence[str]], fallback: Form, names: Names) -> Link:
+    """A form from the parameters of a link; what it does not say is left blank, what is wrong is as in `fallback`."""
+    if sum(len(key) + sum(map(len, values)) for key, values in query.items()) > MAX_LINK:
+        return Link(fallback, (f"the link is longer than {MAX_LINK:,} characters: nothing of it was read",))
+    dropped: list[str] = []
+    given = {key: values[-1] for key, values in query.items() if values}
+    version = given.pop("v", VERSION)
+    if version != VERSION:
+        dropped.append(f"v={shown(version)}: this page reads version {VERSION} of links")
+    door = given.pop("door", fallback.door)
+    if door not in DOORS:
+        dropped.append(f"door={shown(door)}: {' or '.join(DOORS)}")
+        door = fallback.door
+    given.pop("pin", None)
+    scenario = _scenario(given, fallback.scenario, names, dropped)
+    return Link(Form(door, scenario, _pins(query.get("pin", ()), names, dropped)), tuple(dropped))
+
+
+class Names(NamedTuple):
+    """Names beyond the catalogue that this session knows: uploaded models and GPUs."""
+
+    models: frozenset[str] = frozenset()
+    gpus: frozenset[str] = frozenset()
+
+
+def _scenario(given: Mapping[str, str], fallback: Scenario, names: Names, dropped: list[str]) -> Scenario:
+    values: dict[str, object] = {}
+    for key, text in given.items():
+        try:
+            values[key] = column_value(key, text, names)
+        except PlannerError as error:
+            dropped.append(str(error))
+            if key in COLUMNS:
+                values[key] = getattr(fallback, key)
+    whole = fallback.model_dump(include={"model", "gpu"}) | {key: v for key, v in values.items() if v is not None}
+    return Scenario(**whole)
+
+
+def column_value(column: str, text: str, names: Names) -> object:
+    """One checked value. Raises PlannerError that names the column."""
+    if column not in COLUMNS:
+        raise BadValue(f"{shown(column)} is no setting of this page")
+    if len(text) > MAX_VALUE:
+        raise BadValue(f"{column} is longer than {MAX_VALUE} characters")
+    value = value_of(column, text)
+    if value is not None:
+        scenario_of({column: value})
+        if isinstance(value, str):
+            check_name(column, value, names)
+    return value
+
+
+def check_name(column: str, name: str, names: Names) -> None:
+    """Raises PlannerError unless the name is one of the catalogue's or uploaded here; no path is ever opened."""
+    match column:
+        case "model" if name not in names.models:
+            if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
+                raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")
+            models.resolve(name)
+        case "gpu" if name not in names.gpus:
+            if not PLAIN_NAME.fullmatch(name) or name.lower().endswith((".yaml", ".yml")):
+                raise BadValue(f"gpu {shown(name)} is no bundled GPU; upload its profile instead")
+            gpus.gpu(name)
+        case "engine":
+            engines.engine_id(name)
+        case "weight_format":
+            formats.weight_format(name)
+        case "kv_format":
+            formats.kv_format(name)
+
+
+def _pins(texts: Iterable[str], names: Names, dropped: list[str]) -> tuple[Scenario, ...]:
+    pins = []
+    for number, text in enumerate(texts, 1):
+        if number > MAX_PINS:
+            dropped.append(f"pin: more than {MAX_PINS} pinned scenarios")
+            break
+        faults: list[str] = []
+        pin = _scenario(dict(parse_qsl(text, max_num_fields=60)), Scenario(), names, faults)
+        if faults or not (pin.model and pin.gpu):
+            dropped.append(f"pin {number}: {faults[0] if faults else 'names no model or no GPU'}")
+        else:
+            pins.append(pin)
+    return tuple(pins)

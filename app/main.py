@@ -1,0 +1,30 @@
+"""The calculator's entry: which pages there are. `planner app` and `make app` start it with its settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SIDEBAR_PX = 360  # both doors side by side
+
+
+def main() -> None:
+    """Run the page that the address names."""
+    import streamlit as st
+
+    st.set_page_config("LLM capacity planner", HERE / "icon.svg", layout="wide", initial_sidebar_state=SIDEBAR_PX)
+    import warm  # noqa: F401
+
+    pages = [
+        st.Page(HERE / "pages" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
+        st.Page(HERE / "pages" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
+        st.Page(HERE / "pages" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+    ]
+    st.navigation(pages, position="top").run()
+
+
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+if __name__ == "__main__":  # a search's own process imports this file under another name and wants no page
+    main()

@@ -1,0 +1,77 @@
+"""Compare: pinned scenarios, formats on this GPU, or GPUs for this model, with the differences first."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import charts
+import sidebar
+from answerbox import problems
+from answers import rows as priced
+from comparing import VIEWS, difference_table, pin_current, same_table, unpin, variants
+from exports import COLUMNS
+from library import own_library
+from links import MAX_PINS
+from planner import explain
+from planner.report import csv_text
+from state import start
+from words import plain
+
+form = start("compare")
+library = own_library()
+with st.sidebar:
+    sidebar.show(form._replace(door="hardware"), library, with_door=False)
+problems()
+st.subheader("Compare", anchor=False)
+view = st.segmented_control(
+    "What to compare", list(VIEWS), format_func=VIEWS.__getitem__, key="view", required=True,
+    default="pins" if len(form.pins) > 1 else "formats",
+)  # fmt: skip
+if view == "pins":
+    with st.container(horizontal=True, vertical_alignment="center"):
+        full = len(form.pins) >= MAX_PINS or form.scenario in form.pins
+        st.button(
+            "Pin the current scenario", key="pin", on_click=pin_current, disabled=full, icon=":material/push_pin:"
+        )
+        st.caption(
+            f"{len(form.pins)} of {MAX_PINS} pinned. The current scenario stands at the left, pins stand in the link."
+        )
+
+chosen = variants(view or "formats", form, library)
+if len(chosen) < 2:
+    st.info(
+        "Pin this scenario, change something at the left, and pin again: from two scenarios on they are compared here.",
+        icon=":material/info:",
+    )
+    st.stop()
+found = priced([item.scenario for item in chosen], library)
+shown = [
+    (item, row) for item, row in zip(chosen, found, strict=True) if view == "pins" or row["support"] != "unsupported"
+]
+labels, kept = [item.label for item, _ in shown], [row for _, row in shown]
+
+difference_table(labels, kept)
+for title, name, unit in (
+    ("Each user", "output_tokens_per_s_per_request", "tokens/s for each user"),
+    ("Room", "max_concurrency", "requests at once, all at full length"),
+    ("Whole server", "output_tokens_per_s", "tokens/s, whole deployment"),
+):
+    values = [row[name] for row in kept]
+    chart = charts.grouped_bars(labels, values, unit, [charts.verdict_colour(row) for row in kept])
+    words = "; ".join(f"{label}: {explain.figure(value)}" for label, value in zip(labels, values, strict=True))
+    st.plotly_chart(chart, key=f"chart_{name}", config=charts.CONFIG, alt=f"{title}, {unit}. {words}")
+st.caption("Blue: holds the load. Grey: does not, or queues.")
+with st.container(horizontal=True):
+    st.download_button("CSV", lambda: csv_text(COLUMNS, kept), "compare.csv", "text/csv", on_click="ignore", key="csv")
+    for number, label in enumerate(labels if view == "pins" else []):
+        st.button(
+            f"Remove {plain(label)}",
+            key=f"unpin_{number}",
+            on_click=unpin,
+            args=(number,),
+            type="tertiary",
+            icon=":material/close:",
+        )
+with st.expander("What is the same in all", key="same", on_change="rerun") as box:
+    if box.open:
+        same_table(kept)

@@ -1,0 +1,161 @@
+"""The side bar: everything that makes a scenario, the usual first, the rest folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from custom import custom_gpu
+from defaults import kv_choices, level, offered_formats
+from fields import FOLDS, Field, Fold, limits, meaning
+from library import Library, own_library, upload_gpu, upload_model
+from links import Form
+from planner.catalog import engines
+from planner.errors import PlannerError
+from state import STEPS, apply, key, slid, slider_key
+from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
+
+UPLOAD_MB = 1
+DOORS = {"hardware": "I have this hardware", "load": "I have this load"}
+DOOR_HELP = "With hardware given, the page says what it holds. With a load given, it finds how many GPUs hold it."
+
+
+def show(form: Form, library: Library, with_door: bool = True, with_model: bool = True) -> None:
+    """The inputs of a page; their values are the form's."""
+    if with_door:
+        st.segmented_control(
+            "Where to start", list(DOORS), format_func=DOORS.__getitem__, key="door", required=True,
+            label_visibility="collapsed", help=DOOR_HELP, width="stretch",
+        )  # fmt: skip
+    if with_model:
+        _model(form, library)
+    _gpu(form, library)
+    if with_model:
+        _formats(form, library)
+    _load(form)
+    for fold in FOLDS:
+        if not fold.engines or form.scenario.engine in fold.engines:
+            _fold(fold, form)
+    with st.expander("Your own model or GPU", key="own", on_change="rerun") as box:
+        if box.open:
+            _uploads()
+            custom_gpu()
+
+
+def _model(form: Form, library: Library) -> None:
+    s = form.scenario
+    st.selectbox(
+        "Model", _with(model_choices(), s.model, library.models), format_func=model_label, key=key("model"),
+        accept_new_options=True, help="Type to search, or enter a repository's name such as Qwen/Qwen3-32B-AWQ.",
+    )  # fmt: skip
+
+
+def _gpu(form: Form, library: Library) -> None:
+    s = form.scenario
+    gpu_box, count_box = st.columns([3, 1.2]) if form.door == "hardware" else (st.container(), None)
+    gpu_box.selectbox(
+        "GPU", _with(gpu_choices(), s.gpu, library.gpus), key=key("gpu"),
+        format_func=partial(gpu_label, library=library), accept_new_options=True,
+        help="Type to search; a slice is written h100-sxm:2g.20gb.",
+    )  # fmt: skip
+    if count_box:
+        count_box.number_input("Count", 1, 65536, step=1, key=key("n_gpus"), help=meaning("n_gpus"))
+
+
+def _formats(form: Form, library: Library) -> None:
+    s = form.scenario
+    engine = s.engine or "vllm"
+    st.selectbox("Engine", engines.engine_ids(), format_func=engine_label, key=key("engine"), help=meaning("engine"))
+    gpu = library.gpu(s.gpu or "")
+    formats = offered_formats(engine, gpu, library.own_format(s.model or ""))
+    weights, kv = st.columns([1.6, 1])
+    weights.selectbox(
+        "Weights", _with(formats, s.weight_format), key=key("weight_format"), help=meaning("weight_format"),
+        format_func=lambda name: format_label(name, level(name, engine, gpu)),
+    )  # fmt: skip
+    kv.selectbox("KV cache", _with(kv_choices(engine), s.kv_format), key=key("kv_format"), help=meaning("kv_format"))
+
+
+def _with(choices: tuple[str, ...], current: str | None, more: object = ()) -> list[str]:
+    """The choices, uploads first, and the current one where it is none of them."""
+    out = [*more, *choices]  # type: ignore[misc]
+    return out if current is None or current in out else [current, *out]
+
+
+def _load(form: Form) -> None:
+    limited = form.scenario.users or form.scenario.request_rate_per_s
+    names = {
+        "concurrency": "At most at once" if limited else "Requests at once",
+        "input_tokens": "Prompt, tokens",
+        "output_tokens": "Answer, tokens",
+    }
+    for column, label in names.items():
+        slider, exact = st.columns([2.2, 1], vertical_alignment="bottom")
+        slider.select_slider(
+            label, STEPS[column], key=slider_key(column), on_change=slid, args=(column,), help=meaning(column),
+            format_func=lambda n: f"{n:,}",
+        )  # fmt: skip
+        least, most = limits(column, True)
+        exact.number_input(f"{label}, exactly", least, most, step=1, key=key(column), label_visibility="collapsed")
+
+
+def _fold(fold: Fold, form: Form) -> None:
+    """A folded part; its inputs exist only while it is open or holds a value, so that most reruns skip them."""
+    values = [field for field in fold.fields if getattr(form.scenario, field.column) is not None]
+    note = f" · {len(values)} set" if values else ""
+    with st.expander(f"{fold.title}{note}", key=f"fold_{fold.title}", on_change="rerun") as box:
+        if box.open:
+            for field in fold.fields:
+                _input(field)
+
+
+def _input(field: Field) -> None:
+    name, label = key(field.column), field.label
+    if field.step is not None:
+        whole = isinstance(field.step, int)
+        least, most = limits(field.column, whole)
+        st.number_input(
+            label, least, most, value=None, step=field.step, key=name, help=meaning(field.column), placeholder="default"
+        )
+    elif field.column in ("enforce_eager", "flash_attention"):
+        words = {None: "default", True: "yes", False: "no"}
+        st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
+    else:
+        st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
+
+
+def _uploads() -> None:
+    st.file_uploader(
+        "config.json of a model", type=["json"], key="upload_model", max_upload_size=UPLOAD_MB,
+        on_change=_uploaded, args=("upload_model", "model", upload_model),
+        help="As published with the checkpoint. It stays in this session.",
+    )  # fmt: skip
+    st.file_uploader(
+        "YAML profile of a GPU", type=["yaml", "yml"], key="upload_gpu", max_upload_size=UPLOAD_MB,
+        on_change=_uploaded, args=("upload_gpu", "gpu", upload_gpu),
+        help="As in hardware_profiles; it needs memory, bandwidth and one rate.",
+    )  # fmt: skip
+    if st.session_state.get("refused"):
+        st.error(plain(st.session_state["refused"]), icon=":material/error:")
+
+
+def _uploaded(widget: str, column: str, keep: Callable[[bytes, str], str]) -> None:
+    """For callbacks: an uploaded file becomes the model or the GPU of the scenario, or a line says why not."""
+    state = st.session_state
+    file: UploadedFile | None = state[widget]
+    state["refused"] = ""
+    if file is None:
+        return
+    try:
+        update: dict[str, object] = {column: keep(file.getvalue(), file.name)}
+        s = state["form"].scenario
+        library = own_library()
+        if column == "model":
+            usual = library.usual(str(update["model"]), library.gpu(s.gpu or ""), s.engine)
+            update |= {"weight_format": usual["weight_format"], "kv_format": usual["kv_format"]}
+        apply(update)
+    except PlannerError as error:
+        state["refused"] = str(error)

@@ -1,0 +1,205 @@
+"""One form: the session's widgets, the address and the scenario are three views of it.
+
+The form of the last run stands in the session. A run reads what the widgets say, settles what follows from a
+change (another class of GPU has other defaults), and only then are widgets made and the address written.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, kv_choices, kv_default, level
+from fields import COLUMNS
+from library import Library, own_library
+from links import Form, Link, Names, column_value, query_of, read
+from planner.errors import PlannerError
+from planner.specs.formats import Level
+from planner.specs.scenario import Scenario
+
+FORM, DROPPED, PAGE, WRITTEN, TOLD = "form", "dropped", "page", "written", "told"
+STEPS = {
+    "concurrency": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096),
+    "input_tokens": (0, 128, 256, 512, 1000, 2000, 4000, 7168, 16_000, 32_000, 64_000, 128_000, 256_000, 1_000_000),
+    "output_tokens": (0, 1, 64, 128, 250, 500, 1000, 1024, 2000, 4000, 8000, 16_000, 32_000, 64_000),
+}
+
+
+def key(column: str) -> str:
+    """Session key of the widget of a column."""
+    return f"f_{column}"
+
+
+def slider_key(column: str) -> str:
+    """Session key of the slider beside an exact field."""
+    return f"s_{column}"
+
+
+def start(page: str) -> Form:
+    """The form of this run, settled; widgets are seeded with it and the address says it."""
+    state = st.session_state
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    moved = state.get(PAGE) != page
+    state[PAGE] = page
+    if FORM not in state:
+        _open(_link(query))
+    else:
+        edited = _edited(state[FORM])
+        if edited != state[FORM]:
+            _settle(edited)
+        elif not moved and query != state[WRITTEN]:
+            _open(_link(query))
+    form: Form = state[FORM]
+    _seed(form)
+    _publish(form, query, moved)
+    return form
+
+
+def change(edit: Callable[[Form], Form]) -> None:
+    """For callbacks: the form becomes what `edit` makes of it."""
+    form = edit(st.session_state[FORM])
+    st.session_state[FORM] = form
+    st.session_state[DROPPED] = ()
+    _seed(form)
+
+
+def apply(update: dict[str, Any]) -> None:
+    """For callbacks: set columns of the scenario."""
+    change(lambda form: form._replace(scenario=form.scenario.model_copy(update=update)))
+
+
+def slid(column: str) -> None:
+    """For callbacks: the slider moved, the exact field follows."""
+    st.session_state[key(column)] = st.session_state[slider_key(column)]
+
+
+def nearest(column: str, value: int) -> int:
+    """The slider's step next to a value."""
+    steps = STEPS[column]
+    at = bisect.bisect_left(steps, value)
+    return min(steps[max(at - 1, 0) : at + 1], key=lambda step: abs(step - value))
+
+
+def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenario, str]:
+    """What follows from an edit, and a sentence that says so.
+
+    Another class of GPU replaces values that were the old class's defaults; another model or engine replaces
+    formats that it does not have.
+    """
+    old, new = library.gpu(before.gpu or ""), library.gpu(after.gpu or "")
+    update: dict[str, Any] = {}
+    told = ""
+    if gpu_class(old) is not gpu_class(new):
+        was, usual_now = BY_CLASS[gpu_class(old)], library.usual(after.model or "", new)
+        update = {name: usual_now[name] for name in LOAD if getattr(after, name) == getattr(was, name)}
+        if before.engine == was.engine and before.engine == after.engine:
+            update |= {name: usual_now[name] for name in ("engine", "weight_format", "kv_format")}
+        told = f"Usual settings of a {gpu_class(new)} were filled in." if update else ""
+    after = after.model_copy(update=update)
+    return after.model_copy(update=_formats(before, after, library)), told
+
+
+def _formats(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
+    """Formats that model, engine and GPU leave no choice about."""
+    gpu, engine = library.gpu(after.gpu or ""), after.engine or "vllm"
+    own_before = library.own_format(before.model or "")
+    update: dict[str, Any] = {}
+    format_id = after.weight_format
+    other_model = before.model != after.model
+    if format_id and (
+        (before.engine != engine and level(format_id, engine, gpu) is Level.UNSUPPORTED)
+        or (before.gpu != after.gpu and level(format_id, engine, gpu) is Level.UNSUPPORTED)
+        or (other_model and (library.own_format(after.model or "") or format_id == own_before))
+    ):
+        update["weight_format"] = default_format(library.own_format(after.model or ""), engine, gpu)
+    if after.kv_format and after.kv_format not in kv_choices(engine):
+        update["kv_format"] = kv_default(library.model(after.model or ""), engine)
+    return update
+
+
+def _open(link: Link) -> None:
+    st.session_state[FORM] = link.form
+    st.session_state[DROPPED] = link.dropped
+    st.session_state[WRITTEN] = None
+    for name in COLUMNS:
+        st.session_state.pop(key(name), None)
+
+
+def _link(query: dict[str, list[str]]) -> Link:
+    fallback = Form("hardware", first_scenario())
+    if not query:
+        return Link(fallback, ())
+    library = own_library()
+    link = read(query, fallback, names_of(library))
+    return link._replace(form=link.form._replace(scenario=filled(link.form.scenario, library)))
+
+
+def names_of(library: Library) -> Names:
+    """Names that links and inputs may use beyond the catalogue's."""
+    return Names(frozenset(library.models), frozenset(library.gpus))
+
+
+def filled(scenario: Scenario, library: Library) -> Scenario:
+    """Blank main columns as is usual for the model on this GPU, so that every widget shows what it stands for."""
+    engine = scenario.engine or ("llama.cpp" if (scenario.weight_format or "").startswith("gguf") else None)
+    found = library.usual(scenario.model or "", library.gpu(scenario.gpu or ""), engine)
+    blank = {name: value for name, value in found.items() if getattr(scenario, name) is None}
+    if scenario.users is not None or scenario.request_rate_per_s is not None:
+        blank.pop("concurrency", None)
+    return scenario.model_copy(update=blank | ({} if scenario.n_gpus or scenario.tp else {"n_gpus": 1}))
+
+
+def _edited(form: Form) -> Form:
+    """The form as the widgets that are on the page have it."""
+    state = st.session_state
+    values = {name: _blank_is_none(state[key(name)]) for name in COLUMNS if key(name) in state}
+    return form._replace(scenario=form.scenario.model_copy(update=values), door=state.get("door") or form.door)
+
+
+def _blank_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _settle(edited: Form) -> None:
+    state = st.session_state
+    before: Form = state[FORM]
+    library = own_library()
+    try:
+        for column in ("model", "gpu", "engine_version"):
+            if getattr(edited.scenario, column) != getattr(before.scenario, column):
+                column_value(column, getattr(edited.scenario, column) or "", names_of(library))
+        scenario, told = settled(before.scenario, edited.scenario, library)
+    except PlannerError as error:
+        scenario, told = before.scenario, str(error)
+    state[FORM] = edited._replace(scenario=scenario)
+    state[TOLD] = told
+    state[DROPPED] = ()
+
+
+def _seed(form: Form) -> None:
+    """Give every widget its value before it is made; a value that stands already is left alone."""
+    state = st.session_state
+    for name in COLUMNS:
+        value = getattr(form.scenario, name)
+        if key(name) not in state or _blank_is_none(state[key(name)]) != value:
+            state[key(name)] = value
+    for name in STEPS:
+        step = nearest(name, getattr(form.scenario, name) or 0)
+        if state.get(slider_key(name)) != step:
+            state[slider_key(name)] = step
+    if state.get("door") != form.door:
+        state["door"] = form.door
+
+
+def _publish(form: Form, query: dict[str, list[str]], moved: bool) -> None:
+    """Write the address when it says something else; a bare address stays bare until something is changed."""
+    state = st.session_state
+    wanted = query_of(form)
+    bare = not query and state.get(WRITTEN) is None and not moved and form == Form("hardware", first_scenario())
+    if query != wanted and not bare:
+        st.query_params.from_dict(wanted)
+        query = wanted
+    state[WRITTEN] = query

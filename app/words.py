@@ -1,0 +1,97 @@
+"""Words that pages share: labels of choices, plain text inside markdown, and one-line errors."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from library import MARK, Library
+from planner.catalog import engines, gpus, models
+from planner.catalog.repositories import repositories
+from planner.explain import format_name
+from planner.specs.formats import Level
+from planner.units import GIB
+
+LEVELS = {
+    Level.NATIVE: "native",
+    Level.WEIGHT_ONLY: "weights only",
+    Level.EMULATED: "unpacked, saves nothing",
+    Level.UNSUPPORTED: "not supported here",
+    Level.UNKNOWN: "not confirmed",
+}
+EVIDENCE = {
+    "measured": "measured on this GPU",
+    "reference": "from published measurements",
+    "datasheet": "from the datasheet",
+    "observed": "engine observed",
+    "transferred": "engine constants transferred",
+    "assumed": "engine constants assumed",
+}
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$:!&])")
+COMMON_GPUS = tuple(
+    "h100-sxm h200-sxm b200 a100-80-sxm l40s l4 a10g rtx4090 rtx5090 rtx3090 rtxpro6000 mi300x gb10 "
+    "apple-m4-max".split()
+)
+
+
+def plain(text: object) -> str:
+    """Text that markdown shows as it is: no links, images, formulas or directives come out of it."""
+    return _SPECIAL.sub(r"\\\1", str(text).replace("\n", " "))
+
+
+@lru_cache(maxsize=1)
+def _sizes() -> dict[str, str]:
+    return {entry.id: size(entry.parameters, entry.active_parameters) for entry in models.model_index()}
+
+
+def size(parameters: int, active: int) -> str:
+    """671 B, 37 B active."""
+    most = f"{parameters / 1e9:.3g} B" if parameters < 1e12 else f"{parameters / 1e12:.3g} T"
+    return f"{most}, {active / 1e9:.2g} B active" if active < 0.8 * parameters else most
+
+
+def model_label(name: str) -> str:
+    """A model with its size, where the list knows it, and who published it."""
+    if name.startswith(MARK):
+        return f"{name.removeprefix(MARK)} (uploaded)"
+    owner, _, bare = name.rpartition("/")
+    return " · ".join(part for part in (bare, _sizes().get(name), owner) if part)
+
+
+def gpu_label(name: str, library: Library) -> str:
+    """A GPU with the memory that programs see."""
+    spec = library.gpu(name)
+    slice_ = f", {spec.mig}" if spec.mig else ""
+    return f"{spec.name.removeprefix(MARK)}{slice_} · {spec.device_bytes / GIB:.0f} GiB"
+
+
+@lru_cache(maxsize=1)
+def gpu_choices() -> tuple[str, ...]:
+    """Ids of all GPUs: the common ones first, then by name."""
+    rest = (name for name in gpus.gpu_ids() if name not in COMMON_GPUS)
+    return COMMON_GPUS + tuple(sorted(rest, key=lambda name: gpus.gpu(name).name.lower()))
+
+
+@lru_cache(maxsize=1)
+def model_choices() -> tuple[str, ...]:
+    """Ids of all models and the other repository names that stand for one."""
+    return tuple(sorted({*models.model_ids(), *repositories()}, key=lambda name: name.rpartition("/")[2].lower()))
+
+
+def engine_label(name: str) -> str:
+    """An engine with the newest version known."""
+    spec = engines.engine(name)
+    return f"{spec.name} {spec.version}" if spec.id != "none" else "own runner, no engine"
+
+
+def format_label(name: str, found: Level) -> str:
+    """A format with how the engine runs it on the GPU."""
+    return f"{format_name(name)} · {LEVELS[found]}"
+
+
+def evidence(row: dict[str, Any]) -> str:
+    """What the figures of a row rest on, in a line."""
+    parts = ("memory", row["memory_evidence"]), ("speed", row["speed_evidence"])
+    words = [f"{name} {EVIDENCE.get(kind, kind)}" for name, kind in parts if kind]
+    return ", ".join([*words, EVIDENCE.get(row["engine_evidence"], "")]).strip(", ")

@@ -1,0 +1,46 @@
+"""What an estimate means, in words: the verdict, its margin, the formulas behind it, and the cheapest changes."""
+
+from __future__ import annotations
+
+from planner.explain.changes import Change, Proposal, changes, chosen, proposals
+from planner.explain.formulas import Formula, formulas
+from planner.explain.words import (
+    BOUND_WORDS,
+    VERDICT_RANK,
+    VERDICT_WORDS,
+    Row,
+    Verdict,
+    deployment,
+    duration,
+    engine_name,
+    figure,
+    format_name,
+    gpu_name,
+    interval,
+    span,
+    verdict,
+)
+
+__all__ = [
+    "BOUND_WORDS",
+    "VERDICT_RANK",
+    "VERDICT_WORDS",
+    "Change",
+    "Formula",
+    "Proposal",
+    "Row",
+    "Verdict",
+    "changes",
+    "chosen",
+    "deployment",
+    "duration",
+    "engine_name",
+    "figure",
+    "format_name",
+    "formulas",
+    "gpu_name",
+    "interval",
+    "proposals",
+    "span",
+    "verdict",
+]

@@ -1,0 +1,170 @@
+"""The verdict in words and figures as exact as their intervals: the same on the page, in the report, everywhere.
+
+Everything here reads rows of `Estimate.rows()`; the only arithmetic is rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from planner.catalog import engines, formats, gpus
+from planner.errors import PlannerError
+
+Row = dict[str, Any]
+
+VERDICT_RANK = {"no": 0, "starts": 1, "queues": 2, "holds": 3, "meets_slo": 4}
+VERDICT_WORDS = {
+    "no": "Does not start",
+    "starts": "Starts, for one at a time",
+    "queues": "Queues",
+    "holds": "Holds the load",
+    "meets_slo": "Meets your objectives",
+}
+BOUND_WORDS = {
+    "memory": "memory bandwidth",
+    "compute": "arithmetic",
+    "network": "the link between GPUs",
+    "overhead": "fixed costs of a step",
+    "kv_pool": "room for the KV cache",
+}
+ROOMY = 0.7  # share of the pool in use, below which there is room to spare
+ENGINE_NAMES = {"none": "no engine"}
+
+
+class Verdict(NamedTuple):
+    """The answer first: a state, its headline and one sentence with the margin."""
+
+    state: str
+    headline: str
+    sentence: str
+
+
+def figure(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A number with the digits that its interval deserves: its width to two digits; three digits without one."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high) and high > low
+    span = (high or 0) - (low or 0) if known else abs(value) * 2
+    if span <= 0:
+        return f"{value:,.0f}"
+    place = math.floor(math.log10(span)) - (1 if known else 2)
+    place = max(place, 0) if isinstance(value, int) else place
+    return f"{round(value, -place):,.{min(max(0, -place), 6)}f}"
+
+
+def interval(row: Row, name: str) -> str:
+    """A column with its 80 % interval: 74 (61–88)."""
+    text = figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+    ends = span(row, name)
+    return f"{text} ({ends})" if ends else text
+
+
+def span(row: Row, name: str) -> str:
+    """The 80 % interval of a column alone: 61–88; blank where there is none."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None or row[name] is None or low == high:
+        return ""
+    if isinstance(row[name], int):
+        low, high = round(low), round(high)
+    return f"{figure(low, low, high)}–{figure(high, low, high)}"
+
+
+def duration(row: Row, name: str) -> tuple[str, str]:
+    """A column of milliseconds in the unit that reads best, and its interval in the same: ("0.31 s", "0.20–0.50 s")."""
+    value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
+    if value is None:
+        return "–", ""
+    scale, unit = next((s, u) for s, u, least in _UNITS if value >= least)
+    low, high = (None if x is None else x / scale for x in (low, high))
+    ends = "" if low is None or high is None else f"{figure(low, low, high)}–{figure(high, low, high)} {unit}"
+    return f"{figure(value / scale, low, high)} {unit}", ends
+
+
+_UNITS = ((3.6e6, "h", 7.2e6), (6e4, "min", 1.2e5), (1e3, "s", 1e2), (1.0, "ms", 0.0))
+
+
+def verdict(row: Row) -> Verdict:
+    """The verdict of one row with its margin."""
+    state = row["verdict"]
+    headline = VERDICT_WORDS[state]
+    if row["fit_confidence"] == "tight":
+        headline += f". Tight: {_tight(row)}"
+    elif state in ("holds", "meets_slo") and row["kv_occupancy"] is not None and row["kv_occupancy"] < ROOMY:
+        headline += ", with room"
+    return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)}")
+
+
+def _tight(row: Row) -> str:
+    """Which line the interval crosses, in words."""
+    if row["verdict"] in ("holds", "meets_slo"):
+        return "likely, not certain"
+    if row["verdict"] == "no":
+        return "it might start"
+    return "it might not start" if (row["max_concurrency_low"] or 0) < 1 else "it might hold the load"
+
+
+def deployment(row: Row) -> str:
+    """Model, format, GPUs and engine of a row in one phrase."""
+    count = row["n_gpus"] or 1
+    split = [
+        f"{name.replace('_', ' ')} {row[name]}" for name in ("tp", "pp", "ep", "attention_dp") if (row[name] or 1) > 1
+    ]
+    replicas = [f"{row['dp']} replicas"] if (row["dp"] or 1) > 1 else []
+    how = ", ".join([*replicas, *split, f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()])
+    model = str(row["model"]).rsplit("/", 1)[-1].removeprefix("upload:")
+    return f"{model} in {format_name(row['weight_format'])} on {count} × {gpu_name(row['gpu'])} ({how})"
+
+
+def gpu_name(name: str) -> str:
+    """What people call a GPU; the name itself when no catalogue holds it."""
+    try:
+        return gpus.gpu(name).name
+    except PlannerError:
+        return name.removeprefix("upload:")
+
+
+def engine_name(name: str) -> str:
+    """What people call an engine."""
+    try:
+        return ENGINE_NAMES.get(name) or engines.engine(name).name
+    except PlannerError:
+        return name
+
+
+def format_name(name: str) -> str:
+    """What people call a weight format."""
+    try:
+        return formats.weight_format(name).name
+    except PlannerError:
+        return name
+
+
+def _margin(row: Row) -> str:
+    lengths = f"{row['input_tokens']:,} + {row['output_tokens']:,} tokens"
+    room = interval(row, "max_concurrency")
+    reason = str(row["reason"] or "").rstrip(".")
+    match row["verdict"]:
+        case "no":
+            return f"does not start: {reason}."
+        case "starts":
+            return f"holds one request of {lengths} at a time, and {_asked(row)} were asked for."
+        case "queues":
+            return f"has room for {room} requests of {lengths}; {_asked(row)} were asked for. {_capital(reason)}."
+        case _:
+            missed = f" It misses an objective: {reason}." if reason else ""
+            return f"keeps {_asked(row)} of {lengths}; room for {room}.{missed}"
+
+
+def _asked(row: Row) -> str:
+    """The load in words."""
+    if row["request_rate_per_s"]:
+        return f"{row['request_rate_per_s']:,.4g} requests/s"
+    if row["users"]:
+        return f"{row['users']:,} users"
+    count = row["concurrency"] or 1
+    return f"{count:,} request{'s' if count > 1 else ''}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
