@@ -13,7 +13,7 @@ from planner.formats.identity import Same
 from planner.formats.packing import Floats, Ints, groups, packed_bytes
 from planner.params import Tensor, tensors
 from planner.specs.formats import FormatSpec, Level, Packing
-from planner.specs.model import ModelSpec, Quantization, Role
+from planner.specs.model import ExactWeights, ModelSpec, Quantization, Role
 
 __all__ = [
     "bits_per_weight",
@@ -151,13 +151,25 @@ def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, held: Held) -> Float
     return np.asarray(per_copy * shapes.copies, dtype=np.float64)
 
 
+def _closed_form(model: ModelSpec, fmt: FormatSpec, held: Held) -> Floats:
+    return gguf_tensor_bytes(model, fmt.gguf) if fmt.gguf is not None else _packed_tensor_bytes(model, fmt, held)
+
+
+def _as_stored(model: ModelSpec, exact: ExactWeights) -> Floats:
+    """The bytes that the checkpoint's headers state, in the order of `tensors(model)`."""
+    stated = {(name, layer): size for name, layer, size in exact.stored}
+    keys = [(tensor.name, tensor.layers[0] if tensor.layers else -1) for tensor in tensors(model)]
+    return np.array([stated.pop(key, 0) for key in keys], dtype=np.float64)
+
+
 @lru_cache(maxsize=8192)
 def _tensor_bytes(model: Same[ModelSpec], fmt: Same[FormatSpec], held: Held) -> NDArray[np.float64]:
-    spec = fmt.value
-    if spec.gguf is not None:
-        found = gguf_tensor_bytes(model.value, spec.gguf)
-    else:
-        found = _packed_tensor_bytes(model.value, spec, held)
+    """The closed form, or what the headers state and of the closed form only what loading changes."""
+    found = _closed_form(model.value, fmt.value, held)
+    exact = model.value.exact
+    if exact is not None and exact.weight_format == fmt.value.id:
+        loaded = found - _closed_form(model.value, fmt.value, Held(False, 1)) if held.resident else 0.0
+        found = np.maximum(_as_stored(model.value, exact) + loaded, 0.0)
     found.setflags(write=False)
     return found
 
@@ -167,10 +179,11 @@ def tensor_bytes(
 ) -> NDArray[np.float64]:
     """Bytes of all copies of each tensor of `planner.params.tensors(model)`, shape (T,), read-only.
 
-    As the checkpoint stores them or, with `resident`, as the engine holds them: loaders drop the order
-    index and the zero points of symmetric GPTQ, widen scales, and pad experts that `expert_shards` ranks
-    (tp / ep) divide. Padding of the vocabulary, replicas and what engines derive at load (absorbed MLA
-    projections) are the business of `planner.memory`.
+    As the checkpoint stores them (to the byte where its headers were read, `ModelSpec.exact`) or, with
+    `resident`, as the engine holds them: loaders drop the order index and the zero points of symmetric
+    GPTQ, widen scales, and pad experts that `expert_shards` ranks (tp / ep) divide. Padding of the
+    vocabulary, replicas and what engines derive at load (absorbed MLA projections) are the business of
+    `planner.memory`.
     """
     shards = expert_shards if resident and max(fmt.pad_hidden, fmt.pad_inner) > 1 else 1
     return _tensor_bytes(Same(model), Same(fmt), Held(resident, shards))

@@ -225,6 +225,24 @@ class Quantization(Spec):
     method: str = ""  # quant_method as the config says
 
 
+Bytes = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class ExactWeights(Spec):
+    """Bytes that the headers of a checkpoint's files state, in place of the closed form's."""
+
+    weight_format: Name  # the format that they hold for: the checkpoint's own
+    stored: tuple[tuple[Name, Annotated[int, Field(ge=-1, le=4096)], Bytes], ...]
+    # ^ (name in `params.tensors`, its first layer or -1 outside the stack, bytes of all its copies)
+    mtp_bytes: Bytes = 0  # multi-token prediction: in the files, not loaded without speculation
+    unloaded_bytes: Bytes = 0  # in the files, never loaded: a tied head stored twice, buffers that engines compute
+
+    @property
+    def total_bytes(self) -> int:
+        """What an engine loads."""
+        return sum(entry[2] for entry in self.stored)
+
+
 class ModelSpec(Spec):
     """An architecture. `params.tensors(model)` lists every weight tensor that it implies."""
 
@@ -255,6 +273,7 @@ class ModelSpec(Spec):
     mtp_params: Annotated[int, Field(ge=0, le=2**45)] = 0  # their parameters
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     quantization: Quantization | None = None
+    exact: ExactWeights | None = None  # None: bytes follow from the format
 
     @property
     def n_layers(self) -> int:
