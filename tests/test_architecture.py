@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A module imports only what stands in an earlier line, or earlier in its own line.
 LAYERS = (
-    "units errors specs params formats collectives memory ops roofline serving simulate uncertainty",
+    "units errors specs params formats collectives memory ops roofline serving simulate finetune uncertainty",
     "catalog calibration.fit",
-    "estimate",
+    "estimate finetuning",
     "explain search quality report accuracy",
     "calibration",
     "cli __main__",
@@ -25,7 +25,7 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer.split()]
 PURE = frozenset(LAYERS[0].split())
 PURE_IMPORTS = frozenset(
-    "__future__ collections dataclasses difflib enum functools itertools math operator statistics typing "
+    "__future__ collections dataclasses difflib enum functools itertools math operator re statistics typing "
     "numpy pydantic".split()
 )
 HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
