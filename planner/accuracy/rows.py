@@ -30,9 +30,7 @@ SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
 POOL = "kv_blocks kv_pool_tokens max_concurrency_at_max_model_len".split()
-SPEED = (
-    "tpot_ms ttft_ms e2e_ms output_tokens_per_s output_tokens_per_s_per_request prefill_tokens_per_s".split()
-)
+SPEED = "tpot_ms ttft_ms e2e_ms output_tokens_per_s output_tokens_per_s_per_request prefill_tokens_per_s".split()
 
 
 class Question(NamedTuple):
@@ -81,7 +79,8 @@ def files() -> Iterator[Known]:
     for row in measured_rows("weights"):
         published = row.measured.get("file_gb", 0) * GB + row.measured.get("file_gib", 0) * GIB
         if published and not row.about["excluded"]:
-            yield Known(row, file_bytes(row.scenario.model or "", row.scenario.weight_format or "") / GIB, published / GIB)
+            predicted = file_bytes(row.scenario.model or "", row.scenario.weight_format or "")
+            yield Known(row, predicted / GIB, published / GIB)
 
 
 def questions() -> Iterator[Question]:
@@ -110,21 +109,27 @@ def _engine_memory() -> Iterator[Question]:
         if s.tp is None or s.weight_format is None or row.about["measured_starts"] != "yes":
             continue
         known_card = s.gpu is not None
-        names = [name for name in (*MEMORY, *POOL) if name in row.measured and (known_card or name == "weights_gib")]
+        printed = [name for name in (*MEMORY, *POOL) if row.measured.get(name, 0) > 0]  # less: the allocator gave back
+        names = [name for name in printed if known_card or name == "weights_gib"]
         asked = s.model_copy(update=SHORT | ({} if known_card else {"gpu": STAND_IN}))
         sized = s.device_gib is not None or s.gpu_memory_utilization is not None
-        stated = bool(s.engine_version and known_card and sized and s.gpu_memory_utilization) and (s.pp or 1) == 1
+        complete = s.engine_version and known_card and sized and s.gpu_memory_utilization
+        stated = bool(complete) and (s.pp or 1) == 1 and "patched" not in row.about["note"]
         yield Question(row, asked, {name: row.measured[name] for name in names}, "engine memory", stated=stated)
+
+
+FULL_CACHES = ("mla=0", "mla=1")  # options of ik_llama.cpp and old builds: latent attention cached as keys and values
 
 
 def _llamacpp_memory() -> Iterator[Question]:
     """Buffers that llama.cpp prints. Caches are summed over cards; compute buffers stand on each."""
     for row in measured_rows("llamacpp_memory"):
         s = row.scenario
-        if s.max_model_len is None or s.weight_format is None or "mla=0" in row.about["note"]:
+        if s.max_model_len is None or s.weight_format is None or row.about["note"] in FULL_CACHES:
             continue
         whole = {"input_tokens": s.max_model_len - 1, "output_tokens": 1, "concurrency": 1}
-        asked = s.model_copy(update=whole | {"gpu": STAND_IN, "device_gib": LARGE_GIB, "n_gpu_layers": None, "n_gpus": 1})
+        card = {"gpu": STAND_IN, "device_gib": LARGE_GIB, "n_gpu_layers": None, "n_gpus": 1}
+        asked = s.model_copy(update=whole | card)
         figures = {"kv_pool_gib": row.measured["kv_pool_mib"] / MIB_PER_GIB}
         mainline = row.about["mainline"] == "yes"
         on_one = row.measured.get("weights_gpu_mib") if (s.n_gpus or 1) == 1 and _all_layers(row) else None
@@ -154,8 +159,11 @@ PARTS = {
 
 def _speed(row: MeasuredRow) -> Question:
     figures = {name: row.measured[name] for name in SPEED if name in row.measured}
-    doubt = ", for sanity only" if row.about["tier"] == "c" else ", may draft tokens" if "draft" in row.about["note"] else ""
-    part = PARTS[row.about["protocol"]] + doubt
+    part = PARTS[row.about["protocol"]]
+    if row.about["tier"] == "c":
+        part += ", for sanity only"
+    elif "draft" in row.about["note"]:
+        part += ", may draft tokens"
     return Question(row, row.scenario, figures, part, _regime(row), row.about["protocol"] != "unstated")
 
 

@@ -106,18 +106,22 @@ def grouped(
     return dict(sorted(out.items()))
 
 
-def label(s: Scenario, bare: bool = False) -> str:
+def label(s: Scenario) -> str:
     """A configuration in one line: what was run, where, how, under which load."""
-    model = (s.model or "").rpartition("/")[2]
-    sizes = [f"{name}{n}" for name, n in (("tp", s.tp), ("pp", s.pp), ("ep", s.ep), ("adp", s.attention_dp)) if (n or 1) > 1]
-    card = [] if bare else [s.gpu or "", *sizes]
-    load = [] if bare or s.input_tokens is None else [f"{s.input_tokens}/{s.output_tokens}"]
-    load += [f"c{s.concurrency}"] if load and s.concurrency else []
-    load += [f"{s.request_rate_per_s:g}/s"] if load and s.request_rate_per_s else []
-    cached = [f"cached {s.cached_input_fraction:.2g}"] if s.cached_input_fraction else []
-    lengths = [f"len {s.max_model_len}"] if s.max_model_len and not bare else []
-    micro = [f"ubatch {s.n_ubatch}"] if s.n_ubatch and not bare else []
-    return " ".join([model, s.weight_format or "", *card, *load, *cached, *lengths, *micro]).strip()
+    split = (("x", s.n_gpus), ("tp", s.tp), ("pp", s.pp), ("ep", s.ep), ("adp", s.attention_dp), ("dp", s.dp))
+    parts: list[object] = [
+        (s.model or "").rpartition("/")[2],
+        s.weight_format,
+        s.kv_format and f"kv {s.kv_format}",
+        s.gpu,
+    ]
+    parts += [f"{name}{n}" for name, n in split if (n or 1) > 1]
+    parts += [s.max_model_len and f"len {s.max_model_len}", s.n_ubatch and f"ubatch {s.n_ubatch}"]
+    if s.input_tokens is not None:
+        parts += [f"{s.input_tokens}/{s.output_tokens}", s.concurrency and f"c{s.concurrency}"]
+        parts += [s.request_rate_per_s and f"{s.request_rate_per_s:g}/s"]
+        parts += [s.cached_input_fraction and f"cached {s.cached_input_fraction:.2g}"]
+    return " ".join(str(part) for part in parts if part)
 
 
 @lru_cache(maxsize=1)
@@ -134,7 +138,7 @@ def compared() -> Compared:
                 comparisons.append(_compared(question, figure, answer))
             else:
                 reason = answer["error"] or answer["reason_code"] or f"no {figure}"
-                unanswered.append(Unanswered(question.part, question.row.where, label(question.scenario), reason))
+                unanswered.append(Unanswered(question.part, question.row.where, label(question.row.scenario), reason))
     return Compared(tuple(comparisons), tuple(unanswered))
 
 
@@ -147,10 +151,9 @@ def _file(row: MeasuredRow, predicted: float, measured: float) -> Comparison:
     """A published file: no engine, no card, no interval."""
     s = row.scenario
     family = (s.weight_format or "").partition("-")[0]
-    where = label(s, bare=True)
     return Comparison(
         "file_gib", predicted, measured, math.nan, math.nan, "files", "", "", "",
-        family, _kind(s.model or ""), "", where, True, row.about["note"],
+        family, _kind(s.model or ""), "", label(s), True, row.about["note"],
     )  # fmt: skip
 
 
@@ -172,7 +175,7 @@ def _compared(question: Question, figure: str, answer: dict[str, Any]) -> Compar
         engine_version=question.row.scenario.engine_version or "not stated",
         kind=_kind(s.model or ""),
         evidence=str(answer["speed_evidence" if speed else "memory_evidence"]),
-        label=label(s),
+        label=label(question.row.scenario),
         stated=question.stated,
         note=question.row.about.get("note", ""),
     )

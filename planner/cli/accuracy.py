@@ -13,17 +13,25 @@ By = Annotated[
     str,
     typer.Option(metavar="NAMES", help="Group by part, figure, regime, gpu, engine, engine_version, kind, evidence."),
 ]
+Markdown = Annotated[
+    str, typer.Option(metavar="PATH", help="Write the whole report as Markdown, as in docs/.", show_default=False)
+]
 
 
-def accuracy(by: By = "part,figure", json: Json = False, csv: Csv = "") -> None:
+def accuracy(by: By = "part,figure,regime", markdown: Markdown = "", json: Json = False, csv: Csv = "") -> None:
     """Predicted against every measured row that ships: median and p90 error, bias, coverage of the intervals."""
+    from planner.accuracy.report import markdown as page
     from planner.accuracy.score import GROUPED, compared, grouped, score
+    from planner.catalog.files import write_atomically
 
     names = [name.strip() for name in by.split(",") if name.strip()]
     for name in names:
         if name not in GROUPED:
             raise UnknownName("grouping", name, GROUPED, f"known: {', '.join(GROUPED)}")
-    groups = grouped(compared().comparisons, lambda row: tuple(getattr(row, name) for name in names))
+    found = compared()
+    if markdown:
+        write_atomically(markdown, page(found))
+    groups = grouped(found.comparisons, lambda row: tuple(getattr(row, name) for name in names))
     rows = [dict(zip(names, key, strict=True)) | score(group)._asdict() for key, group in groups.items()]
     if not written(list(rows[0]), rows, json, csv):
         show_table({name: name.replace("_", " ") for name in rows[0]}, rows)

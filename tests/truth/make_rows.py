@@ -62,7 +62,6 @@ def main(extracts: Path, out: Path) -> None:
         header = [column for column in (*SCENARIO, *MEASURED, *ABOUT) if column in used]
         write_atomically(out / f"{name}.csv", csv_of(header, [[written(row.get(c)) for c in header] for row in rows]))
         excluded += [[name, reason, str(count)] for reason, count in sorted(reasons.items())]
-        print(f"{name}: {len(rows)} rows, {sum(reasons.values())} left out")
     write_atomically(out / "excluded.csv", csv_of(["file", "reason", "rows"], excluded))
 
 

@@ -186,7 +186,8 @@ def _at_rate(row: Row, rate: float, found: Cells) -> Cells:
 def _single(row: Row, cells: Cells) -> Cells:
     """Decode rate or TPOT of one stream; TTFT of repeated prompts comes from a prefix cache and is not used."""
     rate = float(row["value"]) if row["unit"] == "tok/s" else 1e3 / float(row["value"])
-    return {"concurrency": cells["concurrency"] or 1, "measured_output_tokens_per_s_per_request": rate, "protocol": "single"}
+    found = {"measured_output_tokens_per_s_per_request": rate, "protocol": "single"}
+    return found | {"concurrency": cells["concurrency"] or 1}
 
 
 def _batched(row: Row, cells: Cells) -> Cells:
