@@ -1,0 +1,119 @@
+"""The door to fine-tuning memory: `estimate_finetune(scenarios)`. Command line and page call it.
+
+A run that does not fit is an answer; one that names something unknown or contradicts itself gets an `error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from planner.catalog.finetune import constants
+from planner.errors import PlannerError
+from planner.finetune import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
+from planner.finetuning.answer import FinetuneAnswer, FinetuneEstimate, answer_columns, documented
+from planner.finetuning.resolve import Row, resolve
+from planner.params import parameters
+from planner.specs.finetune import FinetuneScenario
+from planner.units import GIB
+
+__all__ = ["FinetuneAnswer", "FinetuneEstimate", "answer_columns", "documented", "estimate_finetune"]
+
+LONGEST_TOKENS = 2**24
+MOST_SEQUENCES = 2**16
+
+
+def estimate_finetune(scenarios: FinetuneScenario | Sequence[FinetuneScenario]) -> FinetuneEstimate:
+    """Memory of one fine-tuning run or of many; errors are per run and stop no other."""
+    asked = [scenarios] if isinstance(scenarios, FinetuneScenario) else list(scenarios)
+    return FinetuneEstimate(tuple(_answer(scenario) for scenario in asked))
+
+
+def _answer(scenario: FinetuneScenario) -> FinetuneAnswer:
+    try:
+        return _answered(resolve(scenario))
+    except PlannerError as error:
+        return FinetuneAnswer(scenario, error=str(error))
+
+
+def plan_of(row: Row, batch_size: int | None = None, seq_len: int | None = None) -> Plan:
+    """The run's memory in bytes, at its own micro-batch or at another."""
+    run = row.scenario
+    division = Division(
+        run.sharding or "none", run.n_gpus or 1, bool(run.offload_optimizer), bool(run.optimizer_in_backward)
+    )
+    batch = Batch(batch_size or run.batch_size or 1, seq_len or run.seq_len or 1, run.grad_accum or 1)
+    return finetune_plan(row.model, row.recipe, division, batch, constants().shared)
+
+
+def _answered(row: Row) -> FinetuneAnswer:
+    run, shared = row.scenario, constants().shared
+    plan = plan_of(row)
+    peak, phase, half = float(plan.device) / GIB, PHASES[int(plan.phase)], shared.interval.value
+    answer = FinetuneAnswer(
+        run,
+        reason=f"needs {peak:.1f} GiB on each GPU at the peak ({phase})",
+        peak_gib=peak,
+        peak_gib_low=peak * (1 - half),
+        peak_gib_high=peak * (1 + half),
+        peak_phase=phase,
+        parameters=parameters(row.model),
+        trained_parameters=trained_count(row.model, row.recipe),
+    )
+    terms = {name: float(value) / GIB for name, value in _terms(plan).items()}
+    return replace(answer, **terms, **_fit(row, answer))  # type: ignore[arg-type]
+
+
+def _fit(row: Row, answer: FinetuneAnswer) -> dict[str, object]:
+    """Whether the peak stays within the card, and what else would."""
+    run, peak = row.scenario, answer.peak_gib or 0.0
+    if run.device_gib is None:
+        return {}
+    available = run.device_gib - (run.reserved_gib or 0)
+    tight = (answer.peak_gib_low or 0) <= available < (answer.peak_gib_high or 0)
+    return {
+        "fits": peak <= available,
+        "fit_confidence": "tight" if tight else "yes" if peak <= available else "no",
+        "reason": _sentence(peak, available, answer.peak_phase or ""),
+        "available_gib": available,
+        "max_batch_size": _largest(lambda size: plan_of(row, batch_size=size), available * GIB, MOST_SEQUENCES),
+        "max_seq_len": _largest(lambda length: plan_of(row, seq_len=length), available * GIB, LONGEST_TOKENS),
+    }
+
+
+def _terms(plan: Plan) -> dict[str, Array]:
+    """Columns in GiB from the plan's bytes."""
+    states, found = plan.states, plan.moments
+    return {
+        "peak_allocated_gib": plan.allocated,
+        "peak_reserved_gib": plan.reserved,
+        "loaded_gib": plan.loaded,
+        "weights_gib": states.weights,
+        "adapters_gib": states.adapters,
+        "gradients_gib": states.gradients,
+        "optimizer_gib": states.optimizer,
+        "buffers_gib": states.buffers,
+        "activations_gib": found.kept,
+        "layer_gib": found.layer,
+        "loss_gib": found.loss,
+        "step_gib": states.step,
+        "context_gib": plan.device - plan.reserved,
+        "model_states_gib": states.model_states,
+    }
+
+
+def _sentence(peak: float, available: float, phase: str) -> str:
+    if peak <= available:
+        return f"fits: {peak:.1f} of {available:.1f} GiB at the peak ({phase})"
+    return f"does not fit: {peak:.1f} GiB at the peak ({phase}) in {available:.1f} GiB, {peak - available:.1f} too many"
+
+
+def _largest(plan_at: Callable[[int], Plan], available_bytes: float, most: int) -> int:
+    """Largest number whose peak fits, by bisection: the peak grows with it. 0: not even one."""
+    low, high = 0, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if np.all(plan_at(middle).device <= available_bytes) else (low, middle)
+    return low
