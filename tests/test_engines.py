@@ -105,3 +105,9 @@ def test_units_in_keys_become_si() -> None:
     overheads = engine("vllm", "0.19.0").overheads
     assert overheads.non_torch_bytes == 0.25 * GIB
     assert overheads.request_s == pytest.approx(0.0156)
+
+
+def test_constants_outside_of_sections_reach_the_spec() -> None:
+    assert not engine("sglang", "0.5.9").chunks_mixed
+    assert not engine("sglang").rank_budget
+    assert engine("vllm").chunks_mixed

@@ -21,6 +21,7 @@ from planner.units import GIB
 
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
 _SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
+_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget")  # outside of sections, the same in every version
 _SOURCE_KEYS = ("source", "kind")
 
 Version = tuple[int, ...]
@@ -89,9 +90,7 @@ def _merged(document: dict[str, Any], version: str) -> dict[str, Any]:
             for section, constants in override.items():
                 if section != "from":
                     merged[section].update(constants)
-    if "attention_dp_roles" in document:
-        merged["attention_dp_roles"] = document["attention_dp_roles"]
-    return merged
+    return merged | {key: document[key] for key in _WHOLE if key in document}
 
 
 def _si(key: str, value: Any) -> tuple[str, Any]:
