@@ -7,7 +7,7 @@ from common import Cells, LeftOut, Row, known_gpu, known_model, number, short, t
 MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
 BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as FP8 with blocks of 128
-WAVES = 10  # times concurrency are the requests of a run
+WAVES = 10  # times concurrency are the requests of a run; where not stated too: 61 of those rows repeat stated runs
 CAPPED = ("vllm", "h100-sxm", 512)  # TPOT at 512 at once is that of a few, TTFT tens of seconds
 MAY_DRAFT = "may draft tokens: repeats of one configuration differ by up to 2.3 times"
 SAME = 0.005  # figures this close, in the same configuration, are one measurement
@@ -60,7 +60,7 @@ def convert(row: Row) -> Cells:
         "measured_e2e_ms": e2e,
         "measured_output_tokens_per_s": number(str(concurrency * output / e2e * 1e3)),
         "protocol": "closed" if stated else "unstated",
-        "waves": WAVES if stated else None,
+        "waves": WAVES,
         "tier": tier(row["source"]),
         "measured_on": row["measured"],
         "source": short(row["source"]),
