@@ -95,8 +95,9 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
 - **Saturated**: more than a fifth of the end-to-end time passes before the first token; **queue-free**: less.
 - **Closed loop** rows offer ten times their concurrency of requests at once, lengths uniform in [0.8, 1] of nominal;
   output tokens/s of these rows is concurrency x output / (TTFT + (output - 1) x TPOT).
-- **Not stated**: the source does not give the protocol, and ten waves are assumed where it is a sweep of engines; **may draft tokens**: repeats of one configuration differ by
-  up to 2.3 times, so that speculative decoding cannot be ruled out; **for sanity only**: unverified submissions.
+- **Not stated**: the source does not give the protocol; ten waves are assumed where it is a sweep of engines.
+- **May draft tokens**: repeats of one configuration differ by up to 2.3 times, so that speculative decoding cannot be
+  ruled out; **for sanity only**: unverified submissions.
 - **Defaults**: the source leaves out the version, the device memory or the utilization.
 - Rows whose figures contradict themselves, or whose model, card or format is not identified, are counted at the end.
 """
