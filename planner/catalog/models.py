@@ -12,10 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from planner.catalog.files import MAX_BYTES, read_bytes, read_json
+from pydantic import ValidationError
+
+from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
+from planner.catalog.headers import gguf, imported, safetensors
 from planner.catalog.hf import model_from_config
 from planner.catalog.paths import data_dir
-from planner.errors import UnknownName
+from planner.errors import BadFile, UnknownName
 from planner.specs.model import ModelSpec, Quantization
 
 __all__ = ["Entry", "Resolved", "from_bytes", "model", "model_from_config", "model_ids", "model_index", "resolve"]
@@ -153,13 +156,54 @@ def _by_suffix(key: str) -> Resolved | None:
 
 
 def _from_path(path: Path) -> Resolved:
-    """A config.json, with the hf_quant_config.json beside it, or a folder that holds one."""
+    """A checkpoint whose headers can be read, a config.json with the hf_quant_config.json beside it, or a spec of
+    ours (`planner import-model --out`)."""
+    found = imported.read_path(path)
+    if found is not None:
+        return _stored(found.model, str(path))
     file = path / "config.json" if path.is_dir() else path
+    data = read_bytes(file, MAX_BYTES)
+    if _is_spec(data):
+        return _stored(_spec(data, str(file)), str(path))
     quantized = file.with_name("hf_quant_config.json")
     beside = read_json(quantized) if file.name == "config.json" and quantized.is_file() else None
     name = file.resolve().parent.name if file.name == "config.json" else file.stem
-    spec = model_from_config(read_bytes(file, MAX_BYTES), name or "model", str(file), beside)
-    return Resolved(spec, None, str(path))
+    return Resolved(model_from_config(data, name or "model", str(file), beside), None, str(path))
+
+
+def _stored(spec: ModelSpec, checkpoint: str) -> Resolved:
+    return Resolved(spec, spec.exact.weight_format if spec.exact else None, checkpoint)
+
+
+def _is_spec(data: bytes) -> bool:
+    """Whether a JSON document is a model spec of ours: no config.json lists mixers and ffns."""
+    return b'"mixers"' in data and b'"ffns"' in data
+
+
+def _spec(data: bytes, where: str) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(parse_json(data, where))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadFile(f"{where}: not a model spec: {field}: {first['msg']}") from None
+
+
+def from_upload(name: str, data: bytes, config: bytes | None = None) -> ModelSpec:
+    """An uploaded file by what it holds: a config.json, a model spec of ours, or the header of a GGUF or safetensors
+    file (its first bytes, as long as the header is whole).
+
+    A safetensors header states sizes, not the architecture: that comes from `config`, else from the bundled model
+    whose tensors it holds. Raises BadFile or BadValue, one line that names the field.
+    """
+    if data[: len(gguf.MAGIC)] == gguf.MAGIC:
+        return imported.import_gguf([gguf.read_gguf(data, name)], name).model
+    if data[:1] == b"{" or data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
+        return _spec(data, name) if _is_spec(data) else from_bytes(data, name)
+    header = safetensors.read_safetensors(data, name)
+    if config is not None:
+        return imported.import_safetensors(config, [header], name).model
+    return imported.import_known(header, (_bundled(model_id) for model_id in model_ids()), name).model
 
 
 def resolve(name: str) -> Resolved:
@@ -181,7 +225,8 @@ def resolve(name: str) -> Resolved:
 
 def _is_path(name: str) -> bool:
     try:
-        return Path(name).is_file() or (Path(name) / "config.json").is_file()
+        path = Path(name)
+        return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.gguf"))
     except (OSError, ValueError):
         return False
 
