@@ -17,6 +17,7 @@ from planner.catalog.models import resolve
 from planner.collectives import Parallel
 from planner.formats import tensor_bytes
 from planner.memory import Device, Load, MemoryInputs, Settings
+from planner.memory.placement import Placement, host_placement
 from planner.memory.stages import Stages, row_count, stages_of
 from planner.specs.engine import EngineSpec
 from planner.units import GIB
@@ -150,12 +151,17 @@ def llama_cpp_rows() -> list[Row]:
     return [row for row in chosen if row["note"].startswith("mla=3") or "DeepSeek" not in row["model"]]
 
 
-def llama_cpp_stages(row: Row) -> Stages:
+def llama_cpp_stages(row: Row, placement: Placement | None = None) -> Stages:
     model, _, _ = resolve(row["model"])
     key, value = kv_format(row["kv_format"])
+    gpus = len(placement.stages) if placement else int(number(row, "measured_compute_gpus", 1))
     settings = Settings(
         1.0, 1.0, 2048.0, float(row["max_model_len"]), True, n_ubatch=number(row, "n_ubatch", 512)
     )._replace(flash_attention=row["flash_attention"] != "false")
+    if placement:
+        where = np.empty(1, dtype=object)
+        where[0] = placement
+        settings = settings._replace(placement=where)
     inputs = MemoryInputs(
         np.asarray(tensor_bytes(model, weight_format(row["weight_format"] or "gguf-q4_k_m"), True)),
         key.bytes_per_value,
@@ -163,9 +169,23 @@ def llama_cpp_stages(row: Row) -> Stages:
         Device(1e15),
         settings,
         Load(1.0, 1.0),
-        Parallel(1, int(number(row, "measured_compute_gpus", 1))),
+        Parallel(1, gpus),
     )
     return stages_of(model, engine("llama.cpp"), inputs)
+
+
+def placed(
+    model: str, fmt: str, kv: str, cells: int, placement: tuple[int, int, int], fa: bool = True
+) -> tuple[list[float], list[float], list[float], float]:
+    """MiB of weights, cache and compute buffer per GPU, and of host memory, with (ngl, GPUs, n_cpu_moe)."""
+    layers, gpus, experts = placement
+    spec = engine("llama.cpp")
+    where = host_placement(resolve(model)[0].n_layers, layers, (1.0,) * gpus, experts, spec.weights.host_roles)
+    row = {"model": model, "weight_format": fmt, "kv_format": kv, "max_model_len": str(cells), "n_ubatch": ""}
+    found = llama_cpp_stages(row | {"flash_attention": "true" if fa else "false"}, where)
+    parts = (found.spent.weights, found.pool, found.spent.activation)
+    weights, pool, compute = ([float(value) / 2**20 for value in part[:, 0]] for part in parts)
+    return weights, pool, compute, float(found.host[0]) / 2**20
 
 
 def test_llama_cpp_caches_are_exact_to_the_mebibyte() -> None:
@@ -178,7 +198,7 @@ def test_llama_cpp_caches_are_exact_to_the_mebibyte() -> None:
 
 
 def test_llama_cpp_compute_buffers_of_whole_models_are_within_sixteen_percent() -> None:
-    """Models with layers or experts in host memory hold more: their weights pass through the buffer."""
+    """Models with layers or experts in host memory hold more: see below."""
     partly = ("Qwen/Qwen3-235B-A22B", "Qwen/Qwen3-30B-A3B", "deepseek-ai/DeepSeek-V3")
     found = [
         float(np.max(llama_cpp_stages(row).spent.activation)) / 2**20 / float(row["measured_compute_mib"]) - 1
@@ -187,6 +207,51 @@ def test_llama_cpp_compute_buffers_of_whole_models_are_within_sixteen_percent() 
     ]
     assert len(found) >= 8
     assert np.max(np.abs(found)) < 0.16
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cache_mib"),
+    [
+        (2, [544, 480]),
+        (4, [288, 256, 256, 224]),
+        (6, [192, 160, 192, 160, 192, 128]),
+        (8, [160, 128, 128, 128, 128, 128, 128, 96]),
+    ],
+)
+def test_llama_cpp_spreads_layers_as_its_logs_say(gpus: int, cache_mib: list[float]) -> None:
+    """Llama-3-8B at 8192 cells on equal GPUs, XiongjieDai/GPU-Benchmarks-on-LLM-Inference@aa72e0ec86."""
+    model = "meta-llama/Meta-Llama-3-8B-Instruct"
+    weights, pool, _, _ = placed(model, "gguf-q4_k_m", "fp16", 8192, (999, gpus, 0), fa=False)
+    assert pool == cache_mib
+    assert sum(weights) == pytest.approx(4403.49, abs=0.1)
+
+
+def test_llama_cpp_keeps_the_first_layers_and_their_cache_on_the_host() -> None:
+    """Qwen2.5-3B Q4_K_M with 35 of 37 layers on the GPU, DzKriMo/Aigis@848ac32cf7."""
+    weights, pool, compute, host = placed("Qwen/Qwen2.5-3B-Instruct", "gguf-q4_k_m", "fp16", 2048, (35, 1, 0))
+    assert pool == [68.0]
+    assert weights[0] == pytest.approx(1740.74, rel=0.005)
+    assert compute[0] == pytest.approx(300.75, rel=0.001)
+    assert host == pytest.approx(337.51 + 4.0, rel=0.02)
+
+
+def test_llama_cpp_copies_expert_weights_through_its_compute_buffer() -> None:
+    """Qwen3-235B-A22B Q6_K on 2 GPUs: CUDA0 774.00, CUDA1 304.75; no layer on the GPU: 742.00 (ik_llama.cpp 370)."""
+    model = "Qwen/Qwen3-235B-A22B"
+    _, pool, compute, _ = placed(model, "gguf-q6_k", "q8_0", 16384, (95, 2, 70))
+    assert pool == [816.0, 782.0]
+    assert compute == pytest.approx([774.0, 304.75], rel=0.001)
+    _, _, alone, _ = placed(model, "gguf-q6_k", "q8_0", 16384, (0, 1, 0))
+    assert alone == pytest.approx([742.0], rel=0.05)
+
+
+def test_llama_cpp_runs_stages_in_turn_with_experts_on_the_host() -> None:
+    """Qwen3-30B-A3B Q4_K_M at 16384 cells without flash attention: 1080.00 MiB on both GPUs (ik_llama.cpp 514)."""
+    weights, pool, compute, host = placed("Qwen/Qwen3-30B-A3B", "gguf-q4_k_m", "fp16", 16384, (49, 2, 48), fa=False)
+    assert compute == pytest.approx([1080.0, 1080.0], rel=0.002)
+    assert sum(pool) == 1536.0
+    assert sum(weights) == pytest.approx(784.42, rel=0.002)
+    assert sum(weights) + host == pytest.approx(17.28 * 1024, rel=0.001)  # the file
 
 
 def test_llama_cpp_keeps_the_embedding_in_host_memory() -> None:

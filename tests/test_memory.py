@@ -15,11 +15,14 @@ from planner.collectives import Parallel
 from planner.memory import Device, Load, MemoryInputs, MemoryPlan, Settings, default_utilization, memory_plan
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.concurrency import concurrency_at, printed_tokens
+from planner.memory.placement import host_placement, shared_layers, stage_layers
 from planner.memory.stages import stages_of
-from planner.memory.weights import largest_part, padded, shard_fraction, stage_layers
+from planner.memory.terms import Draft
+from planner.memory.weights import largest_part, padded, shard_fraction
 from planner.params import tensors
+from planner.params.prediction import prediction_head
 from planner.specs.engine import EngineSpec
-from planner.specs.model import Layer, ModelSpec
+from planner.specs.model import Layer, ModelSpec, Role
 from planner.units import GIB
 from tests.oracle.models import GDN, GQA, MIXERS, MOE, build
 
@@ -406,3 +409,105 @@ def test_a_longer_sequence_never_takes_less(short: int, more: int, kind: str) ->
 def test_a_larger_budget_never_holds_less(low: float, more: float) -> None:
     small, large = (plan(build(), utilization=share).kv.max_concurrency[0] for share in (low, low + more))
     assert large >= small
+
+
+# --- adapters, offload, drafts ---
+
+
+def test_an_adapter_slot_is_rank_times_inputs_and_outputs_of_every_matrix() -> None:
+    """Llama-3-8B, rank 16, 16 bit: 32 layers x 16 x 2 x (q 4096+4096, k and v 4096+1024, o 4096+4096,
+    gate and up 4096+14336, down 14336+4096) = 80 MiB: 41.9 M parameters, as peft counts them.
+    """
+    model = named("meta-llama/Meta-Llama-3-8B-Instruct")
+    none, one, four = (
+        plan(model, lora_slots=slots, lora_rank=16.0).terms.weights_bytes[0] for slots in (0.0, 1.0, 4.0)
+    )
+    assert one - none == 2 * 41_943_040
+    assert four - none == 4 * (one - none)
+
+
+def test_tensor_parallel_adapters_split_one_side_and_replicate_the_other() -> None:
+    model = named("meta-llama/Meta-Llama-3-8B-Instruct")
+    slot = [
+        plan(model, NONE, Parallel(tp), lora_slots=1.0, lora_rank=16.0).terms.weights_bytes[0]
+        - plan(model, NONE, Parallel(tp)).terms.weights_bytes[0]
+        for tp in (1, 2)
+    ]
+    assert slot[0] / 2 < slot[1] < slot[0]
+
+
+def test_offload_stops_at_the_weights_of_the_layers() -> None:
+    model = named("meta-llama/Meta-Llama-3-8B-Instruct")
+    terms = plan(model, cpu_offload_bytes=1e12).terms
+    outside = 2 * 128_256 * 4096 * 2
+    assert terms.weights_bytes[0] == pytest.approx(outside, rel=0.01)
+    assert terms.host_bytes[0] == pytest.approx(16.06e9 - outside, rel=0.01)
+
+
+def test_a_head_that_predicts_holds_its_layer_and_in_sglang_a_vocabulary_of_its_own() -> None:
+    """Qwen3.5's 27B head: 0.80 GiB of its own, 5.53 with embedding and head, sglang#38147."""
+    model = named("Qwen/Qwen3.5-27B")
+    head = prediction_head(model)
+    for own, gib in ((False, 0.80), (True, 5.53)):
+        bytes_16bit = np.asarray([[tensor.numel * 2.0] for tensor in tensors(head)])
+        given = inputs(model)._replace(draft=Draft(head, bytes_16bit, 2.0, 2.0, own))
+        bare = memory_plan(model, NONE, inputs(model)).terms.weights_bytes[0]
+        assert (memory_plan(model, NONE, given).terms.weights_bytes[0] - bare) / GIB == pytest.approx(gib, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V3", "zai-org/GLM-4.5-Air", "Qwen/Qwen3.5-27B"])
+def test_a_prediction_head_has_the_parameters_of_the_checkpoint(name: str) -> None:
+    model = named(name)
+    head = prediction_head(model)
+    inside = sum(tensor.numel for tensor in tensors(head) if tensor.role not in (Role.EMBEDDING, Role.LM_HEAD))
+    assert inside == pytest.approx(model.mtp_params, rel=1e-3)
+
+
+def test_a_draft_models_cache_shares_the_pool() -> None:
+    model, small = named("Qwen/Qwen3-32B"), named("Qwen/Qwen3-0.6B")
+    draft = Draft(small, np.asarray([[tensor.numel * 2.0] for tensor in tensors(small)]), 2.0, 2.0)
+    alone, pair = (memory_plan(model, VLLM, inputs(model, Parallel(2))._replace(draft=one)) for one in (None, draft))
+    assert pair.kv.kv_bytes_per_token[0] - alone.kv.kv_bytes_per_token[0] == 28 * 4 * 2 * 128 * 2
+    assert pair.terms.kv_pool_bytes[0] < alone.terms.kv_pool_bytes[0]
+
+
+def test_profiled_drafts_double_the_rows_of_logits() -> None:
+    """vLLM 0.17.1, Llama-3.1-8B FP8, 512 sequences: 2.04 GiB with 3 or 5 n-gram tokens, 1.6 without."""
+    model = named("meta-llama/Llama-3.1-8B-Instruct")
+    shape: dict[str, Any] = {"max_num_seqs": 512.0, "max_num_batched_tokens": 16384.0}
+    spec = engine("vllm", "0.17.1")
+    found = [plan(model, spec, draft_tokens=k, **shape).terms.activation_bytes[0] / GIB for k in (3.0, 5.0)]
+    assert found == pytest.approx([2.035, 2.035], rel=0.05)
+
+
+def test_host_memory_that_is_too_small_is_named() -> None:
+    model = named("meta-llama/Meta-Llama-3-8B-Instruct")
+    verdict = plan(model, cpu_offload_bytes=4e9, host_bytes=2e9).verdict
+    assert verdict.breaks[0] == "host_memory"
+    assert verdict.shortfall_bytes[0] == 2e9
+
+
+def test_layers_on_the_host_leave_weights_and_cache_on_the_gpus_and_there() -> None:
+    model, spec = named("meta-llama/Meta-Llama-3-8B-Instruct"), engine("llama.cpp")
+    where = np.empty(2, dtype=object)
+    where[:] = [host_placement(32, layers, (1.0,), 0, spec.weights.host_roles) for layers in (999, 17)]
+    both = plan(model, spec, placement=where, max_model_len_given=True)
+    assert both.terms.kv_pool_bytes[1] == both.terms.kv_pool_bytes[0] / 2
+    on_host = 16 * 218_112_000 * 2 + both.terms.kv_pool_bytes[1]
+    assert both.terms.host_bytes[1] - both.terms.host_bytes[0] == pytest.approx(on_host, rel=1e-3)
+
+
+def test_a_row_split_keeps_the_cache_on_the_first_gpu() -> None:
+    model, spec = named("meta-llama/Meta-Llama-3-8B-Instruct"), engine("llama.cpp")
+    one, two = (plan(model, spec, Parallel(tp)).terms for tp in (1, 2))
+    assert two.kv_pool_bytes[0] == one.kv_pool_bytes[0]
+    assert two.weights_bytes[0] == pytest.approx(one.weights_bytes[0] / 2, rel=0.01)
+
+
+@given(layers=st.integers(1, 128), gpus=st.integers(1, 16))
+def test_shared_layers_are_all_placed(layers: int, gpus: int) -> None:
+    assert sum(shared_layers(layers, (1.0,) * gpus)) == layers
+
+
+def test_layers_follow_the_shares_of_the_gpus() -> None:
+    assert shared_layers(32, (3.0, 1.0)) == (25, 7)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.collectives import Parallel
+from planner.memory.placement import Placements
 from planner.memory.terms import Array, Floats, MemoryInputs, floats, slot_tokens
-from planner.memory.weights import attention_group, padded
+from planner.memory.weights import attention_group, padded, streamed_tensor_bytes
 from planner.specs.engine import EngineSpec, Overheads
 from planner.specs.model import Attention, CompressedAttention, DenseFfn, LatentAttention, Mixer, ModelSpec, MoeFfn
 
@@ -29,9 +31,11 @@ def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     tensor-parallel group gathers the whole vocabulary.
     """
     constants, tokens = engine.activation, step_tokens(engine, inputs)
-    rows = np.minimum(_logit_rows(engine, inputs), tokens)
+    drafted = np.minimum(inputs.settings.draft_tokens, constants.draft_rows)
+    rows = np.minimum(_logit_rows(engine, inputs) * (1 + drafted), tokens)
     vocab = padded(model.vocab_size, engine.weights.vocab_multiple) if model.lm_head else 0
-    return constants.logits_bytes * rows * vocab + _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
+    hidden = _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
+    return floats(constants.logits_bytes * rows * vocab + hidden)
 
 
 def _logit_rows(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -65,47 +69,65 @@ def _qkv_width(mixer: Mixer) -> int:
     return 0
 
 
-def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """The widest layer at work: residual and hidden copies, and the wider of its MLP and its attention."""
+def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
+    """(S, R): the widest layer at work: residual and hidden copies, and the wider of its ffn and its attention.
+
+    Beside an ffn whose weights are in host memory the first GPU keeps a copy of the matrix that it multiplies
+    with.
+    """
     constants, tokens = engine.activation, step_tokens(engine, inputs)
-    inner = constants.inner_copies * _inner_width(model) / floats(inputs.parallel.tp)
+    inner = constants.inner_copies * _inner_width(model) / floats(inputs.parallel.tp) * tokens * inputs.value_bytes
+    experts = expert_bytes(model, engine, inputs)
+    first = np.arange(where.n_stages).reshape(-1, 1) == 0
+    copied = np.where(first, streamed_tensor_bytes(model, inputs, where), 0.0)
+    ffn = copied + (np.maximum(inner, experts) if constants.expert_sum else inner)
     qkv = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / attention_group(inputs.parallel)
-    attention = tokens * qkv * inputs.value_bytes + score_bytes(model, engine, inputs)
-    widest = np.maximum(tokens * inner * inputs.value_bytes, attention)
-    return _hidden_bytes(constants.layer_copies, model, tokens, inputs) + widest
+    attention = tokens * qkv * inputs.value_bytes + score_bytes(model, engine, inputs, where)
+    layer = _hidden_bytes(constants.layer_copies, model, tokens, inputs) + np.maximum(ffn, attention)
+    return layer if constants.expert_sum else floats(layer + experts)
 
 
-def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+def overlapped(inputs: MemoryInputs, where: Placements) -> NDArray[np.bool_]:
+    """(R,): whether pipeline stages overlap; with anything but tables in host memory llama.cpp runs them in turn."""
+    whole = where.numbers([float(not (one.host_layers or one.host_expert_layers)) for one in where.distinct])
+    return np.asarray((floats(inputs.parallel.pp) > 1) & (whole > 0))
+
+
+def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
     """Attention scores and mask of a micro-batch against the whole context, where they are materialised."""
     constants = engine.activation
     heads = max((mixer.n_heads for mixer in model.mixers if isinstance(mixer, Attention | LatentAttention)), default=0)
     scores = constants.score_bytes * heads / attention_group(inputs.parallel)
-    masks = constants.mask_bytes * np.where(floats(inputs.parallel.pp) > 1, constants.stage_masks, 1)
+    masks = constants.mask_bytes * np.where(overlapped(inputs, where), constants.stage_masks, 1)
     pairs = floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
     return floats((np.where(inputs.settings.flash_attention, 0.0, scores) + masks) * pairs)
 
 
 def expert_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """Intermediate results of routed experts: tokens x top_k x (max(2 inner, hidden) + inner) x bytes."""
+    """Intermediate results of routed experts: tokens x top_k x (max(2 inner, hidden) + inner) x bytes.
+
+    llama.cpp holds gate, up and down of every token at once: 2 inner + hidden.
+    """
     split = floats(inputs.parallel.ep) / inputs.parallel.tp
     widest = np.zeros_like(split)
     for ffn in (ffn for ffn in model.ffns if isinstance(ffn, MoeFfn)):
         inner, hidden = ffn.intermediate * split, ffn.latent or model.hidden_size
-        widest = np.maximum(widest, ffn.top_k * (np.maximum(2 * inner, hidden) + inner))
+        live = 2 * inner + hidden if engine.activation.expert_sum else np.maximum(2 * inner, hidden) + inner
+        widest = np.maximum(widest, ffn.top_k * live)
     return floats(engine.activation.expert_workspace * step_tokens(engine, inputs) * widest * inputs.value_bytes)
 
 
-def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages: int) -> Floats:
+def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
     """(S, R): peak of one step on each stage: the larger of the sampler's phase and of the widest layer's.
 
     Logits stand on the last stage only; stages of a pipeline hold the states that travel between them.
     """
-    pp = floats(inputs.parallel.pp)
-    last = np.arange(stages).reshape(-1, 1) == pp - 1
+    stage = np.arange(where.n_stages).reshape(-1, 1)
+    last = stage == floats(inputs.parallel.pp) - 1
+    last = last & (where.numbers([float(not one.host_head) for one in where.distinct]) > 0)
     travelling = _hidden_bytes(engine.activation.stage_copies, model, step_tokens(engine, inputs), inputs)
-    experts = expert_bytes(model, engine, inputs)
-    layer = layer_bytes(model, engine, inputs) + np.where(pp > 1, travelling, 0.0) + experts
-    kept = experts if engine.activation.expert_workspace_stays else 0.0
+    layer = layer_bytes(model, engine, inputs, where) + np.where(overlapped(inputs, where), travelling, 0.0)
+    kept = expert_bytes(model, engine, inputs) if engine.activation.expert_workspace_stays else 0.0
     return floats(np.maximum(np.where(last, sampler_bytes(model, engine, inputs) + kept, 0.0), layer))
 
 

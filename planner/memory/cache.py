@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.collectives import Parallel
+from planner.memory.placement import placements
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import attention_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
@@ -116,7 +118,7 @@ def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: Me
         width = mixer.kv_lora_rank + mixer.qk_rope_head_dim
         values_width = mixer.kv_lora_rank if engine.cache.latent_values else 0
         return width * inputs.kv_k_bytes + values_width * inputs.kv_v_bytes + indexer
-    heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, attention_group(inputs.parallel))
+    heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, cache_group(engine, inputs.parallel))
     value_width = 0 if mixer.k_is_v else mixer.v_head_dim or mixer.head_dim
     per_head = mixer.head_dim * inputs.kv_k_bytes + value_width * inputs.kv_v_bytes + inputs.kv_head_bytes
     return heads * per_head + indexer
@@ -148,17 +150,22 @@ def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
     return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
 
 
+def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
+    """GPUs that share one sequence's cache; llama.cpp keeps all of it on the first when it splits matrices."""
+    return attention_group(parallel) if engine.cache.sharded else np.ones_like(attention_group(parallel))
+
+
 def cache_table(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
     """The rules of the engine's cache manager for every row."""
     kinds = cache_kinds(model)
-    pp = np.broadcast_to(inputs.parallel.pp, (rows,))
-    group = attention_group(inputs.parallel)
+    where = placements(model, engine, inputs, rows)
+    group = cache_group(engine, inputs.parallel)
     attention = LayersAndBytes(
-        layers_on_stages(model, tuple(part.layers for part in kinds.parts), pp),
+        layers_on_stages(model, tuple(part.layers for part in kinds.parts), where),
         _stacked([kv_bytes_per_token_and_layer(part, engine, inputs) for part in kinds.parts], rows),
     )
     states = LayersAndBytes(
-        layers_on_stages(model, tuple(layers for _, layers in kinds.states), pp),
+        layers_on_stages(model, tuple(layers for _, layers in kinds.states), where),
         _stacked([state_bytes_per_sequence_and_layer(mixer, group) for mixer, _ in kinds.states], rows),
     )
     given = inputs.settings.block_tokens

@@ -56,6 +56,7 @@ def memory_plan(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> M
         cuda_graph_bytes=spent.graphs,
         reserved_bytes=np.broadcast_to(floats(inputs.device.reserved_bytes), pool.shape),
         load_peak_bytes=spent.weights + spent.non_torch + stages.largest_layer,
+        host_bytes=stages.host,
         free_bytes=_free_bytes(engine, inputs, spent, cache),
     )
     return MemoryPlan(terms, kv, verdict(engine, inputs, stages, kv))

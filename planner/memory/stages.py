@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
+from planner.memory.extras import draft_inputs, draft_weight_bytes, lora_bytes, with_draft
+from planner.memory.placement import Placement, Placements, placements
 from planner.memory.terms import Floats, MemoryInputs, floats, slot_tokens
-from planner.memory.weights import held_bytes, largest_layer_bytes, weight_bytes_per_gpu
+from planner.memory.weights import (
+    held_bytes,
+    host_weight_bytes,
+    largest_layer_bytes,
+    offloaded_bytes,
+    weight_bytes_per_gpu,
+)
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
@@ -29,6 +37,7 @@ class Stages(NamedTuple):
     pool: Floats  # what the engine makes its cache of
     table: CacheTable
     largest_layer: Floats  # (R,): the largest tensor of one layer
+    host: Floats  # (R,): in host memory, all stages together
 
 
 def row_count(inputs: MemoryInputs) -> int:
@@ -40,13 +49,24 @@ def row_count(inputs: MemoryInputs) -> int:
     return int(np.prod(np.broadcast_shapes(*shapes)))
 
 
-def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats) -> Spent:
-    """(S, R): weights, activations, libraries and graphs on each stage; `held` as `held_bytes` gives it."""
-    weights = np.maximum(weight_bytes_per_gpu(model, engine, inputs, held) - inputs.settings.cpu_offload_bytes, 0)
-    shape = (weights.shape[0], row_count(inputs))
+def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Spent:
+    """(S, R): weights, activations, libraries and graphs on each stage; `held` as `held_bytes` gives it.
+
+    Adapters and the draft model are loaded with the weights and count as such, as the engine's log does.
+    """
+    shape = (where.n_stages, row_count(inputs))
+    last = np.arange(shape[0]).reshape(-1, 1) == floats(inputs.parallel.pp) - 1
+    weights = weight_bytes_per_gpu(model, engine, inputs, held, where) + lora_bytes(model, engine, inputs, where)
+    weights = weights - offloaded_bytes(model, inputs, held, where)
+    activation = activation_bytes(model, engine, inputs, where)
+    if inputs.draft is not None:
+        alone = placements(inputs.draft.model, engine, draft_inputs(inputs), shape[1])
+        weights = weights + np.where(last, draft_weight_bytes(engine, inputs, alone), 0.0)
+        drafting = activation_bytes(inputs.draft.model, engine, draft_inputs(inputs), alone)
+        activation = np.where(last, np.maximum(activation, drafting[:1]), activation)
     return Spent(
         np.broadcast_to(weights, shape),
-        np.broadcast_to(activation_bytes(model, engine, inputs, shape[0]), shape),
+        np.broadcast_to(activation, shape),
         np.broadcast_to(non_torch_bytes(engine, inputs.parallel), shape),
         np.broadcast_to(graph_bytes(model, engine, inputs), shape),
     )
@@ -60,8 +80,9 @@ def rank_concurrency(inputs: MemoryInputs) -> Floats:
 def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Stages:
     """Spend the budget on every stage and size the cache from the rest."""
     rows = row_count(inputs)
-    held = held_bytes(model, engine, inputs)
-    spent, table = spent_bytes(model, engine, inputs, held), cache_table(model, engine, inputs, rows)
+    held, where = held_bytes(model, engine, inputs), placements(model, engine, inputs, rows)
+    spent = spent_bytes(model, engine, inputs, held, where)
+    table = with_draft(cache_table(model, engine, inputs, rows), engine, inputs, rows)
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, inputs.settings.utilization), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
@@ -77,5 +98,30 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
         states = slots * table.state_bytes
         pool = slots * sequence_bytes(table, slot_tokens(inputs)) - states
     return Stages(
-        spent, budget, exists, available, states, np.maximum(pool, 0), table, largest_layer_bytes(model, held)
+        spent=spent,
+        budget=budget,
+        exists=exists,
+        available=available,
+        states=states,
+        pool=np.maximum(pool, 0),
+        table=table,
+        largest_layer=largest_layer_bytes(model, held),
+        host=host_bytes(model, engine, inputs, held, where),
     )
+
+
+def host_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Floats:
+    """(R,): what one replica keeps in host memory: tables, layers with their cache and states, offloaded weights."""
+    moved = np.sum(offloaded_bytes(model, inputs, held, where), axis=0) * floats(inputs.parallel.tp)
+    found = host_weight_bytes(model, inputs, where) + moved + np.zeros(row_count(inputs))
+    if not any(one.host_layers for one in where.distinct):
+        return floats(found)
+    there = [Placement((one.host_layers,)) for one in where.distinct]
+    elsewhere = np.empty(len(there), dtype=object)
+    elsewhere[:] = there
+    moved_in = inputs._replace(
+        settings=inputs.settings._replace(placement=elsewhere[where.rows]),
+        parallel=inputs.parallel._replace(tp=1, pp=1),
+    )
+    table = cache_table(model, engine, moved_in, row_count(inputs))
+    return floats(found + inputs.settings.max_num_seqs * sequence_bytes(table, slot_tokens(inputs))[0])

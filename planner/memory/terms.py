@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.collectives import Parallel
+from planner.specs.model import ModelSpec
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.float64] | float
@@ -29,6 +30,7 @@ class Device(NamedTuple):
     total_bytes: Array  # what cudaMemGetInfo reports as total
     reserved_bytes: Array = 0.0  # taken by others on the card
     copies: Array = 1.0  # deployments that share the card
+    host_bytes: Array = np.inf  # of host memory, for all GPUs of a replica
 
 
 class Settings(NamedTuple):
@@ -45,6 +47,10 @@ class Settings(NamedTuple):
     flash_attention: Flags = True  # llama.cpp: off, scores of a micro-batch are kept
     cpu_offload_bytes: Array = 0.0  # weights per GPU that stay in host memory
     graph_batch: Array = 512.0  # largest batch captured as a CUDA graph
+    placement: NDArray[np.object_] | None = None  # llama.cpp: `placement.Placement` of each row; None: spread evenly
+    lora_slots: Array = 0.0  # adapters resident at once
+    lora_rank: Array = 0.0
+    draft_tokens: Array = 0.0  # drafted per step and sequence
 
 
 class Load(NamedTuple):
@@ -54,6 +60,16 @@ class Load(NamedTuple):
     output_tokens: Array
     concurrency: Array = 1.0  # sequences of one replica
     shared_prefix_tokens: Array = 0.0  # of the input, one copy for all live sequences
+
+
+class Draft(NamedTuple):
+    """A model that drafts tokens on the same GPUs; the last stage of a pipeline holds all of it."""
+
+    model: ModelSpec
+    tensor_bytes: Floats  # (T, R), of its own tensors
+    kv_k_bytes: Array
+    kv_v_bytes: Array
+    own_vocabulary: bool = True  # False: embedding and head are those of the model that it drafts for
 
 
 class MemoryInputs(NamedTuple):
@@ -68,6 +84,7 @@ class MemoryInputs(NamedTuple):
     parallel: Parallel = Parallel()
     kv_head_bytes: Array = 0.0  # more bytes per head and token (per-head scales), K and V together
     value_bytes: Array = 2.0  # bytes per activation value
+    draft: Draft | None = None
 
 
 def slot_tokens(inputs: MemoryInputs) -> Floats:
@@ -88,6 +105,7 @@ class Terms(NamedTuple):
     cuda_graph_bytes: Floats
     reserved_bytes: Floats  # by others
     load_peak_bytes: Floats  # while weights are read and repacked
+    host_bytes: Floats  # in host memory, for all GPUs of a replica: weights, cache and states of what runs there
     free_bytes: Floats  # of the device, once the engine runs and serves the load
 
 

@@ -12,7 +12,7 @@ from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 
 # What can keep an engine from starting with this load, in the order in which it meets them; "context" is a
 # sequence longer than the max_model_len that was given.
-BREAKS = ("reserved", "weights", "activation", "kv_cache", "max_model_len", "cuda_graphs")
+BREAKS = ("reserved", "weights", "activation", "kv_cache", "max_model_len", "cuda_graphs", "host_memory")
 
 
 def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> Floats:
@@ -20,7 +20,8 @@ def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> F
 
     vLLM refuses a budget above what is free. Weights must fit the budget, then the peak of a step; the rest
     must hold one sequence of the load, and one of max_model_len where it was given (the whole context where
-    the engine allocates it at start). What lives beside the budget must fit on the device.
+    the engine allocates it at start). What lives beside the budget must fit on the device, and what stays in
+    host memory there.
     """
     spent, available, copies = stages.spent, stages.available, floats(inputs.device.copies)
     free = free_bytes(engine, inputs.device)
@@ -37,6 +38,7 @@ def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> F
         sequence_bytes(stages.table, tokens) + null - available,
         whole - available,
         copies * (stages.budget + outside_bytes(engine, spent)) - free,
+        copies * stages.host - inputs.device.host_bytes,
     )
     return np.stack([np.max(np.where(stages.exists, condition, -np.inf), axis=0) for condition in conditions])
 

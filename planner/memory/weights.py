@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.collectives import Parallel
+from planner.memory.placement import Placement, Placements, stage_of_layer
 from planner.memory.terms import Array, Floats, MemoryInputs, floats
 from planner.params import Shard, Tensor, tensors
 from planner.specs.engine import EngineSpec
@@ -53,64 +54,59 @@ def padded(vocab: int, multiple: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def stage_layers(n_layers: int, pp: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage; those left over go to the stages before the last, which holds the head."""
-    counts = [n_layers // pp] * pp
-    for extra in range(n_layers % pp):
-        counts[-2 - extra] += 1
-    return tuple(counts)
-
-
-@lru_cache(maxsize=1024)
-def _stage_of_layer(n_layers: int, pp: int) -> Floats:
-    return np.repeat(np.arange(pp), stage_layers(n_layers, pp)).astype(float)
-
-
-@lru_cache(maxsize=256)
-def stage_shares(model: ModelSpec, pp: int) -> Floats:
-    """(T, pp): part of each tensor that each stage holds.
+def stage_shares(model: ModelSpec, placement: Placement) -> Floats:
+    """(T, S + 1): part of each tensor that each GPU holds, and in the last column what host memory holds.
 
     Embedding and positions stand on the first stage, head and final norm on the last; a tied embedding on
     both.
     """
-    listed = tensors(model)
-    shares = np.zeros((len(listed), pp))
-    stages = _stage_of_layer(model.n_layers, pp)
+    listed, n_stages = tensors(model), len(placement.stages)
+    shares = np.zeros((len(listed), n_stages + 1))
+    owner = stage_of_layer(placement, model.n_layers)
+    experts = np.where(np.arange(model.n_layers) < placement.host_expert_layers, -1, owner)
     for row, tensor in enumerate(listed):
         if tensor.layers:
-            held = np.bincount(stages[list(tensor.layers)].astype(int), minlength=pp)
+            stages = (experts if tensor.role is Role.EXPERT else owner)[list(tensor.layers)]
+            held = np.bincount(np.where(stages < 0, n_stages, stages), minlength=n_stages + 1)
             shares[row] = held / len(tensor.layers)
         else:
-            shares[row, list(_ends(tensor, model, pp))] = 1
+            shares[row, list(_ends(tensor, model, placement))] = 1
     return shares
 
 
-def _ends(tensor: Tensor, model: ModelSpec, pp: int) -> set[int]:
+def _ends(tensor: Tensor, model: ModelSpec, placement: Placement) -> set[int]:
+    """Columns of `stage_shares` that hold a tensor outside the stack.
+
+    llama.cpp looks the embedding up in host memory and keeps other tables with the head.
+    """
+    host = len(placement.stages)
+    first, last = 0, host if placement.host_head else host - 1
     if tensor.role in (Role.LM_HEAD, Role.NORM) or tensor.name.startswith("lm_head"):
-        return {pp - 1}
-    return {0, pp - 1} if tensor.role is Role.EMBEDDING and model.tie_embeddings else {0}
+        return {last}
+    if tensor.role in placement.host_roles:
+        first = host if tensor.name == "embedding" or tensor.role is Role.POSITION else last
+    return {first, last} if tensor.name == "embedding" and model.tie_embeddings else {first}
 
 
-@lru_cache(maxsize=256)
-def _layer_counts(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: int) -> Floats:
-    stages = _stage_of_layer(model.n_layers, pp).astype(int)
-    counts = [np.bincount(stages[list(layers)], minlength=pp) for layers in kinds]
-    return floats(counts).reshape(len(kinds), pp)
-
-
-def by_stage(pp: Array, table_of: Callable[[int], Floats]) -> Floats:
-    """Stack per-pp tables (N, pp) into (N, S, R), S the largest pp, zero beyond a row's own stages."""
-    distinct, rows = np.unique(np.atleast_1d(np.asarray(pp, dtype=int)), return_inverse=True)
-    tables = [table_of(int(one)) for one in distinct]
-    stacked = np.zeros((len(tables), tables[0].shape[0], int(distinct[-1])))
+def by_stage(where: Placements, table_of: Callable[[Placement], Floats]) -> Floats:
+    """Stack tables (N, stages) of each placement into (N, S, R), zero beyond a row's own stages."""
+    tables = [table_of(one) for one in where.distinct]
+    stacked = np.zeros((len(tables), tables[0].shape[0], where.n_stages))
     for index, table in enumerate(tables):
         stacked[index, :, : table.shape[1]] = table
-    return stacked.transpose(1, 2, 0)[..., rows]
+    return stacked.transpose(1, 2, 0)[..., where.rows]
 
 
-def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], pp: Array) -> Floats:
+@lru_cache(maxsize=1024)
+def _layer_counts(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], placement: Placement) -> Floats:
+    owner, n_stages = stage_of_layer(placement, model.n_layers), len(placement.stages)
+    counts = [np.bincount(owner[list(layers)][owner[list(layers)] >= 0], minlength=n_stages) for layers in kinds]
+    return floats(counts).reshape(len(kinds), n_stages)
+
+
+def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], where: Placements) -> Floats:
     """(K, S, R): how many layers of each kind each stage holds."""
-    return by_stage(pp, lambda one: _layer_counts(model, kinds, one))
+    return by_stage(where, lambda one: _layer_counts(model, kinds, one))
 
 
 def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -119,15 +115,8 @@ def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Fl
     fraction = _fractions(listed, inputs.parallel, engine)
     copied = floats([tensor.numel if tensor.name == _ABSORBED else 0 for tensor in listed])[:, None]
     absorbed = copied * engine.weights.latent_copies * inputs.value_bytes
-    resident = floats([not _in_host_memory(tensor, model, engine) for tensor in listed])[:, None]
-    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction * resident
+    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction
     return floats(held + _rounding_bytes(model, engine, held))
-
-
-def _in_host_memory(tensor: Tensor, model: ModelSpec, engine: EngineSpec) -> bool:
-    """Whether the engine looks a table up on the CPU; a tied embedding is on the GPU as the head."""
-    tied = tensor.role is Role.EMBEDDING and model.tie_embeddings
-    return tensor.role in engine.weights.host_roles and not tied
 
 
 def _fractions(listed: tuple[Tensor, ...], parallel: Parallel, engine: EngineSpec) -> Floats:
@@ -183,14 +172,46 @@ def rope_bytes(model: ModelSpec, engine: EngineSpec, value_bytes: Array) -> Arra
     return model.max_position * sum(widths) * floats(value_bytes)
 
 
-def weight_bytes_per_gpu(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats) -> Floats:
+def weight_bytes_per_gpu(
+    model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements
+) -> Floats:
     """(S, R): weight bytes on the fullest rank of each pipeline stage.
 
     sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds (`held_bytes`),
     with what the engine's process adds: rotary tables, absorbed MLA projections, the allocator's rounding.
     """
-    stages = by_stage(inputs.parallel.pp, lambda one: stage_shares(model, one))
+    stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
     return floats(np.einsum("tsr,tr->sr", stages, held) + rope_bytes(model, engine, inputs.value_bytes))
+
+
+def offloaded_bytes(model: ModelSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Floats:
+    """(S, R): weights of layers that stay in host memory by the gigabyte, of what the stage's layers have.
+
+    vLLM moves parameters of decoder layers, one after the other, until the amount is reached; embedding and
+    head stay.
+    """
+    in_layers = floats([bool(tensor.layers) for tensor in tensors(model)])[:, None]
+    stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
+    return floats(np.minimum(inputs.settings.cpu_offload_bytes, np.einsum("tsr,tr->sr", stages, held * in_layers)))
+
+
+def _host_shares(model: ModelSpec, where: Placements) -> Floats:
+    """(T, R): part of each tensor that host memory holds."""
+    return np.stack([stage_shares(model, one)[:, -1] for one in where.distinct], axis=-1)[:, where.rows]
+
+
+def host_weight_bytes(model: ModelSpec, inputs: MemoryInputs, where: Placements) -> Floats:
+    """(R,): tensors in host memory, whole: tables that are looked up there, and layers that run there."""
+    return floats(np.sum(_host_shares(model, where) * np.atleast_2d(inputs.tensor_bytes.T).T, axis=0))
+
+
+def streamed_tensor_bytes(model: ModelSpec, inputs: MemoryInputs, where: Placements) -> Floats:
+    """(R,): the largest matrix in host memory, of which a GPU keeps a copy while it multiplies with it."""
+    listed = tensors(model)
+    layers = floats([max(len(tensor.layers), 1) for tensor in listed])[:, None]
+    multiplied = floats([bool(tensor.op) and tensor.role is not Role.EMBEDDING for tensor in listed])[:, None]
+    one = np.atleast_2d(inputs.tensor_bytes.T).T / layers * multiplied
+    return floats(np.max(np.where(_host_shares(model, where) > 0, one, 0.0), axis=0))
 
 
 def largest_layer_bytes(model: ModelSpec, held: Floats) -> Floats:

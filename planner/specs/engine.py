@@ -81,6 +81,7 @@ class CacheRules(Spec):
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
+    sharded: bool = True  # KV heads are divided over a tensor-parallel group; false: its first GPU holds all
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
 
@@ -90,9 +91,12 @@ class WeightRules(Spec):
     vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
     host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
+    head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
     block_from_bytes: Amount = 0
+    draft_vocabulary: bool = False  # a prediction head holds an embedding and a head of its own while the pool is sized
+    lora_roles: tuple[Role, ...] = ()  # whose matrices have adapters
     block_slack_bytes: Amount = 0  # ... where at most this much is left over, else the rest is reused
 
 
@@ -101,11 +105,13 @@ class Activation(Spec):
 
     logits_bytes: Amount  # per sampled sequence and vocabulary entry, copies of the sampler included
     logit_rows: Literal["sequences", "running", "tokens"]  # rows of logits: max_num_seqs, the load's, or every token
+    draft_rows: Amount = 0  # more rows of logits per sequence when tokens are drafted, at most
     hidden_copies: Amount  # activations of hidden_size per token that live beside the logits
     layer_copies: Amount  # the same while a layer runs
     inner_copies: Amount  # activations of the inner width of a gated MLP per token
     stage_copies: Amount  # hidden activations that travel between pipeline stages
     expert_workspace: Amount  # share of the routed experts' intermediate results that is materialised
+    expert_sum: bool = False  # gate, up and down of an expert live at once; false: down reuses what gate and up leave
     expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
     score_bytes: Amount = 0  # per query, key and head when attention is not fused
     mask_bytes: Amount = 0  # per query and key

@@ -1,0 +1,101 @@
+"""What else lives beside a model's own weights: adapters, and the model that drafts for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.collectives import local_shape
+from planner.memory.cache import CacheTable, cache_table
+from planner.memory.placement import Placements
+from planner.memory.terms import Floats, MemoryInputs, Settings, floats
+from planner.memory.weights import by_stage, held_bytes, stage_shares, weight_bytes_per_gpu
+from planner.params import Tensor, tensors
+from planner.specs.engine import EngineSpec
+from planner.specs.model import ModelSpec, Role
+
+
+def adapter_values(tensor: Tensor, inputs: MemoryInputs) -> Floats:
+    """Values of one rank-1 adapter on a tensor in all its layers, on one GPU: inputs + outputs of each matrix.
+
+    Behind a split of the outputs A is replicated and B split, behind a split of the inputs the other way
+    round; experts have an adapter each.
+    """
+    local = local_shape(tensor, inputs.parallel)
+    return floats(local.copies * (local.n + local.k) * len(tensor.layers))
+
+
+def lora_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
+    """(S, R): slots x rank x (inputs + outputs) x bytes over the matrices that can have adapters.
+
+    Slots are allocated at start for the largest rank, whatever is loaded.
+    Ref: vllm/lora/layers/base_linear.py create_lora_weights.
+    """
+    settings = inputs.settings
+    slots = floats(settings.lora_slots) * settings.lora_rank
+    if not np.any(slots):
+        return np.zeros((where.n_stages, 1))
+    listed = tensors(model)
+    adapted = [tensor.role in engine.weights.lora_roles and bool(tensor.layers and tensor.op) for tensor in listed]
+    values = [adapter_values(tensor, inputs) if on else floats(0.0) for tensor, on in zip(listed, adapted, strict=True)]
+    stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
+    per_rank = np.stack(np.broadcast_arrays(*values, np.zeros(stages.shape[-1]))[:-1])
+    return floats(np.einsum("tsr,tr->sr", stages, per_rank) * slots * inputs.value_bytes)
+
+
+def draft_inputs(inputs: MemoryInputs) -> MemoryInputs:
+    """The draft model's own rows: whole on one stage, no adapters, no offload."""
+    draft = inputs.draft
+    if draft is None:
+        return inputs
+    plain = Settings(*inputs.settings)._replace(placement=None, cpu_offload_bytes=0.0, lora_slots=0.0)
+    return inputs._replace(
+        tensor_bytes=draft.tensor_bytes,
+        kv_k_bytes=draft.kv_k_bytes,
+        kv_v_bytes=draft.kv_v_bytes,
+        settings=plain,
+        parallel=inputs.parallel._replace(pp=np.ones_like(inputs.parallel.pp)),
+        draft=None,
+    )
+
+
+def draft_weight_bytes(engine: EngineSpec, inputs: MemoryInputs, alone: Placements) -> Floats:
+    """(R,): weights of the draft model on one GPU; what it shares with the model it drafts for counts there."""
+    draft = inputs.draft
+    if draft is None:
+        return np.zeros(1)
+    own = draft_inputs(inputs)
+    held = held_bytes(draft.model, engine, own)
+    if not draft.own_vocabulary:
+        outer = floats([tensor.role in (Role.EMBEDDING, Role.LM_HEAD) for tensor in tensors(draft.model)])[:, None]
+        held = held * (1 - outer)
+    return floats(weight_bytes_per_gpu(draft.model, engine, own, held, alone)[0])
+
+
+def with_draft(table: CacheTable, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
+    """The rules of a pool that holds the draft model's cache too: kinds of layers that stand on the last stage."""
+    if inputs.draft is None:
+        return table
+    more = cache_table(inputs.draft.model, engine, draft_inputs(inputs), rows)
+    n_stages = table.block_bytes.shape[1]
+    last = np.arange(n_stages).reshape(-1, 1) == np.broadcast_to(floats(inputs.parallel.pp), (rows,)) - 1
+    share = None
+    if table.share is not None or more.share is not None:
+        ones = [np.ones((len(one.block_bytes), 1, 1)) if one.share is None else one.share for one in (table, more)]
+        share = np.concatenate(ones)
+    return CacheTable(
+        block_tokens=np.concatenate([table.block_tokens, more.block_tokens]),
+        cap_tokens=np.concatenate([_wide(table.cap_tokens, rows), _wide(more.cap_tokens, rows)]),
+        live_tokens=np.concatenate([_wide(table.live_tokens, rows), _wide(more.live_tokens, rows)]),
+        spare_blocks=np.concatenate([_wide(table.spare_blocks, rows), _wide(more.spare_blocks, rows)]),
+        block_bytes=np.concatenate([table.block_bytes, more.block_bytes * last]),
+        pool_block_bytes=table.pool_block_bytes + more.pool_block_bytes * last,
+        token_bytes=table.token_bytes + more.token_bytes * last,
+        state_bytes=table.state_bytes + more.state_bytes * last,
+        groups=table.groups,
+        share=share,
+    )
+
+
+def _wide(values: Floats, rows: int) -> Floats:
+    """(K, 1, R) from (K, 1, 1 or R)."""
+    return np.broadcast_to(values, (*values.shape[:2], rows))
