@@ -223,10 +223,20 @@ def resolve(name: str) -> Resolved:
     return found._replace(checkpoint=name.strip() if "/" in name else found.checkpoint)
 
 
+def read(path: Path) -> ModelSpec:
+    """What a path holds: see `resolve`."""
+    return _from_path(path).model
+
+
 def _is_path(name: str) -> bool:
     try:
         path = Path(name)
-        return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.gguf"))
+        return (
+            path.is_file()
+            or (path / "config.json").is_file()
+            or any(path.glob("*.gguf"))
+            or any(path.glob("*.safetensors"))
+        )
     except (OSError, ValueError):
         return False
 

@@ -17,6 +17,7 @@ from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
 from planner.cli.accuracy import accuracy
+from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
 from planner.cli.schema import schema
 from planner.errors import PlannerError
@@ -59,12 +60,13 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     lists.gpus,
     lists.formats,
     lists.engines,
+    import_model,
     schema,
     accuracy,
     app_command.app,
 )
 for _command in _COMMANDS:
-    cli.command(name=_command.__name__)(_command)
+    cli.command(name=_command.__name__.replace("_", "-"))(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
