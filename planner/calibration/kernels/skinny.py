@@ -1,0 +1,291 @@
+"""Products of few tokens with weights of 16, 8 or 4 bits: layouts, tiles and references of src/skinny.cu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.calibration.kernels import numbers
+from planner.calibration.kernels.problem import (
+    Array,
+    Choice,
+    Fill,
+    Gemm,
+    Kernel,
+    Limits,
+    Operand,
+    Pair,
+    Problem,
+    Role,
+    Tile,
+)
+
+ROWS = COLUMNS = 64  # of a contiguous block of weights
+STEPS, STEP_COLUMNS = 4, 16
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+SPLITS_TRIED = 3
+MOST_TOKENS = 64  # of one block
+BLOCKS_WANTED = 2  # per multiprocessor: less leaves some idle, much more is tail and reduction
+
+
+class Weights(NamedTuple):
+    """A weight format of the kernel: bits, scales per group of inputs, how codes become numbers."""
+
+    number: int  # in the source
+    bits: int
+    decode: Callable[[Array], Array]  # codes -> float64
+    fill: Fill
+    group: int = 0  # inputs that share a scale; 0: one scale per row
+    scale_bytes: int = 0  # of one row in one group block
+    scale_fill: Fill | None = None
+    zeros: bool = False
+    one_scale: bool = False  # a further one for the whole tensor
+
+    @property
+    def block_columns(self) -> int:
+        """Inputs whose scales lie together: a block's 64, or a whole group where that is longer."""
+        return max(COLUMNS, self.group)
+
+    @property
+    def meta_bytes(self) -> int:
+        """Scales and zero points of 64 rows in one group block."""
+        return ROWS * self.scale_bytes + (ROWS // 2 if self.zeros else 0)
+
+
+class Activations(NamedTuple):
+    """The 16-bit type of activations and results."""
+
+    number: int
+    name: str
+    decode: Callable[[Array], Array]
+    fill: Fill
+    scale_fill: Fill
+    epsilon: float
+
+
+BF16 = Activations(1, "bf16", numbers.bf16, numbers.normal_bf16, numbers.scale_bf16, 2.0**-8)
+FP16 = Activations(0, "fp16", numbers.fp16, numbers.normal_fp16, numbers.scale_fp16, 2.0**-11)
+
+
+def codes_of(blocks: Array, bits: int) -> Array:
+    """Packed blocks (..., chunks, words) -> codes (..., 64 rows, chunks * 64), lowest `bits` of an unsigned integer.
+
+    A lane (g, t) holds rows g and g + 8 of each 16, inputs 16 s + 4 t + j of step s: pairs (j = 0, 1) and (2, 3) of
+    a row are the halves of a register, so that a word's low codes are j = 0, 2 and its high codes j = 1, 3.
+    """
+    words = bits // 4
+    lead, chunks = blocks.shape[:-2], blocks.shape[-2]
+    lanes = blocks.reshape(*lead, chunks, 4, words, 8, 4, 4)  # tile, vector, g, t, word
+    lanes = np.moveaxis(lanes, -4, -2).reshape(*lead, chunks, 4, 8, 4, STEPS, words)  # tile, g, t, step, word
+    shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
+    codes = (lanes[..., None] >> shifts) & np.uint32(2**bits - 1)  # word, place in it: (high or low, register)
+    halves = codes.reshape(*lead, chunks, 4, 8, 4, STEPS, words, 2, 16 // bits)
+    registers = np.moveaxis(halves, -2, -1).reshape(*lead, chunks, 4, 8, 4, STEPS, 2, 2, 2)  # pair, half of rows, j
+    n = len(lead)
+    order = [*range(n), *(n + axis for axis in (1, 6, 2, 0, 4, 3, 5, 7))]
+    return registers.transpose(order).reshape(*lead, ROWS, chunks * COLUMNS)
+
+
+def _rows_of(values: Array) -> Array:
+    """Values in lane order (..., 8 g, 8 of tile and half, ...) -> (..., 64 rows, ...) for values (G, 8, 8, ...)."""
+    groups, rest = values.shape[0], values.shape[3:]
+    tiles = values.reshape(groups, 8, 4, 2, *rest)
+    return np.moveaxis(tiles, 1, 3).reshape(groups, ROWS, *rest)
+
+
+def scales_of(meta: Array, weights: Weights, activations: Activations) -> Array:
+    """Scale and zero-point bytes (group blocks, bytes) of 64 rows -> scales (64, groups)."""
+    found = _rows_of(np.ascontiguousarray(meta[:, : ROWS * weights.scale_bytes]).reshape(len(meta), 8, 8, -1))
+    if weights.scale_fill is None:  # 16 bits, of the activations' type
+        return activations.decode(np.ascontiguousarray(found).view(np.uint16))[..., 0].T
+    decode = numbers.e8m0 if weights.scale_fill is numbers.scale_e8m0 else numbers.e4m3
+    return np.moveaxis(decode(found), 0, 1).reshape(ROWS, -1)
+
+
+def zeros_of(meta: Array, weights: Weights) -> Array:
+    """Zero points (64, groups)."""
+    packed = meta[:, ROWS * weights.scale_bytes :].reshape(len(meta), 8, 4)
+    nibbles = np.stack([packed & 15, packed >> 4], axis=-1)  # byte: tile; nibble: half
+    return _rows_of(nibbles.reshape(len(meta), 8, 8)).T
+
+
+def matrix_of(blocks: Array, meta: Array, weights: Weights, activations: Activations) -> Array:
+    """64 rows of the matrix as the kernel should see it, without scales per row or tensor: (64, k) float64."""
+    codes = codes_of(blocks, weights.bits)
+    if weights.number == 0:
+        return activations.decode(codes.astype(np.uint16))
+    values = weights.decode(codes)
+    if not weights.group:
+        return values
+    if weights.zeros:
+        values = values + 8 - np.repeat(zeros_of(meta, weights), weights.group, axis=1)
+    return values * np.repeat(scales_of(meta, weights, activations), weights.group, axis=1)
+
+
+def _fields(tile: Tile, weights: Weights) -> tuple[int, int]:
+    """Rows of weights and tokens that one block serves."""
+    return ROWS * int(tile["WARPS_N"]), 8 * int(tile["TOKENS"])
+
+
+def meta_fill(weights: Weights, activations: Activations) -> Fill | None:
+    """Random scale and zero-point bytes."""
+    if not weights.group:
+        return None
+    scales = weights.scale_fill or activations.scale_fill
+
+    def fill(rng: np.random.Generator, count: int) -> Array:
+        blocks = -(-count // weights.meta_bytes)
+        width = 1 if weights.scale_fill else 2
+        found = scales(rng, blocks * ROWS * weights.scale_bytes // width).view(np.uint8).reshape(blocks, -1)
+        zeros = rng.integers(0, 256, (blocks, weights.meta_bytes - found.shape[1]), dtype=np.uint8)
+        return np.concatenate([found, zeros], axis=1).ravel()[:count]
+
+    return fill
+
+
+def operands(shape: Gemm, choice: Choice, weights: Weights, activations: Activations) -> tuple[Operand, ...]:
+    m, n, k = shape
+    chunks, row_blocks = k // COLUMNS, n // ROWS
+    meta_shape = (k // weights.block_columns, row_blocks, weights.meta_bytes) if weights.group else (1, 1, 16)
+    rows, tokens = _fields(choice.tile, weights)
+    splits = choice.splits if choice.splits > 1 else 0
+    semaphores = -(-n // rows) * -(-m // tokens)
+    return (
+        Operand("weights", (row_blocks, chunks, 128 * weights.bits), "uint32", Role.COLD, weights.fill),
+        Operand("meta", meta_shape, "uint8", Role.COLD, META_FILLS[weights, activations]),
+        Operand("row_scales", (n,), "float32", Role.COLD, numbers.scale_fp32),
+        Operand("x", (m, k), "uint16", Role.WARM, activations.fill),
+        Operand("y", (m, n), "uint16", Role.OUTPUT),
+        Operand("parts", (max(splits, 1), m if splits else 1, n if splits else 1), "float32", Role.SCRATCH),
+        Operand("arrived", (semaphores,), "uint32", Role.ZERO),
+    )
+
+
+def _compare(weights: Weights, activations: Activations) -> Callable[[Mapping[str, Any], int], Pair]:
+    def compare(arrays: Mapping[str, Any], part: int) -> Pair:
+        """One block of 64 rows for all tokens."""
+        rows = slice(ROWS * part, ROWS * (part + 1))
+        meta = np.asarray(arrays["meta"][:, part]) if weights.group else np.zeros((0, 0), np.uint8)
+        matrix = matrix_of(np.asarray(arrays["weights"][part]), meta, weights, activations)
+        if weights.bits == 8:
+            matrix = matrix * np.asarray(arrays["row_scales"][rows], np.float64)[:, None]
+        if weights.one_scale:
+            matrix = matrix * float(np.asarray(arrays["row_scales"][0:1])[0])
+        got = activations.decode(np.asarray(arrays["y"][:, rows]))
+        return got, activations.decode(np.asarray(arrays["x"][:])) @ matrix.T
+
+    return compare
+
+
+def least_bytes(shape: Gemm, weights: Weights) -> int:
+    """Weights with their scales read once, activations read, results written."""
+    m, n, k = shape
+    group_bytes = k // weights.block_columns * (n // ROWS) * weights.meta_bytes if weights.group else 0
+    row_bytes = 4 * n if weights.bits == 8 else 0
+    return n * k * weights.bits // 8 + group_bytes + row_bytes + 2 * m * k + 2 * m * n
+
+
+def tolerance(activations: Activations, tokens: int, weights: Weights) -> float:
+    """Rounding of the result, and of scaled weights where scales multiply those."""
+    return activations.epsilon * (2.0 if weights.group and tokens > 4 else 1.0)
+
+
+def _problem(weights: Weights, activations: Activations) -> Callable[[Choice, Gemm], Problem]:
+    compare = _compare(weights, activations)
+
+    def problem(choice: Choice, shape: Gemm) -> Problem:
+        m, n, k = shape
+        rows, tokens = _fields(choice.tile, weights)
+        arguments = ("weights", "meta", "row_scales", "x", "y", "parts", "arrived", *map(np.int32, shape))
+        return Problem(
+            (-(-n // rows), choice.splits, -(-m // tokens)),
+            arguments,
+            operands(shape, choice, weights, activations),
+            least_bytes(shape, weights),
+            2 * m * n * k,
+            n // ROWS,
+            compare,
+            tolerance(activations, int(choice.tile["TOKENS"]), weights),
+        )
+
+    return problem
+
+
+def shared_bytes(weights: Weights, warps_n: int, warps_k: int, tokens: int, stages: int) -> int:
+    """As the source lays it out: a ring of stages, reused for the sums of all warps, then a flag."""
+    block = ROWS * COLUMNS * weights.bits // 8 + weights.meta_bytes
+    stage = warps_n * warps_k * block + 8 * tokens * (2 * COLUMNS * warps_k + 32)
+    return max(stages * stage, warps_n * warps_k * ROWS * 8 * tokens * 4) + 16
+
+
+LAYOUTS = {4: ((4, 2, 4), (2, 4, 4), (1, 8, 3)), 8: ((2, 2, 4), (2, 4, 3), (1, 4, 4)), 16: ((2, 2, 3), (1, 4, 2), (2, 4, 3))}
+WIDE = {4: ((4, 1, 3), (4, 2, 3)), 8: ((4, 1, 3), (2, 2, 3)), 16: ((2, 1, 3), (4, 1, 2))}  # for 64 tokens
+
+
+def _tiles(weights: Weights) -> tuple[Tile, ...]:
+    found = []
+    for tokens in (1, 2, 4, 8):
+        for warps_n, warps_k, stages in (WIDE if tokens > 4 else LAYOUTS)[weights.bits]:
+            size = shared_bytes(weights, warps_n, warps_k, tokens, stages)
+            macros = (("WARPS_N", warps_n), ("WARPS_K", warps_k), ("TOKENS", tokens), ("STAGES", stages))
+            threads = 32 * warps_n * warps_k
+            found.append(Tile((*macros, ("SHARED_BYTES", size)), threads, size, 1, 8 * tokens))
+    return tuple(found)
+
+
+def _supports(weights: Weights) -> Callable[[Tile, Gemm], bool]:
+    def supports(tile: Tile, shape: Gemm) -> bool:
+        tokens = tile.most_rows
+        fits = tokens // 2 < shape.m <= tokens or (tokens == 8 and shape.m <= tokens) or tokens == MOST_TOKENS < shape.m
+        return fits and shape.n % ROWS == 0 and shape.k % weights.block_columns == 0
+
+    return supports
+
+
+def _splits(tile: Tile, shape: Gemm, limits: Limits) -> tuple[int, ...]:
+    """Those that come nearest to the wanted number of blocks; every part has at least two steps."""
+    blocks = -(-shape.n // (ROWS * int(tile["WARPS_N"]))) * -(-shape.m // tile.most_rows)
+    steps = -(-shape.k // (COLUMNS * int(tile["WARPS_K"])))
+    possible = [n for n in SPLITS if n == 1 or (2 * n <= steps and shape.m <= MOST_TOKENS)]
+    wanted = BLOCKS_WANTED * limits.multiprocessors
+    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / wanted)))[:SPLITS_TRIED])
+
+
+def _int4(codes: Array) -> Array:
+    return codes.astype(np.float64) - 8
+
+
+W16 = Weights(0, 16, numbers.bf16, numbers.normal_words)
+INT8 = Weights(1, 8, numbers.int8, numbers.any_words)
+E4M3 = Weights(2, 8, numbers.e4m3, numbers.e4m3_words)
+INT4 = Weights(3, 4, _int4, numbers.any_words, 128, 2)
+INT4_ZERO = Weights(4, 4, _int4, numbers.any_words, 128, 2, zeros=True)
+MXFP4 = Weights(5, 4, numbers.e2m1, numbers.any_words, 32, 2, numbers.scale_e8m0)
+NVFP4 = Weights(6, 4, numbers.e2m1, numbers.any_words, 16, 4, numbers.scale_e4m3, one_scale=True)
+FORMATS = (W16, INT8, E4M3, INT4, INT4_ZERO, MXFP4, NVFP4)
+# One function per format, as the launcher keeps a pool of values per function.
+META_FILLS = {(weights, x): meta_fill(weights, x) for weights in FORMATS for x in (BF16, FP16)}
+
+
+def _kernel(name: str, family: str, weights: Weights, activations: Activations = BF16) -> Kernel:
+    macros = (("WEIGHTS", weights.number), ("ACTIVATIONS", activations.number), ("GROUPED", 0))
+    tiles, problem = _tiles(weights), _problem(weights, activations)
+    supports = _supports(weights)
+    return Kernel(
+        name, family, "skinny.cu", "skinny", 80, Gemm, tiles, problem, macros, splits=_splits, supports=supports
+    )
+
+
+KERNELS = (
+    _kernel("w16a16", "gemm-16", W16),
+    _kernel("w8a16-int8", "wo-8", INT8),
+    _kernel("w8a16-fp8", "wo-8", E4M3),
+    _kernel("w4a16", "wo-4", INT4),
+    _kernel("w4a16-zeros", "wo-4", INT4_ZERO),
+    _kernel("w4a16-fp16", "wo-4", INT4, FP16),
+    _kernel("w4a16-mxfp4", "gemm-fp4-wo", MXFP4),
+    _kernel("w4a16-nvfp4", "gemm-fp4-wo", NVFP4),
+)
