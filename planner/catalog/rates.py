@@ -198,6 +198,11 @@ class _Peaks(NamedTuple):
     pcie: float | None
 
 
+def _peaks_of(gpu: GpuSpec) -> _Peaks:
+    flops = tuple(sorted(gpu.flops_per_s.items()))
+    return _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s)
+
+
 def _peak(peaks: _Peaks, math_type: str) -> tuple[float, bool]:
     """Dense rate of an operand type, and whether the profile states it; else derived from one that it states."""
     known = {str(name): rate for name, rate in peaks.flops}
@@ -290,6 +295,10 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
 
     Generations without figures take those of the generation named in `efficiency.yaml`, marked as assumed.
     """
-    flops = tuple(sorted(gpu.flops_per_s.items()))
-    peaks = _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s)
-    return _rate_set(peaks, engine_id, families, topology or Topology())
+    return _rate_set(_peaks_of(gpu), engine_id, families, topology or Topology())
+
+
+def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
+    """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
+    peaks = _peaks_of(gpu)
+    return peaks.bandwidth, _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))[0]
