@@ -15,7 +15,7 @@ from planner.finetune import Targets
 from planner.specs.finetune import FinetuneConstants, Framework, Loss, Optimizer
 from planner.units import GIB
 
-Named = TypeVar("Named", Framework, Optimizer, Loss)
+Named = TypeVar("Named", bound=Framework | Optimizer | Loss)
 
 
 @lru_cache(maxsize=1)
@@ -60,11 +60,11 @@ def loss(name: str) -> Loss:
 
 
 def _named(what: str, name: str, items: Iterable[Named], others: Any) -> Named:
-    known: dict[str, Named] = {}
-    for item in items:
-        known |= {alias.lower(): item for alias in (item.id, *others(item))}
+    listed, known = tuple(items), dict[str, Named]()
+    for item in listed:
+        known |= dict.fromkeys((alias.lower() for alias in (item.id, *others(item))), item)
     if name.strip().lower() not in known:
-        raise UnknownName(what, name, known, f"known: {', '.join(item.id for item in items)}")
+        raise UnknownName(what, name, known, f"known: {', '.join(item.id for item in listed)}")
     return known[name.strip().lower()]
 
 

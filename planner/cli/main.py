@@ -17,6 +17,7 @@ from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
 from planner.cli.accuracy import accuracy
+from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
 from planner.cli.schema import schema
@@ -56,6 +57,7 @@ def planner(
 
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     estimate_command.estimate,
+    finetune,
     lists.models,
     lists.gpus,
     lists.formats,
@@ -103,13 +105,13 @@ def _refused(message: str, code: int = BAD_INPUT) -> int:
 
 def _with_values(arguments: list[str]) -> list[str]:
     """`--enforce-eager` alone means yes and `--no-enforce-eager` no, as engines spell it."""
-    switches = {f"--{name.replace('_', '-')}" for name, kind in columns().items() if kind is bool}
+    known = {f"--{name.replace('_', '-')}" for name, kind in columns().items() if kind is bool} | switches()
     spelt = []
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         positive = argument.replace("--no-", "--", 1)
-        if positive in switches and positive != argument:
+        if positive in known and positive != argument:
             spelt.append(f"{positive}=no")
-        elif argument in switches and following.startswith("-"):
+        elif argument in known and following.startswith("-"):
             spelt.append(f"{argument}=yes")
         else:
             spelt.append(argument)

@@ -124,7 +124,8 @@ def finetune_states(model: ModelSpec, recipe: Recipe, division: Division, shared
     parts = trained_parts(model, recipe)
     full = recipe.method == "full"
     mine = shard(division.sharding, SHARDS_WEIGHTS, division.n_gpus)
-    trained_weights = sum((p.widths.parameter + p.widths.cast) * p.parameters for p in parts)
+    casts = division.sharding not in SHARDS_WEIGHTS  # sharded weights are cast as they are gathered
+    trained_weights = sum((p.widths.parameter + casts * p.widths.cast) * p.parameters for p in parts)
     weights = trained_weights if full else base_bytes(model, recipe)
     on_gpu = 0.0 if division.offload_optimizer else 1.0
     optimizer = on_gpu * sum(optimizer_bytes(p, recipe.optimizer) for p in parts)
@@ -153,7 +154,7 @@ def finetune_plan(model: ModelSpec, recipe: Recipe, division: Division, batch: B
     found = moments(model, run, states, batch, shared)
     stays = states.weights + states.adapters + states.optimizer + states.buffers
     allocated = stays + found.largest
-    reserved = allocated * (1 + recipe.framework.fragmentation.value)
+    reserved = allocated * (1 + recipe.framework.fragmentation.value) + recipe.framework.load_bytes.value
     loaded = states.weights + states.adapters + recipe.framework.load_bytes.value
     device = reserved + shared.context_bytes.value
     phase = np.argmax(np.stack(np.broadcast_arrays(*found.peaks)), axis=0)

@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     sequences: Array
     seq_len: Array
     accumulation: Array
+    device_bytes: Array = np.inf  # of one GPU, for losses that fit themselves into what is free
 
     @property
     def tokens(self) -> Array:
@@ -62,14 +63,24 @@ def kept_bytes(model: ModelSpec, run: Pass, batch: Batch, shared: Shared) -> tup
     return layers * input_bytes(model) * batch.tokens, widest * batch.tokens
 
 
-def loss_bytes(model: ModelSpec, run: Pass, batch: Batch) -> Array:
-    """Head and loss at their peak: tokens x (bytes x vocabulary + bytes x hidden), the last norm, and a trained
-    head's gradients where chunks of logits add up to them.
+def chunks(loss: Loss, logits: Array, free_bytes: Array) -> Array:
+    """Into how many chunks a loss cuts `logits` values so that one stays below its target."""
+    if loss.target_bytes is None:
+        return 1.0
+    target = np.minimum(loss.target_bytes.value, loss.target_share * np.maximum(free_bytes, 1))
+    wanted = loss.target_logit_bytes * logits / target
+    return np.where(wanted > 1, np.ceil(wanted / loss.chunks_in) * loss.chunks_in, 1.0)
+
+
+def loss_bytes(model: ModelSpec, run: Pass, batch: Batch, free_bytes: Array) -> Array:
+    """Head and loss at their peak: tokens x (bytes x vocabulary / chunks + bytes x hidden), the last norm, and a
+    trained head's gradients where chunks of logits add up to them.
     """
-    vocabulary = model.vocab_size if model.lm_head else 0
+    logits = batch.tokens * (model.vocab_size if model.lm_head else 0)
     hidden = (run.loss.hidden_bytes if model.lm_head else 0) + run.layer.norm_bytes
     head = run.loss.head_gradients * VALUE_BYTES * head_parameters(model) if run.targets is None else 0
-    return batch.tokens * (run.loss.logit_bytes * vocabulary + hidden * model.hidden_size) + head
+    held = run.loss.logit_bytes * logits / chunks(run.loss, logits, free_bytes)
+    return held + batch.tokens * hidden * model.hidden_size + head
 
 
 def working_bytes(model: ModelSpec, run: Pass, batch: Batch, shared: Shared) -> Array:
@@ -88,7 +99,8 @@ def moments(model: ModelSpec, run: Pass, states: States, batch: Batch, shared: S
     """
     kept, again = kept_bytes(model, run, batch, shared)
     layer = again + working_bytes(model, run, batch, shared)
-    loss = loss_bytes(model, run, batch)
+    free = batch.device_bytes - shared.context_bytes.value - states.weights - states.adapters - kept
+    loss = loss_bytes(model, run, batch, free)
     before = accumulated_bytes(states, batch.accumulation)
     peaks = (
         before + kept + loss,

@@ -44,14 +44,16 @@ def plan_of(row: Row, batch_size: int | None = None, seq_len: int | None = None)
     division = Division(
         run.sharding or "none", run.n_gpus or 1, bool(run.offload_optimizer), bool(run.optimizer_in_backward)
     )
-    batch = Batch(batch_size or run.batch_size or 1, seq_len or run.seq_len or 1, run.grad_accum or 1)
+    room = np.inf if run.device_gib is None else (run.device_gib - (run.reserved_gib or 0)) * GIB
+    batch = Batch(batch_size or run.batch_size or 1, seq_len or run.seq_len or 1, run.grad_accum or 1, room)
     return finetune_plan(row.model, row.recipe, division, batch, constants().shared)
 
 
 def _answered(row: Row) -> FinetuneAnswer:
-    run, shared = row.scenario, constants().shared
+    run = row.scenario
     plan = plan_of(row)
-    peak, phase, half = float(plan.device) / GIB, PHASES[int(plan.phase)], shared.interval.value
+    peak, phase = float(plan.device) / GIB, PHASES[int(plan.phase)]
+    half = row.recipe.framework.interval.value
     answer = FinetuneAnswer(
         run,
         reason=f"needs {peak:.1f} GiB on each GPU at the peak ({phase})",

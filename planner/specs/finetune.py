@@ -89,6 +89,10 @@ class Loss(Spec):
     logit_bytes: Factor
     hidden_bytes: Factor = 0
     head_gradients: Factor = 0  # 16-bit copies of a trained head's gradient beside the remaining logits
+    target_bytes: Sourced | None = None  # logits are cut into chunks of at most this,
+    target_share: Factor = 1  # or of this share of what is free,
+    target_logit_bytes: Factor = 0  # each logit counted as this many bytes
+    chunks_in: Annotated[int, Field(ge=1, le=64)] = 1  # number of chunks is a multiple of this
     source: str
     kind: str
 
@@ -120,6 +124,7 @@ class Framework(Spec):
     upcasts_frozen: bool = False  # QLoRA: what is not quantized is held in fp32
     load_bytes: Sourced  # reserved after loading beyond the tensors themselves
     fragmentation: Sourced  # reserved over allocated, minus one
+    interval: Sourced  # half-width of the 80 % interval of the peak, relative
     source: str
 
 
@@ -135,7 +140,6 @@ class Shared(Spec):
     backward_inner: Sourced  # gradients of inner values alive at once in a layer's backward pass
     backward_hidden: Sourced  # gradients of hidden values alive at once
     offload_layers: Sourced  # layer inputs on the GPU while the others are on the host
-    interval: Sourced  # half-width of the 80 % interval of the peak, relative
 
 
 class FinetuneConstants(Spec):

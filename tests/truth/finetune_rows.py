@@ -48,7 +48,7 @@ TUNE_FLAGS = (
 )
 TUNE_TARGETS = "q_proj,v_proj,o_proj,mlp"
 TUNE_ADAPTERS = {
-    "lora_rank": 64, "lora_targets": TUNE_TARGETS, "gradient_checkpointing": "offloaded", "loss": "chunked", "compile": True,
+    "lora_rank": 64, "lora_targets": TUNE_TARGETS, "gradient_checkpointing": "offloaded", "compile": True,
 }  # fmt: skip
 # recipes/configs/llama3_1/8B_{full,lora,qlora}_single_device.yaml at batch 2, packed to 2048, compiled
 TUNE_8B = {
@@ -56,8 +56,13 @@ TUNE_8B = {
     "LoRA": {"method": "lora", "lora_rank": 8, "lora_targets": TUNE_TARGETS},
     "QLoRA": {"method": "qlora", "lora_rank": 8, "lora_targets": TUNE_TARGETS},
 }
-IN_PLACE_BEFORE = (2024, 11)  # Unsloth's cross entropy wrote over whole logits until it fused the head into the loss
+UNSLOTH_LOSSES = (  # of versions before: kernels over whole logits, Cut Cross Entropy, chunks by free memory
+    ((2024, 11), "in-place"),
+    ((2025, 8), "fused-linear"),
+    ((2026, 1), "unsloth-2025"),
+)
 NO_CHECKPOINTING = ("unsloth/tinyllama-bnb-4bit",)  # the notebook says so in its text
+NOT_IN_MODEL = ("shared_mlp", "output_linea", "post", "linear_start", "linear_end", "em")  # cut off, or audio layers
 PACKED = ("unsloth/tinyllama-bnb-4bit",)
 
 
@@ -69,7 +74,11 @@ def convert(row: Row) -> Cells:
         raise LeftOut("length and rank not stated")
     model, stated = known_model(row["hf_id"])
     cells: Cells = {"model": model, "n_gpus": whole(row["n_gpus"]), "batch_size": whole(row["batch_size"])}
-    cells |= {"seq_len": whole(row["seq_len"]), "source": short(row["source"].removeprefix("github:")), "version": row["version"]}
+    cells |= {
+        "seq_len": whole(row["seq_len"]),
+        "source": short(row["source"].removeprefix("github:")),
+        "version": row["version"],
+    }
     return cells | makers[framework](row, stated)
 
 
@@ -77,16 +86,21 @@ def _qwen(row: Row, _: str | None) -> Cells:
     method = QWEN_METHODS[row["method"]]
     adapters = {} if method["method"] == "full" else QWEN_LORA
     peak = float(row["peak_memory"]) * GB / GIB / int(row["n_gpus"])
-    return QWEN | adapters | method | {
-        "gpu": known_gpu(row["gpu"], row["source"]),
-        "measured_peak_gib": peak,
-        "lengths": "padded",
-        "note": "the table's G is 10^9: 162 G stood on two cards of 79.25 GiB; sums over GPUs divided",
-    }
+    return (
+        QWEN
+        | adapters
+        | method
+        | {
+            "gpu": known_gpu(row["gpu"], row["source"]),
+            "measured_peak_gib": peak,
+            "lengths": "padded",
+            "note": "the table's G is 10^9: 162 G stood on two cards of 79.25 GiB; sums over GPUs divided",
+        }
+    )
 
 
 def _torchtune(row: Row, _: str | None) -> Cells:
-    base = {"framework": "torchtune", "gpu": known_gpu(row["gpu"], row["source"]) if row["gpu"] else None}
+    base = {"framework": "torchtune"}  # of the card's size nothing here depends
     if "8B" in row["model"]:
         if row["gpu"] != "4090":
             raise LeftOut("differs from the recipe in settings that are not stated")
@@ -96,7 +110,7 @@ def _torchtune(row: Row, _: str | None) -> Cells:
             "note": "settings of the recipe's own configuration",
         }  # fmt: skip
     if not row["seq_len"]:
-        return _tutorial(row, base)
+        raise LeftOut("peak while the model is built from 16-bit weights, lengths not stated")
     if row["method"] == "Baseline full finetune":
         raise LeftOut("not packed: lengths not stated")
     settings = _flags(row["method"])
@@ -115,18 +129,11 @@ def _flags(method: str) -> Cells:
     raise LeftOut("settings not stated")
 
 
-def _tutorial(row: Row, base: Cells) -> Cells:
-    """The QLoRA tutorial states memory after loading and at the peak, but no lengths. Its GB are torch's 2^30 or 10^9."""
-    return base | {
-        "method": row["method"].lower(), "lora_rank": 8, "lora_targets": "q_proj,v_proj",
-        "measured_loaded_gib": number(row["start_reserved_gib"]), "lengths": "not stated",
-        "note": "reserved while the model is built: the quantized one is made from a 16-bit one",
-    }  # fmt: skip
-
-
 def _unsloth(row: Row, stated: str | None) -> Cells:
     if not row["lora_rank"]:
         raise LeftOut("method not stated")
+    if "-QAT" in row["source"]:
+        raise LeftOut("quantization-aware training")
     quantized = row["method"].startswith("QLoRA")
     version = tuple(int(part) for part in row["version"].split(".")[:2]) if row["version"] else (9999, 0)
     known_lengths = bool(row["seq_len"]) and int(row["seq_len"]) >= 512
@@ -140,7 +147,7 @@ def _unsloth(row: Row, stated: str | None) -> Cells:
         "lora_targets": _targets(row["target"]),
         "grad_accum": whole(row["grad_accum"]),
         "optimizer": row["optimizer"] or None,
-        "loss": "in-place" if version < IN_PLACE_BEFORE else None,
+        "loss": next((loss for until, loss in UNSLOTH_LOSSES if version < until), None),
         "gradient_checkpointing": "none" if row["hf_id"] in NO_CHECKPOINTING else None,
         "measured_loaded_gib": number(row["start_reserved_gib"]),
         "measured_peak_reserved_gib": float(row["peak_memory"]) if known_lengths else None,
@@ -152,7 +159,7 @@ def _unsloth(row: Row, stated: str | None) -> Cells:
 def _targets(text: str) -> str | None:
     """Module names out of a cell of a notebook; None where the notebook takes all linear layers."""
     names = re.findall(r"[a-z][a-z0-9_]*", text.split("#")[0])
-    return ",".join(names) or None
+    return ",".join(name for name in names if name not in NOT_IN_MODEL) or None
 
 
 def main(extract: Path, out: Path) -> None:
