@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.ops import Batch
@@ -157,7 +157,8 @@ def test_littles_law_holds_in_a_closed_loop(case):
     assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
 
 
-@given(loads)
+@given(loads.filter(lambda case: case[1] >= 8))  # shorter answers leave too few steps for means over them
+@example((359, 8, 89, 789, False))
 @settings(max_examples=60, deadline=None)
 def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
     inputs, outputs, concurrency, slots, mixed = case
@@ -165,6 +166,13 @@ def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
     assert point.tpot_s[1] >= point.tpot_s[0] * 0.995
     assert point.e2e_s[1] >= point.e2e_s[0] * 0.995
     assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
+
+
+@pytest.mark.parametrize("case", [(7, 2, 31, 23), (2, 2, 103, 77)], ids=str)
+def test_partly_taken_slots_complete_no_more_than_all_of_them(case):
+    inputs, outputs, concurrency, slots = case
+    point = serve(Load(inputs, outputs, np.array([concurrency, 8 * concurrency])), engine(slots, mixed=False))
+    assert point.requests_per_s[0] <= point.requests_per_s[1] * 1.001
 
 
 @given(st.lists(loads, min_size=2, max_size=5))

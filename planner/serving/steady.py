@@ -146,9 +146,11 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.output_log_sd <= 0) & ~open_loop
     point = in_lockstep(request, exact.wave, point, locked)
     standing = np.minimum(share.population, population(curve)[-1])
+    most_per_s = read(completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
+    looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # fewer never complete more
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
-    return Settled(m, exact, point, open_loop, per_s, read(completed, full))
+    return Settled(m, exact, point, open_loop, per_s, most_per_s)
 
 
 def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix, wave: Array) -> Exact:
