@@ -250,18 +250,37 @@ def _kimi_linear(m: Metadata) -> Settings:
     }
 
 
-def _glm4_moe(m: Metadata) -> Settings:
-    return {"first_k_dense_replace": m.own.size("leading_dense_block_count", top=MAX_LAYERS)}
-
-
 def _gpt_oss(m: Metadata) -> Settings:
     return {"intermediate_size": m.own.count("expert_feed_forward_length"), "moe_intermediate_size": None}
 
 
-def _shared_moe(m: Metadata) -> Settings:
-    """One shared MLP beside the experts, its width stated or that of an expert."""
-    width = m.own.size("expert_shared_feed_forward_length") or m.own.size("expert_feed_forward_length")
-    return {"intermediate_size": width, "moe_topk": m.own.count("expert_used_count", top=MAX_EXPERTS)}
+def _shared_width(m: Metadata) -> Settings:
+    """The shared experts by their width together."""
+    inner = m.own.count("expert_feed_forward_length")
+    return {"n_shared_experts": m.own.size("expert_shared_feed_forward_length") // inner}
+
+
+def _cohere_moe(m: Metadata) -> Settings:
+    """The prefix of dense layers has a width of its own; there may be none."""
+    dense = m.own.size("feed_forward_length") or m.own.count("expert_feed_forward_length")
+    return {"prefix_dense_intermediate_size": dense, "intermediate_size": dense}
+
+
+def _mimo(m: Metadata) -> Settings:
+    """Sliding layers have key-value heads and sinks of their own; values are narrower than keys."""
+    types = window(m).get("layer_types") or [FULL] * m.n_layers
+    kv_heads, sinks = m.layers("attention.head_count_kv"), m.in_layers.get("attn_sinks.weight", set())
+    slides = [layer for layer, kind in enumerate(types) if kind == SLIDING]
+    full = [layer for layer, kind in enumerate(types) if kind == FULL]
+    return {
+        "v_head_dim": m.own.count("attention.value_length"),
+        "num_key_value_heads": kv_heads[full[0] if full else 0],
+        "swa_num_key_value_heads": kv_heads[slides[0] if slides else 0],
+        "swa_head_dim": m.own.count("attention.key_length"),
+        "add_swa_attention_sink_bias": bool(sinks & set(slides)),
+        "add_full_attention_sink_bias": bool(sinks & set(full)),
+        "n_shared_experts": 0,
+    }
 
 
 def _hunyuan_moe(m: Metadata) -> Settings:
@@ -336,9 +355,12 @@ FAMILIES: dict[str, tuple[str, Translated]] = {  # general.architecture -> (mode
     "ernie4_5": ("ernie4_5", _use_bias),
     "ernie4_5-moe": ("ernie4_5_moe", _ernie_moe),
     "dots1": ("dots1", None),
+    "hy_v3": ("hy_v3", _shared_width),
+    "cohere2moe": ("cohere2_moe", _cohere_moe),
+    "mimo2": ("mimo_v2_flash", _mimo),
     "glm4": ("glm4", None),
     "chatglm": ("glm", None),
-    "glm4moe": ("glm4_moe", _glm4_moe),
+    "glm4moe": ("glm4_moe", None),
     "glm-dsa": ("glm_moe_dsa", _indexed),
     "minimax-m2": ("minimax_m2", _gpt_oss),
     "gpt-oss": ("gpt_oss", _gpt_oss),

@@ -67,7 +67,7 @@ def _header(name: str, file: str, read: Fetch) -> Header:
     length = _LENGTH.unpack_from(data)[0]
     if len(data) < length + _LENGTH.size <= MAX_HEADER_BYTES:
         data = read(file, length + _LENGTH.size) or data
-    return read_safetensors(data, where)
+    return read_safetensors(data, where)._replace(whole=True)  # only its header was asked for
 
 
 def _over_network(name: str) -> Fetch:

@@ -89,13 +89,22 @@ def common(m: Metadata) -> Settings:
     }
     if own.has("attention.head_count"):
         heads = m.one("attention.head_count")
-        settings["num_attention_heads"] = heads
+        width = own.count("attention.key_length", default=max(hidden // max(heads, 1), 1))
         kv_heads = m.one("attention.head_count_kv") if own.has("attention.head_count_kv") else heads
-        settings["num_key_value_heads"] = kv_heads
-        settings["head_dim"] = own.count("attention.key_length", default=max(hidden // max(heads, 1), 1))
+        settings |= {
+            "num_attention_heads": heads,
+            "head_dim": width,
+            "num_key_value_heads": kv_heads or _kv_heads(m, width),
+        }
     if own.has("feed_forward_length"):
         settings["intermediate_size"] = max(m.one("feed_forward_length"), 1)
     return settings | window(m) | experts(m)
+
+
+def _kv_heads(m: Metadata, width: int) -> int:
+    """Key-value heads by the width of a key projection, where the metadata count none."""
+    layer = min(m.in_layers.get("attn_k.weight", {0}))
+    return m.shapes.get(f"blk.{layer}.attn_k.weight", (width,))[0] // width
 
 
 def window(m: Metadata) -> Settings:
@@ -121,6 +130,6 @@ def experts(m: Metadata) -> Settings:
     settings: Settings = {"num_experts": count, "num_local_experts": count, "num_experts_per_tok": used}
     settings |= {"moe_intermediate_size": inner, "n_shared_experts": m.own.size("expert_shared_count", top=MAX_EXPERTS)}
     return settings | {
-        "first_k_dense_replace": m.own.size("leading_dense_block_count", top=MAX_LAYERS),
+        "first_k_dense_replace": min(m.in_layers.get("ffn_gate_inp.weight", {0})),
         "scoring_func": "sigmoid" if m.own.size("expert_gating_func") == _SIGMOID else "softmax",
     }

@@ -145,9 +145,9 @@ HF_OUTER = _rules(
     .*per_layer_model_projection -> per_layer_input
     .*per_layer_projection_norm -> per_layer_input_norm
     .*altup_projections\.\d+|.*altup_unembed_projections\.\d+ -> altup_project
-    .*(?:embed_tokens|word_embeddings|wte|tok_embeddings|embed_in|embeddings\.weight) -> embedding embedding.image
     .*(?:wpe|position_embeddings|embed_positions) -> position
     .*token_type_embeddings -> token_type
+    .*(?:embed_tokens|word_embeddings|wte|tok_embeddings|embed_in|embeddings\.weight) -> embedding embedding.image
     .*embeddings\.(?:LayerNorm|norm) -> embedding_norm norm
     .*(?:lm_head|embed_out|\boutput\b) -> lm_head
     head -> lm_head
