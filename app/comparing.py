@@ -12,9 +12,10 @@ from defaults import offered_formats, usual
 from library import Library
 from links import MAX_PINS, Form
 from planner import explain
+from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 from state import change
-from words import COMMON_GPUS
+from words import COMMON_GPUS, LEVELS
 
 Row = dict[str, Any]
 
@@ -59,6 +60,7 @@ ANSWERS = {
     "memory_evidence": "Memory from",
 }
 FORMATS_SHOWN = 8
+WITH_INTERVALS = 4  # columns of a table that leave room for them
 
 
 class Variant(NamedTuple):
@@ -110,10 +112,11 @@ def unpin(number: int) -> None:
 
 def difference_table(labels: Sequence[str], rows: Sequence[Row]) -> None:
     """Inputs that differ, then answers that differ; a column for each scenario."""
-    names = [name for name in INPUTS if _differs(rows, name)] + [name for name in ANSWERS if _differs(rows, name)]
+    names = [name for name in (*INPUTS, *ANSWERS) if _differs(rows, name) and not _is_label(labels, rows, name)]
     words = INPUTS | ANSWERS
     lines = [
-        {"": words[name]} | {label: _shown(row, name) for label, row in zip(labels, rows, strict=True)}
+        {"": words[name]}
+        | {label: _shown(row, name, len(rows) <= WITH_INTERVALS) for label, row in zip(labels, rows, strict=True)}
         for name in names
     ]
     faults = [f"{label}: {row['error']}" for label, row in zip(labels, rows, strict=True) if row["error"]]
@@ -139,15 +142,23 @@ def same_table(rows: Sequence[Row]) -> None:
     st.dataframe(pd.DataFrame(lines), hide_index=True, alt="What is the same in all scenarios")
 
 
+def _is_label(labels: Sequence[str], rows: Sequence[Row], name: str) -> bool:
+    """Whether a line would only repeat the names of the columns."""
+    return all(_shown(row, name) == label for label, row in zip(labels, rows, strict=True))
+
+
 def _differs(rows: Sequence[Row], name: str) -> bool:
     return len({_shown(row, name) for row in rows}) > 1
 
 
-def _shown(row: Row, name: str) -> str:
+def _shown(row: Row, name: str, ends: bool = False) -> str:
+    """A value in words; with `ends`, its interval too."""
     value = row[name]
     if value is None:
         return "–"
     match name:
+        case "support":
+            return LEVELS[Level(value)]
         case "verdict":
             return explain.VERDICT_WORDS[value]
         case "weight_format":
@@ -156,10 +167,11 @@ def _shown(row: Row, name: str) -> str:
             return explain.gpu_name(value)
         case "bound":
             return explain.BOUND_WORDS[value]
-    return (
-        value
-        if isinstance(value, str)
-        else f"{value:,}"
-        if isinstance(value, int) and name in INPUTS
-        else explain.interval(row, name)
-    )
+        case "usd_per_million_output_tokens" if row["verdict"] == "no":
+            return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and name in INPUTS:
+        return f"{value:,}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return explain.interval(row, name) if ends else explain.figure(value, low, high)

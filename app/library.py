@@ -59,8 +59,8 @@ def upload_model(data: bytes, file_name: str) -> str:
 
 def upload_gpu(data: bytes, file_name: str) -> str:
     """Keep an uploaded profile; its name in this session. Raises PlannerError with one line."""
-    name = MARK + _stem(file_name, "gpu")
-    return keep_gpu(gpus.gpu_from_profile(data, name), name)
+    spec = gpus.gpu_from_profile(data, file_name[:80])
+    return keep_gpu(spec, MARK + _stem(spec.name or file_name, "gpu"))
 
 
 def keep_gpu(spec: GpuSpec, name: str) -> str:
@@ -79,4 +79,4 @@ def _keep(store: dict[str, Any], name: str, spec: Any) -> None:
 def _stem(file_name: str, fallback: str) -> str:
     """What of a file's name is plain enough to show."""
     stem = file_name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].rsplit(".", 1)[0]
-    return "".join(c for c in stem if c.isalnum() or c in "-_.")[:60] or fallback
+    return "".join(c for c in stem if c.isalnum() or c in "-_. ")[:60].strip() or fallback

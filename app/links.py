@@ -99,7 +99,8 @@ def _scenario(given: Mapping[str, str], fallback: Scenario, names: Names, droppe
             dropped.append(str(error))
             if key in COLUMNS:
                 values[key] = getattr(fallback, key)
-    whole = fallback.model_dump(include={"model", "gpu"}) | {key: v for key, v in values.items() if v is not None}
+    missing = {"model", "gpu"} if values.get("gpu") else {"model", "gpu", "n_gpus"}
+    whole = fallback.model_dump(include=missing) | {key: v for key, v in values.items() if v is not None}
     return Scenario(**whole)
 
 

@@ -17,9 +17,9 @@ def main() -> None:
     import warm  # noqa: F401
 
     pages = [
-        st.Page(HERE / "pages" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
-        st.Page(HERE / "pages" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
-        st.Page(HERE / "pages" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
+        st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
+        st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
     ]
     st.navigation(pages, position="top").run()
 

@@ -16,7 +16,7 @@ from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, 
 from fields import COLUMNS
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
-from planner.errors import PlannerError
+from planner.errors import BadValue, PlannerError
 from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 
@@ -46,15 +46,15 @@ def start(page: str) -> Form:
     state[PAGE] = page
     if FORM not in state:
         _open(_link(query))
-    else:
+    elif not moved:  # what widgets of another page hold says nothing here
         edited = _edited(state[FORM])
         if edited != state[FORM]:
             _settle(edited)
-        elif not moved and query != state[WRITTEN]:
+        elif query != state[WRITTEN]:
             _open(_link(query))
     form: Form = state[FORM]
-    _seed(form)
-    _publish(form, query, moved)
+    _seed(form, moved)
+    _publish(form, query)
     return form
 
 
@@ -134,7 +134,12 @@ def _link(query: dict[str, list[str]]) -> Link:
         return Link(fallback, ())
     library = own_library()
     link = read(query, fallback, names_of(library))
-    return link._replace(form=link.form._replace(scenario=filled(link.form.scenario, library)))
+    scenario, dropped = filled(link.form.scenario, library), link.dropped
+    try:
+        check_lengths(scenario)
+    except PlannerError as error:
+        scenario, dropped = scenario.model_copy(update={"input_tokens": 1}), (*dropped, str(error))
+    return Link(link.form._replace(scenario=scenario), dropped)
 
 
 def names_of(library: Library) -> Names:
@@ -159,6 +164,12 @@ def _edited(form: Form) -> Form:
     return form._replace(scenario=form.scenario.model_copy(update=values), door=state.get("door") or form.door)
 
 
+def check_lengths(scenario: Scenario) -> None:
+    """Raises BadValue for a request without prompt and answer."""
+    if scenario.input_tokens == 0 and scenario.output_tokens == 0:
+        raise BadValue("a request needs a prompt or an answer; both lengths are 0")
+
+
 def _blank_is_none(value: Any) -> Any:
     return None if value == "" else value
 
@@ -171,6 +182,7 @@ def _settle(edited: Form) -> None:
         for column in ("model", "gpu", "engine_version"):
             if getattr(edited.scenario, column) != getattr(before.scenario, column):
                 column_value(column, getattr(edited.scenario, column) or "", names_of(library))
+        check_lengths(edited.scenario)
         scenario, told = settled(before.scenario, edited.scenario, library)
     except PlannerError as error:
         scenario, told = before.scenario, str(error)
@@ -179,26 +191,29 @@ def _settle(edited: Form) -> None:
     state[DROPPED] = ()
 
 
-def _seed(form: Form) -> None:
-    """Give every widget its value before it is made; a value that stands already is left alone."""
+def _seed(form: Form, all_of_them: bool = False) -> None:
+    """Give every widget its value before it is made; a value that stands already is left alone.
+
+    After a change of page all are given: keys outlive a page, what the browser holds of them does not.
+    """
     state = st.session_state
     for name in COLUMNS:
         value = getattr(form.scenario, name)
-        if key(name) not in state or _blank_is_none(state[key(name)]) != value:
+        if all_of_them or key(name) not in state or _blank_is_none(state[key(name)]) != value:
             state[key(name)] = value
     for name in STEPS:
         step = nearest(name, getattr(form.scenario, name) or 0)
-        if state.get(slider_key(name)) != step:
+        if all_of_them or state.get(slider_key(name)) != step:
             state[slider_key(name)] = step
-    if state.get("door") != form.door:
+    if all_of_them or state.get("door") != form.door:
         state["door"] = form.door
 
 
-def _publish(form: Form, query: dict[str, list[str]], moved: bool) -> None:
+def _publish(form: Form, query: dict[str, list[str]]) -> None:
     """Write the address when it says something else; a bare address stays bare until something is changed."""
     state = st.session_state
     wanted = query_of(form)
-    bare = not query and state.get(WRITTEN) is None and not moved and form == Form("hardware", first_scenario())
+    bare = not query and form == Form("hardware", first_scenario())
     if query != wanted and not bare:
         st.query_params.from_dict(wanted)
         query = wanted

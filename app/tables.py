@@ -32,6 +32,8 @@ TEXTS = {"model": "Model", "format": "Weights", "gpu": "GPU", "tp": "tp", "verdi
 def candidate_table(rows: Sequence[Row]) -> Row | None:
     """Candidates, one selectable; the row that is selected."""
     frame = pd.DataFrame(map(_line, rows), columns=[*_line(_EMPTY)])
+    same = [name for name in ("gpu", "verdict", "support") if frame[name].nunique() < 2]
+    frame = frame.drop(columns=same)
     event = st.dataframe(
         frame, hide_index=True, key="candidates", on_select="rerun", selection_mode="single-row", height=430,
         column_config=NUMBERS | {name: st.column_config.Column(label) for name, label in TEXTS.items()},
@@ -54,13 +56,13 @@ def _line(row: Row) -> dict[str, Any]:
         "format": explain.format_name(row["weight_format"]),
         "n_gpus": row["n_gpus"],
         "gpu": explain.gpu_name(row["gpu"]) if row["gpu"] else "",
-        "verdict": explain.VERDICT_WORDS[row["verdict"]],
         "max_concurrency": row["max_concurrency"],
         "output_tokens_per_s_per_request": row["output_tokens_per_s_per_request"],
         "ttft_s": None if row["ttft_ms"] is None else row["ttft_ms"] / 1e3,
         "output_tokens_per_s": row["output_tokens_per_s"],
         "weights_gib": row["weights_gib"],
         "usd_per_million_output_tokens": row["usd_per_million_output_tokens"],
+        "verdict": explain.VERDICT_WORDS[row["verdict"]],
         "support": row["support"],
     }
 
@@ -94,5 +96,6 @@ def open_row(row: Row | None) -> None:
     if row is None:
         return
     kept = ("model", "gpu", "n_gpus", "weight_format", "kv_format", "engine")
-    change(lambda form: form._replace(scenario=form.scenario.model_copy(update={name: row[name] for name in kept})))
+    update = {name: row[name] for name in kept} | dict.fromkeys(("tp", "pp", "ep", "attention_dp", "dp"))
+    change(lambda form: form._replace(door="hardware", scenario=form.scenario.model_copy(update=update)))
     st.session_state["to_calculator"] = True

@@ -29,6 +29,8 @@ EVIDENCE = {
     "assumed": "engine constants assumed",
 }
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$:!&])")
+_LINKED = re.compile(r"(https?:|www(?=\.)|@)", re.IGNORECASE)  # what markdown makes a link of, escaped or not
+_JOINER = "\u2060"  # takes no room and is no part of a link
 COMMON_GPUS = tuple(
     "h100-sxm h200-sxm b200 a100-80-sxm l40s l4 a10g rtx4090 rtx5090 rtx3090 rtxpro6000 mi300x gb10 "
     "apple-m4-max".split()
@@ -37,7 +39,7 @@ COMMON_GPUS = tuple(
 
 def plain(text: object) -> str:
     """Text that markdown shows as it is: no links, images, formulas or directives come out of it."""
-    return _SPECIAL.sub(r"\\\1", str(text).replace("\n", " "))
+    return _SPECIAL.sub(r"\\\1", _LINKED.sub(rf"\1{_JOINER}", str(text).replace("\n", " ")))
 
 
 @lru_cache(maxsize=1)

@@ -15,11 +15,13 @@ from planner.estimate import estimate
 from planner.explain import VERDICT_RANK
 from planner.params import parameters
 from planner.specs.formats import Level
+from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 
 MAX_CANDIDATES = 20_000
 BATCH = 512  # combinations priced between two calls of `progress`
 SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4", "mxfp4")
+FP4_FORMATS = ("nvfp4", "mxfp4")
 LLAMA_CPP_FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m", "gguf-iq4_xs", "gguf-q3_k_m")
 HOLDS = VERDICT_RANK["holds"]
 
@@ -96,10 +98,15 @@ def default_formats(model_id: str, gpu_id: str, engine: str | None) -> tuple[str
     spec = models.model(model_id)
     own = (spec.quantization.weight_format,) if spec.quantization else ()
     usual = own + tuple(name for name in SERVER_FORMATS if name not in own and not (own and name == "bf16"))
-    runs = engine or "vllm"
-    return tuple(
-        n for n in usual if formats.support(formats.weight_format(n), runs, gpu).level is not Level.UNSUPPORTED
-    )
+    return tuple(name for name in usual if _worth(name, name in own, engine or "vllm", gpu))
+
+
+def _worth(name: str, own: bool, engine: str, gpu: GpuSpec) -> bool:
+    """Whether the engine runs the format; 4-bit floats, which few publish, only where the GPU has units for them."""
+    level = formats.support(formats.weight_format(name), engine, gpu).level
+    if name in FP4_FORMATS and not own:
+        return level is Level.NATIVE
+    return level is not Level.UNSUPPORTED
 
 
 def smallest_count(

@@ -45,7 +45,7 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
     if value is None or not math.isfinite(value):
         return "–"
     known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high) and high > low
-    span = (high or 0) - (low or 0) if known else abs(value) * 2
+    span = (high or 0) - (low or 0) if known else abs(value)
     if span <= 0:
         return f"{value:,.0f}"
     place = math.floor(math.log10(span)) - (1 if known else 2)

@@ -100,7 +100,7 @@ with st.container(horizontal=True):
         "CSV", lambda: csv_text(COLUMNS, held), "recommend.csv", "text/csv", on_click="ignore", key="csv_held"
     )
 if st.session_state.pop("to_calculator", False):
-    st.switch_page("pages/calculator.py")
+    st.switch_page("views/calculator.py")
 with st.expander(f"{len(refused):,} rejected, each with its reason", key="rejected", on_change="rerun") as box:
     if box.open:
         rejected_table(refused[:500])

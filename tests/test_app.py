@@ -1,0 +1,318 @@
+"""Every page runs, says what the estimator says, and shows no traceback whatever it is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import defaults
+import state
+from library import Library
+from planner import explain
+from planner.catalog import gpus, models
+from planner.estimate import estimate
+from planner.specs.scenario import Scenario
+
+APP = Path(__file__).resolve().parent.parent / "app"
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+PAGES = ("views/calculator.py", "views/recommend.py", "views/compare.py")
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+    "max_position_embeddings": 8192, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}  # fmt: skip
+GPU = b"name: My card\nlabel_gb: 48\nbandwidth_gb_per_s: 900\nbf16_tflops: 180\ncompute_capability: 8.9\n"
+
+
+def opened(script: str = PAGES[0], **query: str) -> AppTest:
+    at = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    if script != PAGES[0]:
+        at.switch_page(script).run()
+    assert not at.exception, [item.stack_trace for item in at.exception]
+    return at
+
+
+def shown(at: AppTest) -> str:
+    """All that alerts say, title and sentence."""
+    kinds = (at.error, at.warning, at.success, at.info)
+    return "\n".join(f"{item.proto.title} {item.value}" for kind in kinds for item in kind).replace("\\", "")
+
+
+def uploaded(at: AppTest, key: str, name: str, data: bytes) -> AppTest:
+    at.session_state["own"] = True
+    at.run()
+    at.file_uploader(key=key).set_value((name, data, "application/octet-stream")).run()
+    return at
+
+
+@pytest.mark.parametrize("script", PAGES)
+def test_every_page_opens_with_defaults(script: str) -> None:
+    assert not opened(script).error
+
+
+@pytest.mark.parametrize("script", PAGES)
+def test_every_page_survives_a_link_of_nonsense(script: str) -> None:
+    at = opened(script, model="../../etc/passwd", gpu="<img src=x>", concurrency="1e400", nonsense="1", v="7")
+    assert "cannot use" in shown(at)
+    assert all(word in shown(at) for word in ("etc/passwd", "img src=x", "1e400", "nonsense", "version 1"))
+
+
+def test_the_verdict_is_the_estimators() -> None:
+    row = estimate(defaults.first_scenario()).rows()[0]
+    assert explain.verdict(row).sentence in shown(opened())
+
+
+def test_four_figures_and_their_intervals_stand_on_the_first_screen() -> None:
+    tiles = opened().metric
+    assert [tile.label for tile in tiles] == ["Each user", "Waits first", "Whole server", "Limited by"]
+    assert all(tile.value != "–" and tile.delta for tile in tiles)
+
+
+def test_a_slider_moves_the_field_the_address_and_the_answer() -> None:
+    at = opened()
+    before = shown(at)
+    at.select_slider(key="s_concurrency").set_value(64).run()
+    assert at.number_input(key="f_concurrency").value == 64
+    assert at.query_params["concurrency"] == "64"
+    assert "64 requests" in shown(at) and shown(at) != before
+
+
+def test_an_exact_field_moves_the_slider_to_the_nearest_step() -> None:
+    at = opened()
+    at.number_input(key="f_input_tokens").set_value(5000).run()
+    assert at.select_slider(key="s_input_tokens").value == 4000
+    assert "5,000 + 500 tokens" in shown(at)
+
+
+def test_a_link_opens_the_scenario_that_it_names() -> None:
+    at = opened(model="Qwen/Qwen3-8B", gpu="rtx4090", concurrency="3", kv_format="q8_0", engine="llama.cpp")
+    assert "Qwen3-8B in GGUF Q4_K_M on 1 × GeForce RTX 4090" in shown(at)
+    assert at.selectbox(key="f_kv_format").value == "q8_0"
+    assert at.number_input(key="f_concurrency").value == 3
+
+
+def test_the_rest_of_a_bad_link_is_used() -> None:
+    at = opened(model="Qwen/Qwen3-8B", gpu="l40s", concurrency="many")
+    assert "Qwen3-8B" in shown(at) and "L40S" in shown(at) and "concurrency 'many'" in shown(at)
+
+
+def test_the_warning_goes_with_the_next_change() -> None:
+    at = opened(concurrency="many")
+    at.select_slider(key="s_concurrency").set_value(8).run()
+    assert "cannot use" not in shown(at)
+
+
+def test_a_bare_address_stays_bare_until_something_changes() -> None:
+    assert not opened().query_params
+
+
+def test_the_scenario_follows_from_page_to_page() -> None:
+    at = opened(model="Qwen/Qwen3-8B", gpu="l4", concurrency="5")
+    for page in (*PAGES[1:], PAGES[0]):
+        at.switch_page(page).run()
+        assert not at.exception
+        assert at.number_input(key="f_concurrency").value == 5
+    assert "Qwen3-8B" in shown(at) and "× L4" in shown(at)
+
+
+def test_the_door_of_a_load_says_how_many_gpus_hold_it() -> None:
+    at = opened(door="load", model=LLAMA, gpu="h100-sxm", weight_format="fp8", concurrency="200")
+    assert "4 × H100 SXM5 80GB hold this load." in shown(at)
+    assert not [item for item in at.number_input if item.label == "Count"]
+
+
+def test_a_change_is_applied_by_its_button() -> None:
+    at = opened()
+    button = next(item for item in at.button if "fp8" in item.label)
+    button.click().run()
+    assert at.query_params["kv_format"] == "fp8"
+    assert at.selectbox(key="f_kv_format").value == "fp8"
+
+
+def test_what_does_not_start_is_said_first_and_can_be_mended() -> None:
+    at = opened(model=LLAMA, gpu="rtx4090")
+    assert at.error[0].proto.title == "Does not start."
+    assert not at.metric
+    next(item for item in at.button if "GPUs" in item.label).click().run()
+    assert not at.error
+
+
+def test_another_class_of_gpu_brings_its_usual_settings_and_says_so() -> None:
+    at = opened()
+    at.selectbox(key="f_gpu").set_value("rtx4090").run()
+    assert at.selectbox(key="f_engine").value == "llama.cpp"
+    assert at.selectbox(key="f_weight_format").value == "gguf-q4_k_m"
+    assert at.number_input(key="f_concurrency").value == 1
+    assert "desktop" in shown(at)
+
+
+def test_a_load_of_ones_own_survives_another_class_of_gpu() -> None:
+    at = opened()
+    at.number_input(key="f_concurrency").set_value(7).run()
+    at.selectbox(key="f_gpu").set_value("rtx4090").run()
+    assert at.number_input(key="f_concurrency").value == 7
+
+
+def test_a_model_released_in_4_bit_keeps_its_format() -> None:
+    at = opened()
+    at.selectbox(key="f_model").set_value("openai/gpt-oss-120b").run()
+    assert at.selectbox(key="f_weight_format").value == "mxfp4"
+    at.selectbox(key="f_model").set_value(LLAMA).run()
+    assert at.selectbox(key="f_weight_format").value == "fp8"
+
+
+def test_prompt_and_answer_of_nothing_are_refused() -> None:
+    at = opened(output_tokens="0")
+    at.number_input(key="f_input_tokens").set_value(0).run()
+    assert not at.exception
+    assert at.number_input(key="f_input_tokens").value == 2000
+
+
+def test_objectives_change_the_verdict() -> None:
+    assert opened(ttft_slo_ms="5000").success[0].proto.title.startswith("Meets your objectives")
+    assert "objective" in shown(opened(ttft_slo_ms="1"))
+
+
+def test_folded_settings_keep_their_values_while_closed() -> None:
+    at = opened(max_num_seqs="48")
+    assert not [item for item in at.number_input if item.label == "Most sequences at once"]
+    at.session_state["fold_Engine settings"] = True
+    at.run()
+    assert next(item for item in at.number_input if item.label == "Most sequences at once").value == 48
+    at.session_state["fold_Engine settings"] = False
+    at.run()
+    assert at.query_params["max_num_seqs"] == "48"
+
+
+@pytest.mark.parametrize("view", ["Prompt length and KV cache", "One step", "Formulas and sources"])
+@pytest.mark.parametrize("model", [LLAMA, "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-Embedding-0.6B"])
+def test_every_view_of_an_answer_opens(view: str, model: str) -> None:
+    at = opened(model=model, gpu="h200-sxm", n_gpus="8")
+    at.session_state["views"] = view
+    at.run()
+    assert not at.exception
+
+
+def test_an_uploaded_config_becomes_the_model() -> None:
+    at = uploaded(opened(), "upload_model", "my-llama.json", json.dumps(CONFIG).encode())
+    assert not at.exception
+    assert at.selectbox(key="f_model").value == "upload:my-llama"
+    assert "my-llama in" in shown(at)
+
+
+BAD_CONFIGS = (
+    b"",
+    b"{",
+    b"[1]",
+    b"[" * 100_000,
+    b'{"num_hidden_layers": 1e999}',
+    b"PK\x03\x04",
+    b"\xff\xfe",
+    b'{"a": 1, "a": 2}',
+    json.dumps(CONFIG | {"num_hidden_layers": 10**9}).encode(),
+    json.dumps(CONFIG | {"num_key_value_heads": -8}).encode(),
+)
+
+
+@pytest.mark.parametrize("data", BAD_CONFIGS, ids=lambda data: repr(data[:24]))
+def test_a_bad_config_is_one_line_and_changes_nothing(data: bytes) -> None:
+    at = uploaded(opened(), "upload_model", "x.json", data)
+    assert not at.exception
+    assert len(at.error) == 1 and "\n" not in at.error[0].value
+    assert at.selectbox(key="f_model").value == LLAMA
+
+
+def test_an_uploaded_profile_becomes_the_gpu() -> None:
+    at = uploaded(opened(model="Qwen/Qwen3-8B", gpu="l4"), "upload_gpu", "card.yaml", GPU)
+    assert not at.exception
+    assert at.selectbox(key="f_gpu").value == "upload:My card"
+    assert "My card" in shown(at)
+
+
+def test_a_bad_profile_is_one_line() -> None:
+    at = uploaded(opened(), "upload_gpu", "card.yaml", b"a: &x [1]\nb: *x\n")
+    assert not at.exception
+    assert len(at.error) == 1
+
+
+def test_a_gpu_by_its_figures_is_used() -> None:
+    at = opened(model="Qwen/Qwen3-8B", gpu="l4")
+    at.session_state["own"] = True
+    at.run()
+    at.number_input(key="own_label_gb").set_value(96.0)
+    next(item for item in at.button if item.label == "Use this GPU").click().run()
+    assert not at.exception
+    assert at.selectbox(key="f_gpu").value == "upload:my-gpu"
+
+
+def test_a_file_name_with_markup_is_only_its_letters() -> None:
+    at = uploaded(opened(), "upload_model", "![x](http__evil)<b>.json", json.dumps(CONFIG).encode())
+    assert at.selectbox(key="f_model").value == "upload:xhttp__evilb"
+
+
+def test_pins_are_compared_with_differences_first() -> None:
+    at = opened(PAGES[2])
+    at.segmented_control(key="view").set_value("pins").run()
+    at.button(key="pin").click().run()
+    at.selectbox(key="f_kv_format").set_value("fp8").run()
+    at.button(key="pin").click().run()
+    table = at.dataframe[0].value
+    assert table.iloc[0, 0] == "KV cache"
+    assert list(table.iloc[0, 1:]) == ["bf16", "fp8"]
+    assert len(at.query_params["pin"]) == 2
+    at.button(key="unpin_0").click().run()
+    assert not at.exception
+
+
+@pytest.mark.parametrize("view", ["formats", "gpus"])
+def test_formats_and_gpus_are_compared_side_by_side(view: str) -> None:
+    at = opened(PAGES[2])
+    at.segmented_control(key="view").set_value(view).run()
+    assert not at.exception
+    assert len(at.dataframe[0].value.columns) > 4
+
+
+def test_a_search_ranks_what_holds_the_load_and_opens_it() -> None:
+    at = opened(PAGES[1], model="Qwen/Qwen3-8B", gpu="l40s", concurrency="4")
+    at.select_slider(key="sizes").set_value((7, 10)).run()
+    at.button(key="search").click().run(timeout=120)
+    assert not at.exception
+    table = at.dataframe[0].value
+    assert len(table) > 5
+    assert table["size"].is_monotonic_decreasing
+
+
+class TestSettled:
+    """What follows from an edit, without a page."""
+
+    LIBRARY = Library({}, {})
+    FIRST = defaults.first_scenario()
+
+    def settle(self, **update: Any) -> Scenario:
+        return state.settled(self.FIRST, self.FIRST.model_copy(update=update), self.LIBRARY)[0]
+
+    def test_an_edit_of_the_load_changes_nothing_else(self) -> None:
+        assert self.settle(concurrency=5) == self.FIRST.model_copy(update={"concurrency": 5})
+
+    def test_another_engine_brings_formats_that_it_runs(self) -> None:
+        found = self.settle(engine="llama.cpp")
+        assert (found.weight_format or "").startswith("gguf-")
+        assert found.kv_format == "fp16"
+
+    @pytest.mark.parametrize("gpu", gpus.gpu_ids())
+    def test_every_gpu_has_settings_that_its_engine_supports(self, gpu: str) -> None:
+        found = self.settle(gpu=gpu)
+        assert defaults.level(found.weight_format or "", found.engine or "", gpus.gpu(gpu)) != "unsupported"
+
+    @pytest.mark.parametrize("name", models.model_ids()[::7])
+    def test_every_model_has_usual_settings(self, name: str) -> None:
+        row = estimate(self.settle(model=name)).rows()[0]
+        assert row["error"] is None

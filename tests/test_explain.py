@@ -1,0 +1,167 @@
+"""Words, figures and changes: no digit too many, no equation that does not hold, no change that does not help."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import explain
+from planner.catalog import models
+from planner.estimate import estimate
+from planner.estimate.breakdown import breakdown
+from planner.explain.changes import bits
+from planner.specs.scenario import Scenario
+
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+SERVER = Scenario(model=LLAMA, weight_format="fp8", gpu="h100-sxm", n_gpus=2, concurrency=32)
+VARIETY = (
+    SERVER,
+    Scenario(model="deepseek-ai/DeepSeek-V3", gpu="h200-sxm", n_gpus=8, concurrency=64),
+    Scenario(model=LLAMA, engine="llama.cpp", weight_format="gguf-q4_k_m", gpu="rtx4090"),
+    Scenario(model="google/gemma-3-27b-it", gpu="h100-sxm", concurrency=300),
+    Scenario(model="Qwen/Qwen3-Next-80B-A3B-Instruct", gpu="h100-sxm", engine="sglang", n_gpus=4, weight_format="fp8"),
+    Scenario(model="Qwen/Qwen3-32B", gpu="b200", engine="tensorrt-llm", concurrency=16),
+    Scenario(model="openai/gpt-oss-20b", gpu="rtx5090", concurrency=3),
+    Scenario(model="Qwen/Qwen3-Embedding-0.6B", gpu="l4", concurrency=8),
+)
+
+
+@cache
+def row(scenario: Scenario) -> dict[str, Any]:
+    found = estimate(scenario).rows()[0]
+    assert found["error"] is None
+    return found
+
+
+def rows(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+    return estimate(scenarios).rows()
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (38.4, 33, 43, "38"),
+        (1123.0, 980, 1260, "1,120"),
+        (0.3121, 0.2, 0.5, "0.31"),
+        (74, 61, 88, "74"),
+        (88, 84, 93, "88"),
+    ],
+)
+def test_a_figure_has_the_digits_that_its_interval_deserves(value: float, low: float, high: float, text: str) -> None:
+    assert explain.figure(value, low, high) == text
+
+
+@given(st.floats(1e-6, 1e12), st.floats(1.001, 10))
+def test_rounding_moves_a_figure_by_less_than_its_interval(value: float, factor: float) -> None:
+    shown = float(explain.figure(value, value / factor, value * factor).replace(",", ""))
+    assert abs(shown - value) <= (value * factor - value / factor) / 2
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_what_is_not_known_is_a_dash(value: float | None) -> None:
+    assert explain.figure(value) == "–"
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"), [(4.25, "4.25 ms"), (310, "0.310 s"), (57_000, "57.0 s"), (333_000, "5.55 min")]
+)
+def test_a_time_is_said_in_the_unit_that_reads_best(ms: float, text: str) -> None:
+    assert explain.duration({"x": ms}, "x")[0] == text
+
+
+@pytest.mark.parametrize("scenario", VARIETY, ids=lambda s: f"{s.model}-{s.engine}")
+def test_the_verdict_says_what_where_and_how_much_room(scenario: Scenario) -> None:
+    said = explain.verdict(row(scenario))
+    assert said.headline.startswith(explain.VERDICT_WORDS[said.state])
+    assert explain.gpu_name(scenario.gpu or "") in said.sentence
+    assert said.state == "no" or "room for" in said.sentence or "one request" in said.sentence
+    assert "None" not in said.sentence and "nan" not in said.sentence
+
+
+def test_a_deployment_that_does_not_start_says_which_term_breaks_the_budget() -> None:
+    said = explain.verdict(row(VARIETY[2]))
+    assert said.state == "no"
+    assert re.search(r"weights exceed the memory budget by \d+\.\d GiB", said.sentence)
+
+
+@pytest.mark.parametrize("scenario", VARIETY, ids=lambda s: f"{s.model}-{s.engine}")
+def test_every_change_that_is_proposed_helps(scenario: Scenario) -> None:
+    before = row(scenario)
+    for change in explain.changes(scenario, before, rows):
+        after = row(scenario.model_copy(update=change.update))
+        gains = [(after[name] or 0) > 1.05 * (before[name] or 0) for name in ("max_concurrency", "output_tokens_per_s")]
+        better = explain.VERDICT_RANK[after["verdict"]] > explain.VERDICT_RANK[before["verdict"]]
+        assert better or any(gains) or after["n_gpus"] < before["n_gpus"]
+        assert after["verdict"] == change.verdict
+
+
+def test_what_does_not_start_is_offered_a_way_to_start() -> None:
+    found = explain.changes(VARIETY[2], row(VARIETY[2]), rows)
+    assert any(explain.VERDICT_RANK[change.verdict] >= explain.VERDICT_RANK["holds"] for change in found)
+
+
+def test_the_rule_of_thumb_and_the_true_size_stand_side_by_side() -> None:
+    """70B: 35 GB at 4 bit by the rule that articles teach; its packed checkpoints are larger."""
+    lines = explain.formulas(row(SERVER.model_copy(update={"weight_format": "awq-int4-g128"})), models.model(LLAMA))[
+        0
+    ].lines
+    assert "70.55 B parameters × 4 bit / 8 = 35.3 GB" in lines[0]
+    true_gb = float(re.search(r"tensor by tensor: ([\d.]+) GB", lines[1])[1])  # type: ignore[index]
+    assert 38 < true_gb < 42
+
+
+def test_the_kv_formula_of_llama_70b_is_the_books() -> None:
+    """2 x 80 layers x 8 heads x 128 x 2 bytes = 320 KiB a token (scaling-book, ch. 7); half of it at tp 2."""
+    lines = explain.formulas(row(SERVER), models.model(LLAMA))[1].lines
+    assert lines[0] == "80 layers × 4 KV heads × (128 × 2 + 128 × 2) B = 163,840 B"
+
+
+EQUATION = re.compile(r"^\(?([\d.,]+) (budget|×)(.*) = ([\d.,]+) GiB", re.MULTILINE)
+
+
+@pytest.mark.parametrize("scenario", VARIETY, ids=lambda s: f"{s.model}-{s.engine}")
+def test_the_pools_equation_adds_up_as_it_is_shown(scenario: Scenario) -> None:
+    pool = next(
+        item for item in explain.formulas(row(scenario), models.model(scenario.model or "")) if "pool" in item.title
+    )
+    left, _, right = pool.lines[0].partition(" = ")
+    terms = left[1 : left.index(")")].split(" − ")
+    first, *rest = (float(term.split()[0].replace(",", "")) for term in terms)
+    share = float(left.partition("×")[2] or 1)
+    assert (first - sum(rest)) * share == pytest.approx(float(right.split()[0].replace(",", "")), abs=0.03)
+
+
+@pytest.mark.parametrize("scenario", VARIETY, ids=lambda s: f"{s.model}-{s.engine}")
+def test_every_formula_names_a_source_and_no_unknown(scenario: Scenario) -> None:
+    for formula in explain.formulas(row(scenario), models.model(scenario.model or "")):
+        text = " ".join((formula.title, *formula.lines, formula.source, formula.evidence or ""))
+        assert formula.source
+        assert not re.search(r"\bNone\b|\bnan\b|\binf\b", text)
+
+
+@pytest.mark.parametrize("scenario", [s for s in VARIETY if s.gpu != "rtx4090"], ids=lambda s: f"{s.model}-{s.engine}")
+def test_the_parts_of_a_step_are_positive_and_sorted(scenario: Scenario) -> None:
+    parts = breakdown(scenario)
+    seconds = [part.seconds for part in parts]
+    assert seconds == sorted(seconds, reverse=True)
+    assert min(seconds) > 0
+    assert {part.bound for part in parts} <= {"memory", "compute", "network", "overhead"}
+
+
+def test_at_a_low_load_the_parts_of_a_step_add_up_to_the_time_between_tokens() -> None:
+    alone = SERVER.model_copy(update={"concurrency": 1, "input_tokens": 1, "output_tokens": 500})
+    assert sum(part.seconds for part in breakdown(alone)) * 1e3 == pytest.approx(row(alone)["tpot_ms"], rel=0.05)
+
+
+def test_formats_are_ordered_by_their_bits() -> None:
+    names = ["bf16", "fp8", "awq-int4-g128", "gptq-int3-g128"]
+    assert [bits(name) for name in names] == [16, 8, 4, 3]
+    assert 4 < bits("gguf-q4_k_m") < 5
+    assert bits("no-such-format") == math.inf

@@ -1,0 +1,103 @@
+"""The search: what holds the load comes out, ranked; what does not says why; fewest GPUs means fewest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from planner.catalog import models
+from planner.errors import BadValue
+from planner.estimate import estimate
+from planner.explain import VERDICT_RANK
+from planner.params import parameters
+from planner.search import combinations, default_formats, priced, ranked, recommend, smallest_count, smallest_of
+from planner.specs.scenario import Scenario
+
+LOAD = Scenario(concurrency=16, input_tokens=2000, output_tokens=500)
+SIZES = ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "meta-llama/Llama-3.3-70B-Instruct")
+
+
+def rows(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+    return estimate(scenarios).rows()
+
+
+def test_every_combination_is_either_a_candidate_or_rejected_with_a_reason() -> None:
+    found = recommend(LOAD, SIZES, ["l4", "h100-sxm"])
+    assert len(found.candidates) + len(found.rejected) == len(combinations(LOAD, SIZES, ["l4", "h100-sxm"]))
+    assert all(VERDICT_RANK[row["verdict"]] >= VERDICT_RANK["holds"] for row in found.candidates)
+    assert all(row["error"] or row["reason"] for row in found.rejected)
+
+
+def test_the_largest_model_that_holds_the_load_comes_first() -> None:
+    found = recommend(LOAD, SIZES, ["h100-sxm"])
+    sizes = [parameters(models.model(row["model"])) for row in found.candidates]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_within_a_model_more_bits_come_first() -> None:
+    found = recommend(LOAD, ["Qwen/Qwen3-8B"], ["h100-sxm"])
+    weights = [row["weights_gib"] for row in found.candidates]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_progress_is_told_to_the_end() -> None:
+    told: list[tuple[int, int]] = []
+    recommend(LOAD, SIZES[:2], ["l4"], progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_too_many_combinations_are_refused_with_their_number() -> None:
+    with pytest.raises(BadValue, match="combinations, more than"):
+        combinations(LOAD, SIZES * 1000, ["l4"] * 10, ["bf16"])
+
+
+def test_a_checkpoint_released_in_4_bit_is_not_blown_up_to_16() -> None:
+    formats = default_formats("openai/gpt-oss-120b", "h100-sxm", None)
+    assert formats[0] == "mxfp4"
+    assert "bf16" not in formats
+
+
+def test_4_bit_floats_are_offered_where_the_gpu_has_units_for_them() -> None:
+    assert "nvfp4" not in default_formats("Qwen/Qwen3-32B", "h100-sxm", None)
+    assert "nvfp4" in default_formats("Qwen/Qwen3-32B", "b200", None)
+
+
+def test_a_mac_is_offered_gguf() -> None:
+    assert all(name.startswith("gguf-") for name in default_formats("Qwen/Qwen3-8B", "apple-m4-max", None))
+
+
+def test_the_fewest_gpus_hold_the_load_and_half_of_them_do_not() -> None:
+    load = Scenario(model=SIZES[3], weight_format="fp8", gpu="h100-sxm", concurrency=200)
+    found = smallest_count(load, (1, 2, 4, 8, 16), rows)
+    assert found.holds
+    assert found.row["n_gpus"] == found.scenario.n_gpus
+    half = rows([found.scenario.model_copy(update={"n_gpus": (found.scenario.n_gpus or 2) // 2})])[0]
+    assert VERDICT_RANK[half["verdict"]] < VERDICT_RANK["holds"]
+
+
+def test_an_objective_asks_for_more_gpus_than_room_alone() -> None:
+    load = Scenario(model=SIZES[3], weight_format="fp8", gpu="h100-sxm", concurrency=32)
+    plain, quick = (
+        smallest_count(s, (1, 2, 4, 8, 16), rows) for s in (load, load.model_copy(update={"tpot_slo_ms": 25.0}))
+    )
+    assert (quick.scenario.n_gpus or 0) > (plain.scenario.n_gpus or 0)
+
+
+def test_when_nothing_holds_the_nearest_comes_back() -> None:
+    found = smallest_count(Scenario(model="deepseek-ai/DeepSeek-V3", gpu="t4", concurrency=1), (1, 2), rows)
+    assert not found.holds
+    assert found.row["reason"]
+
+
+def test_fewest_of_rows_agrees_with_fewest_of_a_scenario() -> None:
+    load = Scenario(model=SIZES[2], weight_format="bf16", gpu="l40s", concurrency=64)
+    asked = [load.model_copy(update={"n_gpus": n}) for n in (1, 2, 4, 8)]
+    assert smallest_of(priced(asked), 4) == [smallest_count(load, (1, 2, 4, 8), rows).row]
+
+
+def test_an_error_is_a_rejection() -> None:
+    found = ranked(rows([Scenario(model="no-such-model", gpu="l4")]))
+    assert found.candidates == []
+    assert "unknown model" in found.rejected[0]["error"]
