@@ -286,6 +286,6 @@ KERNELS = (
     _kernel("w4a16", "wo-4", INT4),
     _kernel("w4a16-zeros", "wo-4", INT4_ZERO),
     _kernel("w4a16-fp16", "wo-4", INT4, FP16),
-    _kernel("w4a16-mxfp4", "gemm-fp4-wo", MXFP4),
-    _kernel("w4a16-nvfp4", "gemm-fp4-wo", NVFP4),
+    _kernel("w4a16-mxfp4", "wo-4", MXFP4),
+    _kernel("w4a16-nvfp4", "wo-4", NVFP4),
 )
