@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from planner.catalog.engines import parse_version
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, BadValue, UnknownName
@@ -57,6 +58,14 @@ def optimizer(name: str) -> Optimizer:
 def loss(name: str) -> Loss:
     """How logits and loss are kept. Raises UnknownName."""
     return _named("loss", name, constants().losses, lambda item: ())
+
+
+def usual_loss(framework: Framework, version: str | None) -> str:
+    """How a version of a framework keeps logits; a version that cannot be parsed is taken as the newest."""
+    asked = parse_version(version or "")
+    earlier = framework.earlier_losses if asked else ()
+    found = (item.loss for item in earlier if (asked or ()) < (parse_version(item.before) or ()))
+    return next(found, framework.loss)
 
 
 def _named(what: str, name: str, items: Iterable[Named], others: Any) -> Named:

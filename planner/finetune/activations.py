@@ -40,8 +40,7 @@ def attention_values(mixer: Mixer) -> float:
         return (mixer.n_heads + mixer.n_kv_heads) * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim))
     if isinstance(mixer, LatentAttention):
         wide = mixer.qk_nope_head_dim + mixer.qk_rope_head_dim
-        latent = (mixer.q_lora_rank or 0) + mixer.kv_lora_rank + mixer.qk_rope_head_dim
-        return 2 * mixer.n_heads * (wide + mixer.v_head_dim) + 2 * latent
+        return 2 * mixer.n_heads * (wide + mixer.v_head_dim) + mixer.qk_rope_head_dim
     if isinstance(mixer, CompressedAttention):
         return 2 * (mixer.n_heads + 1) * mixer.head_dim + mixer.q_lora_rank + mixer.o_groups * mixer.o_lora_rank
     if isinstance(mixer, LinearAttention):
@@ -49,6 +48,13 @@ def attention_values(mixer: Mixer) -> float:
         return 2 * (2 * keys + values) + 3 * values
     assert isinstance(mixer, Mamba)
     return 2 * (mixer.inner + 2 * mixer.n_groups * mixer.state) + 3 * mixer.inner
+
+
+def normed_values(mixer: Mixer) -> int:
+    """Query and key values of one token that pass a norm of their own."""
+    if isinstance(mixer, Attention) and mixer.qk_norm != "none":
+        return (mixer.n_heads + mixer.n_kv_heads) * mixer.head_dim
+    return mixer.kv_lora_rank + (mixer.q_lora_rank or 0) if isinstance(mixer, LatentAttention) else 0
 
 
 def score_values(mixer: Mixer, seq_len: Array) -> Array:
@@ -75,13 +81,14 @@ def layer_bytes(model: ModelSpec, layer: Layer, adapter_inputs: float, scores_by
     """
     total: Array = 0.0
     widest: Array = 0.0
-    outer = model.norms_per_layer * layer.norm_bytes * model.hidden_size
+    norms = model.norms_per_layer * model.hidden_size
     for run in model.layers:
         mixer = model.mixers[run.mixer] if run.mixer >= 0 else None
         values = layer.adapter_inputs * adapter_inputs
         values += attention_values(mixer) if mixer else 0
         values += ffn_values(model.ffns[run.ffn], layer, model.hidden_size) if run.ffn >= 0 else 0
-        one = outer + VALUE_BYTES * values + (score_values(mixer, scores_bytes) if mixer else 0)
+        normed = norms + (normed_values(mixer) if mixer else 0)
+        one = layer.norm_bytes * normed + VALUE_BYTES * values + (score_values(mixer, scores_bytes) if mixer else 0)
         total, widest = total + run.count * one, np.maximum(widest, one)
     return total, widest
 

@@ -87,9 +87,10 @@ def _settings(scenario: FinetuneScenario) -> dict[str, Any]:
 def _habits(scenario: FinetuneScenario, framework: Framework) -> dict[str, Any]:
     """What the framework does unless told otherwise. DeepSpeed keeps fp32 master weights of its own."""
     usual = framework.full_precision if scenario.method == "full" else framework.adapter_precision
+    loss = scenario.loss or constants.usual_loss(framework, scenario.framework_version)
     return {
         "optimizer": constants.optimizer(scenario.optimizer or framework.optimizer).id,
-        "loss": constants.loss(scenario.loss or framework.loss).id,
+        "loss": constants.loss(loss).id,
         "gradient_checkpointing": scenario.gradient_checkpointing or framework.gradient_checkpointing,
         "precision": scenario.precision or ("master" if scenario.sharding in ZERO else usual),
     }

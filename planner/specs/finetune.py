@@ -33,6 +33,7 @@ class FinetuneScenario(Spec):
     method: Method | None = says("full, lora or qlora (a quantized frozen base under LoRA); blank: lora")
     weight_format: Text | None = says("how the frozen base is stored; blank: bnb-nf4-dq under qlora, else 16 bit")
     framework: Text | None = says("transformers (also TRL, PEFT, DeepSpeed), unsloth or torchtune; blank: transformers")
+    framework_version: Text | None = says("its version, such as 2025.9.1; blank: the newest known")
     gpu: Text | None = says("profile id, name as the driver reports it, MIG slice or a profile file")
     n_gpus: GpuCount | None = says("GPUs that train together; blank: 1")
     device_gib: Annotated[float, Field(gt=0, le=1e6)] | None = says("total that cudaMemGetInfo reports, GiB")
@@ -108,6 +109,14 @@ class Layer(Spec):
     kind: str
 
 
+class EarlierLoss(Spec):
+    """How a framework kept logits in versions before `before`."""
+
+    before: Name
+    loss: Name
+    source: str
+
+
 class Framework(Spec):
     """What trains, and how it does so unless told otherwise."""
 
@@ -120,6 +129,7 @@ class Framework(Spec):
     full_precision: Precision
     optimizer: Name
     loss: Name
+    earlier_losses: tuple[EarlierLoss, ...] = ()  # oldest first
     gradient_checkpointing: Checkpointing
     upcasts_frozen: bool = False  # QLoRA: what is not quantized is held in fp32
     load_bytes: Sourced  # reserved after loading beyond the tensors themselves

@@ -22,7 +22,7 @@ from planner.specs.finetune import FinetuneScenario  # noqa: E402
 from planner.units import GB, GIB  # noqa: E402
 
 MEASURED = "measured_loaded_gib measured_peak_gib measured_peak_reserved_gib measured_peak_allocated_gib".split()
-ABOUT = "lengths version source note".split()
+ABOUT = "lengths source note".split()
 
 # QwenLM/Qwen finetune/*.sh and finetune.py: padded to the length, gradient accumulation 8, rank 64, checkpointing;
 # one GPU with LoRA runs under autocast, everything else under DeepSpeed, whose losses stay in 16 bit.
@@ -56,11 +56,6 @@ TUNE_8B = {
     "LoRA": {"method": "lora", "lora_rank": 8, "lora_targets": TUNE_TARGETS},
     "QLoRA": {"method": "qlora", "lora_rank": 8, "lora_targets": TUNE_TARGETS},
 }
-UNSLOTH_LOSSES = (  # of versions before: kernels over whole logits, Cut Cross Entropy, chunks by free memory
-    ((2024, 11), "in-place"),
-    ((2025, 8), "fused-linear"),
-    ((2026, 1), "unsloth-2025"),
-)
 NO_CHECKPOINTING = ("unsloth/tinyllama-bnb-4bit",)  # the notebook says so in its text
 NOT_IN_MODEL = ("shared_mlp", "output_linea", "post", "linear_start", "linear_end", "em")  # cut off, or audio layers
 PACKED = ("unsloth/tinyllama-bnb-4bit",)
@@ -77,7 +72,6 @@ def convert(row: Row) -> Cells:
     cells |= {
         "seq_len": whole(row["seq_len"]),
         "source": short(row["source"].removeprefix("github:")),
-        "version": row["version"],
     }
     return cells | makers[framework](row, stated)
 
@@ -135,7 +129,6 @@ def _unsloth(row: Row, stated: str | None) -> Cells:
     if "-QAT" in row["source"]:
         raise LeftOut("quantization-aware training")
     quantized = row["method"].startswith("QLoRA")
-    version = tuple(int(part) for part in row["version"].split(".")[:2]) if row["version"] else (9999, 0)
     known_lengths = bool(row["seq_len"]) and int(row["seq_len"]) >= 512
     cells: Cells = {
         "framework": "unsloth",
@@ -147,7 +140,7 @@ def _unsloth(row: Row, stated: str | None) -> Cells:
         "lora_targets": _targets(row["target"]),
         "grad_accum": whole(row["grad_accum"]),
         "optimizer": row["optimizer"] or None,
-        "loss": next((loss for until, loss in UNSLOTH_LOSSES if version < until), None),
+        "framework_version": row["version"] or None,
         "gradient_checkpointing": "none" if row["hf_id"] in NO_CHECKPOINTING else None,
         "measured_loaded_gib": number(row["start_reserved_gib"]),
         "measured_peak_reserved_gib": float(row["peak_memory"]) if known_lengths else None,
