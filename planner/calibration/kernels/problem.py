@@ -41,7 +41,7 @@ class Gemm(NamedTuple):
 
 
 class Grouped(NamedTuple):
-    """`tokens` rows, each through `top_k` of `experts` matrices [n, k]; `counts` rows per expert, even when empty."""
+    """`tokens` rows, each through `top_k` of `experts` matrices [n, k]; `counts`: rows per expert, even when empty."""
 
     tokens: int
     n: int
@@ -49,6 +49,16 @@ class Grouped(NamedTuple):
     experts: int
     top_k: int
     counts: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.tokens * self.top_k
+
+    @property
+    def counts_used(self) -> tuple[int, ...]:
+        """As given, or as even as they can be, the same experts first."""
+        whole, rest = divmod(self.rows, self.experts)
+        return self.counts or tuple(whole + (expert < rest) for expert in range(self.experts))
 
 
 class Decode(NamedTuple):

@@ -1,0 +1,239 @@
+"""Products on the tensor cores with operands of 16 or 8 bits: tiles and references of src/gemm.cu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.calibration.kernels import numbers
+from planner.calibration.kernels.grouping import order_operand, segment_operand, segments, used_experts
+from planner.calibration.kernels.problem import (
+    Array,
+    Choice,
+    Fill,
+    Gemm,
+    Grouped,
+    Kernel,
+    Limits,
+    Operand,
+    Pair,
+    Problem,
+    Role,
+    Tile,
+)
+
+ROW_BYTES = 128  # of inputs in a stage
+SCALE_BLOCK = 128  # inputs, and rows of weights, that share a scale of the blockwise kind
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+SPLITS_TRIED = 3
+SPLIT_TOKENS = 256  # more tokens give blocks enough without
+PART_ROWS = 64  # rows of weights that one comparison looks at
+COMPARED_TOKENS = 48
+
+
+class Operands(NamedTuple):
+    """A type of operands: its number in the source, bytes, values, and what rounding the result may show."""
+
+    number: int
+    size_bytes: int
+    decode: Callable[[Array], Array]
+    weights_fill: Fill
+    x_fill: Fill
+    result: Callable[[Array], Array]
+    tolerance: float
+    blockwise: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        return self.size_bytes == 1
+
+
+# FP8 sums: Hopper's tensor cores keep about 14 bits of a sum of FP8 products (DeepSeek-V3 report, section 3.3.2).
+FP16 = Operands(0, 2, numbers.fp16, numbers.normal_fp16, numbers.normal_fp16, numbers.fp16, 2.0**-11)
+BF16 = Operands(1, 2, numbers.bf16, numbers.normal_bf16, numbers.normal_bf16, numbers.bf16, 2.0**-8)
+INT8 = Operands(2, 1, numbers.int8, numbers.any_bits, numbers.any_bits, numbers.bf16, 2.0**-8)
+E4M3 = Operands(3, 1, numbers.e4m3, numbers.normal_e4m3, numbers.normal_e4m3, numbers.bf16, 2.0**-7)
+E4M3_BLOCKS = E4M3._replace(blockwise=True)
+
+
+def _dtype(kind: Operands) -> str:
+    return "uint16" if kind.size_bytes == 2 else "uint8"
+
+
+def _rows(shape: Gemm | Grouped) -> int:
+    return shape.m if isinstance(shape, Gemm) else shape.rows
+
+
+def _experts(shape: Gemm | Grouped) -> int:
+    return 1 if isinstance(shape, Gemm) else shape.experts
+
+
+def _scale_shapes(shape: Gemm | Grouped, kind: Operands) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of weights [experts, ...] and of tokens."""
+    if kind.blockwise:
+        blocks = -(-shape.k // SCALE_BLOCK)
+        return (_experts(shape), -(-shape.n // SCALE_BLOCK), blocks), (blocks, _rows(shape))
+    return (_experts(shape), shape.n), (_rows(shape),)
+
+
+def operands(shape: Gemm | Grouped, choice: Choice, kind: Operands) -> tuple[Operand, ...]:
+    m, x_rows = _rows(shape), shape.m if isinstance(shape, Gemm) else shape.tokens
+    tile_m, tile_n = int(choice.tile["TILE_M"]), int(choice.tile["TILE_N"])
+    tiles_m = -(-m // tile_m) if isinstance(shape, Gemm) else len(segments(shape, tile_m))
+    w_scales, x_scales = _scale_shapes(shape, kind) if kind.scaled else ((1, 1), (1,))
+    split = choice.splits > 1
+    shared = (
+        Operand("weights", (_experts(shape), shape.n, shape.k), _dtype(kind), Role.COLD, kind.weights_fill),
+        Operand("x", (x_rows, shape.k), _dtype(kind), Role.WARM, kind.x_fill),
+        Operand("w_scales", w_scales, "float32", Role.COLD, numbers.scale_fp32),
+        Operand("x_scales", x_scales, "float32", Role.WARM, numbers.scale_fp32),
+        Operand("y", (m, shape.n), "uint16", Role.OUTPUT),
+        Operand("parts", (choice.splits, m, shape.n) if split else (1, 1, 1), "float32", Role.SCRATCH),
+        Operand("arrived", (tiles_m * -(-shape.n // tile_n),), "uint32", Role.ZERO),
+    )
+    return shared if isinstance(shape, Gemm) else (*shared, segment_operand(shape, tile_m), order_operand(shape))
+
+
+def _weights(arrays: Mapping[str, Any], expert: int, rows: slice, kind: Operands, k: int) -> Array:
+    """Rows of an expert's matrix with its scales, float64."""
+    matrix = kind.decode(np.asarray(arrays["weights"][expert, rows]))
+    if not kind.scaled:
+        return matrix
+    if not kind.blockwise:
+        return matrix * np.asarray(arrays["w_scales"][expert, rows], np.float64)[:, None]
+    blocks = np.asarray(arrays["w_scales"][expert], np.float64)
+    per_row = blocks[np.arange(rows.start, rows.stop) // SCALE_BLOCK]
+    return matrix * np.repeat(per_row, SCALE_BLOCK, axis=1)[:, :k]
+
+
+def _activations(arrays: Mapping[str, Any], tokens: Array, places: Array, kind: Operands) -> Array:
+    """Rows of X for results at `places`, with their scales, float64."""
+    x = kind.decode(np.asarray(arrays["x"][tokens]))
+    if not kind.scaled:
+        return x
+    scales = np.asarray(arrays["x_scales"][:], np.float64)
+    if not kind.blockwise:
+        return x * scales[places][:, None]
+    return x * np.repeat(scales[:, places].T, SCALE_BLOCK, axis=1)[:, : x.shape[1]]
+
+
+def _some(count: int) -> Array:
+    """Indices spread over 0 .. count - 1, the ends among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, COMPARED_TOKENS)).astype(np.int64))
+
+
+def _compare(kind: Operands, shape: Gemm | Grouped) -> Callable[[Mapping[str, Any], int], Pair]:
+    def compare(arrays: Mapping[str, Any], part: int) -> Pair:
+        """One block of rows of weights for some tokens, of every expert that has any."""
+        rows = slice(PART_ROWS * part, min(PART_ROWS * (part + 1), shape.n))
+        if isinstance(shape, Gemm):
+            places = _some(shape.m)
+            x = _activations(arrays, places, places, kind)
+            want = x @ _weights(arrays, 0, rows, kind, shape.k).T
+            return kind.result(np.asarray(arrays["y"][places, rows])), want
+        got_all, want_all = [], []
+        order = np.asarray(arrays["order"][:]).astype(np.int64)
+        for expert, first, count in segments(shape, shape.rows):
+            places = first + _some(count)
+            x = _activations(arrays, order[places], places, kind)
+            want_all.append(x @ _weights(arrays, expert, rows, kind, shape.k).T)
+            got_all.append(kind.result(np.asarray(arrays["y"][places, rows])))
+        return np.concatenate(got_all), np.concatenate(want_all)
+
+    return compare
+
+
+def least_bytes(shape: Gemm | Grouped, kind: Operands) -> int:
+    """Weights of every expert used, activations and scales read once, results written."""
+    m, used = _rows(shape), 1 if isinstance(shape, Gemm) else used_experts(shape)
+    x_rows = m if isinstance(shape, Gemm) else shape.tokens
+    scales = 0
+    if kind.scaled:
+        w_scales, x_scales = _scale_shapes(shape, kind)
+        scales = 4 * (used * math.prod(w_scales[1:]) + math.prod(x_scales))
+    return used * shape.n * shape.k * kind.size_bytes + x_rows * shape.k * kind.size_bytes + scales + 2 * m * shape.n
+
+
+def _problem(kind: Operands) -> Callable[[Choice, Any], Problem]:
+    def problem(choice: Choice, shape: Gemm | Grouped) -> Problem:
+        m, tile_m, tile_n = _rows(shape), int(choice.tile["TILE_M"]), int(choice.tile["TILE_N"])
+        dense = isinstance(shape, Gemm)
+        tiles_m = -(-m // tile_m) if isinstance(shape, Gemm) else len(segments(shape, tile_m))
+        sizes = (np.int32(m), np.int32(shape.n), np.int32(shape.k))
+        named = ("weights", "x", "w_scales", "x_scales", "y", "parts", "arrived")
+        return Problem(
+            (tiles_m * -(-shape.n // tile_n), choice.splits, 1),
+            (*named, *sizes) if dense else (*named, *sizes, "segments", "order"),
+            operands(shape, choice, kind),
+            least_bytes(shape, kind),
+            2 * m * shape.n * shape.k,
+            -(-shape.n // PART_ROWS),
+            _compare(kind, shape),
+            kind.tolerance,
+        )
+
+    return problem
+
+
+# Tokens and rows of a block, of a warp, stages.
+SHAPES = (
+    (128, 256, 64, 64, 3),
+    (128, 128, 64, 32, 4),
+    (128, 128, 64, 32, 3),
+    (64, 128, 32, 32, 3),
+    (64, 64, 32, 16, 4),
+    (32, 64, 16, 32, 6),
+    (16, 64, 16, 16, 6),
+)
+
+
+def _tile(shape: tuple[int, int, int, int, int]) -> Tile:
+    tile_m, tile_n, warp_m, warp_n, stages = shape
+    size = stages * (tile_m + tile_n) * ROW_BYTES + 16
+    macros = dict(TILE_M=tile_m, TILE_N=tile_n, WARP_M=warp_m, WARP_N=warp_n, STAGES=stages, SHARED_BYTES=size)
+    threads = 32 * (tile_m // warp_m) * (tile_n // warp_n)
+    return Tile(tuple(macros.items()), threads, size, 1, tile_m)
+
+
+def _supports(kind: Operands) -> Callable[[Tile, Any], bool]:
+    """Rows are copied 16 bytes at a time; a tile that no token fills by half has a smaller sister."""
+
+    def supports(tile: Tile, shape: Gemm | Grouped) -> bool:
+        aligned = shape.k * kind.size_bytes % 16 == 0
+        tokens = shape.m if isinstance(shape, Gemm) else max(shape.counts_used)
+        smallest = tile.most_rows <= min(row[0] for row in SHAPES)
+        return aligned and (smallest or tokens > tile.most_rows // 2)
+
+    return supports
+
+
+def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...]:
+    """Those that come nearest to one block per multiprocessor; every part has at least four stages."""
+    blocks = -(-_rows(shape) // tile.most_rows) * -(-shape.n // int(tile["TILE_N"]))
+    stages = shape.k // ROW_BYTES
+    possible = [n for n in SPLITS if n == 1 or (4 * n <= stages and _rows(shape) <= SPLIT_TOKENS)]
+    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / limits.multiprocessors)))[:SPLITS_TRIED])
+
+
+def _kernel(name: str, family: str, kind: Operands, min_cc: int, grouped: bool = False) -> Kernel:
+    macros = (("TYPE", kind.number), ("BLOCKWISE", int(kind.blockwise)), ("GROUPED", int(grouped)))
+    shapes = [row for row in SHAPES if not (kind.blockwise and row[1] > SCALE_BLOCK)]
+    tiles = tuple(_tile(row) for row in shapes)
+    taken: type[Any] = Grouped if grouped else Gemm
+    return Kernel(
+        name, family, "gemm.cu", "gemm", min_cc, taken, tiles, _problem(kind), macros, _splits, _supports(kind)
+    )
+
+
+KERNELS = (
+    _kernel("mma-bf16", "gemm-16", BF16, 80),
+    _kernel("mma-fp16", "gemm-16", FP16, 80),
+    _kernel("mma-int8", "gemm-int8", INT8, 80),
+    _kernel("mma-fp8", "gemm-fp8", E4M3, 89),
+    _kernel("mma-fp8-block", "gemm-fp8-block", E4M3_BLOCKS, 89),
+    _kernel("moe-mma-bf16", "moe-gemm-16", BF16, 80, True),
+    _kernel("moe-mma-fp8", "moe-gemm-fp8", E4M3, 89, True),
+)
