@@ -123,7 +123,8 @@ def _families(
     model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, fp8_prefill: bool
 ) -> tuple[str, ...]:
     slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
-    slots[Slot.EXPERT_GEMM] = f"moe-{slots[Slot.EXPERT_GEMM]}"
+    own = _data()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
+    slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
     slots[Slot.DECODE] = f"attention-decode-{width}"
     slots[Slot.PREFILL] = "attention-prefill-8" if fp8_prefill else "attention-prefill-16"
