@@ -23,6 +23,7 @@ __all__ = ["FinetuneAnswer", "FinetuneEstimate", "answer_columns", "documented",
 
 LONGEST_TOKENS = 2**24
 MOST_SEQUENCES = 2**16
+POINTS = 258  # of a grid that is priced at once
 
 
 def estimate_finetune(scenarios: FinetuneScenario | Sequence[FinetuneScenario]) -> FinetuneEstimate:
@@ -38,14 +39,19 @@ def _answer(scenario: FinetuneScenario) -> FinetuneAnswer:
         return FinetuneAnswer(scenario, error=str(error))
 
 
-def plan_of(row: Row, batch_size: int | None = None, seq_len: int | None = None) -> Plan:
-    """The run's memory in bytes, at its own micro-batch or at another."""
+def plan_of(row: Row, batch_size: Array | None = None, seq_len: Array | None = None) -> Plan:
+    """The run's memory in bytes, at its own micro-batch or at others (arrays)."""
     run = row.scenario
     division = Division(
         run.sharding or "none", run.n_gpus or 1, bool(run.offload_optimizer), bool(run.optimizer_in_backward)
     )
     room = np.inf if run.device_gib is None else (run.device_gib - (run.reserved_gib or 0)) * GIB
-    batch = Batch(batch_size or run.batch_size or 1, seq_len or run.seq_len or 1, run.grad_accum or 1, room)
+    batch = Batch(
+        sequences=(run.batch_size or 1) if batch_size is None else batch_size,
+        seq_len=(run.seq_len or 1) if seq_len is None else seq_len,
+        accumulation=run.grad_accum or 1,
+        device_bytes=room,
+    )
     return finetune_plan(row.model, row.recipe, division, batch, constants().shared)
 
 
@@ -112,10 +118,12 @@ def _sentence(peak: float, available: float, phase: str) -> str:
     return f"does not fit: {peak:.1f} GiB at the peak ({phase}) in {available:.1f} GiB, {peak - available:.1f} too many"
 
 
-def _largest(plan_at: Callable[[int], Plan], available_bytes: float, most: int) -> int:
-    """Largest number whose peak fits, by bisection: the peak grows with it. 0: not even one."""
+def _largest(plan_at: Callable[[Array], Plan], available_bytes: float, most: int) -> int:
+    """Largest number whose peak fits: the peak grows with it, so a grid closes in on it. 0: not even one."""
     low, high = 0, most + 1
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if np.all(plan_at(middle).device <= available_bytes) else (low, middle)
+        points = np.unique(np.linspace(low, high, POINTS).astype(int))[1:-1]
+        fitting = int(np.sum(plan_at(points.astype(float)).device <= available_bytes))
+        bounds = [low, *points.tolist(), high]
+        low, high = bounds[fitting], bounds[fitting + 1]
     return low
