@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from planner.catalog.files import read_yaml
+from planner.catalog.host import assumed, host_bytes_per_s, pcie_bytes_per_s
 from planner.catalog.paths import data_dir
 from planner.collectives import hierarchical_bytes_per_s
 from planner.errors import BadValue
@@ -37,9 +38,11 @@ from planner.specs.model import ModelSpec, Role
 from planner.units import GB
 
 PLAIN, FULL = "gemm-16", "gemm-32"
-MICRO, NANO = 1e-6, 1e-9
+MICRO, NANO, TERA = 1e-6, 1e-9, 1e12
 K_STEP = 1024  # input features that `k_ns` counts
 INTERCONNECTS = ("nvlink", "pcie")
+COLLECTIVES = (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND)
+HOST_SLOTS = (Slot.HOST, Slot.HOST_COPY)
 EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
 SIXTEEN_BIT = 1.5
 
@@ -129,7 +132,7 @@ def _families(
     slots[Slot.DECODE] = f"attention-decode-{width}"
     slots[Slot.PREFILL] = "attention-prefill-8" if fp8_prefill else "attention-prefill-16"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
-    for slot in (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND):
+    for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()
     return tuple(slots[slot] for slot in Slot)
 
@@ -237,14 +240,25 @@ def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate
     return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
 
 
+def _host_rate(peaks: _Peaks, slot: Slot) -> tuple[KernelRate, Kind, str]:
+    """The CPU at the assumed host's memory bandwidth, or copies over the GPU's own link."""
+    source = assumed("host_bandwidth_gb_s" if slot is Slot.HOST else "pcie_attained")
+    attained = host_bytes_per_s() if slot is Slot.HOST else pcie_bytes_per_s(peaks.pcie)
+    return KernelRate(0.0, 0.0, attained, assumed("host_tflops").value * TERA, 1.0), source.kind, source.source
+
+
 # Collectives.
 
 
-def _link_name(peaks: _Peaks, interconnect: str | None) -> str:
+def check_interconnect(gpu: GpuSpec, interconnect: str | None) -> None:
+    """Raises BadValue for an unknown interconnect, and for a link that the GPU does not have."""
     if interconnect not in (None, *INTERCONNECTS):
         raise BadValue(f"interconnect {str(interconnect)[:40]!r}: expected one of {', '.join(INTERCONNECTS)}")
-    if interconnect == "nvlink" and not peaks.link:
-        raise BadValue("interconnect 'nvlink': this GPU's profile has no such link; choose pcie")
+    if interconnect == "nvlink" and not gpu.link_bytes_per_s:
+        raise BadValue(f"interconnect 'nvlink': the profile of {gpu.id} has no such link; choose pcie")
+
+
+def _link_name(peaks: _Peaks, interconnect: str | None) -> str:
     if interconnect == "pcie" or not peaks.link:
         return "pcie"
     return str(_data()["links"].get(peaks.generation, "fabric"))
@@ -278,21 +292,25 @@ def _collective_rate(peaks: _Peaks, topology: Topology, slot: Slot) -> tuple[Ker
     return KernelRate(0.0, 0.0, attained, 1.0, p, latency_s=latency), kind, data["sources"][entry["source"]]
 
 
+def _slot_rate(
+    peaks: _Peaks, engine_id: str, family: str, where: tuple[Slot, Topology]
+) -> tuple[KernelRate, Kind, str]:
+    slot, topology = where
+    if slot in COLLECTIVES:
+        return _collective_rate(peaks, topology, slot)
+    return _host_rate(peaks, slot) if slot in HOST_SLOTS else _kernel_rate(peaks, engine_id, family)
+
+
 @lru_cache(maxsize=8192)
 def _rate_set(peaks: _Peaks, engine_id: str, families: tuple[str, ...], topology: Topology) -> RateSet:
-    found = [
-        _collective_rate(peaks, topology, slot)
-        if slot in (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND)
-        else _kernel_rate(peaks, engine_id, families[slot])
-        for slot in Slot
-    ]
+    found = [_slot_rate(peaks, engine_id, families[slot], (slot, topology)) for slot in Slot]
     values = np.array([rate for rate, _, _ in found]).T
     values.setflags(write=False)
     return RateSet(values, families, tuple(kind for _, kind, _ in found), tuple(source for _, _, source in found))
 
 
 def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology: Topology | None = None) -> RateSet:
-    """Datasheet-level rates of a GPU in an engine for `kernel_families`; Raises BadValue for an unknown interconnect.
+    """Datasheet-level rates of a GPU in an engine for `kernel_families`. Raises as `check_interconnect` does.
 
     Generations without figures take those of the generation named in `efficiency.yaml`, marked as assumed.
     """

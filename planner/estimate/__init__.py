@@ -41,12 +41,12 @@ def estimate(
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
     resolved = list(asked)
-    groups: dict[tuple[int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
+    groups: dict[tuple[int, int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:
             row = resolve(scenario, library)
             row.waves = waves[index] if waves is not None else row.waves
-            groups[id(row.model), id(row.engine)].append((index, row, layouts(row)))
+            groups[id(row.model), id(row.engine), id(row.draft)].append((index, row, layouts(row)))
         except PlannerError as error:
             errors[index] = str(error)
     collected = _empty(len(asked))

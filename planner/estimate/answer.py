@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import serving
-from planner.estimate.price import Clock, Deployment, Floats, is_closed, numbers, replicas
+from planner.estimate.clock import Clock
+from planner.estimate.price import Deployment, Floats, is_closed, numbers, replicas
 from planner.memory import MemoryInputs, MemoryPlan
-from planner.ops import Batch, Op, OpKind, batch_ops
+from planner.ops import Batch, Op, OpKind
 from planner.roofline import Priced as RooflineParts
 from planner.roofline import priced
 from planner.serving import ServingPoint, Sustainable
@@ -22,6 +23,8 @@ from planner.units import GIB
 
 MS = 1e3
 DEFAULT_PERCENTILE = 95.0  # of the objectives
+CLOSE_GIB = 0.1  # shortfall below which more digits are given
+FIXED_COST = ("usd_per_hour", "usd_per_month")  # due whether the deployment runs or not
 WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
 
 Columns = dict[str, NDArray[Any]]
@@ -40,8 +43,8 @@ class Priced(NamedTuple):
     most: Sustainable
 
 
-def memory_columns(p: Priced) -> Columns:
-    """Memory and KV columns of CONTRACT."""
+def memory_columns(p: Priced, possible: NDArray[np.bool_]) -> Columns:
+    """Memory and KV columns of CONTRACT; of a layout that no engine takes only the budget of one GPU."""
     terms, kv = p.plan.terms, p.plan.kv
     share = replicas(p.deployments)
     gib = {
@@ -54,9 +57,10 @@ def memory_columns(p: Priced) -> Columns:
         "non_torch_gib": terms.non_torch_bytes,
         "cuda_graph_gib": terms.cuda_graph_bytes,
         "free_gib": terms.free_bytes,
+        "host_needed_gib": terms.host_bytes,
         "load_peak_gib": terms.load_peak_bytes,
     }
-    return {name: np.asarray(value) / GIB for name, value in gib.items()} | {
+    columns = {name: np.asarray(value) / GIB for name, value in gib.items()} | {
         "kv_occupancy": kv.kv_occupancy,
         "kv_bytes_per_token": kv.kv_bytes_per_token,
         "kv_pool_tokens": kv.kv_pool_tokens,
@@ -65,6 +69,9 @@ def memory_columns(p: Priced) -> Columns:
         "max_concurrency_at_max_model_len": kv.max_concurrency_at_max_model_len,
         "max_concurrency_expected": kv.max_concurrency_expected * share,
         "max_context_tokens": kv.max_context_tokens,
+    }
+    return {
+        name: value if name == "budget_gib" else np.where(possible, value, np.nan) for name, value in columns.items()
     }
 
 
@@ -88,10 +95,11 @@ def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
     return {name: np.where(runs & np.isfinite(value), value, np.nan) for name, value in columns.items()}
 
 
-def cost_columns(p: Priced) -> Columns:
-    """Money, where the price of a GPU hour is known."""
+def cost_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
+    """Money, where the price of a GPU hour is known; that of tokens where the deployment runs."""
     price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
-    return serving.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
+    found: Columns = serving.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
+    return {name: value if name in FIXED_COST else np.where(runs, value, np.nan) for name, value in found.items()}
 
 
 def n_gpus(deployments: Sequence[Deployment]) -> Floats:
@@ -123,7 +131,7 @@ class StepParts(NamedTuple):
 def step_parts(p: Priced) -> StepParts:
     """The mean step, operation by operation."""
     batch = mean_batch(p)
-    ops = batch_ops(p.clock.prepared, batch)
+    ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates)
     return StepParts(ops, seconds, np.broadcast_to(p.clock.engine_s(batch), seconds.total.shape[1:]))
 
@@ -185,23 +193,15 @@ def missed_objectives(p: Priced) -> list[list[str]]:
     return out
 
 
-REASON_CODES = {
-    "reserved": "out_of_free_memory",
-    "weights": "out_of_weights",
-    "activation": "out_of_activation",
-    "kv_cache": "out_of_kv_cache",
-    "max_model_len": "out_of_max_model_len",
-    "cuda_graphs": "out_of_cuda_graphs",
-    "context": "context_too_long",
-}
-TERM_WORDS = {
-    "reserved": "the engine's share of the card is not free",
-    "weights": "the weights exceed the memory budget",
-    "activation": "weights and activations exceed the memory budget",
-    "kv_cache": "the KV cache of one request does not fit beside the weights",
-    "max_model_len": "the KV cache of one sequence of max_model_len does not fit",
-    "cuda_graphs": "CUDA graphs and libraries exceed what is free",
-    "context": "input and output together exceed max_model_len",
+STOPS = {  # what keeps an engine from starting: its code and its words
+    "reserved": ("out_of_free_memory", "the engine's share of the card is not free"),
+    "weights": ("out_of_weights", "the weights exceed the memory budget"),
+    "activation": ("out_of_activation", "weights and activations exceed the memory budget"),
+    "kv_cache": ("out_of_kv_cache", "the KV cache of one request does not fit beside the weights"),
+    "max_model_len": ("out_of_max_model_len", "the KV cache of one sequence of max_model_len does not fit"),
+    "cuda_graphs": ("out_of_cuda_graphs", "CUDA graphs and libraries exceed what is free"),
+    "host_memory": ("out_of_host_memory", "what stays on the host exceeds its memory"),
+    "context": ("context_too_long", "input and output together exceed max_model_len"),
 }
 
 
@@ -213,6 +213,11 @@ def _waiting(p: Priced, i: int) -> str:
     return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
 
 
+def _shortfall(short_bytes: float) -> str:
+    short = short_bytes / GIB
+    return f" by {short:,.{1 if short >= CLOSE_GIB else 3}f} GiB" if short > 0 else ""
+
+
 def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:
     d, plan = p.deployments[i], p.plan
     if d.layout.invalid:
@@ -220,11 +225,8 @@ def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> 
     if d.row.support.level is Level.UNSUPPORTED:
         return "unsupported_format", d.row.support.reason
     if not starts:
-        code = str(plan.verdict.breaks[i])
-        short = plan.verdict.shortfall_bytes[i] / GIB
-        return f"out_of_{code}" if code != "context" else "context", TERM_WORDS[code] + (
-            f" by {short:.1f} GiB" if short > 0 else ""
-        )
+        code, words = STOPS[str(plan.verdict.breaks[i])]
+        return code, words + _shortfall(plan.verdict.shortfall_bytes[i])
     if not holds:
         if p.point.above_capacity[i]:
             most = p.most.request_rate_per_s[i]

@@ -70,6 +70,7 @@ class Estimate:
     non_torch_gib: Floats = column("CUDA context, collectives' buffers and workspaces")
     cuda_graph_gib: Floats = column("captured CUDA graphs")
     free_gib: Floats = column("device memory that nothing claims")
+    host_needed_gib: Floats = column("host memory of one replica: weights that stay there, with their layers' cache")
     load_peak_gib: Floats = column("peak while the weights are loaded")
 
     kv_bytes_per_token: Floats = column("KV cache bytes of one token on one GPU")

@@ -21,12 +21,12 @@ from planner.estimate.answer import (
     speed_columns,
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
+from planner.estimate.clock import clock
 from planner.estimate.layout import Layout
 from planner.estimate.price import (
     Deployment,
     Floats,
     capacity_of,
-    clock,
     deployment,
     is_closed,
     load_of,
@@ -61,7 +61,8 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     """Choose each row's layout, then say everything of it."""
     p, in_flight = settled_layouts(engine, rows)
     verdict = answer(p, in_flight)
-    memory = memory_columns(p)
+    possible = np.array([not d.layout.invalid for d in p.deployments])
+    memory = memory_columns(p, possible)
     speed = speed_columns(p, verdict.starts)
     texts = _texts(p, verdict)
     width = evidence_widths(texts)
@@ -71,7 +72,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     texts["fit_confidence"] = np.where(runnable, sure, "no").astype(object)
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
-    columns = memory | speed | cost_columns(p) | intervals | texts | flags
+    columns = memory | speed | cost_columns(p, verdict.starts) | intervals | texts | flags
     return Outcome(columns, [_echo(p, i) for i in range(len(p.deployments))])
 
 
@@ -106,7 +107,7 @@ def timed(
     """Settle the load on planned deployments; where only that says what is in flight, plan memory again for it."""
     inputs, plan = planned
     closed = is_closed(load)
-    steps = clock(engine, deployments, inputs.tensor_bytes)
+    steps = clock(engine, deployments, inputs)
     overheads = overheads_of(engine)
     offered = serving.offer(steps.step_s, load, capacity_of(engine, plan, inputs, deployments), overheads)
     settled = serving.settle(steps.step_s, offered)
@@ -174,9 +175,7 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "reason": verdict.reasons,
         "checkpoint": [d.row.checkpoint for d in p.deployments],
         "support": [d.row.support.level.value for d in p.deployments],
-        "memory_evidence": [
-            "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet" for d in p.deployments
-        ],
+        "memory_evidence": [memory_evidence(d) for d in p.deployments],
         "speed_evidence": ["datasheet"] * len(states),
         "engine_evidence": ["transferred" if d.row.engine.id in LEARNED_ENGINES else "assumed" for d in p.deployments],
     }

@@ -6,8 +6,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from planner.errors import BadValue
+from planner.estimate.hosting import shares_of
 from planner.estimate.resolve import Row
-from planner.specs.model import Attention, LatentAttention, LinearAttention, Mixer, ModelSpec
+from planner.specs.engine import EngineSpec
+from planner.specs.model import (
+    Attention,
+    CompressedAttention,
+    LatentAttention,
+    LinearAttention,
+    Mamba,
+    Mixer,
+    ModelSpec,
+    MoeFfn,
+)
 
 GPUS_PER_NODE = 8
 
@@ -27,22 +38,27 @@ class Layout(NamedTuple):
         """GPUs of all replicas."""
         return self.tp * self.pp * self.dp
 
+    @property
+    def defined(self) -> Layout:
+        """Itself, or where an engine would refuse it a stand-in that formulas are defined for."""
+        return self._replace(pp=1, ep=1, attention_dp=1) if self.invalid else self
+
 
 def layouts(row: Row) -> list[Layout]:
     """What to consider for a scenario, smallest tensor-parallel group first. BadValue for sizes that contradict."""
     s = row.scenario
     pp, ep, attention_dp = s.pp or 1, s.ep or 1, s.attention_dp or 1
     if row.engine.id == "llama.cpp" and s.tp is None and s.pp is None:
-        pp = (s.n_gpus or 1) // (s.dp or 1)
+        return [_split_over_gpus(row)]
     total = s.n_gpus or (s.tp or 1) * pp * (s.dp or 1)
     if s.tp is not None or s.n_gpus is None or row.engine.id == "llama.cpp":
         tp = s.tp or 1
         dp = s.dp or max(total // (tp * pp), 1)
         if tp * pp * dp != total:
             raise BadValue(f"n_gpus {total} is not tp {tp} x pp {pp} x dp {dp}")
-        return [_layout(row.model, tp, pp, ep, attention_dp, dp)]
+        return [_layout(row, tp, pp, ep, attention_dp, dp)]
     found = [
-        _layout(row.model, tp, pp, ep, attention_dp, total // (tp * pp))
+        _layout(row, tp, pp, ep, attention_dp, total // (tp * pp))
         for tp in range(1, total // pp + 1)
         if total % (tp * pp) == 0 and (s.dp is None or total // (tp * pp) == s.dp)
     ]
@@ -52,18 +68,49 @@ def layouts(row: Row) -> list[Layout]:
     return valid or found[:1]
 
 
-def _layout(model: ModelSpec, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
-    return Layout(tp, pp, ep, attention_dp, dp, _fault(model, tp, pp, ep, attention_dp))
+def _split_over_gpus(row: Row) -> Layout:
+    """llama.cpp's GPUs of one instance: whole layers on each, rows of every matrix, or only the first GPU."""
+    s = row.scenario
+    shares = len(shares_of(s.tensor_split)) if s.tensor_split else 1
+    dp = s.dp or 1
+    gpus = max((s.n_gpus or shares * dp) // dp, 1)
+    if gpus * dp != (s.n_gpus or gpus * dp):
+        raise BadValue(f"n_gpus {s.n_gpus} is not tp 1 x pp {gpus} x dp {dp}")
+    if s.split_mode == "none" and gpus > 1:
+        raise BadValue(f"split_mode none uses one GPU of {gpus}; state n_gpus 1, or dp for one instance on each")
+    if s.tensor_split and shares != gpus:
+        raise BadValue(f"column 'tensor_split': {shares} shares for {gpus} GPUs")
+    tp, pp = (gpus, 1) if s.split_mode == "row" else (1, gpus)
+    return _layout(row, tp, pp, s.ep or 1, s.attention_dp or 1, dp)
 
 
-def _fault(model: ModelSpec, tp: int, pp: int, ep: int, attention_dp: int) -> str:
+def _layout(row: Row, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
+    return Layout(tp, pp, ep, attention_dp, dp, _fault(row.model, row.engine, Parts(tp, pp, ep, attention_dp)))
+
+
+class Parts(NamedTuple):
+    """A layout without its replicas."""
+
+    tp: int
+    pp: int
+    ep: int
+    attention_dp: int
+
+
+def _fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
     """Why an engine refuses this division; "" when it does not."""
+    tp, pp, ep, attention_dp = parts
     if pp > model.n_layers:
         return f"pp {pp} exceeds the model's {model.n_layers} layers"
     if tp % attention_dp:
         return f"attention_dp {attention_dp} does not divide tp {tp}"
     if tp % ep:
         return f"ep {ep} does not divide tp {tp}"
+    experts = min((ffn.n_experts for ffn in model.ffns if isinstance(ffn, MoeFfn)), default=ep)
+    if ep > experts:
+        return f"ep {ep} exceeds the model's {experts} experts"
+    if not engine.cache.sharded:
+        return ""  # rows of matrices are split, not heads
     faults = (head_fault(mixer, tp // attention_dp) for mixer in model.mixers)
     return next(filter(None, faults), "")
 
@@ -71,10 +118,12 @@ def _fault(model: ModelSpec, tp: int, pp: int, ep: int, attention_dp: int) -> st
 @lru_cache(maxsize=4096)
 def head_fault(mixer: Mixer, group: int) -> str:
     """Why a mixer cannot be split over `group` GPUs: heads must divide, KV heads divide or replicate evenly."""
-    if isinstance(mixer, Attention | LatentAttention) and mixer.n_heads % group:
+    if isinstance(mixer, Attention | LatentAttention | CompressedAttention) and mixer.n_heads % group:
         return f"{mixer.n_heads} attention heads do not divide by {group}"
     if isinstance(mixer, Attention) and mixer.n_kv_heads % group and group % mixer.n_kv_heads:
         return f"{mixer.n_kv_heads} KV heads neither divide by {group} nor replicate evenly"
-    if isinstance(mixer, LinearAttention) and mixer.n_v_heads % group:
-        return f"{mixer.n_v_heads} linear-attention heads do not divide by {group}"
+    if isinstance(mixer, LinearAttention) and (mixer.n_v_heads % group or mixer.n_k_heads % group):
+        return f"{mixer.n_k_heads} and {mixer.n_v_heads} linear-attention heads do not both divide by {group}"
+    if isinstance(mixer, Mamba) and (mixer.n_heads if mixer.version == 2 else mixer.inner) % group:
+        return f"the heads of a state-space layer do not divide by {group}"
     return ""

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner import memory, serving
-from planner.catalog import support as supports
 from planner.catalog.engines import default_limits
-from planner.catalog.rates import Topology, kernel_families, rates_for, stack
 from planner.collectives import Parallel
-from planner.estimate.layout import GPUS_PER_NODE, Layout
+from planner.estimate.hosting import settings_of
+from planner.estimate.layout import Layout
 from planner.estimate.resolve import Row
-from planner.formats import kernel_for, tensor_bytes
+from planner.formats import tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
-from planner.ops import Batch, Prepared, Widths, batch_ops, prepare
-from planner.roofline import Rates, step_seconds
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec, Tier
-from planner.specs.formats import Level
 from planner.units import GIB
 
 Floats = NDArray[np.float64]
@@ -59,13 +56,21 @@ def _set(value: Any, default: Any) -> Any:
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:
     """The layouts as arrays."""
-    columns = zip(*(d.layout[:5] for d in deployments), strict=True)
+    columns = zip(*(d.layout.defined[:5] for d in deployments), strict=True)
     return Parallel(*(np.array(column, dtype=np.float64) for column in columns))
+
+
+def draft_columns(deployments: Sequence[Deployment]) -> Floats:
+    """Resident bytes of every tensor of the draft model, (T, R)."""
+    draft = deployments[0].row.draft
+    assert draft is not None and draft.model is not None
+    one = tensor_bytes(draft.model, draft.weights, True)
+    return np.broadcast_to(one[:, None], (len(one), len(deployments)))
 
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
-    keys = [(d.row.weights.id, d.layout.tp // d.layout.ep) for d in deployments]
+    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep) for d in deployments]
     rows = dict(zip(keys, (d.row for d in deployments), strict=True))
     columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
     return np.stack([columns[key] for key in keys], axis=-1)
@@ -129,6 +134,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         total_bytes=numbers(deployments, "device_gib", 0) * GIB,
         reserved_bytes=numbers(deployments, "reserved_gib", 0) * GIB,
         copies=numbers(deployments, "copies_per_gpu", 1),
+        host_bytes=numbers(deployments, "host_memory_gib", np.inf) * GIB,
     )
     per_replica = np.ceil(in_flight / share)
     settings = memory.Settings(
@@ -142,6 +148,8 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
         flash_attention=np.array([d.row.scenario.flash_attention is not False for d in deployments]),
         graph_batch=np.array([float(graph_batch(d)) for d in deployments]),
+        cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
+        **settings_of(deployments, partial(numbers, deployments)),
     )
     default = memory.default_utilization(engine, device, settings, split)
     given = numbers(deployments, "gpu_memory_utilization", np.nan)
@@ -162,7 +170,16 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
             shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
         ),
         parallel=split,
+        draft=_draft(deployments, k, v),
     )
+
+
+def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:
+    """The draft model's own part of a memory plan; rows of a group share it."""
+    draft = deployments[0].row.draft
+    if draft is None or draft.model is None:
+        return None
+    return memory.Draft(draft.model, draft_columns(deployments), k, v, draft.own_vocabulary)
 
 
 def memory_of(
@@ -193,57 +210,6 @@ def _with_slots(inputs: MemoryInputs, slots: Floats) -> MemoryInputs:
     return inputs._replace(settings=inputs.settings._replace(max_num_seqs=slots))
 
 
-def rates(deployments: Sequence[Deployment]) -> Rates:
-    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
-    found = stack([_rate_set(d) for d in deployments])
-    copies = numbers(deployments, "copies_per_gpu", 1)
-    return found._replace(bytes_per_s=found.bytes_per_s / copies, flops_per_s=found.flops_per_s / copies)
-
-
-def kernel_level(row: Row) -> Level:
-    """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
-    stated = row.support.level
-    return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
-
-
-def _rate_set(d: Deployment) -> Any:
-    kernel = kernel_for(d.row.weights, kernel_level(d.row))
-    families = kernel_families(d.row.model, d.row.weights, kernel, d.row.kv[0])
-    nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
-    topology = Topology(d.layout.tp, d.layout.attention_dp, nodes, d.row.scenario.interconnect)
-    return rates_for(d.row.gpu, d.row.engine.id, families, topology)
-
-
-class Clock(NamedTuple):
-    """What prices a step of every row: operations on the accelerator, then the engine's own time."""
-
-    prepared: Prepared
-    rates: Rates
-    engine: EngineSpec
-
-    def accelerator_s(self, batch: Batch) -> Floats:
-        """Seconds of the step's operations, (R,)."""
-        return step_seconds(batch_ops(self.prepared, batch), self.rates)
-
-    def engine_s(self, batch: Batch) -> Any:
-        """Seconds of scheduling, sampling and launches that the accelerator waits for."""
-        fixed = self.engine.overheads
-        layers = fixed.per_layer_s * self.prepared.model.n_layers
-        tokens = fixed.per_sequence_s * batch.decode_seqs + fixed.per_prefill_token_s * batch.prefill_tokens
-        return fixed.step_s + layers + tokens
-
-    def step_s(self, batch: Batch) -> Floats:
-        """Seconds of the whole step, (R,)."""
-        return np.asarray(self.accelerator_s(batch) + self.engine_s(batch))
-
-
-def clock(engine: EngineSpec, deployments: Sequence[Deployment], tensor_columns: Floats) -> Clock:
-    """The step clock of rows that share a model and an engine."""
-    k, v, _ = kv_widths(deployments)
-    widths = Widths(tensor_columns, k, v)
-    return Clock(prepare(deployments[0].row.model, widths, parallel(deployments)), rates(deployments), engine)
-
-
 def load_of(deployments: Sequence[Deployment]) -> Load:
     """The load on the whole deployment, peaks included."""
     peak = numbers(deployments, "peak_to_mean", 1)
@@ -264,9 +230,18 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         waves=np.array([d.row.waves for d in deployments]),
         input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
         output_log_sd=serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan)),
+        tokens_per_step=_tokens_per_step(deployments),
         image_patches=seen.patches,
         patches_per_image=seen.patches_per_image,
     )
+
+
+def _tokens_per_step(deployments: Sequence[Deployment]) -> Floats | float:
+    """Tokens that a verified step yields; 1 where nobody drafts."""
+    if deployments[0].row.draft is None:
+        return 1.0
+    drafted, accepted = numbers(deployments, "speculative_tokens", 0), numbers(deployments, "acceptance_rate", 0)
+    return serving.speculative_tokens_per_step(accepted, drafted)
 
 
 def is_closed(load: Load) -> NDArray[np.bool_]:

@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
 from planner.catalog.checkpoints import checkpoint
+from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
+from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
+from planner.estimate.hosting import ENGINES_OF
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
-from planner.specs.formats import FormatSpec, KvFormatSpec, Support
+from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
 from planner.specs.scenario import Scenario
@@ -27,11 +30,7 @@ from planner.units import GIB
 DEFAULT_INPUT_TOKENS = 2000
 DEFAULT_OUTPUT_TOKENS = 500
 # Columns of the contract that this release does not model: refused by name, never ignored.
-UNMODELLED = (
-    "draft_model n_gpu_layers n_cpu_moe split_mode tensor_split host_memory_gib host_bandwidth_gb_s "
-    "cpu_offload_gib max_loras lora_rank power_limit_w task_family "
-    "speculative_tokens acceptance_rate"
-).split()
+UNMODELLED = ("task_family",)
 
 
 class Library(NamedTuple):
@@ -53,6 +52,7 @@ class Row:
     gpu: GpuSpec
     support: Support
     checkpoint: str
+    draft: Drafter | None = None
     waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
 
 
@@ -67,10 +67,13 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     given = library.models.get(scenario.model or "")
     found = models.Resolved(given, None, "") if given else _model(scenario.model or "")
     gpu = library.gpus.get(scenario.gpu or "") or _gpu(scenario.gpu or "")
+    check_interconnect(gpu, scenario.interconnect)
     if scenario.images_per_request and found.model.vision is None:
         raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
     weights = formats.weight_format(scenario.weight_format or found.weight_format or own_format(found.model))
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
+    _check_engine_columns(scenario, engine, gpu)
+    target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, engine)
     names: dict[str, Any] = {
         "weight_format": weights.id,
@@ -79,7 +82,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         "engine_version": engine.version,
         "gpu": scenario.gpu if scenario.gpu in library.gpus else gpu.id,
         "task": scenario.task or found.model.task.value,
-    }
+    } | drafting_defaults(scenario)
     return Row(
         scenario=scenario.model_copy(update=names | default_load(scenario, names["task"]) | _device(scenario, gpu)),
         model=found.model,
@@ -87,9 +90,28 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         kv=formats.kv_format(kv_name),
         engine=engine,
         gpu=gpu,
-        support=_support(weights.id, engine.id, Same(gpu)),
+        support=_support(weights.id, kv_name, engine.id, Same(gpu)),
         checkpoint=_checkpoint(found, weights),
+        draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
     )
+
+
+def _draft_model(name: str, library: Library) -> tuple[ModelSpec, FormatSpec]:
+    """A draft model and the format of its own checkpoint."""
+    given = library.models.get(name)
+    found = models.Resolved(given, None, "") if given else _model(name)
+    return found.model, formats.weight_format(found.weight_format or own_format(found.model))
+
+
+def _check_engine_columns(scenario: Scenario, engine: EngineSpec, gpu: GpuSpec) -> None:
+    """Refuse columns of other engines, and a power limit where nothing says what the full power is."""
+    for name, engine_ids in ENGINES_OF.items():
+        if getattr(scenario, name) is not None and engine.id not in engine_ids:
+            raise BadValue(f"column {name!r} is for {' and '.join(engine_ids)}; {engine.name} has no such setting")
+    if scenario.split_mode == "row" and scenario.tensor_split:
+        raise BadValue("column 'tensor_split' is modelled with split_mode layer; leave it blank with row")
+    if scenario.power_limit_w and not gpu.tdp_w:
+        raise BadValue(f"column 'power_limit_w': the profile of {gpu.id} states no tdp_w")
 
 
 def own_format(model: ModelSpec) -> str:
@@ -143,6 +165,18 @@ _model = lru_cache(maxsize=1024)(models.resolve)
 _gpu = lru_cache(maxsize=1024)(gpus.gpu)
 
 
-@lru_cache(maxsize=4096)
-def _support(format_id: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
-    return supports.support(formats.weight_format(format_id), engine_id, gpu.value)
+@lru_cache(maxsize=8192)
+def _support(format_id: str, kv_name: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
+    """Support of the weights, or of the cache where the engine does not have such a one."""
+    found = supports.support(formats.weight_format(format_id), engine_id, gpu.value)
+    if found.level is Level.UNSUPPORTED:
+        return found
+    caches = (supports.support(spec, engine_id, gpu.value) for spec in formats.kv_format(kv_name))
+    return next(
+        (
+            cache._replace(reason=f"KV cache in {kv_name}: {cache.reason}")
+            for cache in caches
+            if cache.level is Level.UNSUPPORTED
+        ),
+        found,
+    )

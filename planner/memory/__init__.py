@@ -8,11 +8,13 @@ budget and pool follow the engine's own rule at its version (`specs.engine`).
 from __future__ import annotations
 
 from planner.memory.budget import default_utilization
+from planner.memory.extras import adapted_tensors, adapter_values
 from planner.memory.plan import memory_plan
-from planner.memory.terms import Device, KvCapacity, Load, MemoryInputs, MemoryPlan, Settings, Terms, Verdict
+from planner.memory.terms import Device, Draft, KvCapacity, Load, MemoryInputs, MemoryPlan, Settings, Terms, Verdict
 
 __all__ = [
     "Device",
+    "Draft",
     "KvCapacity",
     "Load",
     "MemoryInputs",
@@ -20,6 +22,8 @@ __all__ = [
     "Settings",
     "Terms",
     "Verdict",
+    "adapted_tensors",
+    "adapter_values",
     "default_utilization",
     "memory_plan",
 ]

@@ -24,6 +24,11 @@ def adapter_values(tensor: Tensor, inputs: MemoryInputs) -> Floats:
     return floats(local.copies * (local.n + local.k) * len(tensor.layers))
 
 
+def adapted_tensors(model: ModelSpec, engine: EngineSpec) -> tuple[Tensor, ...]:
+    """The matrices that can have adapters in this engine."""
+    return tuple(one for one in tensors(model) if one.role in engine.weights.lora_roles and one.layers and one.op)
+
+
 def lora_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
     """(S, R): slots x rank x (inputs + outputs) x bytes over the matrices that can have adapters.
 
@@ -34,9 +39,8 @@ def lora_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where
     slots = floats(settings.lora_slots) * settings.lora_rank
     if not np.any(slots):
         return np.zeros((where.n_stages, 1))
-    listed = tensors(model)
-    adapted = [tensor.role in engine.weights.lora_roles and bool(tensor.layers and tensor.op) for tensor in listed]
-    values = [adapter_values(tensor, inputs) if on else floats(0.0) for tensor, on in zip(listed, adapted, strict=True)]
+    adapted = set(adapted_tensors(model, engine))
+    values = [adapter_values(tensor, inputs) if tensor in adapted else floats(0.0) for tensor in tensors(model)]
     stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
     per_rank = np.stack(np.broadcast_arrays(*values, np.zeros(stages.shape[-1]))[:-1])
     return floats(np.einsum("tsr,tr->sr", stages, per_rank) * slots * inputs.value_bytes)

@@ -16,8 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel
+from planner.ops.adapters import adapter_op
 from planner.ops.attention import Reading, decode_op, prefill_op, readings
 from planner.ops.compressed import compressed_readings
+from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
 from planner.ops.records import Batch, Op, OpKind, Product, Slot, Widths, Work
 from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
@@ -27,14 +29,17 @@ from planner.specs.model import Attention, CompressedAttention, LatentAttention,
 
 __all__ = [
     "Batch",
+    "HostShare",
     "Op",
     "OpKind",
     "Prepared",
     "Slot",
     "Widths",
+    "adapter_op",
     "batch_ops",
     "distinct_experts",
     "forward_ops",
+    "placed",
     "prepare",
 ]
 
@@ -55,6 +60,7 @@ class Prepared(NamedTuple):
     parallel: Parallel
     products: tuple[Product, ...]
     mixings: tuple[Mixing, ...]
+    decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
 
 
 def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel) -> Mixing:
@@ -77,7 +83,7 @@ def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
     return total / np.maximum(np.minimum(parallel.attention_dp, seqs), 1.0)
 
 
-def work_of(batch: Batch, parallel: Parallel) -> Work:
+def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Work:
     """Tokens that one GPU sees. Fewer sequences than attention-DP ranks leave some of them idle."""
     decode = _per_rank(batch.decode_seqs, parallel, batch.decode_seqs)
     prefill = _per_rank(batch.prefill_tokens, parallel, batch.prefill_seqs)
@@ -88,9 +94,10 @@ def work_of(batch: Batch, parallel: Parallel) -> Work:
         prefill,
         prefill_seqs,
         batch.prefill_context,
-        decode + prefill,
-        batch.decode_seqs + batch.prefill_tokens,
-        batch.decode_seqs + batch.prefill_seqs,
+        decode * decode_tokens + prefill,
+        batch.decode_seqs * decode_tokens + batch.prefill_tokens,
+        batch.decode_seqs * decode_tokens + batch.prefill_seqs,
+        decode_tokens,
     )
 
 
@@ -113,7 +120,7 @@ def _mixer_ops(mixing: Mixing, causal: bool, batch: Batch, work: Work) -> list[O
 def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     """The operations of one step on `batch`."""
     model, widths, parallel = prepared.model, prepared.widths, prepared.parallel
-    work = work_of(batch, parallel)
+    work = work_of(batch, parallel, prepared.decode_tokens)
     ops = [product_op(part, work, widths.activation) for part in prepared.products]
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, model.causal, batch, work)

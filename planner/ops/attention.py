@@ -128,11 +128,11 @@ def readings(mixer: Attention | LatentAttention, widths: Widths, parallel: Paral
 
 
 def decode_op(reading: Reading, work: Work, layers: int) -> Op:
-    """One new token per sequence against min(context, reach) cached ones: bytes bound at any batch."""
+    """New tokens of each sequence (one, and those drafted) against min(context, reach) cached ones, read once."""
     heads, read = reading.decode, np.minimum(work.decode_context, reading.reach)
     keys = work.decode * read
-    moved = keys * heads.cache_bytes + work.decode * heads.io_bytes
-    flops, count = keys * heads.flops_per_pair, layers * np.sign(work.decode)
+    moved = keys * heads.cache_bytes + work.decode * work.decode_tokens * heads.io_bytes
+    flops, count = keys * work.decode_tokens * heads.flops_per_pair, layers * np.sign(work.decode)
     name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
     return Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
 

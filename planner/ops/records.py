@@ -45,6 +45,8 @@ class Slot(IntEnum):
     ALL_GATHER = auto()
     ALL_TO_ALL = auto()
     SEND = auto()
+    HOST = auto()  # whatever the CPU runs
+    HOST_COPY = auto()  # weights from host memory over PCIe
 
 
 class Op(NamedTuple):
@@ -57,7 +59,7 @@ class Op(NamedTuple):
 
     name: str
     kind: OpKind
-    rate: Slot
+    rate: int  # a Slot; a draft model's operations use the slots behind it
     count: Number
     flops: Number
     bytes: Number
@@ -123,3 +125,4 @@ class Work(NamedTuple):
     rank_tokens: Number  # decode + prefill of one rank
     tokens: Number  # of the whole replica
     sampled: Number  # logits rows of one rank
+    decode_tokens: Number = 1.0  # of each decoding sequence in this step

@@ -79,10 +79,11 @@ def recurrent_state(mixer: LinearAttention | Mamba, widths: Widths, parallel: Pa
 
 
 def decode_step_op(state: State, work: Work, layers: int) -> Op:
-    """Every sequence's state is read and written once."""
+    """Every sequence's state is read once, and written after each of its tokens."""
     count = layers * np.sign(work.decode)
-    moved = work.decode * (2 * state.state_bytes + state.token_bytes)
-    flops = work.decode * state.step_flops
+    tokens = work.decode * work.decode_tokens
+    moved = (work.decode + tokens) * state.state_bytes + tokens * state.token_bytes
+    flops = tokens * state.step_flops
     return Op("recurrent.decode", OpKind.RECURRENT, Slot.RECURRENT, count, flops, moved, work.decode, state.values, 1.0)
 
 

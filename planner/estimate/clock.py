@@ -1,0 +1,146 @@
+"""The clock of a group: what a step of every row runs, and how long the GPU, the host and the engine take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner import memory
+from planner.catalog import support as supports
+from planner.catalog.host import Remaining, host_bytes_per_s, remaining
+from planner.catalog.rates import Topology, kernel_families, rates_for, stack
+from planner.estimate.drafting import draft_ops
+from planner.estimate.hosting import host_share
+from planner.estimate.layout import GPUS_PER_NODE
+from planner.estimate.price import Deployment, Floats, draft_columns, kv_widths, numbers, parallel
+from planner.estimate.resolve import Row
+from planner.formats import kernel_for
+from planner.memory import MemoryInputs
+from planner.ops import Batch, HostShare, Op, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
+from planner.roofline import Rates, step_seconds
+from planner.specs.engine import EngineSpec
+from planner.specs.formats import FormatSpec, Level
+from planner.specs.model import ModelSpec
+from planner.units import GB
+
+
+def rates(deployments: Sequence[Deployment]) -> Rates:
+    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
+    found = stack([_rate_set(d, d.row.model, d.row.weights) for d in deployments])
+    draft = deployments[0].row.draft
+    if draft is not None and draft.model is not None:
+        theirs = stack([_rate_set(d, draft.model, draft.weights) for d in deployments])
+        found = Rates(*(np.concatenate(pair) for pair in zip(found, theirs, strict=True)))
+    copies = numbers(deployments, "copies_per_gpu", 1)
+    left = _power_left(deployments)
+    on_gpu = np.arange(len(found.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
+    compute, moved = (np.where(on_gpu, share, 1.0) / copies for share in left)
+    found = found._replace(bytes_per_s=found.bytes_per_s * moved, flops_per_s=found.flops_per_s * compute)
+    found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
+    return found
+
+
+def _power_left(deployments: Sequence[Deployment]) -> Remaining:
+    """Shares of the full rates that each row's power limit leaves."""
+    tdp = np.array([d.row.gpu.tdp_w or np.nan for d in deployments])
+    return remaining(numbers(deployments, "power_limit_w", np.nan), tdp)
+
+
+def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
+    """What the CPU attains of the stated memory bandwidth; unified memory is the GPU's own."""
+    own = [d.row.gpu.bandwidth_bytes_per_s / GB if d.row.gpu.unified_memory else None for d in deployments]
+    stated = [d.row.scenario.host_bandwidth_gb_s or gpu for d, gpu in zip(deployments, own, strict=True)]
+    return np.array([host_bytes_per_s(value) for value in stated])
+
+
+def kernel_level(row: Row) -> Level:
+    """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
+    stated = row.support.level
+    return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
+
+
+def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> Any:
+    kernel = kernel_for(weights, kernel_level(d.row))
+    families = kernel_families(model, weights, kernel, d.row.kv[0])
+    nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
+    topology = Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
+    return rates_for(d.row.gpu, d.row.engine.id, families, topology)
+
+
+class Clock(NamedTuple):
+    """What prices a step of every row: operations on the accelerator, then the engine's own time."""
+
+    prepared: Prepared
+    rates: Rates
+    engine: EngineSpec
+    host: HostShare | None = None
+    draft: Prepared | None = None
+    draft_tokens: Any = 0.0
+    adapters: Adapters | None = None
+
+    def ops(self, batch: Batch) -> list[Op]:
+        """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
+        found = batch_ops(self.prepared, batch)
+        if self.adapters is not None:
+            tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
+            work = (tokens, batch.decode_seqs + batch.prefill_seqs)
+            found.append(adapter_op(self.adapters.values, self.adapters.products, self.adapters[2:], work))
+        if self.host is not None:
+            found = placed(found, self.host, self.prepared.widths.activation)
+        return found if self.draft is None else found + draft_ops(self.draft, batch, self.draft_tokens)
+
+    def accelerator_s(self, batch: Batch) -> Floats:
+        """Seconds of the step's operations, (R,)."""
+        return step_seconds(self.ops(batch), self.rates)
+
+    def engine_s(self, batch: Batch) -> Any:
+        """Seconds of scheduling, sampling and launches that the accelerator waits for."""
+        fixed = self.engine.overheads
+        layers = fixed.per_layer_s * self.prepared.model.n_layers
+        tokens = fixed.per_sequence_s * batch.decode_seqs + fixed.per_prefill_token_s * batch.prefill_tokens
+        return fixed.step_s + layers + tokens
+
+    def step_s(self, batch: Batch) -> Floats:
+        """Seconds of the whole step, (R,)."""
+        return np.asarray(self.accelerator_s(batch) + self.engine_s(batch))
+
+
+class Adapters(NamedTuple):
+    """Low-rank adapters: values of a rank-1 adapter on one GPU, the products beside which they run, slots, rank."""
+
+    values: Any
+    products: int
+    slots: Any
+    rank: Any
+
+
+def _adapters(engine: EngineSpec, model: ModelSpec, inputs: MemoryInputs) -> Adapters | None:
+    slots, rank = inputs.settings.lora_slots, inputs.settings.lora_rank
+    if not np.any(slots):
+        return None
+    adapted = memory.adapted_tensors(model, engine)
+    values = sum((memory.adapter_values(tensor, inputs) for tensor in adapted), np.zeros(1))
+    runs = {(tensor.op, layer) for tensor in adapted for layer in tensor.layers}
+    return Adapters(values, len(runs), slots, rank)
+
+
+def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryInputs) -> Clock:
+    """The step clock of rows that share a model, an engine and a drafter."""
+    k, v, _ = kv_widths(deployments)
+    row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
+    prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v), split)
+    found = Clock(
+        prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
+        rates(deployments),
+        engine,
+        host_share(deployments, inputs),
+        draft_tokens=drafted,
+        adapters=_adapters(engine, row.model, inputs),
+    )
+    if row.draft is None or row.draft.model is None:
+        return found
+    return found._replace(
+        draft=prepare(row.draft.model, Widths(draft_columns(deployments), k, v), split._replace(pp=1.0))
+    )

@@ -1,0 +1,108 @@
+"""What of a deployment is in host memory: from the scenario's columns to placements and shares of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.catalog.host import assumed
+from planner.errors import BadValue
+from planner.memory import MemoryInputs
+from planner.memory.placement import Placement, host_placement
+from planner.memory.weights import stage_shares
+from planner.ops import HostShare, Slot
+from planner.ops.products import SLOTS
+from planner.params import tensors
+from planner.specs.model import ModelSpec, MoeFfn
+
+if TYPE_CHECKING:
+    from planner.estimate.price import Deployment
+
+PLACING = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
+ENGINES_OF = {  # columns that only these engines have
+    "cpu_offload_gib": ("vllm", "sglang"),
+    "n_gpu_layers": ("llama.cpp",),
+    "n_cpu_moe": ("llama.cpp",),
+    "split_mode": ("llama.cpp",),
+    "tensor_split": ("llama.cpp",),
+}
+MOST_SHARES = 128
+PRODUCT_SLOTS = tuple(dict.fromkeys(slot for slot in SLOTS.values() if slot is not Slot.LM_HEAD_GEMM))
+
+
+def shares_of(text: str) -> tuple[float, ...]:
+    """The share of each GPU in `tensor_split`, such as 3,1. Raises BadValue."""
+    try:
+        shares = tuple(float(part) for part in text.replace("/", ",").split(",")[: MOST_SHARES + 1])
+    except ValueError:
+        shares = ()
+    if not 0 < len(shares) <= MOST_SHARES or not all(0 <= share < np.inf for share in shares) or sum(shares) <= 0:
+        raise BadValue(f"column 'tensor_split': {text[:40]!r} is not a list of shares such as 3,1")
+    return shares
+
+
+def placement_of(d: Deployment) -> Placement:
+    """Where llama.cpp puts the layers of one deployment."""
+    s, model, pp = d.row.scenario, d.row.model, d.layout.defined.pp
+    shares = shares_of(s.tensor_split) if s.tensor_split and not d.layout.invalid else (1.0,) * pp
+    on_gpu = model.n_layers + 1 if s.n_gpu_layers is None else s.n_gpu_layers
+    return host_placement(model.n_layers, on_gpu, shares, s.n_cpu_moe or 0, d.row.engine.weights.host_roles)
+
+
+def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] | None:
+    """Placements of all rows; None where none says more than the engine's own rule."""
+    if not any(getattr(d.row.scenario, name) is not None for d in deployments for name in PLACING):
+        return None
+    found = np.empty(len(deployments), dtype=object)
+    found[:] = [placement_of(d) for d in deployments]
+    return found
+
+
+def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostShare | None:
+    """Parts of the work by slot whose weights are in host memory; None where there are none."""
+    model, settings = deployments[0].row.model, inputs.settings
+    offload = np.broadcast_to(np.asarray(settings.cpu_offload_bytes, dtype=float), (len(deployments),))
+    if settings.placement is None and not offload.any():
+        return None
+    run, streamed = (np.zeros((len(Slot), len(deployments))) for _ in range(2))
+    for at, placement in enumerate(settings.placement if settings.placement is not None else ()):
+        run[:, at] = _run_on_host(model, placement)
+    listed = tensors(model)
+    in_layers = np.array([bool(tensor.layers) for tensor in listed])[:, None]
+    stack = np.sum(inputs.tensor_bytes * in_layers, axis=0) / (inputs.parallel.tp * inputs.parallel.pp)
+    streamed[list(PRODUCT_SLOTS)] = np.minimum(offload / stack, 1.0)
+    copied_from = np.full((len(Slot), 1), assumed("copied_from_tokens").value)
+    copied_from[Slot.EXPERT_GEMM] *= max((ffn.top_k for ffn in model.ffns if isinstance(ffn, MoeFfn)), default=1)
+    return HostShare(run, streamed, copied_from)
+
+
+def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
+    """(slots,): part of each slot's executions in layers on the host; the cache of a layer stands beside it."""
+    layers = placement.host_layers / model.n_layers
+    found = np.zeros(len(Slot))
+    parts: dict[Slot, list[tuple[float, float]]] = {}
+    for tensor, row in zip(tensors(model), stage_shares(model, placement), strict=True):
+        if tensor.layers and tensor.op:
+            slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
+            parts.setdefault(slot, []).append((float(row[-1]) * tensor.numel, float(tensor.numel)))
+    for slot, pairs in parts.items():
+        found[slot] = sum(on_host for on_host, _ in pairs) / sum(whole for _, whole in pairs)
+    found[Slot.LM_HEAD_GEMM] = float(placement.host_head)
+    found[[Slot.PREFILL, Slot.DECODE]] = found[Slot.ATTENTION_GEMM]
+    found[Slot.RECURRENT], found[Slot.ELEMENTWISE] = found[Slot.SSM_GEMM], layers
+    return found
+
+
+def settings_of(deployments: Sequence[Deployment], numbers: Any) -> dict[str, Any]:
+    """Settings of the memory plan that follow from these columns; `numbers` reads a column with its default."""
+    slots, rank = numbers("max_loras", np.nan), numbers("lora_rank", np.nan)
+    adapts = ~(np.isnan(slots) & np.isnan(rank))
+    return {
+        "placement": placement_column(deployments),
+        "lora_slots": np.where(adapts, np.where(np.isnan(slots), 1.0, slots), 0.0),
+        "lora_rank": np.where(np.isnan(rank), assumed("lora_rank").value, rank),
+        "draft_tokens": numbers("speculative_tokens", 0),
+    }
