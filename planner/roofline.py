@@ -7,6 +7,8 @@ B, F: attained bytes/s and FLOP/s, not peaks. p: how sharply the kernel turns fr
 k0: inner length at which half of the arithmetic is start-up (K: inputs of a product, tokens attended).
 a: start-up of a collective, which hides under its transfer. Source of the form: fits to the operator
 measurements of ai-dynamo/aiconfigurator@095f58a (Apache-2.0): 3 to 7 % median on unseen bf16 shapes.
+
+A calibrated family may carry a table of residuals: its time is then multiplied by exp(R(log m, log n, log k)).
 """
 
 from __future__ import annotations
@@ -15,11 +17,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.collectives import Array, p_norm
-from planner.ops import Op
+from planner.ops import Op, Slot
+from planner.specs.calibration import ResidualTable
 
 BLOCK_ROWS = 4096  # rows priced at a time, so that a block's arrays stay in the cache
+SHRINK = 0.7  # of a residual outside of the grid that was measured
+SLACK_OCTAVES = 0.2  # beyond a grid's last node that still count as inside
+# The common grid of residuals: first and last octave of m, n and k, and nodes per octave.
+FIRST, LAST, PER_OCTAVE = (0, 7, 6), (17, 18, 17), (1, 2, 2)
+NODES = tuple((last - first) * each + 1 for first, last, each in zip(FIRST, LAST, PER_OCTAVE, strict=True))
 
 
 class Rates(NamedTuple):
@@ -48,6 +57,88 @@ class Priced(NamedTuple):
     compute: Array
 
 
+class Residuals(NamedTuple):
+    """Tables on the common grid (T, nodes), table 0 being all zeros, and which one corrects a slot in a row.
+
+    `index` has shape (slots, R) or (slots, 1).
+    """
+
+    tables: Array
+    index: NDArray[np.int64]
+
+
+def _cells(x: Array, nodes: Array) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+    """Cell of each x among the nodes, position in it (0..1), and whether x lies beyond them."""
+    inside = np.clip(x, nodes[0], nodes[-1])
+    cell = np.clip(np.searchsorted(nodes, inside, side="right") - 1, 0, max(len(nodes) - 2, 0))
+    width = np.diff(nodes, append=nodes[-1] + 1)[cell]
+    return cell, (inside - nodes[cell]) / width, np.abs(x - inside) > SLACK_OCTAVES
+
+
+def table_residual(table: ResidualTable, m: Any, n: Any, k: Any) -> Array:
+    """Trilinear residual at (m, n, k): held at the edge of the table, and shrunk beyond it."""
+    axes = [np.array(axis) for axis in (table.m, table.n, table.k)]
+    grid = np.array(table.values).reshape([len(axis) for axis in axes])
+    places = [_cells(np.log2(np.maximum(x, 1.0)), axis) for x, axis in zip((m, n, k), axes, strict=True)]
+    total = np.zeros(np.broadcast_shapes(*(np.shape(cell) for cell, _, _ in places)))
+    for corner in np.ndindex(2, 2, 2):
+        at = [np.minimum(p[0] + up, len(axis) - 1) for p, up, axis in zip(places, corner, axes, strict=True)]
+        weight = [p[1] if up else 1 - p[1] for p, up in zip(places, corner, strict=True)]
+        total = total + weight[0] * weight[1] * weight[2] * grid[tuple(at)]
+    beyond = places[0][2] | places[1][2] | places[2][2]
+    return np.asarray(np.where(beyond, SHRINK * total, total))
+
+
+def on_common_grid(table: ResidualTable) -> Array:
+    """The table at every node of the common grid, flat: what `Residuals.tables` holds."""
+    axes = [np.linspace(first, last, count) for first, last, count in zip(FIRST, LAST, NODES, strict=True)]
+    m, n, k = np.meshgrid(*(2**axis for axis in axes), indexing="ij")
+    return table_residual(table, m, n, k).ravel()
+
+
+def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Sequence[Array]) -> Array:
+    """exp(R) for operations whose m, n, k are `axes` and whose tables are `at`, all of one shape."""
+    cell, parts = at * residuals.tables.shape[1], []
+    for x, first, each, count in zip(axes, FIRST, PER_OCTAVE, NODES, strict=True):
+        place = np.clip((np.log2(np.maximum(x, 1.0)) - first) * each, 0, count - 1)
+        whole = np.minimum(place.astype(np.int64), count - 2)
+        parts.append((whole, place - whole))
+    (m, fm), (n, fn), (k, fk) = parts
+    cell = cell + (m * NODES[1] + n) * NODES[2] + k
+    flat = residuals.tables.ravel()
+
+    def along_k(offset: int) -> Array:
+        low = flat[cell + offset]
+        return low + fk * (flat[cell + offset + 1] - low)
+
+    def along_n(offset: int) -> Array:
+        low = along_k(offset)
+        return low + fn * (along_k(offset + NODES[2]) - low)
+
+    low = along_n(0)
+    return np.asarray(np.exp(low + fm * (along_n(NODES[1] * NODES[2]) - low)))
+
+
+def _per_token_bytes(ops: Sequence[Op], n: Array, moved: Array, mk: Array) -> Array:
+    """n of the tables: outputs of a product; of decode attention the bytes of one cached token."""
+    decodes = np.array([op.rate % len(Slot) == Slot.DECODE for op in ops])
+    return np.where(decodes.reshape(-1, *(1,) * (n.ndim - 1)), moved / np.maximum(mk, 1.0), n)
+
+
+def _corrected(total: Array, ops: Sequence[Op], residuals: Residuals, rows: slice) -> Array:
+    """The block's times, those of slots with a table multiplied by it."""
+    with_table = residuals.index.any(axis=1)
+    used = [i for i, op in enumerate(ops) if with_table[op.rate]]
+    if used:
+        own, shape = [ops[i] for i in used], total.shape[1:]
+        m, n, k, moved = (_rows([getattr(op, name) for op in own], rows, shape) for name in ("m", "n", "k", "bytes"))
+        at = residuals.index[[op.rate for op in own]]
+        at = at[:, rows] if at.shape[1] > 1 else at
+        at = at if len(shape) == 1 else at[:, None, :]
+        total[used] *= _correction(residuals, at, (m, _per_token_bytes(own, n, moved, m * k), k))
+    return total
+
+
 def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
     """Stack per-operation scalars and arrays to (n_ops, *shape); only one-dimensional arrays are cut to `rows`."""
     stacked = np.empty((len(values), *shape))
@@ -56,7 +147,7 @@ def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
     return stacked
 
 
-def _block(ops: Sequence[Op], rates: Rates, rows: slice, shape: tuple[int, ...]) -> Priced:
+def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> Priced:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
     slots = [op.rate for op in ops]
     rate = Rates(*(field[slots, rows] if field.shape[1] > 1 else field[slots] for field in rates))
@@ -74,6 +165,8 @@ def _block(ops: Sequence[Op], rates: Rates, rows: slice, shape: tuple[int, ...])
     start += rate.t0_s
     total = p_norm(memory, compute + rate.latency_s, rate.p)
     total += start
+    if residuals is not None:
+        total = _corrected(total, ops, residuals, rows)
     count = _rows([op.count for op in ops], rows, shape)
     return Priced(count * total, count * (start + rate.latency_s), count * memory, count * compute)
 
@@ -93,24 +186,24 @@ def _cut(shape: tuple[int, ...], rows: slice) -> tuple[int, ...]:
     return (len(range(*rows.indices(shape[0]))),) if len(shape) == 1 else shape
 
 
-def priced(ops: Sequence[Op], rates: Rates) -> Priced:
+def priced(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> Priced:
     """Seconds of every operation in a step and their parts, each (n_ops, R) or (n_ops, P, R)."""
     shape = _shape(ops, rates)
-    blocks = [_block(ops, rates, rows, _cut(shape, rows)) for rows in _blocks(shape)]
+    blocks = [_block(ops, rates, residuals, rows, _cut(shape, rows)) for rows in _blocks(shape)]
     return (
         blocks[0] if len(blocks) == 1 else Priced(*(np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)))
     )
 
 
-def op_seconds(ops: Sequence[Op], rates: Rates) -> Array:
+def op_seconds(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> Array:
     """Seconds of every operation in a step, all its executions together: (n_ops, R)."""
-    return priced(ops, rates).total
+    return priced(ops, rates, residuals).total
 
 
-def step_seconds(ops: Sequence[Op], rates: Rates) -> Array:
+def step_seconds(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> Array:
     """Seconds of the step on the accelerator, one operation after the other: (R,), or (P, R) for P steps at once."""
     shape = _shape(ops, rates)
     total = np.empty(shape)
     for rows in _blocks(shape):
-        total[rows] = _block(ops, rates, rows, _cut(shape, rows)).total.sum(axis=0)
+        total[rows] = _block(ops, rates, residuals, rows, _cut(shape, rows)).total.sum(axis=0)
     return total

@@ -34,7 +34,7 @@ def _impersonal(text: str) -> str:
 
 Text = Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$"), AfterValidator(_impersonal)]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:-]{0,79}$")]
-Version = Annotated[str, Field(max_length=40, pattern=r"^[0-9A-Za-z.+_-]*$")]  # four groups of digits are a version here
+Version = Annotated[str, Field(max_length=40, pattern=r"^[0-9A-Za-z.+_-]*$")]
 Number = Annotated[int, Field(ge=1, le=MOST)]
 Amount = Annotated[int, Field(ge=0, le=MOST)]
 Seconds = Annotated[float, Field(gt=0, le=1e4)]

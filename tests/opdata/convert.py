@@ -1,6 +1,8 @@
 """Public operator measurements (ai-dynamo/aiconfigurator@095f58a, Apache-2.0) as calibration runs.
 
-    run = convert(folder, "h200_sxm")     # the folder holds gemm_<gpu>.csv, attention_<gpu>.csv, moe_<gpu>.csv, comm_all.csv
+    run, held_back = convert(folder, "h200_sxm")
+
+The folder holds gemm_<gpu>.csv, attention_<gpu>.csv, moe_<gpu>.csv and comm_all.csv, extracts of the source's tables.
 
 What is left out, and why: rows faster than 1.02 x the datasheet (caches, or broken timers); weights that stay in
 the L2 between replays, unless arithmetic hides them; decode attention whose cache is near the L2 in size, since the
@@ -47,6 +49,7 @@ GPUS = {
 }
 COPIES = {"nvfp4": 1, "fp8_block": 6}  # weight buffers that the source rotates through; 6 for the rest
 HEAD_DIM = 128
+L2_BYTES = {"b300": 126.5 * 2**20}  # where the profile states none: that of B200
 LIMIT = 1.02
 HIDDEN_BY_MATH = 2.0  # arithmetic this much longer than memory hides where the weights came from
 HOT_CACHE = (0.1, 2.0)  # of the L2: decode attention between is faster than from memory
@@ -119,15 +122,17 @@ def possible(reading: Reading, card: GpuSpec) -> bool:
     return reading.seconds >= max(reading.bytes / bandwidth, reading.flops / peak) / LIMIT
 
 
+def _l2_bytes(card: GpuSpec) -> float:
+    return card.l2_bytes or L2_BYTES.get(card.id, 0.0)
+
+
 # Products.
 
 
 def gemm_reading(row: Any) -> Reading:
     kind, m, n, k = PRECISIONS[row.dtype], int(row.m), int(row.n), int(row.k)
     moved = kind.weight * n * k + kind.activation * m * k + 2 * m * n
-    return Reading(
-        kind.family, row.src, row.dtype, GemmShape(m=m, n=n, k=k), moved, 2.0 * m * n * k, row.us * MICRO
-    )
+    return Reading(kind.family, row.src, row.dtype, GemmShape(m=m, n=n, k=k), moved, 2.0 * m * n * k, row.us * MICRO)
 
 
 def _cold(reading: Reading, card: GpuSpec) -> bool:
@@ -135,7 +140,7 @@ def _cold(reading: Reading, card: GpuSpec) -> bool:
     weights = PRECISIONS[reading.dtype].weight * reading.shape.n * reading.shape.k
     bandwidth, peak = peak_rates(card, reading.family)
     hidden = reading.flops / peak >= HIDDEN_BY_MATH * reading.bytes / bandwidth
-    return hidden or weights * COPIES.get(reading.dtype, 6) > (card.l2_bytes or 0)
+    return hidden or weights * COPIES.get(reading.dtype, 6) > _l2_bytes(card)
 
 
 def gemm_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]:
@@ -181,7 +186,7 @@ def _outside_the_cache(reading: Reading, card: GpuSpec) -> bool:
     assert isinstance(shape, AttentionShape)
     if shape.new > 1:
         return True
-    low, high = (share * (card.l2_bytes or 0) for share in HOT_CACHE)
+    low, high = (share * _l2_bytes(card) for share in HOT_CACHE)
     return reading.bytes <= low or reading.bytes >= high
 
 
@@ -247,7 +252,8 @@ COLLECTIVES = {"all_reduce": "all_reduce", "all_gather": "all_gather", "alltoall
 def collective_readings(folder: Path, name: str) -> Iterator[Reading]:
     """All-reduce of vLLM where measured, NCCL for the rest; message sizes in elements of 2 bytes."""
     table = pd.read_csv(folder / "comm_all.csv")
-    table = table[(table.gpu == name) & table.op.isin(COLLECTIVES) & (table.dtype.isin(("half", "bfloat16", "float16")))]
+    half = table.dtype.isin(("half", "bfloat16", "float16"))
+    table = table[(table.gpu == name) & table.op.isin(COLLECTIVES) & half]
     for (op, ranks), group in table.groupby(["op", "n_gpus"]):
         sources = sorted(group.src.unique(), key=lambda source: (not source.startswith("vllm"), source))
         for size, same in group[group.src == sources[0]].groupby("elements"):
@@ -292,4 +298,3 @@ def convert(folder: str | Path, name: str) -> tuple[Run, list[Reading]]:
     kept = _kept(everything)
     held = {id(reading) for reading in kept}
     return as_run(kept, name), [reading for reading in everything if id(reading) not in held]
-

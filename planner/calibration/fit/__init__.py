@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from planner.calibration.fit import forms
 from planner.calibration.fit.forms import Freedom, Parameters, Peaks, Samples
 from planner.calibration.fit.links import link_fits
-from planner.calibration.fit.table import residual, table
+from planner.calibration.fit.table import table
 from planner.catalog.rates import peak_rates
+from planner.roofline import table_residual
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import AttentionShape, CollectiveShape, ExpertShape, GemmShape, Point, Run, StreamShape
@@ -32,8 +33,6 @@ FEWEST = 4  # points that make a family
 ENOUGH_FOR_ALL = 10  # points from which every parameter is free
 ENOUGH_FOR_TABLE = 12
 LIBRARY = "torch."  # kernels that engines call too, preferred to bundled ones of the same family
-CACHE_BYTES = {"attention-decode-16": 2.0, "attention-decode-8": 1.0, "attention-decode-4": 0.5}
-HALF_BYTES = 2.0
 PLAIN = Freedom(k_s=False, k0=False, flops=False)
 NOT_PRICED = ("launch", "read", "l2-read")  # shown, never part of a forward pass
 
@@ -54,11 +53,10 @@ def _axes(point: Point) -> tuple[float, float, float]:
     if isinstance(shape, GemmShape):
         return shape.m, shape.n, shape.k
     if isinstance(shape, AttentionShape):
-        width = CACHE_BYTES.get(point.family, HALF_BYTES)
-        cache = 2 * shape.kv_heads * shape.head_dim * width
         if shape.new == 1:
-            return shape.sequences, cache, max(shape.cached, 1)
-        return shape.sequences * shape.new, cache, shape.cached + (shape.new + 1) / 2
+            keys = shape.sequences * max(shape.cached, 1)
+            return shape.sequences, point.bytes / keys, max(shape.cached, 1)
+        return shape.sequences * shape.new, shape.query_heads, shape.cached + (shape.new + 1) / 2
     if isinstance(shape, ExpertShape):
         return shape.tokens * shape.active, 3 * shape.inner, shape.hidden
     return 1.0, 1.0, 1.0
@@ -97,7 +95,7 @@ def _freedom(point: Point, count: int) -> Freedom:
 def predicted(found: Fitted, x: Samples) -> Array:
     """Seconds of every sample: the form times what the table says of its neighbourhood."""
     base = forms.seconds(found.parameters, x)
-    return base if found.table is None else base * np.exp(residual(found.table, x.m, x.n, x.k))
+    return base if found.table is None else base * np.exp(table_residual(found.table, x.m, x.n, x.k))
 
 
 def _with_table(parameters: Parameters, x: Samples) -> Fitted:

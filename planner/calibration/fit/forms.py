@@ -24,6 +24,8 @@ STEP_S = (1e-10, 1e-4)  # k_s times K_STEP
 K_STEP = 1024.0
 P = (1.0, 4.0)
 K0 = (1.0, 2000.0)
+STARTS = ((0.85, 2.0, 50, 0.5), (0.6, 1.2, 10, 0.9), (0.9, 3.5, 150, 0.2), (0.4, 1.0, 400, 0.7))
+START_STEP_S = 200e-9
 FREE_FLOPS = 1e3  # times the peak: arithmetic that costs nothing, for families without any
 
 
@@ -82,11 +84,12 @@ def _unpack(theta: Array) -> Parameters:
 
 def _box(peaks: Peaks, freedom: Freedom) -> Box:
     lowest, highest = LOWEST_FRACTION, HIGHEST_FRACTION
+    free = FREE_FLOPS * peaks.flops_per_s
     bounds = [
         T0_S,
         STEP_S if freedom.k_s else (STEP_S[0], STEP_S[0]),
         (lowest * peaks.bytes_per_s, highest * peaks.bytes_per_s),
-        (lowest * peaks.flops_per_s, highest * peaks.flops_per_s) if freedom.flops else (FREE_FLOPS * peaks.flops_per_s,) * 2,
+        (lowest * peaks.flops_per_s, highest * peaks.flops_per_s) if freedom.flops else (free, free),
         (freedom.lowest_p, P[1]),
         K0 if freedom.k0 else (K0[0], K0[0]),
     ]
@@ -98,9 +101,9 @@ def _starts(x: Samples, peaks: Peaks, box: Box) -> list[Array]:
     """From the fastest sample's time, several efficiencies and bends."""
     floor = float(np.min(x.seconds))
     found = []
-    for fraction, p, k0, share in ((0.85, 2.0, 50, 0.5), (0.6, 1.2, 10, 0.9), (0.9, 3.5, 150, 0.2), (0.4, 1.0, 400, 0.7)):
+    for fraction, p, k0, share in STARTS:
         theta = np.log(
-            [share * floor, 200e-9, fraction * peaks.bytes_per_s, fraction * peaks.flops_per_s, p, 1.0 + k0]
+            [share * floor, START_STEP_S, fraction * peaks.bytes_per_s, fraction * peaks.flops_per_s, p, 1.0 + k0]
         )
         found.append(np.clip(theta, box.low, box.high))
     return found

@@ -40,7 +40,8 @@ def _solved(wire: Array, seconds: Array) -> Array:
 
 def link_fit(points: Sequence[Point], family: str, ranks: int) -> LinkFit | None:
     """One curve; held back one message size at a time. None with too few sizes."""
-    sized = [(p.shape.size_bytes, p.timing.median_s) for p in points if isinstance(p.shape, CollectiveShape) and p.timing]
+    own = [(p.shape, p.timing.median_s) for p in points if p.timing]
+    sized = [(shape.size_bytes, seconds) for shape, seconds in own if isinstance(shape, CollectiveShape)]
     if len(sized) < FEWEST:
         return None
     sizes, seconds = np.array(sorted(sized), dtype=float).T
