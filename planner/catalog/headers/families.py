@@ -15,17 +15,19 @@ from planner.errors import BadValue
 
 def config_of(header: Header) -> Settings:
     """The settings of a config.json. Raises BadValue that names the key which is missing or not known."""
-    metadata = Metadata(header)
-    if metadata.arch == "clip":
-        raise BadValue(
-            f"{header.where}: general.architecture is 'clip': an image encoder (mmproj); give the model's file"
-        )
-    if metadata.arch not in FAMILIES:
-        known = f"{len(FAMILIES)} architectures, listed in docs/checkpoints.md"
-        raise Config(dict(header.metadata), header.where).unknown("general.architecture", known)
-    model_type, translated = FAMILIES[metadata.arch]
+    stated = Config(dict(header.metadata), header.where)
+    arch = stated.text("general.architecture")
+    if arch == IMAGE_ENCODER:
+        raise stated.bad("general.architecture", "an image encoder (mmproj); give the model's own file")
+    if arch not in FAMILIES:
+        raise stated.unknown("general.architecture", f"{len(FAMILIES)} architectures, listed in docs/checkpoints.md")
+    model_type, translated = FAMILIES[arch]
+    metadata = Metadata(header, arch)
     settings = {"model_type": model_type, **common(metadata)}
     return settings | (translated(metadata) if translated else {})
+
+
+IMAGE_ENCODER = "clip"
 
 
 def _llama(m: Metadata) -> Settings:

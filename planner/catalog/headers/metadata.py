@@ -23,12 +23,10 @@ _LAYER = re.compile(r"blk\.(\d{1,4})\.(.+)")
 class Metadata:
     """Metadata of one architecture (keys without its name in front) and the shapes of the file's tensors."""
 
-    def __init__(self, header: Header) -> None:
-        stated = header.metadata
-        self.where = header.where
-        self.arch = Config(dict(stated), header.where).text("general.architecture")
-        own = {key[len(self.arch) + 1 :]: value for key, value in stated.items() if key.startswith(f"{self.arch}.")}
-        self.own = Config({key: _plain(value) for key, value in own.items()}, f"{header.where}: {self.arch}")
+    def __init__(self, header: Header, arch: str) -> None:
+        self.where, self.arch, prefix = header.where, arch, f"{arch}."
+        own = {key[len(prefix) :]: value for key, value in header.metadata.items() if key.startswith(prefix)}
+        self.own = Config({key: _plain(value) for key, value in own.items()}, f"{header.where}: {arch}")
         self.shapes = {tensor.name: tensor.shape for tensor in header.tensors}
         self.in_layers: dict[str, set[int]] = {}
         for name in self.shapes:
