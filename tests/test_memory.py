@@ -13,6 +13,7 @@ from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
 from planner.memory import Device, Load, MemoryInputs, MemoryPlan, Settings, default_utilization, memory_plan
+from planner.memory.activation import encoder_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.concurrency import concurrency_at, printed_tokens
 from planner.memory.placement import host_placement, shared_layers, stage_layers
@@ -511,3 +512,21 @@ def test_shared_layers_are_all_placed(layers: int, gpus: int) -> None:
 
 def test_layers_follow_the_shares_of_the_gpus() -> None:
     assert shared_layers(32, (3.0, 1.0)) == (25, 7)
+
+
+# --- image encoders ---
+
+
+def test_the_encoders_profiled_run_holds_the_largest_image() -> None:
+    """Qwen2.5-VL-7B, vLLM with one sequence: 2.71 GiB of peak activation for one image of 16,384 tokens."""
+    model, spec = named("Qwen/Qwen2.5-VL-7B-Instruct"), engine("vllm", "0.9.2")
+    found = plan(model, spec, max_num_seqs=1.0, max_num_batched_tokens=2048.0).terms.activation_bytes[0]
+    assert found / GIB == pytest.approx(2.71, rel=0.08)
+
+
+def test_as_many_images_are_profiled_as_the_token_budget_holds() -> None:
+    """Gemma-3: 256 tokens of 64 x 64 patches each, 32 in a budget of 8192."""
+    model, spec = named("google/gemma-3-27b-it"), engine("vllm", "0.11.0")
+    one, many = (encoder_bytes(model, spec, inputs(model, max_num_seqs=seqs)).running for seqs in (1.0, 1024.0))
+    assert many == 32 * one
+    assert one == 4096 * (8 * 1152 + 3 * 4304) * 2 + 256 * 5376 * 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,8 +119,36 @@ def expert_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> 
     return floats(engine.activation.expert_workspace * step_tokens(engine, inputs) * widest * inputs.value_bytes)
 
 
+class Encoder(NamedTuple):
+    """The image encoder's part of a profiled step, bytes (R,)."""
+
+    running: Floats  # while it runs
+    results: Floats  # that it leaves for the language model
+
+
+def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Encoder:
+    """As many of the largest images as the token budget holds, at least one and at most one per sequence.
+
+    patches x (copies x hidden + inner copies x intermediate / tp) x bytes, and the image tokens in the width of
+    the language model. Ref: vllm/multimodal/encoder_budget.py.
+    """
+    vision, constants = model.vision, engine.activation
+    if vision is None or not constants.encoder_copies:
+        return Encoder(floats(0.0), floats(0.0))
+    grid = (vision.image_size // vision.patch) ** 2
+    tokens = vision.tokens_per_image or grid / vision.merge**2 or constants.encoder_tokens
+    patches = grid or tokens * vision.merge**2
+    budget = floats(inputs.settings.max_num_batched_tokens)
+    items = np.clip(np.floor(budget / tokens), 1, inputs.settings.max_num_seqs)
+    inner = constants.encoder_inner_copies * vision.intermediate / floats(inputs.parallel.tp)
+    per_patch = constants.encoder_copies * vision.hidden + inner
+    results = items * tokens * model.hidden_size * inputs.value_bytes
+    return Encoder(floats(items * patches * per_patch * inputs.value_bytes + results), floats(results))
+
+
 def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
-    """(S, R): peak of one step on each stage: the larger of the sampler's phase and of the widest layer's.
+    """(S, R): peak of one step on each stage: the largest of the sampler's phase, the widest layer's and, on the
+    first stage, the image encoder's.
 
     Logits stand on the last stage only; stages of a pipeline hold the states that travel between them.
     """
@@ -128,7 +158,9 @@ def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs,
     travelling = _hidden_bytes(engine.activation.stage_copies, model, step_tokens(engine, inputs), inputs)
     layer = layer_bytes(model, engine, inputs, where) + np.where(overlapped(inputs, where), travelling, 0.0)
     kept = expert_bytes(model, engine, inputs) if engine.activation.expert_workspace_stays else 0.0
-    return floats(np.maximum(np.where(last, sampler_bytes(model, engine, inputs) + kept, 0.0), layer))
+    text = np.maximum(np.where(last, sampler_bytes(model, engine, inputs) + kept, 0.0), layer)
+    images = encoder_bytes(model, engine, inputs)
+    return floats(np.where(stage == 0, np.maximum(text + images.results, images.running), text))
 
 
 def non_torch_bytes(engine: EngineSpec, parallel: Parallel) -> Floats:

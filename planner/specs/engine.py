@@ -113,6 +113,9 @@ class Activation(Spec):
     expert_workspace: Amount  # share of the routed experts' intermediate results that is materialised
     expert_sum: bool = False  # gate, up and down of an expert live at once; false: down reuses what gate and up leave
     expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
+    encoder_copies: Amount = 0  # activations of an image encoder's width per patch in the profiled step; 0: not run
+    encoder_inner_copies: Amount = 0  # the same of its inner width
+    encoder_tokens: Amount = 0  # of the largest image where the resolution is native
     score_bytes: Amount = 0  # per query, key and head when attention is not fused
     mask_bytes: Amount = 0  # per query and key
     stage_masks: Amount = 1  # copies of the mask when a pipeline overlaps its stages
