@@ -259,3 +259,8 @@ def test_an_image_encoder_is_not_taken_for_a_model() -> None:
     header = read_gguf(gguf_bytes({"general.architecture": "clip"}, llama_tensors()), "mmproj.gguf")
     with pytest.raises(BadValue, match=r"mmproj\.gguf: general\.architecture is 'clip', an image encoder"):
         import_gguf([header], "tiny")
+
+
+def test_the_documentation_lists_every_architecture(root: Path) -> None:
+    listed = (root / "docs" / "checkpoints.md").read_text("utf-8").partition("<!-- architectures -->")[2]
+    assert {name.strip("` \n") for name in listed.split(",")} == set(FAMILIES)

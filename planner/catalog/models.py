@@ -210,7 +210,8 @@ def resolve(name: str) -> Resolved:
     """The model that a name or a path stands for, and the weight format that the name states.
 
     Case, blanks and underscores do not matter. In this order: a bundled id or alias; the path of a
-    config.json or of a folder with one; a known name with an ending such as -AWQ, -FP8-dynamic or .Q4_K_M.
+    config.json, of a checkpoint's folder or file, or of a model spec; a known name with an ending such as
+    -AWQ, -FP8-dynamic or .Q4_K_M.
     Raises UnknownName with the nearest id, BadFile and BadValue for what a path holds.
     """
     key = key_of(name)
@@ -219,8 +220,11 @@ def resolve(name: str) -> Resolved:
         return _from_path(Path(name))
     found = found or _by_suffix(key)
     if found is None:
-        raise UnknownName("model", name, model_ids(), "planner models lists all; a config.json or its folder works too")
+        raise UnknownName("model", name, model_ids(), f"planner models lists all; {_PATHS}")
     return found._replace(checkpoint=name.strip() if "/" in name else found.checkpoint)
+
+
+_PATHS = "the path of a config.json, a checkpoint folder or a .gguf file works too"
 
 
 def read(path: Path) -> ModelSpec:
