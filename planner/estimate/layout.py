@@ -100,7 +100,7 @@ class Parts(NamedTuple):
 def _fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
     """Why an engine refuses this division; "" when it does not."""
     tp, pp, ep, attention_dp = parts
-    if pp > model.n_layers:
+    if pp > model.n_layers and not engine.weights.head_is_layer:
         return f"pp {pp} exceeds the model's {model.n_layers} layers"
     if tp % attention_dp:
         return f"attention_dp {attention_dp} does not divide tp {tp}"
