@@ -99,7 +99,7 @@ class Buffers:
             start = GUARD_BYTES + -(store.ctypes.data + GUARD_BYTES) % 64
             inside = store[start : start + size]
             if operand.fill is not None:
-                inside[:] = np.ascontiguousarray(operand.fill(rng, operand.count)).view(np.uint8).ravel()
+                inside[:] = np.ascontiguousarray(operand.fill(rng, operand.length)).view(np.uint8).ravel()
             self.raw[operand.name] = (store, start, size)
             self.arrays[operand.name] = inside.view(operand.dtype).reshape(operand.shape)
         self.poison()

@@ -97,8 +97,9 @@ def operands(shape: Decode, choice: Choice, cache: Cache) -> tuple[Operand, ...]
 
 def softmax(scores: Array) -> Array:
     """Over the last axis, float64."""
-    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    shares: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def _cached(arrays: Mapping[str, Any], name: str, pages: Array, cache: Cache) -> Array:
@@ -175,13 +176,13 @@ def _tiles(cache: Cache) -> tuple[Tile, ...]:
 
 
 def _supports(tile: Tile, shape: Decode) -> bool:
-    return bool(tile["HEAD_DIM"] == shape.head_dim) and shape.q_heads % shape.kv_heads == 0 and shape.context > 0
+    return tile["HEAD_DIM"] == shape.head_dim and shape.q_heads % shape.kv_heads == 0 and shape.context > 0
 
 
 def _splits(tile: Tile, shape: Decode, limits: Limits) -> tuple[int, ...]:
     """Those that come nearest to two blocks per multiprocessor; every warp has a page at least."""
     blocks = shape.seqs * shape.kv_heads * -(-(shape.q_heads // shape.kv_heads) // HEADS)
-    possible = [n for n in SPLITS if n == 1 or n * int(tile["WARPS"]) <= pages_of(shape)]
+    possible = [n for n in SPLITS if n == 1 or n * tile["WARPS"] <= pages_of(shape)]
     return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / 2 / limits.multiprocessors)))[:SPLITS_TRIED])
 
 

@@ -126,4 +126,4 @@ def cubin(kernel: Kernel, tile: Tile, cc: int) -> bytes:
 def compile_all(pairs: Iterable[tuple[Kernel, Tile]], cc: int, workers: int | None = None) -> list[bytes]:
     """Machine code of many variants, several at a time; in the order given."""
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda pair: cubin(*pair, cc), pairs))
+        return list(pool.map(lambda pair: cubin(pair[0], pair[1], cc), pairs))

@@ -9,7 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.calibration.kernels import numbers
-from planner.calibration.kernels.grouping import order_operand, segment_operand, segments, used_experts
+from planner.calibration.kernels.grouping import (
+    busiest,
+    experts_of,
+    group_arguments,
+    group_operands,
+    pieces,
+    rows_of,
+    spread,
+    tiles_of,
+    tokens_at,
+    tokens_of,
+    used_experts,
+)
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
@@ -63,38 +75,29 @@ def _dtype(kind: Operands) -> str:
     return "uint16" if kind.size_bytes == 2 else "uint8"
 
 
-def _rows(shape: Gemm | Grouped) -> int:
-    return shape.m if isinstance(shape, Gemm) else shape.rows
-
-
-def _experts(shape: Gemm | Grouped) -> int:
-    return 1 if isinstance(shape, Gemm) else shape.experts
-
-
 def _scale_shapes(shape: Gemm | Grouped, kind: Operands) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of weights [experts, ...] and of tokens."""
     if kind.blockwise:
         blocks = -(-shape.k // SCALE_BLOCK)
-        return (_experts(shape), -(-shape.n // SCALE_BLOCK), blocks), (blocks, _rows(shape))
-    return (_experts(shape), shape.n), (_rows(shape),)
+        return (experts_of(shape), -(-shape.n // SCALE_BLOCK), blocks), (blocks, rows_of(shape))
+    return (experts_of(shape), shape.n), (rows_of(shape),)
 
 
 def operands(shape: Gemm | Grouped, choice: Choice, kind: Operands) -> tuple[Operand, ...]:
-    m, x_rows = _rows(shape), shape.m if isinstance(shape, Gemm) else shape.tokens
-    tile_m, tile_n = int(choice.tile["TILE_M"]), int(choice.tile["TILE_N"])
-    tiles_m = -(-m // tile_m) if isinstance(shape, Gemm) else len(segments(shape, tile_m))
+    m, experts = rows_of(shape), experts_of(shape)
+    tile_m, tile_n = choice.tile["TILE_M"], choice.tile["TILE_N"]
     w_scales, x_scales = _scale_shapes(shape, kind) if kind.scaled else ((1, 1), (1,))
     split = choice.splits > 1
-    shared = (
-        Operand("weights", (_experts(shape), shape.n, shape.k), _dtype(kind), Role.COLD, kind.weights_fill),
-        Operand("x", (x_rows, shape.k), _dtype(kind), Role.WARM, kind.x_fill),
+    return (
+        Operand("weights", (experts, shape.n, shape.k), _dtype(kind), Role.COLD, kind.weights_fill),
+        Operand("x", (tokens_of(shape), shape.k), _dtype(kind), Role.WARM, kind.x_fill),
         Operand("w_scales", w_scales, "float32", Role.COLD, numbers.scale_fp32),
         Operand("x_scales", x_scales, "float32", Role.WARM, numbers.scale_fp32),
         Operand("y", (m, shape.n), "uint16", Role.OUTPUT),
         Operand("parts", (choice.splits, m, shape.n) if split else (1, 1, 1), "float32", Role.SCRATCH),
-        Operand("arrived", (tiles_m * -(-shape.n // tile_n),), "uint32", Role.ZERO),
+        Operand("arrived", (tiles_of(shape, tile_m) * -(-shape.n // tile_n),), "uint32", Role.ZERO),
+        *group_operands(shape, tile_m),
     )
-    return shared if isinstance(shape, Gemm) else (*shared, segment_operand(shape, tile_m), order_operand(shape))
 
 
 def _weights(arrays: Mapping[str, Any], expert: int, rows: slice, kind: Operands, k: int) -> Array:
@@ -106,7 +109,8 @@ def _weights(arrays: Mapping[str, Any], expert: int, rows: slice, kind: Operands
         return matrix * np.asarray(arrays["w_scales"][expert, rows], np.float64)[:, None]
     blocks = np.asarray(arrays["w_scales"][expert], np.float64)
     per_row = blocks[np.arange(rows.start, rows.stop) // SCALE_BLOCK]
-    return matrix * np.repeat(per_row, SCALE_BLOCK, axis=1)[:, :k]
+    scales: Array = np.repeat(per_row, SCALE_BLOCK, axis=1)[:, :k]
+    return matrix * scales
 
 
 def _activations(arrays: Mapping[str, Any], tokens: Array, places: Array, kind: Operands) -> Array:
@@ -120,53 +124,39 @@ def _activations(arrays: Mapping[str, Any], tokens: Array, places: Array, kind: 
     return x * np.repeat(scales[:, places].T, SCALE_BLOCK, axis=1)[:, : x.shape[1]]
 
 
-def _some(count: int) -> Array:
-    """Indices spread over 0 .. count - 1, the ends among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, COMPARED_TOKENS)).astype(np.int64))
-
-
 def _compare(kind: Operands, shape: Gemm | Grouped) -> Callable[[Mapping[str, Any], int], Pair]:
     def compare(arrays: Mapping[str, Any], part: int) -> Pair:
         """One block of rows of weights for some tokens, of every expert that has any."""
         rows = slice(PART_ROWS * part, min(PART_ROWS * (part + 1), shape.n))
-        if isinstance(shape, Gemm):
-            places = _some(shape.m)
-            x = _activations(arrays, places, places, kind)
-            want = x @ _weights(arrays, 0, rows, kind, shape.k).T
-            return kind.result(np.asarray(arrays["y"][places, rows])), want
-        got_all, want_all = [], []
-        order = np.asarray(arrays["order"][:]).astype(np.int64)
-        for expert, first, count in segments(shape, shape.rows):
-            places = first + _some(count)
-            x = _activations(arrays, order[places], places, kind)
-            want_all.append(x @ _weights(arrays, expert, rows, kind, shape.k).T)
-            got_all.append(kind.result(np.asarray(arrays["y"][places, rows])))
-        return np.concatenate(got_all), np.concatenate(want_all)
+        got, want = [], []
+        for expert, first, count in pieces(shape):
+            places = first + spread(count, COMPARED_TOKENS)
+            x = _activations(arrays, tokens_at(arrays, shape, places), places, kind)
+            want.append(x @ _weights(arrays, expert, rows, kind, shape.k).T)
+            got.append(kind.result(np.asarray(arrays["y"][places, rows])))
+        return np.concatenate(got), np.concatenate(want)
 
     return compare
 
 
 def least_bytes(shape: Gemm | Grouped, kind: Operands) -> int:
     """Weights of every expert used, activations and scales read once, results written."""
-    m, used = _rows(shape), 1 if isinstance(shape, Gemm) else used_experts(shape)
-    x_rows = m if isinstance(shape, Gemm) else shape.tokens
-    scales = 0
+    used, scales = used_experts(shape), 0
     if kind.scaled:
         w_scales, x_scales = _scale_shapes(shape, kind)
         scales = 4 * (used * math.prod(w_scales[1:]) + math.prod(x_scales))
-    return used * shape.n * shape.k * kind.size_bytes + x_rows * shape.k * kind.size_bytes + scales + 2 * m * shape.n
+    values = used * shape.n * shape.k + tokens_of(shape) * shape.k
+    return values * kind.size_bytes + scales + 2 * rows_of(shape) * shape.n
 
 
 def _problem(kind: Operands) -> Callable[[Choice, Any], Problem]:
     def problem(choice: Choice, shape: Gemm | Grouped) -> Problem:
-        m, tile_m, tile_n = _rows(shape), int(choice.tile["TILE_M"]), int(choice.tile["TILE_N"])
-        dense = isinstance(shape, Gemm)
-        tiles_m = -(-m // tile_m) if isinstance(shape, Gemm) else len(segments(shape, tile_m))
+        m, tile_m, tile_n = rows_of(shape), choice.tile["TILE_M"], choice.tile["TILE_N"]
         sizes = (np.int32(m), np.int32(shape.n), np.int32(shape.k))
         named = ("weights", "x", "w_scales", "x_scales", "y", "parts", "arrived")
         return Problem(
-            (tiles_m * -(-shape.n // tile_n), choice.splits, 1),
-            (*named, *sizes) if dense else (*named, *sizes, "segments", "order"),
+            (tiles_of(shape, tile_m) * -(-shape.n // tile_n), choice.splits, 1),
+            (*named, *sizes, *group_arguments(shape)),
             operands(shape, choice, kind),
             least_bytes(shape, kind),
             2 * m * shape.n * shape.k,
@@ -190,12 +180,18 @@ SHAPES = (
 )
 
 
-def _tile(shape: tuple[int, int, int, int, int]) -> Tile:
+# Where FP8 products are made of 16-bit ones the large tiles do not fit the registers.
+FP8_TARGETS = (89, 120, 121)
+FP8_SUMS = 32 * 32  # of a warp, beyond which a tile is large
+
+
+def _tile(shape: tuple[int, int, int, int, int], kind: Operands) -> Tile:
     tile_m, tile_n, warp_m, warp_n, stages = shape
     size = stages * (tile_m + tile_n) * ROW_BYTES + 16
-    macros = dict(TILE_M=tile_m, TILE_N=tile_n, WARP_M=warp_m, WARP_N=warp_n, STAGES=stages, SHARED_BYTES=size)
+    names = "TILE_M TILE_N WARP_M WARP_N STAGES SHARED_BYTES".split()
     threads = 32 * (tile_m // warp_m) * (tile_n // warp_n)
-    return Tile(tuple(macros.items()), threads, size, 1, tile_m)
+    large = kind.number == E4M3.number and warp_m * warp_n > FP8_SUMS
+    return Tile(tuple(zip(names, (*shape, size), strict=True)), threads, size, 1, tile_m, FP8_TARGETS if large else ())
 
 
 def _supports(kind: Operands) -> Callable[[Tile, Any], bool]:
@@ -203,25 +199,24 @@ def _supports(kind: Operands) -> Callable[[Tile, Any], bool]:
 
     def supports(tile: Tile, shape: Gemm | Grouped) -> bool:
         aligned = shape.k * kind.size_bytes % 16 == 0
-        tokens = shape.m if isinstance(shape, Gemm) else max(shape.counts_used)
         smallest = tile.most_rows <= min(row[0] for row in SHAPES)
-        return aligned and (smallest or tokens > tile.most_rows // 2)
+        return aligned and (smallest or busiest(shape) > tile.most_rows // 2)
 
     return supports
 
 
 def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...]:
     """Those that come nearest to one block per multiprocessor; every part has at least four stages."""
-    blocks = -(-_rows(shape) // tile.most_rows) * -(-shape.n // int(tile["TILE_N"]))
+    blocks = -(-rows_of(shape) // tile.most_rows) * -(-shape.n // tile["TILE_N"])
     stages = shape.k // ROW_BYTES
-    possible = [n for n in SPLITS if n == 1 or (4 * n <= stages and _rows(shape) <= SPLIT_TOKENS)]
+    possible = [n for n in SPLITS if n == 1 or (4 * n <= stages and rows_of(shape) <= SPLIT_TOKENS)]
     return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / limits.multiprocessors)))[:SPLITS_TRIED])
 
 
 def _kernel(name: str, family: str, kind: Operands, min_cc: int, grouped: bool = False) -> Kernel:
     macros = (("TYPE", kind.number), ("BLOCKWISE", int(kind.blockwise)), ("GROUPED", int(grouped)))
     shapes = [row for row in SHAPES if not (kind.blockwise and row[1] > SCALE_BLOCK)]
-    tiles = tuple(_tile(row) for row in shapes)
+    tiles = tuple(_tile(row, kind) for row in shapes)
     taken: type[Any] = Grouped if grouped else Gemm
     return Kernel(
         name, family, "gemm.cu", "gemm", min_cc, taken, tiles, _problem(kind), macros, _splits, _supports(kind)

@@ -171,12 +171,12 @@ class Launcher:
         dtype = integer[np.dtype(operand.dtype).itemsize]
         if operand.fill is None:
             return self.torch.zeros(operand.shape, dtype=dtype, device=self.target)
-        if operand.count <= POOL_VALUES:
-            values = operand.fill(np.random.default_rng(copy), operand.count)
+        if operand.length <= POOL_VALUES:
+            values = operand.fill(np.random.default_rng(copy), operand.length)
             return self._upload(values, dtype).reshape(operand.shape)
         pool = self._pool(operand, dtype)
-        repeats = -(-operand.count // pool.numel())
-        return pool.repeat(repeats)[: operand.count].reshape(operand.shape).roll(copy)
+        repeats = -(-operand.length // pool.numel())
+        return pool.repeat(repeats)[: operand.length].reshape(operand.shape).roll(copy)
 
     def _pool(self, operand: Operand, dtype: Any) -> Any:
         if operand.fill not in self._pools:

@@ -83,7 +83,8 @@ def normal_e4m3(rng: Rng, count: int) -> Array:
     order = np.argsort(E4M3_VALUES[:127])
     sizes = E4M3_VALUES[:127][order]
     x = 8 * rng.standard_normal(count, np.float32)
-    return order[np.searchsorted(sizes, np.abs(x)).clip(0, 126)].astype(np.uint8) | ((x < 0).astype(np.uint8) << 7)
+    codes: Array = order[np.searchsorted(sizes, np.abs(x)).clip(0, 126)].astype(np.uint8)
+    return codes | ((x < 0).astype(np.uint8) << 7)
 
 
 def scale_bf16(rng: Rng, count: int) -> Array:

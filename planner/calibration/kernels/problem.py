@@ -10,7 +10,7 @@ arguments name operands, the rest are scalars with the width that the kernel exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -83,22 +83,23 @@ class Limits(NamedTuple):
     l2_bytes: int = 0
 
 
-class Tile(NamedTuple):
-    """One compiled variant of a kernel."""
+@dataclass(frozen=True)
+class Tile:
+    """One compiled variant of a kernel; `tile["STAGES"]` is a macro's value."""
 
     macros: tuple[tuple[str, int], ...]
     threads: int = 256
     shared_bytes: int = 0  # dynamic
     blocks: int = 1  # per multiprocessor, which the compiler allows registers for
     most_rows: int = 0  # tokens that one block serves; 0: any
+    targets: tuple[int, ...] = ()  # compute capabilities it is for; empty: all
 
     @property
     def name(self) -> str:
-        return "-".join(f"{key.lower()}{value}" for key, value in self.macros) or "only"
+        return "-".join(f"{key.lower()}{value}" for key, value in self.macros if key != "SHARED_BYTES") or "only"
 
-    def __getitem__(self, key: Any) -> Any:
-        """A macro's value by its name; fields by their place."""
-        return dict(self.macros)[key] if isinstance(key, str) else tuple.__getitem__(self, key)
+    def __getitem__(self, macro: str) -> int:
+        return dict(self.macros)[macro]
 
 
 class Choice(NamedTuple):
@@ -128,12 +129,12 @@ class Operand(NamedTuple):
     fill: Fill | None = None
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         return int(np.prod(self.shape))
 
     @property
     def size_bytes(self) -> int:
-        return self.count * np.dtype(self.dtype).itemsize
+        return self.length * np.dtype(self.dtype).itemsize
 
 
 Pair = tuple[Array, Array]
@@ -191,11 +192,12 @@ class Kernel:
     splits: Callable[[Tile, Any, Limits], Iterable[int]] = field(default=lambda tile, shape, limits: (1,))
     supports: Callable[[Tile, Any], bool] = field(default=lambda tile, shape: True)
 
+    def tiles_for(self, cc: int) -> tuple[Tile, ...]:
+        """Variants that compile and run well on this compute capability."""
+        return tuple(tile for tile in self.tiles if cc >= self.min_cc and (not tile.targets or cc in tile.targets))
+
     def choices(self, shape: Shape, limits: Limits) -> tuple[Choice, ...]:
         """Every way to run the shape on this device, likely best first; empty when there is none."""
-        return tuple(self._choices(shape, limits)) if limits.cc >= self.min_cc else ()
-
-    def _choices(self, shape: Shape, limits: Limits) -> Iterator[Choice]:
-        for tile in self.tiles:
-            if tile.shared_bytes <= limits.shared_bytes and self.supports(tile, shape):
-                yield from (Choice(tile, splits) for splits in self.splits(tile, shape, limits))
+        tiles = (tile for tile in self.tiles_for(limits.cc) if tile.shared_bytes <= limits.shared_bytes)
+        able = (tile for tile in tiles if self.supports(tile, shape))
+        return tuple(Choice(tile, splits) for tile in able for splits in self.splits(tile, shape, limits))

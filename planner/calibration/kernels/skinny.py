@@ -9,11 +9,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.calibration.kernels import numbers
+from planner.calibration.kernels.grouping import (
+    busiest,
+    experts_of,
+    group_arguments,
+    group_operands,
+    pieces,
+    rows_of,
+    spread,
+    tiles_of,
+    tokens_at,
+    tokens_of,
+    used_experts,
+)
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
     Fill,
     Gemm,
+    Grouped,
     Kernel,
     Limits,
     Operand,
@@ -27,7 +41,8 @@ ROWS = COLUMNS = 64  # of a contiguous block of weights
 STEPS, STEP_COLUMNS = 4, 16
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 SPLITS_TRIED = 3
-MOST_TOKENS = 64  # of one block
+LEAST_TOKENS, MOST_TOKENS = 8, 64  # of one block
+COMPARED_TOKENS = 48
 BLOCKS_WANTED = 2  # per multiprocessor: less leaves some idle, much more is tail and reduction
 
 
@@ -86,7 +101,8 @@ def codes_of(blocks: Array, bits: int) -> Array:
     registers = np.moveaxis(halves, -2, -1).reshape(*lead, chunks, 4, 8, 4, STEPS, 2, 2, 2)  # pair, half of rows, j
     n = len(lead)
     order = [*range(n), *(n + axis for axis in (1, 6, 2, 0, 4, 3, 5, 7))]
-    return registers.transpose(order).reshape(*lead, ROWS, chunks * COLUMNS)
+    rows: Array = registers.transpose(order).reshape(*lead, ROWS, chunks * COLUMNS)
+    return rows
 
 
 def _rows_of(values: Array) -> Array:
@@ -122,12 +138,13 @@ def matrix_of(blocks: Array, meta: Array, weights: Weights, activations: Activat
         return values
     if weights.zeros:
         values = values + 8 - np.repeat(zeros_of(meta, weights), weights.group, axis=1)
-    return values * np.repeat(scales_of(meta, weights, activations), weights.group, axis=1)
+    scales: Array = np.repeat(scales_of(meta, weights, activations), weights.group, axis=1)
+    return values * scales
 
 
-def _fields(tile: Tile, weights: Weights) -> tuple[int, int]:
+def _fields(tile: Tile) -> tuple[int, int]:
     """Rows of weights and tokens that one block serves."""
-    return ROWS * int(tile["WARPS_N"]), 8 * int(tile["TOKENS"])
+    return ROWS * tile["WARPS_N"], 8 * tile["TOKENS"]
 
 
 def meta_fill(weights: Weights, activations: Activations) -> Fill | None:
@@ -146,46 +163,59 @@ def meta_fill(weights: Weights, activations: Activations) -> Fill | None:
     return fill
 
 
-def operands(shape: Gemm, choice: Choice, weights: Weights, activations: Activations) -> tuple[Operand, ...]:
-    m, n, k = shape
+def operands(shape: Gemm | Grouped, choice: Choice, weights: Weights, activations: Activations) -> tuple[Operand, ...]:
+    m, n, k, experts = rows_of(shape), shape.n, shape.k, experts_of(shape)
     chunks, row_blocks = k // COLUMNS, n // ROWS
-    meta_shape = (k // weights.block_columns, row_blocks, weights.meta_bytes) if weights.group else (1, 1, 16)
-    rows, tokens = _fields(choice.tile, weights)
-    splits = choice.splits if choice.splits > 1 else 0
-    semaphores = -(-n // rows) * -(-m // tokens)
+    groups = (k // weights.block_columns, row_blocks, weights.meta_bytes) if weights.group else (1, 1, 16)
+    rows, tokens = _fields(choice.tile)
+    split = choice.splits > 1
     return (
-        Operand("weights", (row_blocks, chunks, 128 * weights.bits), "uint32", Role.COLD, weights.fill),
-        Operand("meta", meta_shape, "uint8", Role.COLD, META_FILLS[weights, activations]),
-        Operand("row_scales", (n,), "float32", Role.COLD, numbers.scale_fp32),
-        Operand("x", (m, k), "uint16", Role.WARM, activations.fill),
+        Operand("weights", (experts, row_blocks, chunks, 128 * weights.bits), "uint32", Role.COLD, weights.fill),
+        Operand("meta", (experts, *groups), "uint8", Role.COLD, META_FILLS[weights, activations]),
+        Operand("row_scales", (experts, n), "float32", Role.COLD, numbers.scale_fp32),
+        Operand("x", (tokens_of(shape), k), "uint16", Role.WARM, activations.fill),
         Operand("y", (m, n), "uint16", Role.OUTPUT),
-        Operand("parts", (max(splits, 1), m if splits else 1, n if splits else 1), "float32", Role.SCRATCH),
-        Operand("arrived", (semaphores,), "uint32", Role.ZERO),
+        Operand("parts", (choice.splits, m, n) if split else (1, 1, 1), "float32", Role.SCRATCH),
+        Operand("arrived", (-(-n // rows) * tiles_of(shape, tokens),), "uint32", Role.ZERO),
+        *group_operands(shape, tokens),
     )
 
 
-def _compare(weights: Weights, activations: Activations) -> Callable[[Mapping[str, Any], int], Pair]:
+def _rows_of_expert(
+    arrays: Mapping[str, Any], expert: int, part: int, weights: Weights, activations: Activations
+) -> Array:
+    """One block of 64 rows of an expert's matrix with all its scales, float64."""
+    meta = np.asarray(arrays["meta"][expert, :, part]) if weights.group else np.zeros((0, 0), np.uint8)
+    matrix = matrix_of(np.asarray(arrays["weights"][expert, part]), meta, weights, activations)
+    scales = np.asarray(arrays["row_scales"][expert], np.float64)
+    if weights.bits == 8:
+        return matrix * scales[ROWS * part : ROWS * (part + 1), None]
+    return matrix * scales[0] if weights.one_scale else matrix
+
+
+def _compare(
+    weights: Weights, activations: Activations, shape: Gemm | Grouped
+) -> Callable[[Mapping[str, Any], int], Pair]:
     def compare(arrays: Mapping[str, Any], part: int) -> Pair:
-        """One block of 64 rows for all tokens."""
+        """One block of 64 rows for some tokens, of every expert that has any."""
         rows = slice(ROWS * part, ROWS * (part + 1))
-        meta = np.asarray(arrays["meta"][:, part]) if weights.group else np.zeros((0, 0), np.uint8)
-        matrix = matrix_of(np.asarray(arrays["weights"][part]), meta, weights, activations)
-        if weights.bits == 8:
-            matrix = matrix * np.asarray(arrays["row_scales"][rows], np.float64)[:, None]
-        if weights.one_scale:
-            matrix = matrix * float(np.asarray(arrays["row_scales"][0:1])[0])
-        got = activations.decode(np.asarray(arrays["y"][:, rows]))
-        return got, activations.decode(np.asarray(arrays["x"][:])) @ matrix.T
+        got, want = [], []
+        for expert, first, count in pieces(shape):
+            places = first + spread(count, COMPARED_TOKENS)
+            x = activations.decode(np.asarray(arrays["x"][tokens_at(arrays, shape, places)]))
+            want.append(x @ _rows_of_expert(arrays, expert, part, weights, activations).T)
+            got.append(activations.decode(np.asarray(arrays["y"][places, rows])))
+        return np.concatenate(got), np.concatenate(want)
 
     return compare
 
 
-def least_bytes(shape: Gemm, weights: Weights) -> int:
-    """Weights with their scales read once, activations read, results written."""
-    m, n, k = shape
-    group_bytes = k // weights.block_columns * (n // ROWS) * weights.meta_bytes if weights.group else 0
-    row_bytes = 4 * n if weights.bits == 8 else 0
-    return n * k * weights.bits // 8 + group_bytes + row_bytes + 2 * m * k + 2 * m * n
+def least_bytes(shape: Gemm | Grouped, weights: Weights) -> int:
+    """Weights of every expert used with their scales, activations read once, results written."""
+    n, k = shape.n, shape.k
+    groups = k // weights.block_columns * (n // ROWS) * weights.meta_bytes if weights.group else 0
+    matrix = n * k * weights.bits // 8 + groups + (4 * n if weights.bits == 8 else 0)
+    return used_experts(shape) * matrix + 2 * tokens_of(shape) * k + 2 * rows_of(shape) * n
 
 
 def tolerance(activations: Activations, tokens: int, weights: Weights) -> float:
@@ -193,22 +223,20 @@ def tolerance(activations: Activations, tokens: int, weights: Weights) -> float:
     return activations.epsilon * (2.0 if weights.group and tokens > 4 else 1.0)
 
 
-def _problem(weights: Weights, activations: Activations) -> Callable[[Choice, Gemm], Problem]:
-    compare = _compare(weights, activations)
-
-    def problem(choice: Choice, shape: Gemm) -> Problem:
-        m, n, k = shape
-        rows, tokens = _fields(choice.tile, weights)
-        arguments = ("weights", "meta", "row_scales", "x", "y", "parts", "arrived", *map(np.int32, shape))
+def _problem(weights: Weights, activations: Activations) -> Callable[[Choice, Any], Problem]:
+    def problem(choice: Choice, shape: Gemm | Grouped) -> Problem:
+        m, n, k = rows_of(shape), shape.n, shape.k
+        rows, tokens = _fields(choice.tile)
+        named = ("weights", "meta", "row_scales", "x", "y", "parts", "arrived")
         return Problem(
-            (-(-n // rows), choice.splits, -(-m // tokens)),
-            arguments,
+            (-(-n // rows), choice.splits, tiles_of(shape, tokens)),
+            (*named, np.int32(m), np.int32(n), np.int32(k), *group_arguments(shape)),
             operands(shape, choice, weights, activations),
             least_bytes(shape, weights),
             2 * m * n * k,
             n // ROWS,
-            compare,
-            tolerance(activations, int(choice.tile["TOKENS"]), weights),
+            _compare(weights, activations, shape),
+            tolerance(activations, choice.tile["TOKENS"], weights),
         )
 
     return problem
@@ -221,7 +249,11 @@ def shared_bytes(weights: Weights, warps_n: int, warps_k: int, tokens: int, stag
     return max(stages * stage, warps_n * warps_k * ROWS * 8 * tokens * 4) + 16
 
 
-LAYOUTS = {4: ((4, 2, 4), (2, 4, 4), (1, 8, 3)), 8: ((2, 2, 4), (2, 4, 3), (1, 4, 4)), 16: ((2, 2, 3), (1, 4, 2), (2, 4, 3))}
+LAYOUTS = {
+    4: ((4, 2, 4), (2, 4, 4), (1, 8, 3)),
+    8: ((2, 2, 4), (2, 4, 3), (1, 4, 4)),
+    16: ((2, 2, 3), (1, 4, 2), (2, 4, 3)),
+}
 WIDE = {4: ((4, 1, 3), (4, 2, 3)), 8: ((4, 1, 3), (2, 2, 3)), 16: ((2, 1, 3), (4, 1, 2))}  # for 64 tokens
 
 
@@ -236,20 +268,22 @@ def _tiles(weights: Weights) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def _supports(weights: Weights) -> Callable[[Tile, Gemm], bool]:
-    def supports(tile: Tile, shape: Gemm) -> bool:
-        tokens = tile.most_rows
-        fits = tokens // 2 < shape.m <= tokens or (tokens == 8 and shape.m <= tokens) or tokens == MOST_TOKENS < shape.m
+def _supports(weights: Weights) -> Callable[[Tile, Any], bool]:
+    """A tile that no expert's tokens fill by half has a smaller sister; only the widest serves more than it holds."""
+
+    def supports(tile: Tile, shape: Gemm | Grouped) -> bool:
+        least, tokens = tile.most_rows // 2 if tile.most_rows > LEAST_TOKENS else 0, busiest(shape)
+        fits = least < tokens and (tokens <= tile.most_rows or tile.most_rows == MOST_TOKENS)
         return fits and shape.n % ROWS == 0 and shape.k % weights.block_columns == 0
 
     return supports
 
 
-def _splits(tile: Tile, shape: Gemm, limits: Limits) -> tuple[int, ...]:
+def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...]:
     """Those that come nearest to the wanted number of blocks; every part has at least two steps."""
-    blocks = -(-shape.n // (ROWS * int(tile["WARPS_N"]))) * -(-shape.m // tile.most_rows)
-    steps = -(-shape.k // (COLUMNS * int(tile["WARPS_K"])))
-    possible = [n for n in SPLITS if n == 1 or (2 * n <= steps and shape.m <= MOST_TOKENS)]
+    blocks = -(-shape.n // (ROWS * tile["WARPS_N"])) * tiles_of(shape, tile.most_rows)
+    steps = -(-shape.k // (COLUMNS * tile["WARPS_K"]))
+    possible = [n for n in SPLITS if n == 1 or (2 * n <= steps and tokens_of(shape) <= MOST_TOKENS)]
     wanted = BLOCKS_WANTED * limits.multiprocessors
     return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / wanted)))[:SPLITS_TRIED])
 
@@ -270,13 +304,12 @@ FORMATS = (W16, INT8, E4M3, INT4, INT4_ZERO, MXFP4, NVFP4)
 META_FILLS = {(weights, x): meta_fill(weights, x) for weights in FORMATS for x in (BF16, FP16)}
 
 
-def _kernel(name: str, family: str, weights: Weights, activations: Activations = BF16) -> Kernel:
-    macros = (("WEIGHTS", weights.number), ("ACTIVATIONS", activations.number), ("GROUPED", 0))
+def _kernel(name: str, family: str, weights: Weights, activations: Activations = BF16, grouped: bool = False) -> Kernel:
+    macros = (("WEIGHTS", weights.number), ("ACTIVATIONS", activations.number), ("GROUPED", int(grouped)))
     tiles, problem = _tiles(weights), _problem(weights, activations)
+    shape: type[Any] = Grouped if grouped else Gemm
     supports = _supports(weights)
-    return Kernel(
-        name, family, "skinny.cu", "skinny", 80, Gemm, tiles, problem, macros, splits=_splits, supports=supports
-    )
+    return Kernel(name, family, "skinny.cu", "skinny", 80, shape, tiles, problem, macros, _splits, supports)
 
 
 KERNELS = (
@@ -288,4 +321,8 @@ KERNELS = (
     _kernel("w4a16-fp16", "wo-4", INT4, FP16),
     _kernel("w4a16-mxfp4", "wo-4", MXFP4),
     _kernel("w4a16-nvfp4", "wo-4", NVFP4),
+    _kernel("moe-w16a16", "moe-gemm-16", W16, grouped=True),
+    _kernel("moe-w8a16-fp8", "moe-wo-8", E4M3, grouped=True),
+    _kernel("moe-w4a16", "moe-wo-4", INT4, grouped=True),
+    _kernel("moe-w4a16-mxfp4", "moe-wo-4", MXFP4, grouped=True),
 )

@@ -74,7 +74,7 @@ def _empty(choice: Choice, shape: Nothing) -> Problem:
 
 def _blocks(tile: Tile, shape: Stream, limits: Limits) -> tuple[int, ...]:
     """Blocks of the grid: several per multiprocessor, but no block without work."""
-    most = -(-shape.size_bytes // (VECTOR_BYTES * THREADS * int(tile["UNROLL"])))
+    most = -(-shape.size_bytes // (VECTOR_BYTES * THREADS * tile["UNROLL"]))
     return tuple(dict.fromkeys(min(most, n * limits.multiprocessors) for n in BLOCKS_PER_MULTIPROCESSOR))
 
 
