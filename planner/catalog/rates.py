@@ -273,8 +273,16 @@ def _between(table: dict[int, list[float]], n: float) -> tuple[float, float, flo
     return start, fraction, p
 
 
-def _collective_rate(peaks: _Peaks, topology: Topology, slot: Slot) -> tuple[KernelRate, Kind, str]:
+def _collective_table(name: str, engine_id: str, slot: Slot) -> dict[int, list[float]]:
+    """Start-up, fraction and p by number of GPUs: the engine's own all-reduce where it brings one along."""
+    data = _data()
+    own = data["engine_all_reduce"].get(engine_id, {}) if slot is Slot.ALL_REDUCE else {}
+    return dict(own.get(name) or data["collectives"][name][slot.name.lower()])
+
+
+def _collective_rate(peaks: _Peaks, engine_id: str, where: tuple[Slot, Topology]) -> tuple[KernelRate, Kind, str]:
     """A collective of the tensor-parallel group; past one node the network carries its share."""
+    slot, topology = where
     data = _data()
     name = _link_name(peaks, topology.interconnect)
     link = (peaks.link if name != "pcie" else peaks.pcie) or data["pcie_gb_per_s"]["value"] * GB
@@ -284,7 +292,8 @@ def _collective_rate(peaks: _Peaks, topology: Topology, slot: Slot) -> tuple[Ker
         rate = KernelRate(0.0, 0.0, link * send["fraction"], 1.0, 1.0, latency_s=send["latency_us"] * MICRO)
         return rate, Kind(send["kind"]), data["sources"].get(send["source"], send["source"])
     entry = data["collectives"][name]
-    start, fraction, p = _between(entry[slot.name.lower()], min(topology.tp, topology.gpus_per_node))
+    table = _collective_table(name, engine_id, slot)
+    start, fraction, p = _between(table, min(topology.tp, topology.gpus_per_node))
     outside = network["gb_per_s"] * GB * network["fraction"]
     attained = float(hierarchical_bytes_per_s(topology.tp, topology.gpus_per_node, link * fraction, outside))
     latency = (start + (network["latency_us"] if spans else 0)) * MICRO
@@ -295,9 +304,9 @@ def _collective_rate(peaks: _Peaks, topology: Topology, slot: Slot) -> tuple[Ker
 def _slot_rate(
     peaks: _Peaks, engine_id: str, family: str, where: tuple[Slot, Topology]
 ) -> tuple[KernelRate, Kind, str]:
-    slot, topology = where
+    slot = where[0]
     if slot in COLLECTIVES:
-        return _collective_rate(peaks, topology, slot)
+        return _collective_rate(peaks, engine_id, where)
     return _host_rate(peaks, slot) if slot in HOST_SLOTS else _kernel_rate(peaks, engine_id, family)
 
 
