@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from planner.catalog.headers.gguf import read_gguf
 from planner.catalog.headers.imported import import_gguf, import_safetensors
-from planner.catalog.headers.records import Header
+from planner.catalog.headers.records import Header, Stored
 from planner.catalog.headers.safetensors import MAX_HEADER_BYTES, read_safetensors
 from planner.catalog.models import from_upload
 from planner.errors import PlannerError
@@ -33,6 +34,8 @@ CONFIG = json.dumps(LLAMA).encode()
 GOOD = safetensors_header(llama_shapes())
 FIRST = "model.embed_tokens.weight"
 MUTANTS = 2500  # of each kind
+STATEMENTS = 1500
+GOLDEN = Path(__file__).parent / "golden" / "gguf.json"
 LIMIT_S = 1.0
 LIMIT_KIB = 200 * 1024
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +88,8 @@ SAFETENSORS = {
     "bytes that do not fit the shape": (changed(data_offsets=[0, 4]), "data_offsets"),
     "overlap": (safetensors_bytes({"a": GOOD[FIRST], "b": GOOD[FIRST]}), "overlaps"),
     "another field": (changed(more=1), FIRST),
+    "name with a control character": (safetensors_bytes({"a\x1b[2J": GOOD[FIRST]}), "cannot be shown"),
+    "name with half a character": (safetensors_bytes({"\ud800": GOOD[FIRST]}), "cannot be shown"),
     "bytes behind the last tensor": (safetensors_bytes(GOOD, data=True) + b"x", "file size"),
 }
 
@@ -147,12 +152,14 @@ def test_a_bad_gguf_header_is_one_line_that_names_the_field(what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+MANY = {f"model.layers.{i // 1000}.mlp.experts.{i % 1000}.up_proj.weight": GOOD[FIRST] for i in range(98_000)}
 HEAVY: dict[str, Callable[[], bytes]] = {  # files whose size is their weapon
     "8 million empty texts": lambda: one_value(9, struct.pack("<IQ", 8, 2**23)) + bytes(8 * 2**23),
     "2 million texts": lambda: one_value(9, struct.pack("<IQ", 8, 2**21)) + bytes(8 * (2**21 - 1)),
     "10^6 tensors": lambda: raw(b'{"a":' + b'{"dtype":"F32","shape":[],"data_offsets":[0,4]},"b":' * 600_000),
     "10^6 sizes": lambda: raw(b'{"a":{"dtype":"F32","shape":[' + b"1," * 15_000_000 + b'1],"data_offsets":[0,4]}}'),
     "deep": lambda: raw(b'{"a":' * 5_000_000),
+    "the last of 98,000 tensors": lambda: safetensors_bytes(MANY | {"last": {"dtype": "X"}}),
     "one text": lambda: raw(b'{"__metadata__":{"a":"' + b"x" * 31 * 2**20 + b'"}}'),
     "open quotes": lambda: raw(b'{"' + b'\\"' * 8_000_000),
 }
@@ -216,6 +223,42 @@ def test_mutated_headers_never_crash_and_raise_nothing_foreign(name: str) -> Non
             refused += 1
             assert "\n" not in str(error)
     assert MUTANTS // 2 < refused < MUTANTS  # mutants reach both ends
+
+
+EXTREMES: tuple[Any, ...] = (0, 1, 2, 3, 7, 64, 4096, 2**31, 2**32 - 1, 0.5, "text", [0, 0], [2, 0], [1] * 300, ["a"])
+
+
+def misstated(entry: dict[str, Any], random_: random.Random) -> Header:
+    """A converted model's header with a few of its statements and tensors replaced, dropped or misshapen."""
+    metadata = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["metadata"].items()}
+    for key in random_.sample(sorted(metadata), random_.randint(0, 3)):
+        value = random_.choice(EXTREMES)
+        metadata[key] = tuple(value) if isinstance(value, list) else value
+    if random_.random() < 0.3:
+        del metadata[random_.choice(sorted(metadata))]
+    stored = []
+    for kind, names in entry["tensors"].items():
+        shape = tuple(int(size) for size in kind.partition(" ")[2].split("x"))
+        for name, layers in names.items():
+            stored += [(f"blk.{layer}.{name}" if layer else name, shape) for layer in layers.split() or [""]]
+    for _ in range(random_.randint(0, 3)):
+        at = random_.randrange(len(stored))
+        stored[at] = (stored[at][0], random_.choice([(), (0,), (1,), (2**40,), (3, 5, 7), (2**20, 2**20)]))
+    kept = random_.sample(stored, random_.choice([len(stored), len(stored) - 1, len(stored) // 2, 1]))
+    return Header(tuple(Stored(name, "f16", shape, 2 * prod(shape)) for name, shape in kept), metadata, "mutant", True)
+
+
+def test_misstated_metadata_of_every_family_raise_nothing_foreign() -> None:
+    random_ = random.Random(2**31 - 1)
+    models = json.loads(GOLDEN.read_text("utf-8"))["models"]
+    refused = 0
+    for _ in range(STATEMENTS):
+        try:
+            import_gguf([misstated(random_.choice(list(models.values())), random_)], "mutant")
+        except PlannerError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert STATEMENTS // 4 < refused < STATEMENTS
 
 
 def test_an_upload_that_is_no_header_says_so() -> None:

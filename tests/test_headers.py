@@ -118,9 +118,9 @@ def test_sixteen_bit_tensors_take_what_the_closed_form_says() -> None:
 
 
 def test_a_checkpoint_without_quantization_has_the_format_of_its_tensors() -> None:
-    exact = imported_llama("F32").model.exact
-    assert exact is not None
-    assert exact.weight_format == "fp32"
+    model = imported_llama("F32").model
+    assert model.exact is not None
+    assert model.exact.weight_format == model.dtype == "fp32"
 
 
 def test_exact_bytes_hold_for_the_checkpoints_own_format_alone() -> None:

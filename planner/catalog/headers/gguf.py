@@ -214,6 +214,8 @@ def _tensor(cursor: _Cursor, index: int, alignment: int) -> tuple[int, Stored]:
     """(offset, tensor) of one entry."""
     window, name = cursor.window, cursor.text(f"tensor {index}: name")
     field = f"tensor {shown(name)}"
+    if not name.isprintable():
+        raise window.bad(field, "a name with characters that cannot be shown")
     n_dims = cursor.count(f"{field}: n_dims", MAX_DIMS, wide=False)
     dims = [cursor.count(f"{field}: dimensions", MAX_VALUES) for _ in range(n_dims)]
     kind = int(cursor.number(_U32, f"{field}: type"))

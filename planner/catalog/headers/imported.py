@@ -107,7 +107,9 @@ def import_safetensors(
 ) -> Imported:
     """Files of a checkpoint under its config.json, `quant` being the hf_quant_config.json beside it."""
     model = model_from_config(config, name, f"{name}: config.json", quant)
-    weights = model.quantization.weight_format if model.quantization else _plain_format(_joined(headers), model)
+    own = model.quantization
+    weights = own.weight_format if own else _plain_format(_joined(headers), model)
+    model = model if own else model.model_copy(update={"dtype": weights})  # what the files hold, whatever it says
     return _imported(model, headers, weights, gguf=False)
 
 

@@ -35,6 +35,8 @@ class Metadata:
                 self.in_layers.setdefault(found[2], set()).add(int(found[1]))
         self.n_mtp = self.own.size("nextn_predict_layers", top=64)
         self.n_layers = self.own.count("block_count", top=MAX_LAYERS) - self.n_mtp
+        if self.n_layers < 1:
+            raise self.own.bad("block_count", f"of which {self.n_mtp} are for prediction; none is left")
 
     def any(self, *names: str) -> bool:
         """Whether some layer holds one of these tensors."""
@@ -102,7 +104,8 @@ def common(m: Metadata) -> Settings:
 def _kv_heads(m: Metadata, width: int) -> int:
     """Key-value heads by the width of a key projection, where the metadata count none."""
     layer = min(m.in_layers.get("attn_k.weight", {0}))
-    return m.shapes.get(f"blk.{layer}.attn_k.weight", (width,))[0] // width
+    name = f"blk.{layer}.attn_k.weight"
+    return m.width(name) // width if name in m.shapes else 1
 
 
 def window(m: Metadata) -> Settings:

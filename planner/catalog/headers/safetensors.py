@@ -7,11 +7,12 @@ Ref: github.com/huggingface/safetensors, README "Format"
 
 from __future__ import annotations
 
+import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
 
-from planner.catalog.files import parse_json
 from planner.catalog.headers.records import MAX_NAME_BYTES, MAX_TENSORS, MAX_VALUES, Header, Stored, Window, opened
 from planner.catalog.hf.config import shown
 from planner.errors import BadFile
@@ -51,9 +52,7 @@ def _header(window: Window, length: int) -> Header:
     for mark, most in ((b"{", MAX_TENSORS), (b",", MAX_TENSORS * _COMMAS_PER_TENSOR)):
         if text.count(mark) > most + 2:
             raise window.bad("header", f"more than {MAX_TENSORS} tensors")
-    found = parse_json(text, f"{window.where}: header", MAX_HEADER_BYTES)
-    if not isinstance(found, dict):
-        raise window.bad("header", "not a JSON object of tensors")
+    found = _parsed(text, window)
     metadata = _metadata(found.pop("__metadata__", None), window)
     if not found:
         raise window.bad("header", "no tensors")
@@ -65,6 +64,26 @@ def _header(window: Window, length: int) -> Header:
     return Header(tuple(tensor for _, _, tensor in spans), metadata, window.where, held == end)
 
 
+def _parsed(text: bytes, window: Window) -> dict[str, Any]:
+    """The JSON object, every key in it once. Nesting is bounded by the interpreter's own recursion limit."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise window.bad("header", "a key stands twice")
+        return found
+
+    try:
+        found: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=unique)  # an object: it begins with {
+    except json.JSONDecodeError as error:
+        raise window.bad("header", f"not JSON (byte {8 + error.pos}: {error.msg})") from None
+    except RecursionError:
+        raise window.bad("header", "nested too deep to read") from None
+    except ValueError:
+        raise window.bad("header", "not UTF-8 text, or a number too long to read") from None
+    return found
+
+
 def _metadata(found: Any, window: Window) -> dict[str, str]:
     if found is None:
         return {}
@@ -73,33 +92,33 @@ def _metadata(found: Any, window: Window) -> dict[str, str]:
     return {key: value for key, value in found.items() if len(key) + len(value) <= MAX_NAME_BYTES}
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_VALUES
+def _sizes(value: Any, most: int) -> bool:
+    """Whether a list holds at most so many sizes."""
+    return type(value) is list and len(value) <= most and all(type(n) is int and 0 <= n < MAX_VALUES for n in value)
 
 
 def _span(name: str, entry: Any, window: Window) -> tuple[int, int, Stored]:
     """(begin, end, tensor) of one entry."""
-    field = f"tensor {shown(name)}"
-    if len(name) > MAX_NAME_BYTES:
-        raise window.bad(field, f"a name of {len(name)} characters, more than {MAX_NAME_BYTES}")
-    if not isinstance(entry, dict) or set(entry) != _FIELDS:
-        raise window.bad(field, "not an object of dtype, shape and data_offsets")
+    if len(name) > MAX_NAME_BYTES or not name.isprintable():
+        raise _bad(window, name, f"a name of more than {MAX_NAME_BYTES} characters, or with some that cannot be shown")
+    if type(entry) is not dict or entry.keys() != _FIELDS:
+        raise _bad(window, name, "not an object of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in BITS:
-        raise window.bad(field, f"dtype is {shown(dtype)}, not one of {', '.join(BITS)}")
-    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(map(_whole, shape)):
-        raise window.bad(field, f"shape is {_list(shape)}, not up to {MAX_DIMS} sizes")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_whole, offsets)) or offsets[0] > offsets[1]:
-        raise window.bad(field, f"data_offsets is {_list(offsets)}, not a begin and an end")
-    return offsets[0], offsets[1], _sized(Stored(name, dtype.lower(), tuple(shape), offsets[1] - offsets[0]), window)
+    bits = BITS.get(dtype) if type(dtype) is str else None
+    if bits is None:
+        raise _bad(window, name, f"dtype is {shown(dtype)}, not one of {', '.join(BITS)}")
+    if not _sizes(shape, MAX_DIMS):
+        raise _bad(window, name, f"shape is {_list(shape)}, not up to {MAX_DIMS} sizes")
+    if not _sizes(offsets, 2) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _bad(window, name, f"data_offsets is {_list(offsets)}, not a begin and an end")
+    values, size = math.prod(shape), offsets[1] - offsets[0]
+    if values >= MAX_VALUES or bits * values != 8 * size:
+        raise _bad(window, name, f"data_offsets span {size} bytes for shape {_list(shape)} of {dtype}")
+    return offsets[0], offsets[1], Stored(name, dtype.lower(), tuple(shape), size)
 
 
-def _sized(tensor: Stored, window: Window) -> Stored:
-    bits = tensor.values * BITS[tensor.dtype.upper()]
-    if tensor.values >= MAX_VALUES or bits != 8 * tensor.stored_bytes:
-        says = f"{tensor.stored_bytes} bytes for shape {_list(list(tensor.shape))} of {tensor.dtype.upper()}"
-        raise window.bad(f"tensor {shown(tensor.name)}", f"data_offsets span {says}")
-    return tensor
+def _bad(window: Window, name: str, why: str) -> BadFile:
+    return window.bad(f"tensor {shown(name)}", why)
 
 
 def _list(value: Any) -> str:
