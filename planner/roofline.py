@@ -60,11 +60,11 @@ class Priced(NamedTuple):
 class Residuals(NamedTuple):
     """Tables on the common grid (T, nodes), table 0 being all zeros, and which one corrects a slot in a row.
 
-    `index` has shape (slots, R) or (slots, 1).
+    `which` has shape (slots, R) or (slots, 1).
     """
 
     tables: Array
-    index: NDArray[np.int64]
+    which: NDArray[np.int64]
 
 
 def _cells(x: Array, nodes: Array) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
@@ -109,11 +109,11 @@ def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Sequence[Arra
 
     def along_k(offset: int) -> Array:
         low = flat[cell + offset]
-        return low + fk * (flat[cell + offset + 1] - low)
+        return np.asarray(low + fk * (flat[cell + offset + 1] - low))
 
     def along_n(offset: int) -> Array:
         low = along_k(offset)
-        return low + fn * (along_k(offset + NODES[2]) - low)
+        return np.asarray(low + fn * (along_k(offset + NODES[2]) - low))
 
     low = along_n(0)
     return np.asarray(np.exp(low + fm * (along_n(NODES[1] * NODES[2]) - low)))
@@ -127,12 +127,12 @@ def _per_token_bytes(ops: Sequence[Op], n: Array, moved: Array, mk: Array) -> Ar
 
 def _corrected(total: Array, ops: Sequence[Op], residuals: Residuals, rows: slice) -> Array:
     """The block's times, those of slots with a table multiplied by it."""
-    with_table = residuals.index.any(axis=1)
+    with_table = np.asarray(residuals.which.any(axis=1))
     used = [i for i, op in enumerate(ops) if with_table[op.rate]]
     if used:
         own, shape = [ops[i] for i in used], total.shape[1:]
         m, n, k, moved = (_rows([getattr(op, name) for op in own], rows, shape) for name in ("m", "n", "k", "bytes"))
-        at = residuals.index[[op.rate for op in own]]
+        at = residuals.which[[op.rate for op in own]]
         at = at[:, rows] if at.shape[1] > 1 else at
         at = at if len(shape) == 1 else at[:, None, :]
         total[used] *= _correction(residuals, at, (m, _per_token_bytes(own, n, moved, m * k), k))

@@ -9,6 +9,7 @@ predicted by a fit to the others; products are held back by weight matrix, all i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -69,10 +70,15 @@ def samples(points: Sequence[Point]) -> Samples:
 
 
 def chosen(points: Sequence[Point]) -> list[Point]:
-    """One point per shape: the library's kernel where there is one, else the fastest bundled kernel."""
+    """One point per shape, of the library's kernels where there are some, else of the kernel with the fullest grid.
+
+    Kernels of one family differ in what they hold (with zero points, in FP16): a mixture would be none of them.
+    """
     library = [point for point in points if point.kernel.startswith(LIBRARY)]
+    counts = Counter(point.kernel for point in points)
+    fullest = min(counts, key=lambda kernel: (-counts[kernel], kernel))
     best: dict[object, Point] = {}
-    for point in library or points:
+    for point in library or [point for point in points if point.kernel == fullest]:
         assert point.timing
         known = best.get(point.shape)
         if known is None or not known.timing or point.timing.median_s < known.timing.median_s:

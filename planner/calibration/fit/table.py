@@ -26,7 +26,7 @@ def axis(values: Array) -> Array:
         if not nodes or value - nodes[-1] >= APART:
             nodes.append(float(value))
     at = np.unique(np.linspace(0, len(nodes) - 1, min(len(nodes), MOST_NODES)).round().astype(int))
-    return np.array(nodes)[at]
+    return np.asarray(np.array(nodes)[at])
 
 
 def _kernel(x: Array, y: Array) -> Array:

@@ -1,0 +1,144 @@
+"""Calibration of this machine's GPUs: one child process per GPU, one run at a time on each.
+
+The parent finds the GPUs, refuses busy ones and shows progress; a child owns one GPU, so that a fault of a
+kernel ends a run and not the program. Points are journalled by the child as they come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from planner.calibration.environment import Card, Driver, TorchBuild, check_installed, device_token, nvml
+from planner.calibration.profile import describe, write_profile
+from planner.calibration.run import JOURNALS, Plan, Progress, calibrate, finish, opened
+from planner.calibration.suite import anchor, cases
+from planner.catalog.runs import user_dir
+from planner.errors import BadValue, PlannerError
+from planner.specs.run import Mode, Point
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+GONE = "the process that measured ended without a word (out of host memory, or a fault of the driver)"
+
+
+class Wish(NamedTuple):
+    """What the user asked for."""
+
+    mode: Mode
+    folder: Path
+    resume: bool = False
+    force: bool = False
+    extra: tuple[Point, ...] = ()
+
+
+class Found(NamedTuple):
+    """This machine, as far as it can be calibrated."""
+
+    driver: Driver
+    build: TorchBuild
+    cards: list[Card]
+
+
+def machine(wanted: tuple[int, ...] = ()) -> Found:
+    """The GPUs to measure. Raises Missing, with the one thing to do, and BadValue for a GPU that is not there."""
+    driver = Driver(nvml())
+    build = check_installed()
+    cards = driver.cards()
+    for number in wanted:
+        if not any(card.number == number for card in cards):
+            raise BadValue(f"GPU {number}: this machine has {', '.join(str(card.number) for card in cards)}")
+    return Found(driver, build, [card for card in cards if not wanted or card.number in wanted])
+
+
+def refuse_busy(found: Found, force: bool) -> None:
+    """Raises BadValue for a GPU that others use, unless told to measure it anyway."""
+    for card in found.cards:
+        why = found.driver.busy(card)
+        if why and not force:
+            raise BadValue(f"GPU {card.number} ({card.name}) is in use: {why}; --force measures it anyway")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, token: str) -> Iterator[None]:
+    """The only run on this card. Raises BadValue that names the process of the other; a dead one's lock is free."""
+    home = folder / JOURNALS
+    home.mkdir(parents=True, exist_ok=True)
+    owner = home / f"{token}.pid"
+    lock = FileLock(home / f"{token}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = owner.read_text("utf-8")[:20] if owner.is_file() else "unknown"
+        raise BadValue(f"this GPU is being calibrated by process {pid}") from None
+    try:
+        owner.write_text(str(os.getpid()), "utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+# The child.
+
+
+def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None]) -> Path:
+    """Calibrate one card in this process: the whole way from the driver to the file."""
+    found = machine((card_number,))
+    card = found.cards[0]
+    os.environ[VISIBLE] = card.uuid
+    token = device_token(card.uuid, user_dir())
+    with locked(wish.folder, token):
+        from planner.calibration.gpu import CudaDevice
+
+        environment = found.driver.environment(card, found.build, token)
+        described = describe(card, found.driver)
+        if described.document:
+            write_profile(described.document, wish.folder)
+        device = CudaDevice(found.driver, card, described.spec)
+        able, environment = device.able, device.completed(environment)
+        suite, repeated = cases(able, wish.mode), anchor(able, wish.mode)
+        plan = Plan(described.spec.id, environment, wish.mode, suite, repeated, wish.folder, wish.extra)
+        journal = opened(plan, wish.resume, datetime.now(UTC))
+        run = calibrate(plan, device, journal, tell)
+        return finish(run, wish.folder, journal)
+
+
+def _child(pipe: Connection, card_number: int, wish: Wish) -> None:
+    try:
+        pipe.send(measure_card(card_number, wish, pipe.send))
+    except PlannerError as error:
+        pipe.send(str(error))
+    except KeyboardInterrupt:
+        pipe.send("interrupted; --resume goes on from the last point")
+
+
+def in_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> Path:
+    """Calibrate one card in a process of its own. Raises PlannerError with what the child said."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(theirs, card_number, wish), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            try:
+                message = ours.recv()
+            except EOFError:
+                raise PlannerError(f"GPU {card_number}: {GONE}; --resume goes on") from None
+            if isinstance(message, Path):
+                return message
+            if isinstance(message, str):
+                raise PlannerError(f"GPU {card_number}: {message}")
+            show(message)
+    finally:
+        process.join(timeout=10)
+        if process.is_alive():
+            process.terminate()

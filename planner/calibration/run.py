@@ -1,0 +1,115 @@
+"""One run on one GPU: the suite in random order, every point journalled, one file at the end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from planner import __version__
+from planner.calibration.cases import Case
+from planner.calibration.journal import Header, Journal
+from planner.calibration.suite import ordered
+from planner.calibration.timing import FULL, QUICK, Device, Rule, measure
+from planner.catalog.runs import sealed, write_run
+from planner.errors import BadValue
+from planner.specs.run import Environment, Mode, Point, Run
+
+JOURNALS = ".journal"
+TOKEN_SHOWN = 6
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    done: int
+    total: int
+    label: str
+
+
+class Plan(NamedTuple):
+    """What is to be measured, on what, and where it goes."""
+
+    gpu: str  # id of the profile
+    environment: Environment
+    mode: Mode
+    cases: Sequence[Case]
+    anchor: Case
+    folder: Path
+    extra: tuple[Point, ...] = ()  # measured elsewhere: collectives among several GPUs
+
+
+def rule_of(mode: Mode) -> Rule:
+    """How long each point is measured."""
+    return QUICK if mode is Mode.QUICK else FULL
+
+
+def journal_path(folder: Path, environment: Environment) -> Path:
+    """One journal per card: a second run of the same card goes on or starts anew."""
+    return folder / JOURNALS / f"{environment.device_token}.jsonl"
+
+
+def header(plan: Plan, now: datetime) -> Header:
+    """A new run's name and order. The name holds the time and a few random letters, nothing of the machine."""
+    stamp = now.astimezone(UTC)
+    return Header(
+        id=f"{stamp:%Y%m%dt%H%M%Sz}-{secrets.token_hex(3)}",
+        gpu=plan.gpu,
+        created=f"{stamp:%Y-%m-%dT%H:%M:%SZ}",
+        planner_version=__version__,
+        mode=plan.mode,
+        seed=secrets.randbelow(2**31),
+        environment=plan.environment,
+    )
+
+
+def opened(plan: Plan, resume: bool, now: datetime) -> Journal:
+    """The journal of this run. Raises BadValue when `resume` finds one of another machine state or mode."""
+    path = journal_path(plan.folder, plan.environment)
+    old = Journal.reopen(path) if resume else None
+    if old is None:
+        return Journal.start(path, header(plan, now))
+    if not old.header.same_machine(plan.environment) or old.header.mode != plan.mode:
+        raise BadValue("the interrupted run is of another mode, driver, torch or power limit; run without --resume")
+    return old
+
+
+def calibrate(
+    plan: Plan,
+    device: Device,
+    journal: Journal,
+    progress: Callable[[Progress], None] = lambda _: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Run:
+    """Measure what the journal does not hold yet. Returns the whole run, sealed, the journal being left in place."""
+    order = ordered(plan.cases, plan.anchor, journal.header.seed)
+    rule = rule_of(plan.mode)
+    done = {point.order for point in journal.points}
+    for position, case in enumerate(order):
+        if position not in done:
+            journal.add(measure(device, case, rule, position, pause))
+        progress(Progress(position + 1, len(order), f"{case.family} {case.kernel}"))
+    head = journal.header
+    last = len(order)
+    extra = [point.model_copy(update={"order": last + i}) for i, point in enumerate(plan.extra)]
+    return sealed(
+        Run(
+            id=head.id,
+            gpu=head.gpu,
+            created=head.created,
+            planner_version=head.planner_version,
+            mode=head.mode,
+            environment=head.environment.model_copy(update={"after": device.health()}),
+            points=(*sorted(journal.points, key=lambda point: point.order), *extra),
+        )
+    )
+
+
+def finish(run: Run, folder: Path, journal: Journal) -> Path:
+    """Write the run, then forget its journal. Raises BadFile when the disk does not take it; the journal stays."""
+    path = write_run(run, folder)
+    journal.drop()
+    return path
