@@ -304,6 +304,20 @@ def test_tensorrt_llm_takes_its_fraction_of_what_is_left() -> None:
     assert nine == pytest.approx(0.9 * all_)
 
 
+@pytest.mark.parametrize("name", ["vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers", "none"])
+def test_a_card_without_free_memory_has_a_budget_and_nothing_in_it(name: str) -> None:
+    found = plan(named("Qwen/Qwen3-8B"), engine(name), reserved_bytes=2 * H100)
+    assert found.terms.budget_bytes >= 0 and found.verdict.breaks == "reserved"
+    assert found.verdict.shortfall_bytes >= H100
+
+
+def test_sglang_starts_only_where_a_sequence_fits_the_part_that_is_not_set_aside_for_states() -> None:
+    hybrid, sglang = named("Qwen/Qwen3-Next-80B-A3B-Instruct"), engine("sglang")
+    for tokens in (1e6, 2e6, 4e6, 8e6):
+        found = plan(hybrid, sglang, Parallel(tp=4), utilization=0.85, input_tokens=tokens)
+        assert found.verdict.starts == (found.kv.max_concurrency >= 1)
+
+
 def test_llama_cpp_allocates_the_whole_context_of_every_slot() -> None:
     terms = plan(build(), engine("llama.cpp"), max_num_seqs=4.0, max_model_len_given=True).terms
     assert terms.kv_pool_bytes[0] == 4 * 8192 * plan(build(), NONE).kv.kv_bytes_per_token[0]

@@ -8,6 +8,7 @@ budget and pool follow the engine's own rule at its version (`specs.engine`).
 from __future__ import annotations
 
 from planner.memory.budget import default_utilization
+from planner.memory.concurrency import slots_that_fit, with_slots
 from planner.memory.extras import adapted_tensors, adapter_values
 from planner.memory.plan import memory_plan
 from planner.memory.terms import Device, Draft, KvCapacity, Load, MemoryInputs, MemoryPlan, Settings, Terms, Verdict
@@ -26,4 +27,6 @@ __all__ = [
     "adapter_values",
     "default_utilization",
     "memory_plan",
+    "slots_that_fit",
+    "with_slots",
 ]

@@ -70,7 +70,8 @@ def budget_bytes(engine: EngineSpec, device: Device, utilization: Array) -> Floa
     that is free; its fraction applies to what is left after loading. Others: fraction x free.
     """
     rule = engine.budget.rule
-    base = floats(device.total_bytes) if rule is BudgetRule.TOTAL else free_bytes(engine, device)
+    free = np.maximum(free_bytes(engine, device), 0)
+    base = floats(device.total_bytes) if rule is BudgetRule.TOTAL else free
     fraction = 1.0 if rule is BudgetRule.FREE_AFTER else utilization
     return floats(base * fraction / device.copies)
 

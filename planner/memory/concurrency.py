@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.memory.activation import activation_bytes
+from planner.memory.budget import available_bytes
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
-from planner.memory.stages import Stages, rank_concurrency
+from planner.memory.placement import placements
+from planner.memory.stages import Stages, rank_concurrency, stages_of
 from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, floats, slot_tokens
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
@@ -92,6 +95,30 @@ def printed_tokens(engine: EngineSpec, stages: Stages, blocks: Floats, at_max_le
         return np.zeros_like(blocks)
     tables = np.maximum(np.max(stages.table.groups, axis=0), 1)
     return floats(np.floor(blocks / tables) * np.min(stages.table.block_tokens, axis=(0, 1)))
+
+
+def with_slots(inputs: MemoryInputs, slots: Array) -> MemoryInputs:
+    """The same deployments, started for `slots` sequences."""
+    return inputs._replace(settings=inputs.settings._replace(max_num_seqs=slots))
+
+
+def slots_that_fit(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, most: Floats) -> Floats:
+    """(R,): slots whose whole contexts can be allocated at start, at most `most`; 0 when not even one can.
+
+    By bisection, because the peak of a step grows with the slots too.
+    """
+    alone = stages_of(model, engine, with_slots(inputs, np.ones_like(most)))
+    where = placements(model, engine, inputs, len(most))
+    one = sequence_bytes(alone.table, slot_tokens(inputs))
+    low, high = np.zeros_like(most), most + 1
+    for _ in range(int(np.max(high)).bit_length()):
+        middle = np.floor((low + high) / 2)
+        activation = activation_bytes(model, engine, with_slots(inputs, np.maximum(middle, 1)), where)
+        spent = alone.spent._replace(activation=np.maximum(activation, alone.spent.activation))
+        left = available_bytes(engine, alone.budget, inputs.settings.utilization, spent) - middle * one
+        fits = np.all((left >= 0) | ~alone.exists, axis=0)
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return low
 
 
 def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> KvCapacity:

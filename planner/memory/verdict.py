@@ -6,8 +6,9 @@ import numpy as np
 
 from planner.memory.budget import available_bytes, free_bytes, outside_bytes
 from planner.memory.cache import sequence_bytes
+from planner.memory.concurrency import without_states
 from planner.memory.stages import Stages
-from planner.memory.terms import Floats, KvCapacity, MemoryInputs, Verdict, floats, slot_tokens
+from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, Verdict, floats, slot_tokens
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 
 # What can keep an engine from starting with this load, in the order in which it meets them; "context" is a
@@ -15,28 +16,36 @@ from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 BREAKS = ("reserved", "weights", "activation", "kv_cache", "max_model_len", "cuda_graphs", "host_memory")
 
 
+def sequence_lacks(engine: EngineSpec, stages: Stages, tokens: Array) -> Floats:
+    """(S, R): bytes that one sequence of `tokens` lacks in the cache; its states have a part of their own in SGLang."""
+    null = engine.cache.null_blocks * stages.table.pool_block_bytes
+    if not engine.cache.state_share:
+        return sequence_bytes(stages.table, tokens) + null - stages.available
+    cached = sequence_bytes(without_states(stages.table), tokens) + null
+    return np.maximum(cached - stages.pool, stages.table.state_bytes - stages.states)
+
+
 def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> Floats:
     """(B, R): bytes that each condition of BREAKS lacks on the worst stage; 0 or less where it is met.
 
-    vLLM refuses a budget above what is free. Weights must fit the budget, then the peak of a step; the rest
-    must hold one sequence of the load, and one of max_model_len where it was given (the whole context where
-    the engine allocates it at start). What lives beside the budget must fit on the device, and what stays in
-    host memory there.
+    vLLM refuses a budget above what is free; others need something to be free. Weights must fit the budget,
+    then the peak of a step; the rest must hold one sequence of the load, and one of max_model_len where it was
+    given (the whole context where the engine allocates it at start). What lives beside the budget must fit on
+    the device, and what stays in host memory there.
     """
-    spent, available, copies = stages.spent, stages.available, floats(inputs.device.copies)
+    spent, copies = stages.spent, floats(inputs.device.copies)
     free = free_bytes(engine, inputs.device)
     tokens = floats(inputs.load.input_tokens) + inputs.load.output_tokens
-    null = engine.cache.null_blocks * stages.table.pool_block_bytes
-    whole = sequence_bytes(stages.table, np.maximum(slot_tokens(inputs), tokens)) + null
+    whole = sequence_lacks(engine, stages, np.maximum(slot_tokens(inputs), tokens))
     if engine.cache.allocation is Allocation.CONTEXT:
-        whole = stages.pool + stages.states
-    refused = copies * stages.budget - free if engine.budget.rule is BudgetRule.TOTAL else np.zeros_like(free)
+        whole = stages.pool + stages.states - stages.available
+    refused = copies * stages.budget - free if engine.budget.rule is BudgetRule.TOTAL else -free
     conditions = (
         refused,
         spent.weights - stages.budget,
         -available_bytes(engine, stages.budget, 1.0, spent),
-        sequence_bytes(stages.table, tokens) + null - available,
-        whole - available,
+        sequence_lacks(engine, stages, tokens),
+        whole,
         copies * (stages.budget + outside_bytes(engine, spent)) - free,
         copies * stages.host - inputs.device.host_bytes,
     )
