@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.catalog.gpus import gpu_from_profile
+from planner.catalog.engines import engine_ids
+from planner.catalog.formats import weight_format_ids
+from planner.catalog.gpus import gpu_from_profile, gpu_ids
 from planner.catalog.models import model, model_ids
 from planner.estimate import INTERVALS, Library, documented, estimate, estimate_columns
 from planner.specs.scenario import Scenario
@@ -83,6 +85,52 @@ def test_heads_that_do_not_divide_are_an_answer() -> None:
     assert (found["error"], found["verdict"], found["reason_code"]) == (None, "no", "tp_invalid")
 
 
+@pytest.mark.parametrize("sizes", [{"attention_dp": 3}, {"ep": 3}, {"pp": 100}, {"tp": 4, "attention_dp": 8}])
+def test_groups_that_do_not_divide_are_an_answer_without_figures(sizes: dict[str, int]) -> None:
+    found = row(model="openai/gpt-oss-20b", **sizes)
+    assert (found["error"], found["verdict"], found["reason_code"]) == (None, "no", "tp_invalid")
+    assert found["weights_gib"] is None and found["max_concurrency"] is None
+
+
+def test_more_ranks_than_experts_are_refused() -> None:
+    assert row(model="mistralai/Mixtral-8x7B-v0.1", tp=16, ep=16)["reason"] == "ep 16 exceeds the model's 8 experts"
+
+
+def test_llama_cpp_splits_rows_and_layers_over_any_number_of_gpus() -> None:
+    rows = row(weight_format="gguf-q4_k_m", gpu="rtx3090", tp=3, pp=1)
+    layers = row(weight_format="gguf-q4_k_m", gpu="rtx3090", n_gpus=40)
+    assert rows["fits"] and layers["fits"]
+
+
+def test_a_link_that_the_card_does_not_have_is_refused_and_stops_no_other() -> None:
+    asked = [Scenario(model=LLAMA, gpu="rtx4090", interconnect="nvlink"), Scenario(model=LLAMA, gpu="h100-sxm")]
+    refused, good = estimate(asked).rows()
+    assert "choose pcie" in refused["error"] and good["fits"]
+
+
+def test_a_cache_that_the_engine_does_not_have_is_unsupported() -> None:
+    found = row(kv_format="q8_0")
+    assert (found["verdict"], found["reason_code"]) == ("no", "unsupported_format")
+    assert "KV cache in q8_0" in found["reason"]
+
+
+def test_a_card_that_others_fill_says_so() -> None:
+    for engine in engine_ids():
+        weights = "gguf-q4_k_m" if engine == "llama.cpp" else None
+        found = row(engine=engine, weight_format=weights, reserved_gib=200)
+        assert found["budget_gib"] >= 0 and found["reason_code"] in ("out_of_free_memory", "unsupported_format")
+
+
+def test_an_empty_prompt_and_one_token_take_one_step() -> None:
+    found = row(input_tokens=0, output_tokens=1)
+    assert found["ttft_ms"] > 0 and found["tpot_ms"] is None and found["prefill_tokens_per_s"] is None
+
+
+def test_what_does_not_run_has_no_price_per_token() -> None:
+    found = row(model=LLAMA_70B, usd_per_gpu_hour=2)
+    assert found["usd_per_hour"] == 2 and found["usd_per_million_output_tokens"] is None
+
+
 def test_an_unsupported_format_is_an_answer_with_its_reason() -> None:
     found = row(engine="llama.cpp", weight_format="fp8")
     assert (found["error"], found["support"], found["reason_code"]) == (None, "unsupported", "unsupported_format")
@@ -105,6 +153,14 @@ def test_llama_cpp_starts_as_many_slots_as_fit() -> None:
     found = row(model="Qwen/Qwen3-32B", gpu="rtx4090", weight_format="gguf-q4_k_m", concurrency=32)
     assert found["engine"] == "llama.cpp" and found["fits"] and not found["holds_load"]
     assert found["max_num_seqs"] == found["max_concurrency"] < 32
+
+
+@pytest.mark.parametrize("prompt", [8000, 100_000])
+def test_llama_cpp_has_room_for_as_many_slots_as_it_starts_with(prompt: int) -> None:
+    load = {"gpu": "rtx4090", "weight_format": "gguf-q4_k_m", "input_tokens": prompt, "output_tokens": 500}
+    room = row(**load)["max_concurrency"]
+    assert room >= 1 and row(**load, parallel_slots=room)["fits"]
+    assert not row(**load, parallel_slots=room + 1)["fits"]
 
 
 def test_single_stream_conventions_leave_blank_what_has_no_meaning() -> None:
@@ -197,3 +253,87 @@ def test_every_bundled_model_gets_an_answer(engine: str) -> None:
     for found in estimate(scenarios).rows():
         assert found["error"] is None
         assert math.isfinite(found["weights_gib"]) and found["weights_gib"] > 0
+
+
+WILD: dict[str, st.SearchStrategy[Any]] = {  # columns and what a stranger might put there
+    "model": st.sampled_from(model_ids()),
+    "gpu": st.sampled_from(gpu_ids()),
+    "weight_format": st.sampled_from(weight_format_ids()),
+    "kv_format": st.sampled_from("bf16 fp16 fp8 int8 nvfp4 q8_0 q4_0 q8_0/q4_0".split()),
+    "engine": st.sampled_from(engine_ids()),
+    "n_gpus": st.sampled_from([1, 2, 3, 8, 64]),
+    "tp": st.sampled_from([1, 2, 3, 8]),
+    "pp": st.sampled_from([1, 2, 3, 100]),
+    "ep": st.sampled_from([1, 2, 3, 8]),
+    "attention_dp": st.sampled_from([1, 2, 3, 8]),
+    "dp": st.sampled_from([1, 2, 3]),
+    "gpus_per_node": st.sampled_from([1, 4, 72]),
+    "interconnect": st.sampled_from(["pcie", "nvlink"]),
+    "device_gib": st.floats(0.01, 1e5),
+    "reserved_gib": st.sampled_from([0.0, 5.0, 1e5]),
+    "copies_per_gpu": st.sampled_from([1, 2, 64]),
+    "gpu_memory_utilization": st.sampled_from([1e-6, 0.5, 0.95, 1.0]),
+    "max_model_len": st.sampled_from([1, 4096, 2**26]),
+    "max_num_seqs": st.sampled_from([1, 64, 2**20]),
+    "max_num_batched_tokens": st.sampled_from([1, 512, 2**26]),
+    "block_size": st.sampled_from([1, 16, 65536]),
+    "enforce_eager": st.booleans(),
+    "flash_attention": st.booleans(),
+    "parallel_slots": st.sampled_from([1, 8, 4096]),
+    "input_tokens": st.integers(0, 2000) | st.integers(0, 2**26),
+    "output_tokens": st.integers(0, 2000) | st.integers(0, 2**26),
+    "input_tokens_p95": st.integers(0, 10**5),
+    "output_tokens_p95": st.integers(0, 10**5),
+    "concurrency": st.integers(1, 300) | st.integers(1, 10**7),
+    "request_rate_per_s": st.floats(1e-4, 1e6),
+    "users": st.integers(1, 10**9),
+    "think_time_s": st.sampled_from([0.0, 0.001, 30.0, 1e9]),
+    "turns": st.sampled_from([1, 5, 10**4]),
+    "shared_prefix_tokens": st.integers(0, 10**5),
+    "cached_input_fraction": st.floats(0, 1),
+    "image_pixels": st.sampled_from([1, 10**6, 10**9]),
+    "peak_to_mean": st.sampled_from([1.0, 3.0, 1000.0]),
+    "ttft_slo_ms": st.floats(0.01, 1e6),
+    "tpot_slo_ms": st.floats(0.01, 1e6),
+    "e2e_slo_ms": st.floats(0.01, 1e6),
+    "slo_percentile": st.sampled_from([1e-6, 50.0, 99.99999]),
+    "usd_per_gpu_hour": st.sampled_from([0.0, 3.0]),
+}
+NAMES = {name: WILD.pop(name) for name in ("model", "gpu")}
+wild = st.fixed_dictionaries(NAMES, optional=WILD).map(lambda columns: Scenario(**columns))
+CODES = {  # by verdict
+    "starts": {"kv_pool_full", "above_capacity"},
+    "queues": {"kv_pool_full", "above_capacity"},
+    "holds": {None, "slo_missed"},
+    "meets_slo": {None},
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(wild, min_size=20, max_size=40))
+def test_any_scenario_is_an_answer_whose_parts_agree(scenarios: list[Scenario]) -> None:
+    for found in estimate(scenarios).rows():
+        numbers = [value for value in found.values() if isinstance(value, int | float)]
+        assert all(math.isfinite(value) and value >= 0 for value in numbers)
+        if found["error"]:
+            continue
+        verdict, code = found["verdict"], found["reason_code"]
+        assert found["fits"] == found["starts"] == (verdict != "no")
+        assert found["holds_load"] == (verdict in ("holds", "meets_slo"))
+        assert code in CODES[verdict] if verdict in CODES else code
+        assert bool(code) == bool(found["reason"])
+        assert found["fit_confidence"] != ("yes" if verdict == "no" else "no")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(wild, min_size=20, max_size=40))
+def test_figures_of_any_scenario_are_ordered(scenarios: list[Scenario]) -> None:
+    for found in estimate(scenarios).rows():
+        for name in INTERVALS:
+            low, value, high = (found[f"{name}{end}"] for end in ("_low", "", "_high"))
+            assert (low is None) == (value is None) == (high is None)
+            assert value is None or low <= value * (1 + 1e-12) <= high * (1 + 1e-9)
+        if found["starts"]:
+            assert found["max_concurrency"] >= 1 and found["ttft_unloaded_ms"] > 0 and found["requests_per_s"] > 0
+        if found["ttft_ms"] is not None:
+            assert found["ttft_unloaded_ms"] * (1 - 1e-6) <= found["ttft_ms"] <= found["e2e_ms"] * (1 + 1e-9)

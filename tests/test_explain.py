@@ -146,6 +146,11 @@ def test_every_formula_names_a_source_and_no_unknown(scenario: Scenario) -> None
         assert not re.search(r"\bNone\b|\bnan\b|\binf\b", text)
 
 
+def test_of_a_layout_that_no_engine_takes_only_the_budget_is_explained() -> None:
+    refused = row(SERVER.model_copy(update={"tp": 3, "n_gpus": 3}))
+    assert [item.title for item in explain.formulas(refused, models.model(LLAMA))] == ["Memory budget of one GPU"]
+
+
 @pytest.mark.parametrize("scenario", [s for s in VARIETY if s.gpu != "rtx4090"], ids=lambda s: f"{s.model}-{s.engine}")
 def test_the_parts_of_a_step_are_positive_and_sorted(scenario: Scenario) -> None:
     parts = breakdown(scenario)

@@ -323,7 +323,9 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
 
     Generations without figures take those of the generation named in `efficiency.yaml`, marked as assumed.
     """
-    return _rate_set(_peaks_of(gpu), engine_id, families, topology or Topology())
+    topology = topology or Topology()
+    check_interconnect(gpu, topology.interconnect)
+    return _rate_set(_peaks_of(gpu), engine_id, families, topology)
 
 
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from planner.units import GIB
 
 MS = 1e3
 DEFAULT_PERCENTILE = 95.0  # of the objectives
+FINE_MS = 10.0  # below which whole milliseconds are too coarse
 CLOSE_GIB = 0.1  # shortfall below which more digits are given
 FIXED_COST = ("usd_per_hour", "usd_per_month")  # due whether the deployment runs or not
 WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
@@ -189,8 +190,12 @@ def missed_objectives(p: Priced) -> list[list[str]]:
     for word, name, seconds in figures:
         limits = numbers(p.deployments, name, np.inf)
         for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS > limits)):
-            out[i].append(f"p{percentile[i]:g} {word} {seconds[i] * MS:,.0f} ms is above {limits[i]:,.0f} ms")
+            out[i].append(f"p{percentile[i]:g} {word} {_ms(seconds[i] * MS)} is above {_ms(limits[i])}")
     return out
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= FINE_MS else f"{value:.2g} ms"
 
 
 STOPS = {  # what keeps an engine from starting: its code and its words
@@ -229,7 +234,7 @@ def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> 
         return code, words + _shortfall(plan.verdict.shortfall_bytes[i])
     if not holds:
         if p.point.above_capacity[i]:
-            most = p.most.request_rate_per_s[i]
-            return "above_capacity", f"the rate exceeds what the deployment completes ({most:.2f} requests/s)"
+            most = p.point.requests_per_s[i]
+            return "above_capacity", f"the rate exceeds what the deployment completes ({most:,.3g} requests/s)"
         return "kv_pool_full", _waiting(p, i)
     return ("slo_missed", "; ".join(missed)) if missed else ("", "")

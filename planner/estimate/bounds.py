@@ -40,7 +40,7 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     out: Columns = {}
     for name, ends in found.items():
         for end, value in ends._asdict().items():
-            out[f"{name}_{end}"] = np.where(np.isfinite(value), value, np.nan)
+            out[f"{name}_{end}"] = np.where(np.isfinite(value) & ~np.isnan(columns[name]), value, np.nan)
     return out
 
 
@@ -73,14 +73,15 @@ def _budget(engine: EngineSpec, p: Priced) -> Budget:
     return Budget(terms.budget_bytes, *spent, graphs, terms.kv_pool_bytes)
 
 
-def fit_confidence(engine: EngineSpec, p: Priced, per_replica: NDArray[np.float64], width: Widths) -> NDArray[np.str_]:
+def fit_confidence(engine: EngineSpec, p: Priced, width: Widths) -> NDArray[np.str_]:
     """yes | tight | no: whether what is left after one sequence could as well be a shortfall.
 
     Left: of the pool, or of the device where the cache is allocated for the load itself.
     """
     terms, kv, verdict = p.plan
     half = uncertainty.pool_half_width_bytes(_budget(engine, p), width)
-    one = kv.kv_needed_bytes / np.maximum(per_replica, 1)
+    per_rank = np.ceil(np.asarray(p.inputs.load.concurrency) / p.inputs.parallel.attention_dp)
+    one = kv.kv_needed_bytes / np.maximum(per_rank, 1)
     left = terms.kv_pool_bytes - one if engine.cache.allocation is Allocation.POOL else terms.free_bytes
     margin = np.where(verdict.starts, left, -verdict.shortfall_bytes)
     return uncertainty.fit_confidence(np.zeros_like(margin), Interval(margin - half, margin + half))

@@ -67,7 +67,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     texts = _texts(p, verdict)
     width = evidence_widths(texts)
     intervals = interval_columns(engine, p, memory | speed, width)
-    sure = fit_confidence(engine, p, in_flight / replicas(p.deployments), width)
+    sure = fit_confidence(engine, p, width)
     runnable = np.array([code not in ("tp_invalid", "unsupported_format") for code in verdict.codes])
     texts["fit_confidence"] = np.where(runnable, sure, "no").astype(object)
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")

@@ -110,7 +110,7 @@ def _fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
     if ep > experts:
         return f"ep {ep} exceeds the model's {experts} experts"
     if not engine.cache.sharded:
-        return ""  # rows of matrices are split, not heads
+        return ""  # llama.cpp splits rows of matrices, not heads, and leaves GPUs idle that get no layer
     faults = (head_fault(mixer, tp // attention_dp) for mixer in model.mixers)
     return next(filter(None, faults), "")
 

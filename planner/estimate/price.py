@@ -188,7 +188,7 @@ def memory_of(
     """The memory plan with `in_flight` requests on the whole deployment.
 
     An engine that allocates every slot's context at start gets as many slots as are asked for and fit, unless
-    the scenario states them; what it could hold is planned for the most slots it takes.
+    the scenario states them.
     """
     model = deployments[0].row.model
     inputs = memory_inputs(engine, deployments, in_flight)
@@ -196,18 +196,13 @@ def memory_of(
         return inputs, memory_plan(model, engine, inputs)
     asks = _asks_slots(deployments)
     slots = np.fmax(numbers(deployments, "parallel_slots", np.nan), numbers(deployments, "max_num_seqs", np.nan))
-    most = memory_plan(model, engine, _with_slots(inputs, np.where(asks, MOST_SLOTS, slots)))
-    fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(most.kv.max_concurrency, 1))
-    inputs = _with_slots(inputs, np.where(asks, fitting, slots))
+    room = memory.slots_that_fit(model, engine, inputs, np.where(asks, MOST_SLOTS, slots))
+    fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(room, 1))
+    inputs = memory.with_slots(inputs, np.where(asks, fitting, slots))
     plan = memory_plan(model, engine, inputs)
-    room = {name: getattr(most.kv, name) for name in ("max_concurrency", "max_concurrency_expected")}
-    kv = plan.kv._replace(**room)
+    kv = plan.kv._replace(max_concurrency=room, max_concurrency_expected=room)
     holds = plan.verdict.starts & (np.asarray(inputs.load.concurrency) <= np.asarray(inputs.settings.max_num_seqs))
     return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
-
-
-def _with_slots(inputs: MemoryInputs, slots: Floats) -> MemoryInputs:
-    return inputs._replace(settings=inputs.settings._replace(max_num_seqs=slots))
 
 
 def load_of(deployments: Sequence[Deployment]) -> Load:

@@ -32,8 +32,13 @@ class Formula(NamedTuple):
 
 
 def formulas(row: Row, model: ModelSpec) -> list[Formula]:
-    """Formulas of a row of `Estimate.rows()` for its model; those of speed only when it runs."""
+    """Formulas of a row of `Estimate.rows()` for its model; those of speed only when it runs.
+
+    Of a layout that no engine takes nothing is known but the budget of one GPU.
+    """
     engine = engines.engine(row["engine"], row["engine_version"])
+    if row["weights_gib"] is None:
+        return [_budget(row, engine)]
     memory = [_weights(row, model), _kv_token(row, model), _budget(row, engine), _pool(row, engine), _room(row)]
     return memory + (_speed(row) if row["tpot_ms"] or row["ttft_ms"] else [])
 

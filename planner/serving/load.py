@@ -87,18 +87,21 @@ class Request(NamedTuple):
 def request_shape(load: Load, overheads: Overheads) -> Request:
     """Tokens to prefill, decode steps and mean context of the load's mean request.
 
-    At least the last prompt token is computed even where all of it is cached. Output lengths that vary make
+    At least the last prompt token is computed even where all of it is cached, and one token where neither a prompt
+    nor decode steps are asked for. Output lengths that vary make
     the context seen by the average decode step longer: I + E[O^2] / (2 E[O]).
     """
     cached = load.shared_prefix_tokens + load.cached_input_fraction * np.maximum(
         load.input_tokens - load.shared_prefix_tokens, 0
     )
-    prefill = np.maximum(load.input_tokens - cached, np.minimum(load.input_tokens, 1))
+    steps = np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step
+    least = np.where(steps > 0, np.minimum(load.input_tokens, 1), 1)
+    prefill = np.maximum(load.input_tokens - cached, least)
     overhead = overheads.request_s + overheads.request_s_per_input_token * load.input_tokens
     return Request(
         prefill_tokens=prefill,
-        cached_tokens=load.input_tokens - prefill,
-        decode_steps=np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step,
+        cached_tokens=np.maximum(load.input_tokens - prefill, 0),
+        decode_steps=steps,
         decode_context=load.input_tokens + load.output_tokens * np.exp(load.output_log_sd**2) / 2,
         prefill_square_ratio=np.exp(load.input_log_sd**2),
         overhead_s=overhead,

@@ -46,7 +46,7 @@ class ServingPoint(NamedTuple):
     slot_wait_s: Array  # part of TTFT spent waiting for a place in the KV pool or under max_num_seqs
     utilisation: Array  # requests per second over the most that the deployment completes
     prefill_time_share: Array  # of the time in steps
-    above_capacity: Mask  # the rate asked for is more than is ever completed
+    above_capacity: Mask  # the rate asked for is more than is ever completed, or takes all slots all the time
 
 
 class Part(NamedTuple):
@@ -243,7 +243,7 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
     ttft = request.overhead_s + wait + first_token_s(load, share, s)
     requests = s.per_s * share.active
-    prompt_s = np.where(request.prefill_tokens > 0, s.exact.prefill_s, np.nan)
+    prompt_s = np.where(load.input_tokens > 0, s.exact.prefill_s, np.nan)
     return ServingPoint(
         ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
         ttft_s=ttft,
@@ -258,7 +258,7 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
         slot_wait_s=wait,
         utilisation=np.minimum(s.per_s / s.most_per_s, 1),
         prefill_time_share=prefill_time_share(s),
-        above_capacity=~s.open_loop & ~np.isnan(share.request_rate_per_s),
+        above_capacity=~np.isnan(share.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
     )
 
 
