@@ -17,6 +17,7 @@ from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
 from planner.cli.accuracy import accuracy
+from planner.cli.compare_log import compare_log
 from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
@@ -63,6 +64,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     lists.formats,
     lists.engines,
     import_model,
+    compare_log,
     schema,
     accuracy,
     app_command.app,

@@ -1,0 +1,217 @@
+"""Start-up logs of vLLM, SGLang and llama.cpp: what the engine says it took, and what it says of its settings.
+
+    read_log(text)    # -> LogTerms; BadFile for a text that is no engine's log
+
+A log comes from outside: it is bounded, read as text, and every pattern is linear in its length.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+from planner.catalog.log_patterns import (
+    ANCHORS,
+    BUFFERS,
+    FAULTS,
+    FORMATS,
+    KV_FORMATS,
+    LLAMA_TYPES,
+    SETTINGS,
+    TERMS,
+    Pick,
+)
+from planner.catalog.values import Value, number_of, scenario_of, value_of
+from planner.errors import BadFile, PlannerError
+
+MAX_BYTES = 8 * 2**20
+MAX_LINE = 400  # characters of a line that are shown
+MOST_MATCHES = 2048  # of one pattern
+MIB_PER_GIB = 2**10
+_COLOURS = re.compile(r"\x1b\[[0-9;]{0,16}m")
+_FILE_TYPE = re.compile(r"-((?:UD-)?(?:I?Q\d\w{0,8}|BF16|F16|F32|MXFP4))(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+
+
+class LogLine(NamedTuple):
+    """A line of the log, from 1."""
+
+    number: int
+    text: str
+
+
+class LogTerm(NamedTuple):
+    """A figure that the log states for one GPU: an estimate's column, or several that it states together."""
+
+    columns: tuple[str, ...]
+    value: float
+    line: LogLine
+
+
+class LogTerms(NamedTuple):
+    """What a start-up log says."""
+
+    engine: str
+    settings: Mapping[str, Value]  # scenario columns
+    terms: tuple[LogTerm, ...]
+    fault: LogLine | None = None  # why the engine did not start, where the log says so
+
+
+class _Text(NamedTuple):
+    text: str
+    starts: Sequence[int]  # offset of each line
+
+    def line(self, at: int) -> LogLine:
+        index = bisect.bisect_right(self.starts, at) - 1
+        end = self.starts[index + 1] - 1 if index + 1 < len(self.starts) else len(self.text)
+        found = self.text[self.starts[index] : min(end, self.starts[index] + 64 * MAX_LINE)]
+        return LogLine(index + 1, _around(found, at - self.starts[index]))
+
+
+def _around(line: str, at: int) -> str:
+    """The part of a long line that the figure stands in."""
+    line = "".join(character if character.isprintable() else " " for character in line)
+    start = max(min(at - MAX_LINE // 4, len(line) - MAX_LINE), 0)
+    return line[start : start + MAX_LINE].strip()
+
+
+def read_log(data: str | bytes, where: str = "log") -> LogTerms:
+    """Read an engine's start-up log. Raises BadFile where it is too long, not text, or no engine's log."""
+    found = _text(data, where)
+    counts = {engine: sum(anchor in found.text for anchor in anchors) for engine, anchors in ANCHORS.items()}
+    engine = max(counts, key=lambda name: counts[name])
+    terms = _terms(engine, found) if counts[engine] else ()
+    fault = _fault(found) if counts[engine] else None
+    if not terms and fault is None:
+        raise BadFile(
+            f"{where}: no figures of vLLM, SGLang or llama.cpp in it; paste the lines from start to "
+            "'Available KV cache memory', 'KV Cache is allocated' or 'KV buffer size'"
+        )
+    return LogTerms(engine, _settings(engine, found), terms, fault)
+
+
+def _text(data: str | bytes, where: str) -> _Text:
+    if len(data) > MAX_BYTES:
+        raise BadFile(f"{where}: {len(data)} bytes, more than the {MAX_BYTES} of a log that are read")
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    if "\0" in text:
+        raise BadFile(f"{where}: not text (it holds NUL bytes)")
+    text = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _Text(text, [0, *(found.end() for found in re.finditer("\n", text))])
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    for _, found in zip(range(MOST_MATCHES), pattern.finditer(text), strict=False):
+        yield found
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _terms(engine: str, found: _Text) -> tuple[LogTerm, ...]:
+    """Each figure once: ranks that differ count as the one that limits the engine."""
+    out: dict[tuple[str, ...], LogTerm] = {}
+    for pattern, columns, pick in TERMS[engine]:
+        each = [(sum(map(_number, match.groups())), match.start()) for match in _matches(pattern, found.text)]
+        if each and columns not in out:
+            value, at = each[-1] if pick is Pick.LAST else (max if pick is Pick.LARGEST else min)(each)
+            out[columns] = LogTerm(columns, value, found.line(at))
+    return (*out.values(), *(_buffers(found) if engine == "llama.cpp" else ()))
+
+
+def _buffers(found: _Text) -> Iterator[LogTerm]:
+    """llama.cpp's buffers in GiB: of the GPU that holds most, lines of the same device added up."""
+    for pattern, column in BUFFERS:
+        sizes: dict[str, float] = defaultdict(float)
+        lines: dict[str, int] = {}
+        for match in _matches(pattern, found.text):
+            if not is_host(match[1]):
+                sizes[match[1]] += _number(match[2])
+                lines.setdefault(match[1], match.start())
+        if sizes:
+            device = max(sizes, key=lambda name: sizes[name])
+            yield LogTerm((column,), sizes[device] / MIB_PER_GIB, found.line(lines[device]))
+
+
+def is_host(device: str) -> bool:
+    """Whether llama.cpp means host memory by this name of a buffer."""
+    return device.startswith("CPU") or device.endswith("_Host") or device in ("BLAS", "AMX")
+
+
+def _fault(found: _Text) -> LogLine | None:
+    first = (match for pattern in FAULTS for match in _matches(pattern, found.text))
+    match = next(first, None)
+    return found.line(match.start()) if match else None
+
+
+def _settings(engine: str, found: _Text) -> dict[str, Value]:
+    """Scenario columns that the log states; what cannot be a column's value is left out."""
+    raw: dict[str, str] = {}
+    for pattern, column in SETTINGS[engine]:
+        match = next(_matches(pattern, found.text), None)
+        if match and column not in raw:
+            raw[column] = match[1].strip()
+    settings: dict[str, Value] = {"engine": engine}
+    for column, text in _finished(engine, raw, found).items():
+        try:
+            value = value_of(column, text)
+            scenario_of({column: value} if value is not None else {})
+        except PlannerError:
+            continue
+        if value is not None:
+            settings[column] = value
+    return settings
+
+
+def _finished(engine: str, raw: dict[str, str], found: _Text) -> dict[str, str]:
+    """Names of the engine as ours."""
+    done = {column: text for column, text in raw.items() if not column.startswith("_")}
+    if "_quantization" in raw and raw["_quantization"] in FORMATS:
+        done["weight_format"] = FORMATS[raw["_quantization"]]
+    if raw.get("_dtype") == "float32" and "weight_format" not in done:
+        done["weight_format"] = "fp32"
+    if "_kv" in raw and raw["_kv"] in KV_FORMATS:
+        done["kv_format"] = KV_FORMATS[raw["_kv"]]
+    if "model" in done:
+        done["model"] = name_of(done["model"])
+    return _llama(done, raw, found) if engine == "llama.cpp" else done
+
+
+def name_of(model: str) -> str:
+    """A hub id as it is; of a path its last part, or user and name out of a hub cache."""
+    cached = re.search(r"models--([^/\\]{1,200}?)--([^/\\]{1,200})", model)
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    if model.count("/") == 1 and not model.startswith(("/", ".", "~")):
+        return model
+    return PureWindowsPath(PurePosixPath(model.rstrip("/\\")).name).name
+
+
+def _llama(done: dict[str, str], raw: dict[str, str], found: _Text) -> dict[str, str]:
+    """Model and type from the file's name or from what it says of itself; slots, layers and GPUs."""
+    named = _FILE_TYPE.search(raw.get("_file", ""))
+    kind = named[1] if named else LLAMA_TYPES.get(raw.get("_type", "").strip().upper(), "")
+    if kind:
+        done["weight_format"] = f"gguf-{kind.lower().removeprefix('ud-')}"
+    if named:
+        done["model"] = name_of(raw["_file"][: named.start()])
+    slots = int(raw.get("_streams") or raw.get("_slots") or 1) or 1
+    cells = raw.get("_cells") or raw.get("_context")
+    if cells:
+        done["max_model_len"] = str(int(cells) // (1 if "_cells" in raw else slots) or 1)
+        done["parallel_slots"] = str(slots)
+    if "_flash" in raw:
+        done["flash_attention"] = "yes" if raw["_flash"] in ("1", "enabled") else "no"
+    if "_k" in raw and "_v" in raw:
+        pair = [{"f16": "fp16", "f32": "fp32"}.get(raw[side], raw[side]) for side in ("_k", "_v")]
+        done["kv_format"] = pair[0] if pair[0] == pair[1] else "/".join(pair)
+    if "_offloaded" in raw and int(raw["_offloaded"]) < int(raw.get("_layers", "0")):
+        done["n_gpu_layers"] = raw["_offloaded"]
+    if "_vram" in raw:
+        done["device_gib"] = repr(number_of("device_gib", raw["_vram"]) / MIB_PER_GIB)
+    gpus = {match[1] for match in _matches(BUFFERS[0][0], found.text) if not is_host(match[1])}
+    return done | ({"n_gpus": str(len(gpus))} if len(gpus) > 1 else {})

@@ -1,0 +1,71 @@
+"""`planner compare-log`: an engine's start-up log beside what the planner says of the same deployment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from planner.cli.flags import with_scenario_flags
+from planner.cli.output import Csv, Json, show_table, written
+
+COLUMNS = {
+    "term": "term",
+    "predicted": "predicted",
+    "measured": "in the log",
+    "error_percent": "error %",
+    "line": "line",
+}
+
+
+@with_scenario_flags
+def compare_log(
+    flags: Mapping[str, str],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The log, or - for standard input.")],
+    json: Json = False,
+    csv: Csv = "",
+) -> int:
+    """Compare a start-up log of vLLM, SGLang or llama.cpp with the estimate, term by term.
+
+    Model, parallelism, memory fraction and lengths are read from the log where it states them; options replace
+    or add to them. Figures are those of the GPU that limits the deployment.
+    """
+    from planner.catalog.files import read_bytes
+    from planner.catalog.logs import MAX_BYTES, read_log
+    from planner.catalog.values import value_of
+    from planner.estimate.logs import compare, scenario_of_log
+
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if file == "-" else read_bytes(file, MAX_BYTES)
+    log = read_log(data, file)
+    given = {name: value for name, text in flags.items() if (value := value_of(name, text)) is not None}
+    found = compare(log, scenario_of_log(log, given))
+    rows = [
+        {
+            "term": row.term,
+            "meaning": row.meaning,
+            "predicted": row.predicted,
+            "measured": row.measured,
+            "error_percent": None if row.error is None else 100 * row.error,
+            "line": row.line.number,
+            "text": row.line.text,
+        }
+        for row in found.terms
+    ]
+    names = ["term", "meaning", "predicted", "measured", "error_percent", "line", "text"]
+    if written(names, rows, json, csv):
+        return 0
+    answer = found.answer
+    print(
+        f"{answer['model']} ({answer['weight_format']}) on {answer['n_gpus']} x {answer['gpu']}, "
+        f"{answer['engine']} {answer['engine_version']}"
+    )
+    show_table(COLUMNS, rows)
+    if log.fault:
+        says = "does not start either" if not answer["starts"] else "starts by the estimate"
+        print(
+            f"the log's engine did not start (line {log.fault.number}): {log.fault.text}\nhere it {says}"
+            + (f": {answer['reason']}" if answer["reason"] else "")
+        )
+    return 0
