@@ -59,9 +59,9 @@ def settings_of(row: Row, spec: EngineSpec, device_bytes: float) -> Settings:
     )
 
 
-def compare(row: Row) -> Compared:
+def compare(row: Row, spec: EngineSpec | None = None) -> Compared:
     model, _, _ = resolve(row["model"])
-    spec = engine(row["engine"], row["engine_version"])
+    spec = spec or engine(row["engine"], row["engine_version"])
     device_bytes = float(row["device_gib"]) * GIB
     fp32 = row["weight_format"] == "fp32"
     key, value = kv_format(row["kv_format"] or "bf16")
@@ -82,15 +82,20 @@ def compare(row: Row) -> Compared:
 STATED = ("engine_version", "device_gib", "gpu_memory_utilization", "max_model_len", "tp", "weight_format", "gpu")
 
 
-@cache
-def compared() -> tuple[Compared, ...]:
+def stated_rows() -> list[Row]:
     """Rows of vLLM's V1 engine that state version, device, fraction, length and parallelism; patched ones apart."""
     stated = [
         row
         for row in rows("engine_memory.csv")
         if row["engine"] == "vllm" and all(row[column] for column in STATED) and "Unsloth" not in row["note"]
     ]
-    return tuple(compare(row) for row in stated if not row["engine_version"].startswith("0.6"))
+    return [row for row in stated if not row["engine_version"].startswith("0.6")]
+
+
+@cache
+def compared() -> tuple[Compared, ...]:
+    """Those rows beside their plans."""
+    return tuple(compare(row) for row in stated_rows())
 
 
 def errors(term: str, measured: str, pp: bool = False) -> list[float]:

@@ -178,9 +178,9 @@ def graph_sizes(fixed: Overheads, largest_batch: Array) -> Floats:
 
 
 def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """CUDA graphs: per layer and captured size; none in eager mode."""
+    """CUDA graphs: a pool, and more per layer and captured size; none in eager mode."""
     settings = inputs.settings
     largest = np.minimum(2 * floats(settings.max_num_seqs), settings.graph_batch)
     layers = model.n_layers / floats(inputs.parallel.pp)
     captured = engine.overheads.graph_layer_bytes * layers * graph_sizes(engine.overheads, largest)
-    return np.where(settings.enforce_eager, 0.0, captured)
+    return np.where(settings.enforce_eager, 0.0, engine.overheads.graph_bytes + captured)
