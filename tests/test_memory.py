@@ -336,7 +336,7 @@ def test_copies_share_the_device() -> None:
 
 def test_a_default_fraction_makes_room_for_others_on_the_card() -> None:
     shared = default_utilization(VLLM, Device(24 * GIB, 4 * GIB), inputs(build()).settings, Parallel())
-    assert shared == 0.81
+    assert shared == pytest.approx(0.80)  # 19.5 of 24 GiB are free, and one hundredth is left to graphs
     assert plan(build(), total_bytes=24 * GIB, reserved_bytes=4 * GIB, utilization=shared).verdict.breaks[0] == ""
 
 

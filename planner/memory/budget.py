@@ -43,7 +43,8 @@ def default_utilization(engine: EngineSpec, device: Device, settings: Settings, 
         return np.maximum(np.round(1 - kept / total, 3), _SMALLEST_FRACTION)
     if engine.budget.rule is not BudgetRule.TOTAL:
         return np.full_like(total, default)
-    attainable = np.floor(free_bytes(engine, device) / total * 100) / 100
+    beside = 0.0 if engine.overheads.graph_in_budget else _SMALLEST_FRACTION
+    attainable = np.floor(free_bytes(engine, device) / total * 100) / 100 - beside
     lowered = np.clip(attainable, _SMALLEST_FRACTION, default)
     return np.where(floats(device.reserved_bytes) > 0, lowered, default) + np.zeros_like(total)
 
