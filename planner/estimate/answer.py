@@ -134,7 +134,8 @@ def step_parts(p: Priced) -> StepParts:
     batch = mean_batch(p)
     ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates)
-    return StepParts(ops, seconds, np.broadcast_to(p.clock.engine_s(batch), seconds.total.shape[1:]))
+    waits = p.clock.engine_s(batch, seconds.total.sum(axis=0))
+    return StepParts(ops, seconds, np.broadcast_to(waits, seconds.total.shape[1:]))
 
 
 def bound_column(p: Priced) -> NDArray[np.object_]:

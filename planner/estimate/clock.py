@@ -79,6 +79,7 @@ class Clock(NamedTuple):
     draft: Prepared | None = None
     draft_tokens: Any = 0.0
     adapters: Adapters | None = None
+    graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
@@ -95,16 +96,24 @@ class Clock(NamedTuple):
         """Seconds of the step's operations, (R,)."""
         return step_seconds(self.ops(batch), self.rates)
 
-    def engine_s(self, batch: Batch) -> Any:
-        """Seconds of scheduling, sampling and launches that the accelerator waits for."""
+    def launch_s(self, batch: Batch) -> Any:
+        """Seconds that the host takes to launch the kernels of a step that no CUDA graph replays, else 0."""
         fixed = self.engine.overheads
-        layers = fixed.per_layer_s * self.prepared.model.n_layers
-        tokens = fixed.per_sequence_s * batch.decode_seqs + fixed.per_prefill_token_s * batch.prefill_tokens
-        return fixed.step_s + layers + tokens
+        prefills = np.asarray(batch.prefill_tokens) > 0
+        eager = (fixed.graphs == "none") | (prefills & (fixed.graphs == "decode"))
+        beyond = np.asarray(batch.decode_seqs + batch.prefill_tokens) > self.graph_batch
+        return np.where(eager | beyond, fixed.per_layer_s * self.prepared.model.n_layers, 0.0)
+
+    def engine_s(self, batch: Batch, accelerator_s: Floats) -> Any:
+        """Seconds of a step in which the accelerator waits: for scheduling, sampling and late launches."""
+        fixed = self.engine.overheads
+        sequences = fixed.per_sequence_s * batch.decode_seqs
+        return fixed.step_s + sequences + np.maximum(self.launch_s(batch) - accelerator_s, 0.0)
 
     def step_s(self, batch: Batch) -> Floats:
         """Seconds of the whole step, (R,)."""
-        return np.asarray(self.accelerator_s(batch) + self.engine_s(batch))
+        accelerator_s = self.accelerator_s(batch)
+        return np.asarray(accelerator_s + self.engine_s(batch, accelerator_s))
 
 
 class Adapters(NamedTuple):
@@ -138,6 +147,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         host_share(deployments, inputs),
         draft_tokens=drafted,
         adapters=_adapters(engine, row.model, inputs),
+        graph_batch=np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch),
     )
     if row.draft is None or row.draft.model is None:
         return found

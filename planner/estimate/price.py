@@ -276,4 +276,4 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 
 def overheads_of(engine: EngineSpec) -> Overheads:
     """Engine time outside of steps."""
-    return Overheads(request_s=engine.overheads.request_s)
+    return Overheads(engine.overheads.request_s, engine.overheads.per_prompt_token_s)

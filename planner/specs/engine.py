@@ -139,9 +139,10 @@ class Overheads(Spec):
     graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
     per_sequence_s: Amount = 0  # per running sequence and step
-    per_layer_s: Amount = 0  # per layer and step
-    per_prefill_token_s: Amount = 0  # per prompt token
-    request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer
+    per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them, while the GPU works
+    graphs: Literal["none", "decode", "mixed"] = "mixed"  # steps that graphs replay: none, without prefill, all
+    request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
+    per_prompt_token_s: Amount = 0  # ... and per token of its prompt
 
 
 class Tier(Spec):
