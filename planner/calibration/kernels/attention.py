@@ -162,13 +162,19 @@ def shared_bytes(cache: Cache, dim: int, warps: int, stages: int) -> int:
     return max(ring, warps * HEADS * (dim + 2) * 4) + 16
 
 
-LAYOUTS = ((4, 4), (4, 3), (8, 3), (8, 2), (4, 6))  # warps, stages
+# Warps and stages by bytes of a page's keys: each fills most of 99 KiB or of 227 KiB, at once or in two blocks.
+LAYOUTS = {
+    1024: ((8, 6), (4, 8), (8, 4)),
+    2048: ((4, 6), (4, 4), (8, 3)),
+    4096: ((4, 3), (4, 2), (8, 3), (4, 4)),
+    8192: ((2, 3), (4, 3), (2, 4)),
+}
 
 
 def _tiles(cache: Cache) -> tuple[Tile, ...]:
     found = []
     for dim in HEAD_DIMS:
-        for warps, stages in LAYOUTS[:4] if cache.size_bytes == 2 else LAYOUTS[1:]:
+        for warps, stages in LAYOUTS[PAGE * dim * cache.size_bytes]:
             size = shared_bytes(cache, dim, warps, stages)
             macros = (("HEAD_DIM", dim), ("WARPS", warps), ("STAGES", stages), ("SHARED_BYTES", size))
             found.append(Tile(macros, 32 * warps, size))

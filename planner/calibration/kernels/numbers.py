@@ -84,7 +84,8 @@ def normal_e4m3(rng: Rng, count: int) -> Array:
     sizes = E4M3_VALUES[:127][order]
     x = 8 * rng.standard_normal(count, np.float32)
     codes: Array = order[np.searchsorted(sizes, np.abs(x)).clip(0, 126)].astype(np.uint8)
-    return codes | ((x < 0).astype(np.uint8) << 7)
+    signs: Array = (x < 0).astype(np.uint8) << 7
+    return codes | signs
 
 
 def scale_bf16(rng: Rng, count: int) -> Array:

@@ -249,23 +249,40 @@ def shared_bytes(weights: Weights, warps_n: int, warps_k: int, tokens: int, stag
     return max(stages * stage, warps_n * warps_k * ROWS * 8 * tokens * 4) + 16
 
 
+# Warps along rows, warps along inputs, stages: by bits of a weight and eights of tokens. One of each fits 99 KiB of
+# shared memory (compute capability 8.6, 8.9, 12.x), the others want what data center parts have.
 LAYOUTS = {
-    4: ((4, 2, 4), (2, 4, 4), (1, 8, 3)),
-    8: ((2, 2, 4), (2, 4, 3), (1, 4, 4)),
-    16: ((2, 2, 3), (1, 4, 2), (2, 4, 3)),
+    4: (
+        (1, ((4, 2, 4), (2, 4, 4), (1, 8, 3))),
+        (2, ((4, 2, 4), (2, 4, 4), (2, 4, 3))),
+        (4, ((4, 2, 3), (2, 4, 3))),
+        (8, ((4, 1, 3), (4, 2, 3))),
+    ),
+    8: (
+        (1, ((2, 2, 4), (2, 4, 3), (1, 4, 4))),
+        (2, ((2, 2, 4), (2, 4, 3), (1, 4, 4))),
+        (4, ((2, 2, 3), (2, 4, 3))),
+        (8, ((4, 1, 3), (2, 2, 3))),
+    ),
+    16: (
+        (1, ((2, 2, 3), (2, 4, 3), (1, 4, 2))),
+        (2, ((2, 2, 3), (2, 4, 3), (1, 4, 2))),
+        (4, ((2, 2, 3), (2, 2, 2))),
+        (8, ((2, 1, 3), (4, 1, 2))),
+    ),
 }
-WIDE = {4: ((4, 1, 3), (4, 2, 3)), 8: ((4, 1, 3), (2, 2, 3)), 16: ((2, 1, 3), (4, 1, 2))}  # for 64 tokens
+
+
+def _tile(weights: Weights, tokens: int, layout: tuple[int, int, int]) -> Tile:
+    warps_n, warps_k, stages = layout
+    size = shared_bytes(weights, warps_n, warps_k, tokens, stages)
+    names = "WARPS_N WARPS_K STAGES TOKENS SHARED_BYTES".split()
+    macros = tuple(zip(names, (*layout, tokens, size), strict=True))
+    return Tile(macros, 32 * warps_n * warps_k, size, 1, 8 * tokens)
 
 
 def _tiles(weights: Weights) -> tuple[Tile, ...]:
-    found = []
-    for tokens in (1, 2, 4, 8):
-        for warps_n, warps_k, stages in (WIDE if tokens > 4 else LAYOUTS)[weights.bits]:
-            size = shared_bytes(weights, warps_n, warps_k, tokens, stages)
-            macros = (("WARPS_N", warps_n), ("WARPS_K", warps_k), ("TOKENS", tokens), ("STAGES", stages))
-            threads = 32 * warps_n * warps_k
-            found.append(Tile((*macros, ("SHARED_BYTES", size)), threads, size, 1, 8 * tokens))
-    return tuple(found)
+    return tuple(_tile(weights, tokens, layout) for tokens, layouts in LAYOUTS[weights.bits] for layout in layouts)
 
 
 def _supports(weights: Weights) -> Callable[[Tile, Any], bool]:

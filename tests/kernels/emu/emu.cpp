@@ -244,20 +244,15 @@ void exchange(const u8 (*in)[64], u8 (*out)[64]) {
     memcpy(out[lane], in[lane ^ i.mask], 4);
   }
 }
+// Lane i brings row i % 8 of matrix i / 8 as memory holds it when that lane arrives: the instruction orders nothing.
 void read_matrices(const u8 (*in)[64], u8 (*out)[64]) {
   for (int lane = 0; lane < 32; ++lane)
-    for (int m = 0; m < 4; ++m) {
-      const u8* row = *(const u8* const*)in[m * 8 + (lane >> 2)];
-      memcpy(out[lane] + 4 * m, row + (lane & 3) * 4, 4);
-    }
+    for (int m = 0; m < 4; ++m) memcpy(out[lane] + 4 * m, in[m * 8 + (lane >> 2)] + (lane & 3) * 4, 4);
 }
 void read_matrices_transposed(const u8 (*in)[64], u8 (*out)[64]) {
   for (int lane = 0; lane < 32; ++lane)
     for (int m = 0; m < 4; ++m)
-      for (int e = 0; e < 2; ++e) {
-        const u8* row = *(const u8* const*)in[m * 8 + (lane & 3) * 2 + e];
-        memcpy(out[lane] + 4 * m + 2 * e, row + (lane >> 2) * 2, 2);
-      }
+      for (int e = 0; e < 2; ++e) memcpy(out[lane] + 4 * m + 2 * e, in[m * 8 + (lane & 3) * 2 + e] + (lane >> 2) * 2, 2);
 }
 }  // namespace
 
@@ -268,7 +263,8 @@ u32 shuffle(u32 v, int mask) {
   return r;
 }
 void matrices(u32* r, const void* s, bool transposed) {
-  meet(transposed ? read_matrices_transposed : read_matrices, &s, sizeof s, r, 16);
+  if ((size_t)s & 15) fail("misaligned matrix load");
+  meet(transposed ? read_matrices_transposed : read_matrices, s, 16, r, 16);
 }
 void mma(Operands type, void* d, const u32* a, u32 b0, u32 b1) {
   MmaIn in{{a[0], a[1], a[2], a[3]}, {b0, b1}, {}};
