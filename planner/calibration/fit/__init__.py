@@ -35,7 +35,7 @@ ENOUGH_FOR_ALL = 10  # points from which every parameter is free
 ENOUGH_FOR_TABLE = 12
 LIBRARY = "torch."  # kernels that engines call too, preferred to bundled ones of the same family
 PLAIN = Freedom(k_s=False, k0=False, flops=False)
-NOT_PRICED = ("launch", "read", "l2-read")  # shown, never part of a forward pass
+NOT_PRICED = ("launch", "read", "copy", "l2-read")  # shown, never part of a forward pass
 
 
 class Fitted(NamedTuple):

@@ -1,0 +1,111 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.calibration.journal import Journal
+from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened
+from planner.catalog import runs
+from planner.errors import BadFile, BadValue
+from planner.specs.run import Run, Status
+from tests.calibration_victim import MACHINE, NOW, go_on, plan
+from tests.fake_gpu import FakeDevice
+
+POINTS = 12
+
+
+def whole(folder: Path, resume: bool = False, device: FakeDevice | None = None) -> Run:
+    wish = plan(folder, POINTS)
+    return calibrate(wish, device or FakeDevice(), opened(wish, resume, NOW), pause=lambda seconds: None)
+
+
+def test_a_run_measures_every_point_and_says_how_far_it_is(tmp_path: Path) -> None:
+    wish, said = plan(tmp_path, POINTS), list[Progress]()
+    journal = opened(wish, False, NOW)
+    run = calibrate(wish, FakeDevice(), journal, said.append, pause=lambda seconds: None)
+    assert len(run.points) == POINTS + 2 == said[-1].done == said[-1].total
+    assert {point.status for point in run.points} == {Status.OK} and run.created == "2026-11-20T10:00:00Z"
+    assert runs.read_run(finish(run, tmp_path, journal)) == run
+    assert not journal.path.exists()
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5, POINTS])
+def test_a_resumed_run_equals_an_uninterrupted_one(stop: int, tmp_path: Path) -> None:
+    path = journal_path(tmp_path, MACHINE)
+    uninterrupted = whole(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: 1 + stop]) + lines[-1][: 30 * (stop > 0)])  # and a torn line
+    device = FakeDevice()
+    assert whole(tmp_path, resume=True, device=device) == uninterrupted
+    measured = {case.key for case, _ in device.loads}
+    assert len(measured) <= POINTS + 1 - max(0, stop - 1)
+
+
+def test_without_resume_a_run_starts_anew(tmp_path: Path) -> None:
+    first, second = whole(tmp_path), whole(tmp_path)
+    assert first.id != second.id
+    assert len(journal_path(tmp_path, MACHINE).read_bytes().splitlines()) == POINTS + 3
+
+
+def test_a_run_of_another_driver_is_not_resumed(tmp_path: Path) -> None:
+    whole(tmp_path)
+    newer = plan(tmp_path, POINTS)._replace(environment=MACHINE.model_copy(update={"driver": "590.1"}))
+    with pytest.raises(BadValue, match="without --resume"):
+        opened(newer, True, NOW)
+
+
+def test_a_damaged_journal_starts_anew(tmp_path: Path) -> None:
+    path = journal_path(tmp_path, MACHINE)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x00\xff not json\n")
+    assert len(whole(tmp_path, resume=True).points) == POINTS + 2
+
+
+def test_a_full_disk_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = plan(tmp_path, POINTS)
+    journal, flush, calls = opened(wish, False, NOW), os.fsync, list[int]()
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(BadFile, match=r"No space left.*--resume"):
+            calibrate(wish, FakeDevice(), journal, pause=lambda seconds: None)
+    assert runs.found(tmp_path) == ((), ())
+    reopened = Journal.reopen(journal.path)
+    assert reopened is not None and len(reopened.points) >= 4
+    assert len(go_on(tmp_path, POINTS).points) == POINTS + 2
+
+
+def test_a_full_disk_at_the_end_leaves_no_part_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, journal = whole(tmp_path), Journal.reopen(journal_path(tmp_path, MACHINE))
+    assert journal is not None
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadFile, match="cannot be written"):
+        finish(run, tmp_path, journal)
+    assert list(tmp_path.glob("h200-sxm/*")) == [] and journal.path.exists()
+
+
+def test_fifty_kills_never_show_a_torn_file(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "tests.calibration_victim", str(tmp_path), "50"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("50 kills") and runs.found(tmp_path).damaged == ()
+    (first, *_) = runs.found(tmp_path).runs
+    assert len(first.run.points) == 42
+
+
+def test_names_of_runs_say_when_and_nothing_else(tmp_path: Path) -> None:
+    found = header(plan(tmp_path), NOW)
+    assert found.id.startswith("20261120t100000z-") and len(found.id) == 23
