@@ -543,4 +543,4 @@ def test_as_many_images_are_profiled_as_the_token_budget_holds() -> None:
     model, spec = named("google/gemma-3-27b-it"), engine("vllm", "0.11.0")
     one, many = (encoder_bytes(model, spec, inputs(model, max_num_seqs=seqs)).running for seqs in (1.0, 1024.0))
     assert many == 32 * one
-    assert one == 4096 * (8 * 1152 + 3 * 4304) * 2 + 256 * 5376 * 2
+    assert one == 4096 * (5 * 1152 + 2 * 4304) * 2 + 256 * 5376 * 2

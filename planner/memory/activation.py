@@ -140,8 +140,10 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     patches = grid or tokens * vision.merge**2
     budget = floats(inputs.settings.max_num_batched_tokens)
     items = np.clip(np.floor(budget / tokens), 1, inputs.settings.max_num_seqs)
-    inner = constants.encoder_inner_copies * vision.intermediate / floats(inputs.parallel.tp)
-    per_patch = constants.encoder_copies * vision.hidden + inner
+    copies, inner_copies = constants.encoder_copies, constants.encoder_inner_copies
+    if not (grid or vision.tokens_per_image):
+        copies, inner_copies = constants.encoder_native_copies, constants.encoder_native_inner_copies
+    per_patch = copies * vision.hidden + inner_copies * vision.intermediate / floats(inputs.parallel.tp)
     results = items * tokens * model.hidden_size * inputs.value_bytes
     return Encoder(floats(items * patches * per_patch * inputs.value_bytes + results), floats(results))
 
