@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 import charts
+from drawing import draw
 from planner import explain
 from state import DROPPED, TOLD, apply
 from words import evidence, plain
@@ -26,7 +27,8 @@ BOXES = {
 
 def problems() -> None:
     """What a link held that the page cannot use, and what an edit brought with it."""
-    if any(word in st.context.headers.get("User-Agent", "") for word in HAND_HELD):
+    agent = st.context.headers.get("User-Agent", "")
+    if any(word in agent for word in HAND_HELD):
         st.caption("Model, GPU and load: » at the top left.")
     dropped = st.session_state.get(DROPPED, ())
     if dropped:
@@ -95,26 +97,22 @@ def _tile(box: Any, label: str, value: str, small: str, tip: str) -> None:
 
 
 def memory(row: Row) -> None:
-    """One GPU's memory."""
+    """One GPU's memory, as a bar and in words."""
     count = row["n_gpus"] or 1
     each = f"each of {count}" if count > 1 else "one GPU"
-    st.markdown(
-        f"**GPU memory, {each}** · {row['device_gib']:.1f} GiB, of which the engine may use {row['budget_gib']:.1f} GiB"
-    )
     chart, words = charts.memory_bar(row, st.context.theme.type == "dark")
-    st.plotly_chart(chart, key="chart_memory", config=charts.CONFIG, alt=words)
     parts = " · ".join(f"{name} {size:.1f}" for name, size, _ in charts.memory_parts(row))
-    st.caption(f"{plain(parts)} GiB")
+    st.markdown(f"**GPU memory, {each}**, GiB: {plain(parts)}")
+    draw(st.container(), "chart_memory", chart, words)
 
 
 def changes(found: Sequence[explain.Change], row: Row) -> None:
-    """Changes as buttons, with what each would do."""
+    """Changes as buttons that say what each would do."""
     st.subheader(
         "What would help" if explain.VERDICT_RANK[row["verdict"]] < 3 else "What would change it", anchor=False
     )
     if not found:
         st.caption("No single change of format, load or hardware that is tried here helps.")
     for number, item in enumerate(found):
-        button, effect = st.columns([2, 3], vertical_alignment="center")
-        button.button(plain(item.label), key=f"change_{number}", on_click=apply, args=(item.update,), width="stretch")
-        effect.markdown(plain(item.effect))
+        label = f"**{plain(item.label)}**: {plain(item.effect)}"
+        st.button(label, key=f"change_{number}", on_click=apply, args=(item.update,), width="stretch")

@@ -6,22 +6,32 @@ Colours are safe for the colour-blind and legible on light and dark; text, axes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from streamlit.elements.lib import streamlit_plotly_theme
-
+from drawing import (
+    BLUE,
+    FONT,
+    FREE,
+    GREY,
+    LINE,
+    ORANGE,
+    PURPLE,
+    RED,
+    Chart,
+    faint,
+    frame,
+    label_at,
+    label_over,
+    log_place,
+    point,
+    scale,
+    thin,
+)
 from planner.estimate.breakdown import Part
 from planner.explain import BOUND_WORDS, figure
 
 Row = dict[str, Any]
-Chart = dict[str, Any]
 
-BLUE, ORANGE, PURPLE, GREY, FREE = "#3b83c0", "#e69f00", "#b36aa8", "#8a8f98", "rgba(138,143,152,0.18)"
-RED = "#d55e00"
-LINE = "#80868f"  # thin lines and their labels, on either ground
-INK = getattr(streamlit_plotly_theme, "GRAY_90", LINE)  # a mark that the browser replaces by the theme's text
-FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
-CONFIG = {"displayModeBar": False, "responsive": True}
 SEGMENTS = (
     ("weights", "weights_gib", BLUE),
     ("KV cache", "kv_used_gib", ORANGE),
@@ -57,32 +67,31 @@ def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
     total = sum(size for _, size, _ in parts)
     device, budget = row["device_gib"], row["budget_gib"]
     most = max(total, device)
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "x": [size],
-            "y": [""],
-            "name": name,
-            "marker": {"color": colour, "line": {"width": 0}},
-            "text": [f"{name}<br>{size:.1f}" if size > 0.09 * most else f"{size:.1f}"],
-            "textposition": "inside",
-            "insidetextanchor": "middle",
-            "textangle": 0,
-            "textfont": {"color": _ink(colour, dark), "size": 13},
-            "hovertemplate": f"{name}: %{{x:.2f}} GiB<extra></extra>",
-        }
-        for name, size, colour in parts
-    ]
+    names, sizes, colours = zip(*parts, strict=True)
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "x": sizes,
+        "y": [""] * len(parts),
+        "base": [sum(sizes[:at]) for at in range(len(parts))],
+        "marker": {"color": colours, "line": {"width": 0}},
+        "text": [f"{name}<br>{size:.1f}" if size > 0.09 * most else f"{size:.1f}" for name, size, _ in parts],
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "textangle": 0,
+        "textfont": {"color": [_ink(colour, dark) for colour in colours], "size": 13},
+        "customdata": names,
+        "hovertemplate": "%{customdata}: %{x:.2f} GiB<extra></extra>",
+    }
     same = abs(budget - device) < 0.01 * device
     lines = [_line(device, "card" if not same else "card and budget", 18.0, "right" if device > 0.3 * most else "left")]
     lines += [] if same else [_line(budget, "budget", 2.0, "right" if budget > 0.3 * most else "left")]
-    layout = _layout(height=150, margin={"l": 4, "r": 8, "t": 40, "b": 38}) | {
-        "barmode": "stack",
+    layout = frame(height=150, margin={"l": 4, "r": 8, "t": 40, "b": 38}) | {
+        "barmode": "overlay",
         "uniformtext": {"minsize": 11, "mode": "hide"},
         "bargap": 0.1,
         "showlegend": False,
-        "xaxis": _axis("GiB of one GPU") | {"range": [0, most * 1.01]},
+        "xaxis": scale("GiB of one GPU") | {"range": [0, most * 1.01]},
         "yaxis": {"visible": False, "fixedrange": True},
         "shapes": [shape for shape, _ in lines],
         "annotations": [note for _, note in lines],
@@ -90,7 +99,7 @@ def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
     spoken = ", ".join(f"{name} {size:.1f}" for name, size, _ in parts)
     verdict = f"over the card by {total - device:.1f} GiB" if total > device * 1.001 else "inside the card"
     return {
-        "data": data,
+        "data": [bar],
         "layout": layout,
     }, f"Memory of one GPU in GiB: {spoken}; {device:.1f} on the card, budget {budget:.1f}; {verdict}."
 
@@ -98,7 +107,7 @@ def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
 def _line(x: float, label: str, up: float, side: str) -> tuple[Chart, Chart]:
     """A vertical line and its label, `up` pixels above the bar."""
     shape = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": LINE, "width": 2}}
-    note = _note(x, 1.0, f"{label} {x:.1f}", side) | {"yref": "paper", "yanchor": "bottom", "yshift": up}
+    note = label_at(x, 1.0, f"{label} {x:.1f}", side) | {"yref": "paper", "yanchor": "bottom", "yshift": up}
     return shape, note
 
 
@@ -115,23 +124,20 @@ def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
     x = [item["concurrency"] for item in rows]
     generates = bool(row["output_tokens"])
     top = "output_tokens_per_s_per_request" if generates else "requests_per_s"
-    data = _band(rows, x, top, 1.0, BLUE, "y") + _band(rows, x, "ttft_ms", 1e3, ORANGE, "y2")
-    now = row["concurrency"]
-    if now in x:
-        at = rows[x.index(now)]
-        data += [_point(now, at[top], BLUE, "y"), _point(now, at["ttft_ms"] / 1e3, ORANGE, "y2")]
+    data = _band(rows, x, row["concurrency"], Axis("y", top, 1.0, BLUE, ""))
+    data += _band(rows, x, row["concurrency"], Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
     shapes, notes = _load_lines(row, x)
     titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
     notes += [
-        _note(0, at, f"<b>{text}</b>", "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
+        label_at(0, at, f"<b>{text}</b>", "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
         for text, at in titles
     ]
-    layout = _layout(height=380, margin={"l": 44, "r": 12, "t": 24, "b": 44}) | {
+    layout = frame(height=380, margin={"l": 44, "r": 12, "t": 24, "b": 44}) | {
         "showlegend": False,
         "hovermode": "x unified",
-        "xaxis": _axis("requests at once") | {"type": "log", "anchor": "y2", "tickvals": _ticks(x), "tickformat": ",d"},
-        "yaxis": _axis("") | {"domain": [0.57, 1], "rangemode": "tozero", "nticks": 5},
-        "yaxis2": _axis("")
+        "xaxis": scale("requests at once") | {"type": "log", "anchor": "y2", "tickvals": _ticks(x), "tickformat": ",d"},
+        "yaxis": scale("") | {"domain": [0.57, 1], "rangemode": "tozero", "nticks": 5},
+        "yaxis2": scale("")
         | {"domain": [0, 0.45], "type": "log", "anchor": "x", "tickvals": _decades(rows), "tickformat": "~g"},
         "shapes": shapes,
         "annotations": notes,
@@ -151,41 +157,43 @@ def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     )
 
 
-def _band(rows: Sequence[Row], x: list[int], name: str, scale: float, colour: str, axis: str) -> list[Chart]:
-    low, mid, high = ([item[f"{name}{end}"] for item in rows] for end in ("_low", "", "_high"))
-    low, mid, high = ([None if v is None else v / scale for v in values] for values in (low, mid, high))
-    unit = " s" if scale > 1 else ""
-    base = {"type": "scatter", "mode": "lines", "x": x, "yaxis": axis, "hoverinfo": "skip"}
-    return [
-        base | {"y": high, "line": {"width": 0, "color": colour}},
-        base | {"y": low, "line": {"width": 0, "color": colour}, "fill": "tonexty", "fillcolor": _faint(colour)},
-        base
-        | {
-            "y": mid,
-            "line": {"width": 2, "color": colour},
-            "hoverinfo": "all",
-            "customdata": list(zip(low, high, strict=True)),
-            "hovertemplate": f"%{{y:.3~g}}{unit} (%{{customdata[0]:.3~g}}–%{{customdata[1]:.3~g}})<extra></extra>",
-        },
-    ]
+class Axis(NamedTuple):
+    """A panel's figure: its column, what divides it for the screen, its colour and its unit."""
+
+    name: str
+    column: str
+    scale: float
+    colour: str
+    unit: str
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.2)"
-
-
-def _point(x: float, y: float | None, colour: str, axis: str) -> Chart:
-    marker = {"size": 11, "color": colour, "line": {"width": 2, "color": "#fff"}}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [x],
-        "y": [y],
-        "yaxis": axis,
-        "marker": marker,
+def _band(rows: Sequence[Row], x: list[int], now: float | None, axis: Axis) -> list[Chart]:
+    """The interval as one surface, the figure as a line, and on it the load that is asked for."""
+    low, mid, high = (
+        [None if row[f"{axis.column}{end}"] is None else row[f"{axis.column}{end}"] / axis.scale for row in rows]
+        for end in ("_low", "", "_high")
+    )
+    base = {"type": "scatter", "yaxis": axis.name}
+    surface = {
+        "mode": "lines",
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": faint(axis.colour),
         "hoverinfo": "skip",
     }
+    marker = {"size": [11 if n == now else 0 for n in x], "color": axis.colour, "opacity": 1}
+    line = {
+        "mode": "lines+markers",
+        "x": x,
+        "y": mid,
+        "line": {"width": 2, "color": axis.colour},
+        "marker": marker | {"line": {"width": [2 if n == now else 0 for n in x], "color": "#fff"}},
+        "customdata": list(zip(low, high, strict=True)),
+        "hovertemplate": f"%{{y:.3~g}}{axis.unit} (%{{customdata[0]:.3~g}}–%{{customdata[1]:.3~g}})<extra></extra>",
+    }
+    return [base | surface, base | line]
 
 
 def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
@@ -193,25 +201,22 @@ def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
     shapes, notes = [], []
     room = row["max_concurrency"]
     if room and x and x[0] <= room <= x[-1]:
-        shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | _thin())
-        notes.append(_note(_log(room), 1.0, f"KV full: {room:,}", "right") | {"yref": "paper", "yanchor": "bottom"})
+        shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | thin())
+        notes.append(label_over(log_place(room), f"KV full: {room:,}", "right"))
     for name, axis, value, label in (
         ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
         ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),
     ):
         if row[name]:
             shapes.append(
-                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": value, "y1": value} | _thin()
+                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": value, "y1": value} | thin()
             )
-            at = _log(value) if axis == "y2" else value
+            at = log_place(value) if axis == "y2" else value
             notes.append(
-                _note(0, at, f"{label} {figure(value)}", "left") | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
+                label_at(0, at, f"{label} {figure(value)}", "left")
+                | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
             )
     return shapes, notes
-
-
-def _thin() -> Chart:
-    return {"line": {"color": LINE, "width": 1.5, "dash": "dot"}}
 
 
 def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
@@ -228,26 +233,25 @@ def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
             "line": {"color": ORANGE, "width": 2},
             "hovertemplate": "%{x:,} tokens: %{y:.2f} GiB<extra></extra>",
         },
-        _point(row["input_tokens"], row["kv_needed_gib"], ORANGE, "y"),
+        point(row["input_tokens"], row["kv_needed_gib"], ORANGE, "y"),
     ]
-    shapes = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": pool, "y1": pool} | _thin()] if pool else []
-    notes = (
-        [_note(0, _log(pool), f"pool {pool:.1f} GiB", "left") | {"xref": "paper", "yanchor": "bottom"}] if pool else []
-    )
+    shapes, notes = [], []
+    if pool:
+        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": pool, "y1": pool} | thin())
+        name = label_at(0, log_place(pool), f"pool {pool:.1f} GiB", "left")
+        notes.append(name | {"xref": "paper", "yanchor": "bottom"})
     most = row["max_context_tokens"]
     crossing = max((most or 0) - row["output_tokens"], 0)
     if crossing and x and x[0] <= crossing <= x[-1]:
-        shapes.append({"type": "line", "x0": crossing, "x1": crossing, "y0": 0, "y1": 1, "yref": "paper"} | _thin())
-        notes.append(
-            _note(_log(crossing), 0.02, f"longest prompt {crossing:,}", "left") | {"yref": "paper", "yanchor": "bottom"}
-        )
+        shapes.append({"type": "line", "x0": crossing, "x1": crossing, "y0": 0, "y1": 1, "yref": "paper"} | thin())
+        notes.append(label_over(log_place(crossing), f"longest prompt {crossing:,}", "left", 0.02))
     title = f"<b>KV cache on one GPU, GiB, {row['concurrency'] or 1:,} at once</b>"
-    notes.append(_note(0, 1.0, title, "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"})
+    notes.append(label_at(0, 1.0, title, "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"})
     ticks = [n for n in (256, 1024, 4096, 16384, 65536, 262144, 1048576) if x and x[0] <= n <= x[-1]]
-    layout = _layout(height=320, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
+    layout = frame(height=320, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
         "showlegend": False,
-        "xaxis": _axis("tokens of the prompt") | {"type": "log", "tickvals": ticks, "tickformat": ",d"},
-        "yaxis": _axis("") | {"type": "log", "dtick": 1},
+        "xaxis": scale("tokens of the prompt") | {"type": "log", "tickvals": ticks, "tickformat": ",d"},
+        "yaxis": scale("") | {"type": "log", "dtick": 1},
         "shapes": shapes,
         "annotations": notes,
     }
@@ -283,9 +287,9 @@ def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
             "hovertemplate": "%{y}: %{x:.3f} ms<extra></extra>",
         }
     ]
-    layout = _layout(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
+    layout = frame(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": _axis("ms of one mean step") | {"range": [0, max(values, default=1) * 1.55]},
+        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * 1.55]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     first = f"{labels[0]} takes {values[0] / total / 10:.0%}" if shown else "nothing runs"
@@ -318,39 +322,12 @@ def grouped_bars(labels: Sequence[str], values: Sequence[float | None], unit: st
             "hovertemplate": "%{y}: %{x:,.4~g}<extra></extra>",
         }
     ]
-    layout = _layout(height=60 + 34 * len(labels), margin={"l": 8, "r": 60, "t": 8, "b": 40}) | {
+    layout = frame(height=60 + 34 * len(labels), margin={"l": 8, "r": 60, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": _axis(unit) | {"rangemode": "tozero"},
+        "xaxis": scale(unit) | {"rangemode": "tozero"},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     return {"data": data, "layout": layout}
-
-
-def _layout(height: int, margin: dict[str, int]) -> Chart:
-    return {"height": height, "margin": margin, "font": FONT, "dragmode": False}
-
-
-def _axis(title: str) -> Chart:
-    return {
-        "title": {"text": title, "standoff": 8, "font": FONT},
-        "showgrid": False,
-        "zeroline": False,
-        "fixedrange": True,
-        "ticks": "outside",
-        "tickfont": FONT | {"size": 12},
-        "color": INK,
-    }
-
-
-def _note(x: float, y: float, text: str, anchor: str) -> Chart:
-    return {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": anchor, "font": FONT | {"size": 12}}
-
-
-def _log(value: float) -> float:
-    """A position on a logarithmic axis, as annotations want it."""
-    from math import log10
-
-    return log10(max(value, 1e-9))
 
 
 def _decades(rows: Sequence[Row]) -> list[float]:

@@ -50,7 +50,9 @@ def downloads(form: Form, found: Answer, library: Library) -> None:
         )  # fmt: skip
         full = form.scenario in form.pins or len(form.pins) >= MAX_PINS
         st.button("Pin to compare", key="pin", on_click=pin_current, disabled=full, icon=":material/push_pin:")
-        with st.popover("Link"):
+        box = st.popover("Link", key="link", on_change="rerun")
+    if box.open:
+        with box:
             st.caption("The address of this page holds the whole scenario. To copy:")
             st.code(f"{str(st.context.url or '').split('?')[0]}?{address(form)}", language=None, wrap_lines=True)
             if library.models or library.gpus:

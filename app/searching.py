@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from answers import COUNTS, LAYOUT
-from planner.search import combinations, priced, ranked, smallest_of
+from planner.search import combinations, follow_parent, priced, ranked, smallest_of
 from planner.specs.scenario import Scenario
 
 CHUNK = 48  # combinations of one turn: others' searches come between
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=follow_parent)
 
 
 def run(search: Search) -> None:

@@ -15,7 +15,7 @@ from library import Library, own_library, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
 from planner.errors import PlannerError
-from state import STEPS, apply, key, slid, slider_key
+from state import STEPS, apply, key, slid, slider_key, unfold
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
 UPLOAD_MB = 1
@@ -113,6 +113,7 @@ def _fold(fold: Fold, form: Form) -> None:
 
 
 def _input(field: Field) -> None:
+    unfold(field.column)
     name, label = key(field.column), field.label
     if field.step is not None:
         whole = isinstance(field.step, int)

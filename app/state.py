@@ -13,14 +13,14 @@ from typing import Any
 import streamlit as st
 
 from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, kv_choices, kv_default, level
-from fields import COLUMNS
+from fields import MAIN
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
 from planner.errors import BadValue, PlannerError
 from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 
-FORM, DROPPED, PAGE, WRITTEN, TOLD = "form", "dropped", "page", "written", "told"
+FORM, DROPPED, PAGE, WRITTEN, TOLD, SHOWN = "form", "dropped", "page", "written", "told", "unfolded"
 STEPS = {
     "concurrency": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096),
     "input_tokens": (0, 128, 256, 512, 1000, 2000, 4000, 7168, 16_000, 32_000, 64_000, 128_000, 256_000, 1_000_000),
@@ -124,8 +124,7 @@ def _open(link: Link) -> None:
     st.session_state[FORM] = link.form
     st.session_state[DROPPED] = link.dropped
     st.session_state[WRITTEN] = None
-    for name in COLUMNS:
-        st.session_state.pop(key(name), None)
+    st.session_state[SHOWN] = []
 
 
 def _link(query: dict[str, list[str]]) -> Link:
@@ -160,7 +159,8 @@ def filled(scenario: Scenario, library: Library) -> Scenario:
 def _edited(form: Form) -> Form:
     """The form as the widgets that are on the page have it."""
     state = st.session_state
-    values = {name: _blank_is_none(state[key(name)]) for name in COLUMNS if key(name) in state}
+    seen = [name for name in (*MAIN, *state.get(SHOWN, ())) if key(name) in state]
+    values = {name: _blank_is_none(state[key(name)]) for name in seen}
     return form._replace(scenario=form.scenario.model_copy(update=values), door=state.get("door") or form.door)
 
 
@@ -197,16 +197,28 @@ def _seed(form: Form, all_of_them: bool = False) -> None:
     After a change of page all are given: keys outlive a page, what the browser holds of them does not.
     """
     state = st.session_state
-    for name in COLUMNS:
-        value = getattr(form.scenario, name)
-        if all_of_them or key(name) not in state or _blank_is_none(state[key(name)]) != value:
-            state[key(name)] = value
+    for name in (*MAIN, *state.get(SHOWN, ())):
+        _give(name, form, all_of_them)
+    state[SHOWN] = []
     for name in STEPS:
         step = nearest(name, getattr(form.scenario, name) or 0)
         if all_of_them or state.get(slider_key(name)) != step:
             state[slider_key(name)] = step
     if all_of_them or state.get("door") != form.door:
         state["door"] = form.door
+
+
+def _give(name: str, form: Form, always: bool) -> None:
+    value, widget = getattr(form.scenario, name), key(name)
+    if always or widget not in st.session_state or _blank_is_none(st.session_state[widget]) != value:
+        st.session_state[widget] = value
+
+
+def unfold(name: str) -> None:
+    """Before a folded widget is made: it has the form's value, and the next run reads it."""
+    if name not in st.session_state[SHOWN]:
+        _give(name, st.session_state[FORM], always=key(name) not in st.session_state)
+        st.session_state[SHOWN].append(name)
 
 
 def _publish(form: Form, query: dict[str, list[str]]) -> None:

@@ -6,6 +6,9 @@ parameters first, then more bits per weight, then speed); evidence of quality lo
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -145,6 +148,18 @@ def _parameters(name: str) -> int:
 
 def _rank_rejected(row: Row) -> tuple[float, ...]:
     return (VERDICT_RANK.get(row["verdict"] or "no", 0), row["max_concurrency"] or 0.0)
+
+
+def follow_parent() -> None:
+    """In a process of its own: end when the parent ends, however it ends."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def priced(scenarios: Sequence[Scenario]) -> list[Row]:

@@ -1,64 +1,77 @@
-"""Calculator: will it run, how many people, how fast, what limits it, what should be changed."""
+"""Calculator: will it run, how many people, how fast, what limits it, what should be changed.
+
+The verdict is sent first and the charts last, because browsers take longest over these.
+"""
 
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import charts
 import sidebar
 from answerbox import changes, memory, problems, tiles, verdict
-from answers import answer, context_curve
+from answers import Answer, answer, context_curve
+from drawing import Chart, draw
 from exports import downloads, start_line
-from library import own_library
+from library import Library, own_library
 from planner import explain
 from planner.estimate import Library as Brought
 from planner.estimate.breakdown import breakdown
 from state import start
 from words import plain
 
+VIEWS = ("Load and speed", "Prompt length and KV cache", "One step", "Formulas and sources")
+
+
+def views(found: Answer, library: Library) -> None:
+    """One of four views of the answer; only the open one is computed."""
+    tabs = st.tabs(VIEWS, key="views", on_change="rerun")
+    load, context, step, formulas = tabs
+    row = found.row
+    if formulas.open:
+        for formula in explain.formulas(row, library.model(row["model"])):
+            formulas.markdown(f"**{plain(formula.title)}**")
+            formulas.code("\n".join(formula.lines), language=None, wrap_lines=True)
+            formulas.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
+    elif context.open:
+        drawn(context, "chart_context", *charts.kv_context(context_curve(found.scenario, row, library), row))
+    elif row["ttft_ms"] is None:
+        (load if load.open else step).caption(
+            "Nothing runs, so there is no speed to draw. What would help stands below."
+        )
+    elif load.open:
+        drawn(load, "chart_load", *charts.load_speed(found.curve, row))
+    elif step.open:
+        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, Brought(*library))))
+
+
+def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:
+    """A chart, and under it what it says."""
+    draw(place, key, chart, words)
+    place.caption(plain(words))
+
+
 form = start("calculator")
 library = own_library()
-with st.sidebar:
-    sidebar.show(form, library)
 problems()
 found = answer(form.scenario, form.door, library)
-row = found.row
-
-if row["error"]:
-    st.error(plain(row["error"]), title="This cannot be estimated", icon=":material/error:")
-    st.stop()
-
-verdict(row, form.door)
-tiles(row)
-memory(row)
-views = st.tabs(
-    ["Load and speed", "Prompt length and KV cache", "One step", "Formulas and sources"], key="views", on_change="rerun"
-)
-if views[0].open and row["ttft_ms"] is None:
-    views[0].caption("Nothing runs, so there is no speed to draw. What would help stands below.")
-elif views[0].open:
-    chart, words = charts.load_speed(found.curve, row)
-    views[0].plotly_chart(chart, key="chart_load", config=charts.CONFIG, alt=words)
-    views[0].caption(plain(words))
-elif views[1].open:
-    chart, words = charts.kv_context(context_curve(found.scenario, row, library), row)
-    views[1].plotly_chart(chart, key="chart_context", config=charts.CONFIG, alt=words)
-    views[1].caption(plain(words))
-elif views[2].open and row["ttft_ms"] is None:
-    views[2].caption("Nothing runs, so there is no step to take apart.")
-elif views[2].open:
-    chart, words = charts.step_bars(breakdown(found.scenario, Brought(*library)))
-    views[2].plotly_chart(chart, key="chart_step", config=charts.CONFIG, alt=words)
-    views[2].caption(plain(words))
-elif views[3].open:
-    for formula in explain.formulas(row, library.model(row["model"])):
-        views[3].markdown(f"**{plain(formula.title)}**")
-        views[3].code("\n".join(formula.lines), language=None, wrap_lines=True)
-        views[3].caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
-
-left, right = st.columns([1, 1], gap="large")
-with left:
-    changes(found.changes, row)
-with right:
-    start_line(row)
-    downloads(form, found, library)
+if found.row["error"]:
+    st.error(plain(found.row["error"]), title="This cannot be estimated", icon=":material/error:")
+else:
+    verdict(found.row, form.door)
+    tiles(found.row)
+with st.sidebar:
+    sidebar.show(form, library)
+if not found.row["error"]:
+    bar, below = st.container(), st.container()
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        changes(found.changes, found.row)
+    with right:
+        start_line(found.row)
+        downloads(form, found, library)
+    with bar:
+        memory(found.row)
+    with below:
+        views(found, library)

@@ -9,6 +9,7 @@ import sidebar
 from answerbox import problems
 from answers import rows as priced
 from comparing import VIEWS, difference_table, pin_current, same_table, unpin, variants
+from drawing import draw
 from exports import COLUMNS
 from library import own_library
 from links import MAX_PINS
@@ -59,7 +60,7 @@ for title, name, unit in (
     values = [row[name] for row in kept]
     chart = charts.grouped_bars(labels, values, unit, [charts.verdict_colour(row) for row in kept])
     words = "; ".join(f"{label}: {explain.figure(value)}" for label, value in zip(labels, values, strict=True))
-    st.plotly_chart(chart, key=f"chart_{name}", config=charts.CONFIG, alt=f"{title}, {unit}. {words}")
+    draw(st.container(), f"chart_{name}", chart, f"{title}, {unit}. {words}")
 st.caption("Blue: holds the load. Grey: does not, or queues.")
 with st.container(horizontal=True):
     st.download_button("CSV", lambda: csv_text(COLUMNS, kept), "compare.csv", "text/csv", on_click="ignore", key="csv")
