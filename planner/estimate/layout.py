@@ -8,6 +8,7 @@ from typing import NamedTuple
 from planner.errors import BadValue
 from planner.estimate.hosting import shares_of
 from planner.estimate.resolve import Row
+from planner.memory.weights import padded
 from planner.specs.engine import EngineSpec
 from planner.specs.model import (
     Attention,
@@ -109,6 +110,9 @@ def _fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
     experts = min((ffn.n_experts for ffn in model.ffns if isinstance(ffn, MoeFfn)), default=ep)
     if ep > experts:
         return f"ep {ep} exceeds the model's {experts} experts"
+    vocabulary = padded(model.vocab_size, engine.weights.vocab_multiple)
+    if engine.weights.vocab_multiple > 1 and model.lm_head and vocabulary % tp:
+        return f"the padded vocabulary of {vocabulary} does not divide by tp {tp}"
     if not engine.cache.sharded:
         return ""  # llama.cpp splits rows of matrices, not heads, and leaves GPUs idle that get no layer
     faults = (head_fault(mixer, tp // attention_dp) for mixer in model.mixers)
