@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from planner.calibration.collect import SIZES, SIZES_QUICK, Group, measure_group, sizes_of_groups
 from planner.calibration.environment import Card, Driver, TorchBuild, check_installed, device_token, nvml
 from planner.calibration.profile import describe, write_profile
 from planner.calibration.run import JOURNALS, Plan, Progress, calibrate, finish, opened
@@ -84,6 +85,14 @@ def locked(folder: Path, token: str) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def collective_points(found: Found, quick: bool) -> tuple[Point, ...]:
+    """Collectives among 2, 4, 8 ... of the GPUs; nothing where there is one, or instances of one."""
+    cards = [card for card in found.cards if card.mig is None]
+    sizes = SIZES_QUICK if quick else SIZES
+    groups = [Group(n, uuids=tuple(card.uuid for card in cards)) for n in sizes_of_groups(len(cards))]
+    return tuple(point for group in groups for point in measure_group(group, sizes))
 
 
 # The child.

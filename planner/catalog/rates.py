@@ -32,6 +32,7 @@ from planner.ops.products import SLOTS
 from planner.params import tensors
 from planner.roofline import Rates
 from planner.specs.base import Kind, Spec
+from planner.specs.calibration import ResidualTable
 from planner.specs.formats import FormatSpec, KvFormatSpec
 from planner.specs.gpu import GpuSpec, MathType
 from planner.specs.model import ModelSpec, Role
@@ -99,6 +100,8 @@ class RateSet(NamedTuple):
     kinds: tuple[Kind, ...]  # by slot: fitted where the source measured this generation
     sources: tuple[str, ...]  # by slot
     evidence: Evidence = Evidence.DATASHEET
+    tables: tuple[ResidualTable | None, ...] = ()  # by slot, where a calibration has them
+    calibration_id: str = ""
 
 
 def stack(rate_sets: Sequence[RateSet]) -> Rates:
@@ -332,3 +335,14 @@ def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
     peaks = _peaks_of(gpu)
     return peaks.bandwidth, _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))[0]
+
+
+def is_half_rate(gpu: GpuSpec) -> bool:
+    """Whether the card's matrix units accumulate in FP32 at half their rate, as GeForce cards do."""
+    return _is_half_rate(_peaks_of(gpu))
+
+
+def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:
+    """Whether an engine runs this family with kernels of its own."""
+    place = gpu.generation, is_half_rate(gpu)
+    return figures(*place, engine_id, family) != figures(*place, "", family)

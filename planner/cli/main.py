@@ -17,10 +17,12 @@ from planner.cli import app as app_command
 from planner.cli import estimate as estimate_command
 from planner.cli import lists
 from planner.cli.accuracy import accuracy
+from planner.cli.calibrate import calibrate
 from planner.cli.compare_log import compare_log
 from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
+from planner.cli.runs import runs
 from planner.cli.schema import schema
 from planner.errors import PlannerError
 
@@ -67,6 +69,8 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     compare_log,
     schema,
     accuracy,
+    calibrate,
+    runs,
     app_command.app,
 )
 for _command in _COMMANDS:

@@ -133,7 +133,7 @@ def step_parts(p: Priced) -> StepParts:
     """The mean step, operation by operation."""
     batch = mean_batch(p)
     ops = p.clock.ops(batch)
-    seconds = priced(ops, p.clock.rates)
+    seconds = priced(ops, p.clock.rates, p.clock.residuals)
     waits = p.clock.engine_s(batch, seconds.total.sum(axis=0))
     return StepParts(ops, seconds, np.broadcast_to(waits, seconds.total.shape[1:]))
 

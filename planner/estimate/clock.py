@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from planner import memory
 from planner.catalog import support as supports
+from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, remaining
-from planner.catalog.rates import Topology, kernel_families, rates_for, stack
+from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
 from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.price import Deployment, Floats, draft_columns, kv_widths, numbers, parallel
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
+from planner.formats.identity import Same
 from planner.memory import MemoryInputs
 from planner.ops import Batch, HostShare, Op, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
-from planner.roofline import Rates, step_seconds
+from planner.ops.products import groups
+from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
+DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
 
-def rates(deployments: Sequence[Deployment]) -> Rates:
-    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
-    found = stack([_rate_set(d, d.row.model, d.row.weights) for d in deployments])
+
+def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
+    """The kernels' rates of every row and what they rest on; the draft model's are not among them."""
+    return [_rate_set(d, d.row.model, d.row.weights) for d in deployments]
+
+
+def _draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
     draft = deployments[0].row.draft
-    if draft is not None and draft.model is not None:
-        theirs = stack([_rate_set(d, draft.model, draft.weights) for d in deployments])
-        found = Rates(*(np.concatenate(pair) for pair in zip(found, theirs, strict=True)))
+    if draft is None or draft.model is None:
+        return []
+    return [_rate_set(d, draft.model, draft.weights) for d in deployments]
+
+
+def corrections(own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Residuals | None:
+    """Residual tables of every row, those of the draft model's slots behind the model's own."""
+    found = residuals([*own, *drafts])
+    if found is None or not drafts:
+        return found
+    mine, theirs = found.which[:, : len(own)], found.which[:, len(own) :]
+    return found._replace(which=np.concatenate([mine, theirs]))
+
+
+def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Rates:
+    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
+    found = stack(own)
+    if drafts:
+        found = Rates(*(np.concatenate(pair) for pair in zip(found, stack(drafts), strict=True)))
     copies = numbers(deployments, "copies_per_gpu", 1)
     left = _power_left(deployments)
     on_gpu = np.arange(len(found.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
@@ -61,12 +86,21 @@ def kernel_level(row: Row) -> Level:
     return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
 
 
-def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> Any:
+@lru_cache(maxsize=256)
+def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
+    """Slots that decide a step's time: the large products, and reading the cache."""
+    return frozenset(group.slot for group in groups(model.value)) & DECISIVE | {Slot.DECODE}
+
+
+def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> RateSet:
     kernel = kernel_for(weights, kernel_level(d.row))
     families = kernel_families(model, weights, kernel, d.row.kv[0])
     nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
     topology = Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
-    return rates_for(d.row.gpu, d.row.engine.id, families, topology)
+    if d.row.source is None:
+        return rates_for(d.row.gpu, d.row.engine.id, families, topology)
+    asked = Asked(d.row.gpu, d.row.engine.id, families, topology, _used_slots(Same(model)))
+    return calibrated(d.row.source, asked)
 
 
 class Clock(NamedTuple):
@@ -79,6 +113,8 @@ class Clock(NamedTuple):
     draft: Prepared | None = None
     draft_tokens: Any = 0.0
     adapters: Adapters | None = None
+    residuals: Residuals | None = None
+    rate_sets: Sequence[RateSet] = ()  # what the rates of every row rest on
     graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
 
     def ops(self, batch: Batch) -> list[Op]:
@@ -94,7 +130,7 @@ class Clock(NamedTuple):
 
     def accelerator_s(self, batch: Batch) -> Floats:
         """Seconds of the step's operations, (R,)."""
-        return step_seconds(self.ops(batch), self.rates)
+        return step_seconds(self.ops(batch), self.rates, self.residuals)
 
     def launch_s(self, batch: Batch) -> Any:
         """Seconds that the host takes to launch the kernels of a step that no CUDA graph replays, else 0."""
@@ -140,13 +176,16 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
     prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v), split)
+    own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
-        rates(deployments),
+        rates(deployments, own, drafts),
         engine,
         host_share(deployments, inputs),
         draft_tokens=drafted,
         adapters=_adapters(engine, row.model, inputs),
+        residuals=corrections(own, drafts),
+        rate_sets=own,
         graph_batch=np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch),
     )
     if row.draft is None or row.draft.model is None:

@@ -176,7 +176,8 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "checkpoint": [d.row.checkpoint for d in p.deployments],
         "support": [d.row.support.level.value for d in p.deployments],
         "memory_evidence": [memory_evidence(d) for d in p.deployments],
-        "speed_evidence": ["datasheet"] * len(states),
+        "speed_evidence": [rate_set.evidence.value for rate_set in p.clock.rate_sets],
+        "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
         "engine_evidence": ["transferred" if d.row.engine.id in LEARNED_ENGINES else "assumed" for d in p.deployments],
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}

@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
+from planner.catalog.calibrated import Source
 from planner.catalog.checkpoints import checkpoint
 from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
+from planner.estimate.evidence import source_for
 from planner.estimate.hosting import ENGINES_OF
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
+from planner.specs.run import Run
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
@@ -34,10 +37,11 @@ UNMODELLED = ("task_family",)
 
 
 class Library(NamedTuple):
-    """Models and GPUs that a caller brings along, by the name that scenarios use; the catalogue holds the rest."""
+    """Models, GPUs and runs that a caller brings along, by the name that scenarios use; the catalogue has the rest."""
 
     models: Mapping[str, ModelSpec] = MappingProxyType({})
     gpus: Mapping[str, GpuSpec] = MappingProxyType({})
+    runs: tuple[Run, ...] = ()  # calibration runs that come before the stored ones
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class Row:
     support: Support
     checkpoint: str
     draft: Drafter | None = None
+    source: Source | None = None  # of the kernels' rates; None: the datasheet
     waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
 
 
@@ -93,6 +98,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         support=_support(weights.id, kv_name, engine.id, Same(gpu)),
         checkpoint=_checkpoint(found, weights),
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
+        source=source_for(gpu, library.runs),
     )
 
 

@@ -1,0 +1,162 @@
+"""Rates of a calibrated GPU: what was fitted takes the place of datasheet figures, family by family.
+
+    rate_set = calibrated(rates_for(gpu, ...), source, asked)
+
+An engine with kernels of its own (llama.cpp) keeps them: its figures are scaled by what the calibration says of
+the GPU against what the datasheet level does. A calibration of another GPU of the generation is scaled by peaks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.catalog.rates import Evidence, KernelRate, RateSet, Topology, has_own_figures, peak_rates, rates_for
+from planner.formats.identity import Same
+from planner.ops import Slot
+from planner.roofline import Residuals, on_common_grid
+from planner.specs.base import Kind
+from planner.specs.calibration import Calibration, FamilyFit, LinkFit, ResidualTable
+from planner.specs.gpu import GpuSpec
+
+GENERIC = ""  # an engine without kernels of its own
+
+
+class Source(NamedTuple):
+    """A calibration, the GPU that it was measured on, and what its figures count as."""
+
+    calibration: Calibration
+    gpu: GpuSpec
+    evidence: Evidence
+
+
+class Asked(NamedTuple):
+    """Whose rates: the GPU, the engine, the kernel families by slot, how GPUs are joined, which slots are used."""
+
+    gpu: GpuSpec
+    engine_id: str
+    families: tuple[str, ...]
+    topology: Topology
+    used: frozenset[Slot]
+
+
+def _scales(source: Source, asked: Asked, family: str) -> tuple[float, float]:
+    """Bandwidth and arithmetic of the asked GPU over those of the measured one: 1 for the same GPU."""
+    if source.gpu.id == asked.gpu.id:
+        return 1.0, 1.0
+    mine, theirs = peak_rates(asked.gpu, family), peak_rates(source.gpu, family)
+    return mine[0] / theirs[0], mine[1] / theirs[1]
+
+
+def _kernel(fit: FamilyFit, source: Source, asked: Asked, sheet: KernelRate) -> KernelRate:
+    moved, computed = _scales(source, asked, fit.family)
+    return KernelRate(
+        fit.t0_s,
+        fit.k_s,
+        fit.bytes_per_s * moved,
+        fit.flops_per_s * computed,
+        fit.p,
+        fit.k0,
+        sheet.quantize_bytes,
+        sheet.latency_s,
+    )
+
+
+def _engine_kernel(found: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:
+    """An engine's own kernel on this GPU: its form, its rates times measured over datasheet."""
+    return sheet._replace(
+        bytes_per_s=sheet.bytes_per_s * found.bytes_per_s / generic.bytes_per_s,
+        flops_per_s=sheet.flops_per_s * found.flops_per_s / generic.flops_per_s,
+    )
+
+
+def _link(source: Source, asked: Asked, slot: Slot) -> KernelRate | None:
+    """A measured collective of the group's size, or between the sizes next to it; only within one node."""
+    topology, group = asked.topology, asked.topology.tp
+    if source.gpu.id != asked.gpu.id or topology.interconnect or not 1 < group <= topology.gpus_per_node:
+        return None
+    curves = sorted((c for c in source.calibration.links if c.family == slot.name.lower()), key=lambda c: c.ranks)
+    if not curves or group > curves[-1].ranks:
+        return None
+    return _between(curves, group)
+
+
+def _between(curves: Sequence[LinkFit], ranks: int) -> KernelRate:
+    at = [math.log2(curve.ranks) for curve in curves]
+    columns = zip(*((c.latency_s, c.bytes_per_s, c.p) for c in curves), strict=True)
+    latency, rate, p = (float(np.interp(math.log2(ranks), at, column)) for column in columns)
+    return KernelRate(0.0, 0.0, rate, 1.0, p, latency_s=latency)
+
+
+def calibrated(source: Source, asked: Asked) -> RateSet:
+    """Rates with everything that the source measured; the slots that it did not stay at their datasheet level.
+
+    The evidence is the source's when all the slots in use rest on it, else the datasheet's.
+    """
+    return _calibrated(Same(source.calibration), Same(source.gpu), source.evidence, Same(asked.gpu), asked[1:])
+
+
+@lru_cache(maxsize=8192)
+def _calibrated(
+    calibration: Same[Calibration],
+    measured_on: Same[GpuSpec],
+    evidence: Evidence,
+    gpu: Same[GpuSpec],
+    rest: tuple[str, tuple[str, ...], Topology, frozenset[Slot]],
+) -> RateSet:
+    source = Source(calibration.value, measured_on.value, evidence)
+    asked = Asked(gpu.value, *rest)
+    sheet = rates_for(asked.gpu, asked.engine_id, asked.families, asked.topology)
+    generic = rates_for(asked.gpu, GENERIC, asked.families, asked.topology)
+    values, kinds, sources = sheet.values.copy(), list(sheet.kinds), list(sheet.sources)
+    tables: list[ResidualTable | None] = [None] * len(Slot)
+    rests: set[Slot] = set()
+    for slot in Slot:
+        found, fit = _link(source, asked, slot), source.calibration.family(asked.families[slot])
+        if fit is not None:
+            plain = KernelRate(*sheet.values[:, slot])
+            found = _kernel(fit, source, asked, plain)
+            if has_own_figures(asked.gpu, asked.engine_id, fit.family):
+                found = _engine_kernel(found, plain, KernelRate(*generic.values[:, slot]))
+            else:
+                tables[slot] = fit.residual
+        if found is not None:
+            values[:, slot], kinds[slot], sources[slot] = found, Kind.FITTED, said(source, asked.gpu)
+            rests.add(slot)
+    values.setflags(write=False)
+    level = source.evidence if asked.used <= rests else Evidence.DATASHEET
+    name = source.calibration.id if rests & asked.used else ""
+    return RateSet(values, sheet.families, tuple(kinds), tuple(sources), level, tuple(tables), name)
+
+
+def said(source: Source, gpu: GpuSpec) -> str:
+    """The source in a few words."""
+    what = f"{source.calibration.source or 'planner calibrate'}, {source.calibration.id}"
+    return what if source.gpu.id == gpu.id else f"{what}, transferred from {source.gpu.id}"
+
+
+# Residual tables of many rows.
+
+
+@lru_cache(maxsize=256)
+def _grid(table: Same[ResidualTable]) -> NDArray[np.float64]:
+    return on_common_grid(table.value)
+
+
+def residuals(rate_sets: Sequence[RateSet]) -> Residuals | None:
+    """The tables of many scenarios, each once; None where nobody has one."""
+    if not any(any(rate_set.tables) for rate_set in rate_sets):
+        return None
+    number: dict[Same[ResidualTable], int] = {}
+    which = np.zeros((len(Slot), len(rate_sets)), dtype=np.int64)
+    for row, rate_set in enumerate(rate_sets):
+        for slot, table in enumerate(rate_set.tables):
+            if table is not None:
+                which[slot, row] = number.setdefault(Same(table), len(number) + 1)
+    grids = [_grid(table) for table in number]
+    return Residuals(np.stack([np.zeros_like(grids[0]), *grids]), which)

@@ -1,0 +1,158 @@
+"""`planner runs`: list calibration runs, show one, compare two, check a file."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.output import Csv, Json, exact, figure, show_table, written
+from planner.errors import BadFile
+
+if TYPE_CHECKING:
+    from planner.specs.calibration import Calibration
+    from planner.specs.run import Run
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A run's id or its beginning, or a file.", show_default=False)
+]
+Other = Annotated[str, typer.Argument(metavar="OTHER", help="A second run to compare with.", show_default=False)]
+SECONDS_PER_DAY = 86400
+DRIFT = 0.05  # change of a time from which a family has drifted
+
+
+def runs(name: Name = "", other: Other = "", json: Json = False, csv: Csv = "") -> None:
+    """List calibration runs; with a name, show one and its fit; with two, compare them."""
+    from planner.catalog import runs as catalog
+
+    if name and other:
+        _compare(catalog.run(name).run, catalog.run(other).run, json, csv)
+    elif name:
+        _show(catalog.run(name).run, json, csv)
+    else:
+        _list(json, csv)
+
+
+def _list(json: bool, csv: str) -> None:
+    from planner.catalog import runs as catalog
+
+    found = catalog.found()
+    rows = [
+        {
+            "id": run.id,
+            "gpu": run.gpu,
+            "mode": run.mode.value,
+            "age_days": _age_days(run.created),
+            "points": len(run.timed()),
+            "not_measured": len(run.points) - len(run.timed()),
+            "driver": run.environment.driver,
+            "torch": run.environment.torch,
+        }
+        for run in (stored.run for stored in found.runs)
+    ]
+    for damaged in found.damaged:
+        print(f"skipped: {damaged.reason}", file=sys.stderr)
+    columns = list(rows[0]) if rows else ["id", "gpu"]
+    if not written(columns, rows, json, csv):
+        if not rows:
+            print("no runs yet; planner calibrate makes one on a machine with a GPU")
+            return
+        show_table({column: column.replace("_", " ") for column in columns}, rows, exact)
+
+
+def _age_days(created: str) -> int:
+    made = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return int((datetime.now(UTC) - made).total_seconds() // SECONDS_PER_DAY)
+
+
+def fitted(run: Run) -> Calibration:
+    """The run's calibration. Raises BadFile when its GPU has no profile here."""
+    from planner.calibration.fit import fit
+    from planner.catalog.gpus import gpu
+    from planner.errors import PlannerError
+
+    try:
+        return fit(run, gpu(run.gpu))
+    except PlannerError:
+        raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
+
+
+def _fit_rows(run: Run) -> list[dict[str, object]]:
+    found = fitted(run)
+    rows: list[dict[str, object]] = [
+        {
+            "family": fit.family,
+            "kernel": fit.kernel,
+            "points": fit.points,
+            "t0_us": fit.t0_s * 1e6,
+            "gb_per_s": fit.bytes_per_s / 1e9,
+            "tflops": fit.flops_per_s / 1e12,
+            "held_out_median_percent": fit.held_out.median * 100 if fit.held_out else None,
+            "held_out_p90_percent": fit.held_out.p90 * 100 if fit.held_out else None,
+        }
+        for fit in found.families
+    ]
+    rows += [
+        {
+            "family": f"{link.family} of {link.ranks}",
+            "kernel": "nccl",
+            "points": link.points,
+            "t0_us": link.latency_s * 1e6,
+            "gb_per_s": link.bytes_per_s / 1e9,
+            "held_out_median_percent": link.held_out.median * 100 if link.held_out else None,
+            "held_out_p90_percent": link.held_out.p90 * 100 if link.held_out else None,
+        }
+        for link in found.links
+    ]
+    return rows
+
+
+def show_fit(run: Run) -> None:
+    """Every family with its rates and its error on held-back points."""
+    rows = _fit_rows(run)
+    if rows:
+        show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
+
+
+def _show(run: Run, json: bool, csv: str) -> None:
+    columns = ["family", "kernel", "points", "t0_us", "gb_per_s", "tflops"]
+    columns += ["held_out_median_percent", "held_out_p90_percent"]
+    rows = _fit_rows(run)
+    if written(columns, rows, json, csv):
+        return
+    about = run.environment
+    print(
+        f"{run.id}: {about.gpu_name}, {run.mode.value}, {run.created}, {len(run.timed())} of {len(run.points)} points"
+    )
+    print(f"driver {about.driver or '–'}, CUDA {about.cuda or '–'}, torch {about.torch or '–'}; source: {run.source}")
+    known = {"power limit W": about.power_limit_w, "ECC": about.ecc, "MIG": about.mig}
+    before, after = about.before, about.after
+    print(", ".join(f"{name} {figure(value)}" for name, value in known.items()), end="; ")
+    print(f"SM MHz {figure(before.sm_mhz)} to {figure(after.sm_mhz)}, ", end="")
+    print(f"°C {figure(before.temperature_c)} to {figure(after.temperature_c)}")
+    flags = sorted({flag.value for point in run.points for flag in point.flags})
+    print(f"flags: {', '.join(flags) or 'none'}; anchor drift {figure(_anchor_drift_percent(run))} %")
+    show_fit(run)
+
+
+def _anchor_drift_percent(run: Run) -> float | None:
+    """Spread of the repeated shape over the run: how much the GPU changed while it was measured."""
+    times = [point.timing.median_s for point in run.timed() if point.anchor and point.timing]
+    return 100 * (max(times) / min(times) - 1) if len(times) > 1 else None
+
+
+def _compare(first: Run, second: Run, json: bool, csv: str) -> None:
+    """Times of the points that both runs hold, by family: the second against the first."""
+    from planner.calibration.compare import compared
+
+    rows = [
+        row._asdict() | {"drifted": abs(row.median_change_percent) > 100 * DRIFT} for row in compared(first, second)
+    ]
+    if not rows:
+        raise BadFile(f"{first.id} and {second.id} have no point in common")
+    if not written(list(rows[0]), rows, json, csv):
+        for run in (first, second):
+            print(f"{run.id}: {run.gpu}, driver {run.environment.driver}, torch {run.environment.torch}")
+        show_table({column: column.replace("_", " ") for column in rows[0]}, rows)

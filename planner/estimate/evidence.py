@@ -1,0 +1,106 @@
+"""What the speed of a GPU rests on: its newest calibration run, else its reference, else one of its generation.
+
+Runs are fitted once; the fit is kept in memory and in the user's cache folder under the run's checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from planner import __version__
+from planner.calibration.fit import fit
+from planner.catalog import runs as catalog
+from planner.catalog.calibrated import Source
+from planner.catalog.files import read_json, write_atomically
+from planner.catalog.gpus import gpu as known_gpu
+from planner.catalog.rates import Evidence, is_half_rate
+from planner.catalog.references import reference
+from planner.errors import PlannerError
+from planner.formats.identity import Same
+from planner.specs.calibration import Calibration
+from planner.specs.gpu import GpuSpec
+from planner.specs.run import Mode, Run
+
+FITS = "fits"
+
+
+def source_for(gpu: GpuSpec, brought: tuple[Run, ...] = ()) -> Source | None:
+    """The best source of rates for a GPU; `brought` runs of a caller come first. None: the datasheet."""
+    mine = [run for run in brought if run.gpu == gpu.id]
+    if mine:
+        return _fitted(Same(max(mine, key=_rank)), Same(gpu))
+    return _stored(Same(gpu), _stamp())
+
+
+def _rank(run: Run) -> tuple[bool, str, str]:
+    return run.mode is not Mode.QUICK, run.created, run.id
+
+
+def _stamp() -> tuple[tuple[str, int], ...]:
+    """What changes when a run is added: the times of the folders that hold runs."""
+    found = []
+    for folder in catalog.folders():
+        with contextlib.suppress(OSError):
+            found.append((str(folder), folder.stat().st_mtime_ns))
+            with os.scandir(folder) as entries:
+                found += [(entry.path, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir()]
+    return tuple(found)
+
+
+@lru_cache(maxsize=512)
+def _stored(gpu: Same[GpuSpec], stamp: tuple[tuple[str, int], ...]) -> Source | None:
+    own = catalog.newest(gpu.value.id) if stamp else None
+    if own is not None:
+        return _fitted(Same(own), gpu)
+    shipped = reference(gpu.value.id)
+    if shipped is not None:
+        return Source(shipped, gpu.value, Evidence.REFERENCE)
+    return _of_generation(gpu.value) if stamp else None
+
+
+def _of_generation(gpu: GpuSpec) -> Source | None:
+    """The newest run of a GPU with the same architecture and kind of memory, as a reference."""
+    for stored in catalog.found().runs:
+        try:
+            other = known_gpu(stored.run.gpu)
+        except PlannerError:
+            continue  # of a GPU that has no profile here
+        if other.generation == gpu.generation and _kind(other) == _kind(gpu):
+            return _fitted(Same(stored.run), Same(other))._replace(evidence=Evidence.REFERENCE)
+    return None
+
+
+def _kind(gpu: GpuSpec) -> tuple[str, bool]:
+    return gpu.memory_type[:3], is_half_rate(gpu)
+
+
+@lru_cache(maxsize=64)
+def _fitted(run: Same[Run], gpu: Same[GpuSpec]) -> Source:
+    return Source(_kept_fit(run.value, gpu.value), gpu.value, Evidence.MEASURED)
+
+
+def _kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
+    """The run's fit from the cache folder, or made and kept there; a cache that cannot be used is no fault."""
+    path = _cache_path(run)
+    try:
+        kept = Calibration.model_validate(read_json(path))
+        if kept.bandwidth_bytes_per_s == gpu.bandwidth_bytes_per_s:
+            return kept
+    except (PlannerError, ValidationError):
+        pass
+    made = fit(run, gpu)
+    with contextlib.suppress(PlannerError, OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, made.model_dump_json())
+    return made
+
+
+def _cache_path(run: Run) -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("llm-capacity-planner") / FITS / f"{run.checksum[:24]}-{__version__}.json"
