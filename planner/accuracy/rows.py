@@ -138,7 +138,7 @@ def _llamacpp_memory() -> Iterator[Question]:
         yield Question(row, asked, figures, "llama.cpp memory", stated=mainline)
         compute, cards = row.measured.get("compute_mib"), row.measured.get("compute_gpus", 1)
         if compute and mainline:
-            spread = asked.model_copy(update={"n_gpus": int(cards)})
+            spread = asked.model_copy(update={"n_gpus": int(cards), "n_gpu_layers": s.n_gpu_layers})
             yield Question(row, spread, {"activation_gib": compute / MIB_PER_GIB}, "llama.cpp memory")
 
 
