@@ -14,6 +14,7 @@ from planner.catalog.models import model as named
 from planner.collectives import Parallel
 from planner.memory import Device, Load, MemoryInputs, MemoryPlan, Settings, default_utilization, memory_plan
 from planner.memory.activation import encoder_bytes
+from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.concurrency import concurrency_at, printed_tokens
 from planner.memory.placement import host_placement, shared_layers, stage_layers
@@ -316,6 +317,15 @@ def test_sglang_starts_only_where_a_sequence_fits_the_part_that_is_not_set_aside
     for tokens in (1e6, 2e6, 4e6, 8e6):
         found = plan(hybrid, sglang, Parallel(tp=4), utilization=0.85, input_tokens=tokens)
         assert found.verdict.starts == (found.kv.max_concurrency >= 1)
+
+
+def test_tensorrt_llm_pool_is_what_its_log_says() -> None:
+    """H200: a peak of 91.46 of 139.81 GiB leaves 41.11 GiB at a fraction of 0.85, peak with the context."""
+    spec, device = engine("trtllm"), Device(139.81 * GIB)
+    peak = np.asarray(91.46 * GIB) - spec.budget.context_bytes
+    spent = Spent(peak, *(np.zeros(()) for _ in range(3)))
+    pool = available_bytes(spec, budget_bytes(spec, device, 0.85), 0.85, spent)
+    assert pool / GIB == pytest.approx(41.11, abs=0.02)
 
 
 def test_llama_cpp_allocates_the_whole_context_of_every_slot() -> None:

@@ -1,4 +1,4 @@
-"""Start-up logs of vLLM, SGLang and llama.cpp: what the engine says it took, and what it says of its settings.
+"""Start-up logs of vLLM, SGLang, TensorRT-LLM and llama.cpp: what the engine took, and what it says of its settings.
 
     read_log(text)    # -> LogTerms; BadFile for a text that is no engine's log
 
@@ -87,7 +87,7 @@ def read_log(data: str | bytes, where: str = "log") -> LogTerms:
     fault = _fault(found) if counts[engine] else None
     if not terms and fault is None:
         raise BadFile(
-            f"{where}: no figures of vLLM, SGLang or llama.cpp in it; paste the lines from start to "
+            f"{where}: no figures of vLLM, SGLang, TensorRT-LLM or llama.cpp in it; paste the lines from start to "
             "'Available KV cache memory', 'KV Cache is allocated' or 'KV buffer size'"
         )
     return LogTerms(engine, _settings(engine, found), terms, fault)

@@ -27,7 +27,7 @@ def compare_log(
     json: Json = False,
     csv: Csv = "",
 ) -> int:
-    """Compare a start-up log of vLLM, SGLang or llama.cpp with the estimate, term by term.
+    """Compare a start-up log of vLLM, SGLang, TensorRT-LLM or llama.cpp with the estimate, term by term.
 
     Model, parallelism, memory fraction and lengths are read from the log where it states them; options replace
     or add to them. Figures are those of the GPU that limits the deployment.
