@@ -25,7 +25,7 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer.split()]
 PURE = frozenset(LAYERS[0].split())
 PURE_IMPORTS = frozenset(
-    "__future__ collections dataclasses difflib enum functools itertools math operator re statistics typing "
+    "__future__ bisect collections dataclasses difflib enum functools heapq itertools math operator re statistics typing "
     "numpy pydantic".split()
 )
 HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())

@@ -1,0 +1,304 @@
+"""One engine's scheduler: continuous batching with a paged KV pool.
+
+Per step every running sequence decodes one token; what is left of the token budget goes to prefill chunks, of
+running prompts first, then of admitted ones (or prefill runs in steps of its own, before the next decode). A
+request is admitted when a slot and the blocks of its whole prompt are free; while it decodes it takes a block when
+its last is full. When none is left, the latest arrival is preempted: its blocks are freed, it waits in front, and
+its prompt and what it has produced are prefilled again.
+
+Between events decode steps differ by their context only; a plan runs many at once as a straight line in time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import NamedTuple
+
+from planner.simulate.prices import Prices
+from planner.simulate.records import EngineLimits, Request
+
+
+class Plan(NamedTuple):
+    """Steps under way: `steps` decode steps, each `rise_s` longer than the one before, or one with prefill."""
+
+    start_s: float
+    steps: int
+    step_s: float
+    rise_s: float = 0.0
+    chunks: tuple[tuple[Request, int], ...] = ()
+    decodes: bool = True
+
+    def end_s(self, steps: int) -> float:
+        """When so many of its steps are done."""
+        return self.start_s + steps * self.step_s + self.rise_s * steps * (steps - 1) / 2
+
+    def steps_until(self, time_s: float) -> int:
+        """Steps after which `time_s` is reached, at least 1."""
+        a, b, wait = self.rise_s / 2, self.step_s - self.rise_s / 2, time_s - self.start_s
+        root = math.sqrt(max(b * b + 2 * 2 * a * wait, 0.0))
+        steps = max(math.ceil(2 * wait / (b + root) - 1e-9), 1)
+        return min(steps, self.steps)
+
+
+class Engine:
+    """The state of one engine. Counts of decode steps are since its start."""
+
+    def __init__(self, limits: EngineLimits, prices: Prices) -> None:
+        """An idle engine."""
+        pool = limits.pool
+        self.limits, self.prices = limits, prices
+        self.waiting: deque[Request] = deque()
+        self.prefilling: list[Request] = []
+        self.running = 0
+        self.free = pool.blocks - math.ceil(pool.prefix_tokens / pool.block_tokens) * pool.grows
+        self.most = self.free  # blocks that sequences may have
+        self.plan: Plan | None = None
+        self.busy_s = 0.0
+        self.preemptions = 0
+        self._block_steps = max(round(pool.block_tokens / limits.tokens_per_step), 1)
+        self._phases = [0] * self._block_steps  # decoding sequences by the step in which they take a block
+        self._decoding = 0
+        self._context = 0.0  # of all decoding sequences
+        self._count = 0  # decode steps
+        self._ends: list[tuple[int, int, int, Request]] = []  # decode step, order, stamp
+        self._latest: list[tuple[int, int, Request]] = []  # running ones: -order, stamp
+        self._orders = 0
+        self._crowded = False  # somebody was preempted for this step
+
+    # ---- what others ask
+
+    def load(self) -> int:
+        """Requests in the engine."""
+        return self.running + len(self.waiting)
+
+    def holds(self, request: Request) -> bool:
+        """Whether the pool holds the request alone, to its end."""
+        return self._blocks(request.prompt + request.output) <= self.most
+
+    def arrive(self, request: Request) -> None:
+        """A request reaches the scheduler."""
+        request.order = self._orders
+        self._orders += 1
+        per_step = self.limits.tokens_per_step
+        request.steps = 1 + math.ceil((request.output - 1) / per_step - 1e-9)
+        self.waiting.append(request)
+
+    def admits(self) -> bool:
+        """Whether the next waiting request would join the next step."""
+        if not self.waiting or self.running >= self.limits.slots:
+            return False
+        spare = self._decoding < self.limits.budget_tokens or not self.limits.mixed
+        return spare and self._blocks(self._tokens(self.waiting[0])) <= self.free
+
+    # ---- steps
+
+    def begin(self, now_s: float) -> Plan | None:
+        """Plan the next step or steps; None when there is nothing to do."""
+        self._crowded = False
+        if self.limits.mixed:
+            self._grow()
+        room = self.limits.budget_tokens - (self._decoding if self.limits.mixed else 0)
+        chunks = self._chunks(now_s, room)
+        if chunks:
+            self.plan = self._with_prefill(now_s, chunks)
+        elif self._decoding:
+            if not self.limits.mixed:
+                self._grow()
+            self.plan = self._decodes(now_s)
+        else:
+            self.plan = None
+        return self.plan
+
+    def finish(self, steps: int) -> tuple[float, list[Request]]:
+        """Do `steps` of the plan; the time, and the requests that end with the last one."""
+        plan, self.plan = self.plan, None
+        assert plan is not None
+        now = plan.end_s(steps)
+        self.busy_s += now - plan.start_s
+        if plan.decodes and self._decoding:
+            self.free -= self._taken(steps)
+            self._count += steps
+            self._context += self._decoding * steps * self.limits.tokens_per_step
+        ended = self._ended(now)
+        for request, size in plan.chunks:
+            request.todo -= size
+            if request.todo == 0:
+                self._prefilled(request, now, ended)
+        return now, ended
+
+    def _with_prefill(self, now_s: float, chunks: list[tuple[Request, int]]) -> Plan:
+        decoding = self._decoding if self.limits.mixed else 0
+        context = self._context / decoding if decoding else 0.0
+        tokens = sum(size for _, size in chunks)
+        before = sum(r.before + self._to_prefill(r) - r.todo for r, _ in chunks) / len(chunks)
+        seconds = self.prices.mixed_s(decoding, context, tokens, before, len(chunks))
+        return Plan(now_s, 1, seconds, chunks=tuple(chunks), decodes=self.limits.mixed)
+
+    def _decodes(self, now_s: float) -> Plan:
+        """As many decode steps as pass before a request ends, the pool is full or the line bends."""
+        self._drop_stale()
+        n, per_step = self._decoding, self.limits.tokens_per_step
+        context = self._context / n
+        straight = 1 + (self.prices.straight_until(context) - context) / per_step
+        steps = int(min(self._ends[0][0] - self._count, straight))
+        steps = 1 if self._crowded else self._steps_that_fit(max(steps, 1))
+        first = self.prices.decode_s(n, context)
+        if steps == 1:
+            return Plan(now_s, 1, first)
+        last = self.prices.decode_s(n, context + (steps - 1) * per_step)
+        return Plan(now_s, steps, first, (last - first) / (steps - 1))
+
+    def _chunks(self, now_s: float, room: int) -> list[tuple[Request, int]]:
+        """Prefill chunks of this step, of running prompts first, then of those admitted now."""
+        found, reserved = [], self._taken(1) if self.limits.mixed else 0
+        for request in self.prefilling:
+            if room <= 0:
+                break
+            size = min(request.todo, room)
+            room -= size
+            found.append((request, size))
+        while room > 0 and not self._crowded and self.waiting and self.running < self.limits.slots:
+            needed = self._blocks(self._tokens(self.waiting[0]))
+            if needed + reserved > self.free:
+                break
+            request = self._admit(needed, now_s)
+            size = min(request.todo, room)
+            room -= size
+            found.append((request, size))
+        return found
+
+    # ---- one request's way
+
+    def _tokens(self, request: Request) -> int:
+        """In its cache once it is prefilled: the prompt and what it produced before it was preempted."""
+        produced = 1 + (request.done - 1) * self.limits.tokens_per_step if request.done else 0
+        return request.prompt + int(produced)
+
+    def _to_prefill(self, request: Request) -> int:
+        """At least one token is computed, even of a prompt that is cached or empty.
+
+        After a preemption only the shared prefix is still there.
+        """
+        kept = min(request.cached, self.limits.pool.prefix_tokens) if request.preemptions else request.cached
+        return max(self._tokens(request) - kept, 1)
+
+    def _admit(self, blocks: int, now_s: float) -> Request:
+        request = self.waiting.popleft()
+        if request.admitted_s < 0:
+            request.admitted_s = now_s
+        request.running, request.blocks = True, blocks
+        request.todo = self._to_prefill(request)
+        request.before = max(self._tokens(request) - request.todo, 0)
+        self.free -= blocks
+        self.running += 1
+        self.prefilling.append(request)
+        if len(self._latest) > 2 * self.running + len(self._phases):
+            self._latest = [entry for entry in self._latest if entry[1] == entry[2].stamp]
+            heapq.heapify(self._latest)
+        heapq.heappush(self._latest, (-request.order, request.stamp, request))
+        return request
+
+    def _prefilled(self, request: Request, now_s: float, ended: list[Request]) -> None:
+        """The last chunk gives a token; the request decodes on or ends."""
+        self.prefilling.remove(request)
+        request.done += 1
+        if request.first_s < 0:
+            request.first_s = now_s
+        if request.done >= request.steps:
+            self._leave(request, request.blocks)
+            request.end_s = now_s
+            ended.append(request)
+            return
+        pool, per_step = self.limits.pool, self.limits.tokens_per_step
+        tokens = self._tokens(request)
+        private = max(tokens - pool.prefix_tokens, 0)
+        spare = (request.blocks - pool.fixed_blocks) * pool.block_tokens - private
+        first = min(math.floor(spare / per_step) + 1, self._block_steps - 1)
+        request.joined, request.phase = self._count, (self._count + max(first, 0)) % self._block_steps
+        self._phases[request.phase] += 1
+        self._decoding += 1
+        self._context += tokens
+        heapq.heappush(self._ends, (self._count + request.steps - request.done, request.order, request.stamp, request))
+
+    def _ended(self, now_s: float) -> list[Request]:
+        ended = []
+        while self._ends and self._ends[0][0] <= self._count:
+            _, _, stamp, request = heapq.heappop(self._ends)
+            if stamp == request.stamp and request.running:
+                self._stop_decoding(request)
+                request.end_s = now_s
+                ended.append(request)
+        return ended
+
+    def _stop_decoding(self, request: Request) -> None:
+        """Take a decoding request out; its context and blocks follow from the steps since it joined."""
+        joined, tokens = request.joined, self._tokens(request)
+        steps = self._count - joined
+        first = (request.phase - joined) % self._block_steps
+        taken = (steps - first - 1) // self._block_steps + 1 if steps > first else 0
+        request.done += steps
+        request.joined = -1
+        self._phases[request.phase] -= 1
+        self._decoding -= 1
+        self._context -= tokens + steps * self.limits.tokens_per_step
+        if not self._decoding:
+            self._context = 0.0
+        self._leave(request, request.blocks + (taken if self.limits.pool.grows else 0))
+
+    def _leave(self, request: Request, blocks: int) -> None:
+        self.free += blocks
+        self.running -= 1
+        request.running = False
+        request.stamp += 1
+
+    # ---- the pool
+
+    def _blocks(self, tokens: int) -> int:
+        pool = self.limits.pool
+        own = math.ceil(max(tokens - pool.prefix_tokens, 0) / pool.block_tokens) if pool.grows else 0
+        return pool.fixed_blocks + own
+
+    def _taken(self, steps: int) -> int:
+        """Blocks that the next `steps` decode steps take."""
+        if not self.limits.pool.grows:
+            return 0
+        rounds, rest = divmod(steps, self._block_steps)
+        phases, at, size = self._phases, self._count, self._block_steps
+        return rounds * self._decoding + sum(phases[(at + i) % size] for i in range(rest))
+
+    def _steps_that_fit(self, steps: int) -> int:
+        """At most `steps` decode steps for which the pool has blocks, at least the one that was made room for."""
+        if not self.limits.pool.grows or self._decoding * (steps // self._block_steps + 1) <= self.free:
+            return steps
+        whole = max(self.free // self._decoding - 1, 0) * self._block_steps
+        fitting = min(max(whole, 1), steps)
+        while fitting < steps and self._taken(fitting + 1) <= self.free:
+            fitting += 1
+        return fitting
+
+    def _grow(self) -> None:
+        """Make room for the blocks that the next decode step takes."""
+        while self._decoding and self._taken(1) > self.free and self.running > 1:
+            self._preempt()
+
+    def _preempt(self) -> None:
+        """Put the latest arrival back in front of the queue; it will be prefilled again."""
+        while True:
+            _, stamp, request = heapq.heappop(self._latest)
+            if stamp == request.stamp and request.running:
+                break
+        if request.joined >= 0:
+            self._stop_decoding(request)
+        else:
+            self.prefilling.remove(request)
+            self._leave(request, request.blocks)
+        request.preemptions += 1
+        self.preemptions += 1
+        self._crowded = True
+        self.waiting.appendleft(request)
+
+    def _drop_stale(self) -> None:
+        while self._ends[0][2] != self._ends[0][3].stamp:
+            heapq.heappop(self._ends)

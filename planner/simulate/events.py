@@ -1,0 +1,181 @@
+"""The clock of a simulation: arrivals, routing to replicas, ends of steps, in the order of their times."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.simulate.arrivals import Source
+from planner.simulate.engine import Engine
+from planner.simulate.prices import Prices
+from planner.simulate.records import EngineLimits, Request, Requests, Run, Timeline
+
+SAMPLES = 2048  # of the timeline; halved and spaced twice as far when there are more
+ARRIVAL, STEP_END, STEP_START = range(3)  # in this order when times are equal
+
+
+class Routing(StrEnum):
+    """Which replica takes a request."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_LOADED = "least-loaded"
+
+
+class Deployment(NamedTuple):
+    """Equal engines behind a router, and the time a request spends outside of them."""
+
+    limits: EngineLimits
+    engines: int = 1
+    routing: Routing = Routing.ROUND_ROBIN
+    in_flight: float = float("inf")  # most requests that clients have open at once
+    request_s: float = 0.0  # from sent to the scheduler
+    per_token_s: float = 0.0  # the same, per token of the prompt
+
+
+class Sampler:
+    """A timeline of bounded length."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        """Every event is sampled until there are too many."""
+        self._engines, self._every_s, self._next_s = engines, 0.0, 0.0
+        self._rows: list[tuple[float, int, int, float]] = []
+        self._blocks = max(sum(engine.most for engine in engines), 1)
+
+    def see(self, now_s: float) -> None:
+        """Sample, when it is time."""
+        if now_s < self._next_s:
+            return
+        waiting = sum(len(engine.waiting) for engine in self._engines)
+        running = sum(engine.running for engine in self._engines)
+        free = sum(engine.free for engine in self._engines)
+        self._rows.append((now_s, waiting, running, 1 - free / self._blocks))
+        if len(self._rows) >= SAMPLES:
+            self._rows = self._rows[::2]
+            self._every_s = (now_s - self._rows[0][0]) / len(self._rows)
+        self._next_s = now_s + self._every_s
+
+    def timeline(self) -> Timeline:
+        """What was sampled."""
+        return Timeline(*np.array(self._rows, dtype=float).reshape(-1, len(Timeline._fields)).T)
+
+
+class Simulation:
+    """One run; `run` drives it to the end."""
+
+    def __init__(self, deployment: Deployment, prices: Prices, source: Source) -> None:
+        """Idle engines."""
+        self._deployment, self._source = deployment, source
+        self._engines = [Engine(deployment.limits, prices) for _ in range(deployment.engines)]
+        self._events: list[tuple[float, int, int, int, Request | None]] = []  # time, kind, number, engine or stamp
+        self._number = 0
+        self._plans = [0] * deployment.engines  # number of the event that ends the plan under way
+        self._starting = [False] * deployment.engines
+        self._held: deque[Request] = deque()
+        self._open = 0
+        self._turn = 0
+        self._refused = 0
+        self._ended: list[tuple[float, ...]] = []
+        self._sampler = Sampler(self._engines)
+
+    def run(self) -> Run:
+        """Everything that is sent, to its end."""
+        arrivals = self._source.first()
+        upcoming = next(arrivals, None)
+        events = self._events
+        while events or upcoming:
+            while upcoming and (not events or upcoming.sent_s <= events[0][0]):
+                self._send(upcoming)
+                upcoming = next(arrivals, None)
+            now, kind, number, at, request = heapq.heappop(events)
+            if request is not None:
+                self._arrive(request, now)
+            elif kind == STEP_START:
+                self._start(at, now)
+            elif number == self._plans[at]:
+                self._finish(at)
+            self._sampler.see(now)
+        table = np.array(self._ended, dtype=float).reshape(-1, len(Requests._fields))
+        busy = np.array([engine.busy_s for engine in self._engines])
+        preempted = sum(engine.preemptions for engine in self._engines)
+        return Run(Requests(*table.T), self._sampler.timeline(), busy, self._refused, preempted)
+
+    def _scheduled(self, request: Request) -> float:
+        """When it reaches the scheduler if the client may send it at once."""
+        return request.sent_s + self._deployment.request_s + self._deployment.per_token_s * request.prompt
+
+    def _push(self, time_s: float, kind: int, at: int, request: Request | None = None) -> int:
+        self._number += 1
+        heapq.heappush(self._events, (time_s, kind, self._number, at, request))
+        return self._number
+
+    def _send(self, request: Request) -> None:
+        self._push(self._scheduled(request), ARRIVAL, -1, request)
+
+    def _arrive(self, request: Request, now_s: float) -> None:
+        if not self._engines[0].holds(request):
+            self._refused += 1
+            request.end_s = now_s
+            self._follow(request)
+        elif self._open >= self._deployment.in_flight:
+            self._held.append(request)
+        else:
+            self._route(request, now_s)
+
+    def _route(self, request: Request, now_s: float) -> None:
+        self._open += 1
+        if self._deployment.routing is Routing.ROUND_ROBIN or len(self._engines) == 1:
+            at = self._turn
+            self._turn = (self._turn + 1) % len(self._engines)
+        else:
+            at = min(range(len(self._engines)), key=lambda i: self._engines[i].load())
+        engine = self._engines[at]
+        request.server = at
+        engine.arrive(request)
+        if engine.plan is None:
+            self._wake(at, now_s)
+        elif engine.plan.steps > 1 and not engine.plan.chunks and engine.admits():
+            steps = engine.plan.steps_until(now_s)
+            engine.plan = engine.plan._replace(steps=steps)
+            self._plans[at] = self._push(engine.plan.end_s(steps), STEP_END, at)
+
+    def _wake(self, at: int, now_s: float) -> None:
+        if not self._starting[at]:
+            self._starting[at] = True
+            self._push(now_s, STEP_START, at)
+
+    def _start(self, at: int, now_s: float) -> None:
+        self._starting[at] = False
+        plan = self._engines[at].begin(now_s)
+        if plan:
+            self._plans[at] = self._push(plan.end_s(plan.steps), STEP_END, at)
+
+    def _finish(self, at: int) -> None:
+        engine = self._engines[at]
+        assert engine.plan is not None
+        now, ended = engine.finish(engine.plan.steps)
+        for r in ended:
+            times = (r.sent_s, r.admitted_s, r.first_s, r.end_s)
+            self._ended.append((*times, r.prompt, r.output, r.preemptions, r.server))
+            self._open -= 1
+            self._follow(r)
+            while self._held and self._open < self._deployment.in_flight:
+                self._route(self._held.popleft(), now)
+        if self._events and self._events[0][0] <= now:
+            self._wake(at, now)
+        else:
+            self._start(at, now)
+
+    def _follow(self, request: Request) -> None:
+        following = self._source.after(request)
+        if following:
+            self._send(following)
+
+
+def simulate(deployment: Deployment, prices: Prices, source: Source) -> Run:
+    """Run a source against a deployment until everything that is sent has ended."""
+    return Simulation(deployment, prices, source).run()

@@ -1,0 +1,101 @@
+"""Figures of a run: percentiles of times over the requests after the warm-up, rates, shares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.simulate.records import Array, Requests, Run
+
+PERCENTILES = (50, 90, 99)
+
+
+class Spread(NamedTuple):
+    """Mean and percentiles of a time, seconds; nan where no request has it."""
+
+    mean_s: float
+    p50_s: float
+    p90_s: float
+    p99_s: float
+
+
+class Times(NamedTuple):
+    """Times of each request, seconds; arrays (N,). TPOT is nan for one output token."""
+
+    ttft_s: Array
+    tpot_s: Array
+    e2e_s: Array
+    queue_s: Array  # from sent to the first step that works on it
+
+
+class Limits(NamedTuple):
+    """Objectives of a single request, seconds; nan where there is none."""
+
+    ttft_s: float = np.nan
+    tpot_s: float = np.nan
+    e2e_s: float = np.nan
+
+
+class Summary(NamedTuple):
+    """What a run comes to. Rates and counts are of the whole deployment."""
+
+    requests: int  # that the figures are of
+    ttft: Spread
+    tpot: Spread
+    e2e: Spread
+    queue: Spread
+    output_tokens_per_s: float
+    requests_per_s: float
+    slo_attainment: float  # share of requests that meet all objectives; nan without any
+    utilisation: float  # share of the time that engines are in steps
+    preemptions: int
+    refused: int
+    duration_s: float
+
+
+def times(requests: Requests) -> Times:
+    """Times that each request saw."""
+    decode = requests.end_s - requests.first_s
+    several = requests.output > 1
+    return Times(
+        ttft_s=requests.first_s - requests.sent_s,
+        tpot_s=np.where(several, decode / np.where(several, requests.output - 1, 1), np.nan),
+        e2e_s=requests.end_s - requests.sent_s,
+        queue_s=requests.admitted_s - requests.sent_s,
+    )
+
+
+def spread(values: Array) -> Spread:
+    """Mean and percentiles of the values that are there."""
+    found = values[~np.isnan(values)]
+    if not found.size:
+        return Spread(*[np.nan] * len(Spread._fields))
+    return Spread(float(np.mean(found)), *np.percentile(found, PERCENTILES).tolist())
+
+
+def attainment(seen: Times, limits: Limits) -> float:
+    """Share of requests that meet all objectives; a time that a request does not have meets its own."""
+    if all(np.isnan(limit) for limit in limits):
+        return np.nan
+    kept = [~(values > limit) for values, limit in zip(seen[:3], limits, strict=True)]
+    return float(np.mean(np.all(kept, axis=0))) if len(seen.ttft_s) else np.nan
+
+
+def summary(run: Run, warm_up: int, limits: Limits) -> Summary:
+    """Figures of the requests that end after the first `warm_up`; rates are between their first and last end."""
+    measured = Requests(*(column[warm_up:] for column in run.requests))
+    seen, ends = times(measured), run.requests.end_s
+    span = float(ends[-1] - measured.end_s[0]) if len(measured.end_s) > 1 else np.nan
+    total = float(ends[-1] - np.min(run.requests.sent_s)) if len(ends) else np.nan
+    return Summary(
+        len(measured.end_s),
+        *(spread(values) for values in seen),
+        output_tokens_per_s=float(np.sum(measured.output[1:])) / span if span else np.nan,
+        requests_per_s=(len(measured.end_s) - 1) / span if span else np.nan,
+        slo_attainment=attainment(seen, limits),
+        utilisation=float(np.mean(run.busy_s)) / total if total else np.nan,
+        preemptions=run.preemptions,
+        refused=run.refused,
+        duration_s=total,
+    )
