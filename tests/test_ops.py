@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from planner.collectives import Parallel
 from planner.ops import Batch, Op, OpKind, Widths, distinct_experts, forward_ops
 from planner.ops.attention import causal_pairs, chunked_pairs
+from planner.ops.traffic import remote_gpus
 from planner.params import active_parameters, tensors
 from planner.roofline import step_seconds
 from planner.specs.model import DenseFfn, ExtraTensor, Ffn, Layer, ModelSpec, Role, Vision
@@ -211,8 +212,20 @@ def test_attention_data_parallelism_exchanges_instead_of_reducing() -> None:
     ops = listed(build(ffn=MOE), Batch(64.0, 100.0), Parallel(tp=8, ep=8, attention_dp=8))
     counts = {op.name: float(op.count) for op in ops if op.kind is OpKind.COMMUNICATION}
     assert counts["all_reduce.mixer"] == counts["all_reduce.ffn"] == 0
-    assert counts["all_to_all.moe"] == 2 * 4
+    assert counts["dispatch.moe"] == counts["combine.moe"] == 4
     assert by_name(ops, "attention.decode").m == 8
+
+
+@pytest.mark.parametrize(
+    ("routes", "ep", "tp", "gpus"), [(8, 1, 8, 7.0), (1, 8, 8, 0.875), (2, 2, 2, 0.75), (8, 8, 8, 4.5947)]
+)
+def test_a_token_is_sent_once_to_every_gpu_that_holds_one_of_its_experts(
+    routes: int, ep: int, tp: int, gpus: float
+) -> None:
+    ranks = [set(choice) for choice in itertools.product(range(ep), repeat=routes)] if ep**routes < 1000 else []
+    reached = np.mean([len(met) for met in ranks]) * tp / ep * (1 - 1 / tp) if ranks else gpus
+    assert remote_gpus(routes, ep, tp) == pytest.approx(reached, abs=1e-4)
+    assert reached == pytest.approx(gpus, abs=1e-4)
 
 
 def test_a_pipeline_adds_its_borders() -> None:

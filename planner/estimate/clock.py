@@ -16,7 +16,7 @@ from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for,
 from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.estimate.price import Deployment, Floats, draft_columns, kv_widths, numbers, parallel
+from planner.estimate.price import HALF_BYTES, Deployment, Floats, draft_columns, kv_widths, numbers, parallel
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same
@@ -29,7 +29,12 @@ from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
+<<<<<<< HEAD
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
+=======
+DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
+
+>>>>>>> 4666981 (Send a token once to every rank that holds one of its experts)
 
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -171,12 +176,22 @@ def _adapters(engine: EngineSpec, model: ModelSpec, inputs: MemoryInputs) -> Ada
     return Adapters(values, len(runs), slots, rank)
 
 
+def _dispatch(deployments: Sequence[Deployment]) -> Floats:
+    """Bytes per value of tokens sent to experts: engines quantize first what the experts multiply in 8 or 4 bit."""
+    kernels = [kernel_for(d.row.weights, kernel_level(d.row)) for d in deployments]
+    return np.array([DISPATCHED.get(kernel, HALF_BYTES) for kernel in kernels])
+
+
 def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryInputs) -> Clock:
     """The step clock of rows that share a model, an engine and a drafter."""
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
+<<<<<<< HEAD
     prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v), split)
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
+=======
+    prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments)), split)
+>>>>>>> 4666981 (Send a token once to every rank that holds one of its experts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
         rates(deployments, own, drafts),

@@ -94,6 +94,7 @@ class Widths(NamedTuple):
     kv_k: Any = 2.0  # key (or latent) cache, per value
     kv_v: Any = 2.0
     activation: Any = 2.0
+    dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
     index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
 
 

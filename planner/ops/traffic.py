@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes, all_to_all_wire_bytes
+from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
 from planner.ops.records import Op, OpKind, Slot, Widths, Work
 from planner.specs.model import (
     Attention,
@@ -90,8 +90,8 @@ def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work
     """Messages of one step; none where a group has one GPU.
 
     Tensor parallelism: an all-reduce behind each mixer and each ffn, one behind the embedding, a gather of the
-    logits. Attention data-parallel: the ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens
-    (of routed experts only the copies that leave home). Pipeline: hidden states cross pp - 1 borders.
+    logits. Attention data-parallel: the ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens, and
+    each rank keeps the logits of its own sequences. Pipeline: hidden states cross pp - 1 borders.
     """
     ops = []
     row = model.hidden_size * widths.activation
@@ -102,7 +102,7 @@ def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work
         together = np.where(np.asarray(parallel.attention_dp) > 1, 0.0, 1.0)
         inside = all_reduce_wire_bytes(work.rank_tokens * row, group)
         whole = all_reduce_wire_bytes(work.tokens * row, parallel.tp) * together
-        logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp)
+        logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp) * together
         ops += [
             _message("all_reduce.mixer", Slot.ALL_REDUCE, mixers, inside, work.rank_tokens, model.hidden_size),
             _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole, work.tokens, model.hidden_size),
@@ -116,17 +116,33 @@ def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work
     return ops
 
 
+def remote_gpus(routes: Number, ep: Number, tp: Number) -> Number:
+    """Other GPUs that one token is sent to, once each: its distinct expert ranks, `tp / ep` GPUs wide.
+
+    ep (1 - (1 - 1/ep)^k) ranks are met by k routes at random, of which 1 in tp is home; ep = 1 reaches everybody.
+    """
+    return ep * (1 - (1 - 1 / ep) ** routes) * tp / ep * (1 - 1 / tp)
+
+
+def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number, Number]:
+    """Routes of one token, ranks that they lead to, bytes per value on the way there."""
+    if isinstance(ffn, DenseFfn):
+        return 1.0, 1.0, widths.activation
+    return ffn.top_k, parallel.ep, widths.dispatch
+
+
 def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
-    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them."""
+    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them, and back in 16 bit."""
     ops = []
+    own = work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
+    own = own * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
     for index, ffn in enumerate(model.ffns):
-        spread = parallel.tp if isinstance(ffn, DenseFfn) else np.minimum(ffn.top_k, parallel.tp)
-        held = work.rank_tokens * model.hidden_size * widths.activation * spread / (parallel.tp / parallel.attention_dp)
-        wire = all_to_all_wire_bytes(held, parallel.tp) * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
-        count = 2 * model.ffn_layers(index)
-        ops.append(
-            _message(f"all_to_all.{ffn.kind}", Slot.ALL_TO_ALL, count, wire, work.rank_tokens, model.hidden_size)
-        )
+        routes, ep, width = _route(ffn, widths, parallel)
+        sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
+        for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
+            ops.append(
+                _message(f"{name}.{ffn.kind}", Slot.ALL_TO_ALL, layers, wire, work.rank_tokens, model.hidden_size)
+            )
     return ops
 
 
