@@ -35,6 +35,10 @@ ANCHORS: dict[str, tuple[str, ...]] = {
         "[TRT-LLM]", "tensorrt_llm", "Peak memory during memory usage profiling",
         "available KV cache memory when calculating max tokens", "for max tokens in paged KV cache",
     ),
+    "tensorrt-llm": (
+        "[TRT-LLM]", "tensorrt_llm", "Peak memory during memory usage profiling",
+        "available KV cache memory when calculating max tokens", "for max tokens in paged KV cache",
+    ),
     "llama.cpp": (
         "llama_model_loader", "load_tensors:", "print_info:", "llm_load", "KV buffer size", "model buffer size",
         "compute buffer size", "llama_context", "ggml_", "KV self size",
@@ -99,11 +103,19 @@ TERMS: dict[str, tuple[Term, ...]] = {
         ),
         _term(rf"Allocated [\d.]{{1,12}} GiB for max tokens[^\n(]{{0,40}}\({COUNT}\)", "kv_pool_tokens", Pick.SMALLEST),
     ),
+    "tensorrt-llm": (
+        _term(rf"Memory used after loading model weights \(inside torch\)[^\n]{{0,60}}: {NUMBER} GiB", "weights_gib"),
+        _term(rf"Memory dynamically allocated during inference[^\n]{{0,60}}: {NUMBER} GiB", "activation_gib"),
+        _term(
+            rf"available KV cache memory when calculating max tokens: {NUMBER} GiB", "kv_pool_gib", Pick.SMALLEST
+        ),
+        _term(rf"Allocated [\d.]{{1,12}} GiB for max tokens[^\n(]{{0,40}}\({COUNT}\)", "kv_pool_tokens", Pick.SMALLEST),
+    ),
     "llama.cpp": (),
 }  # fmt: skip
 
 # llama.cpp: one line per device and buffer.
-_BUFFER = r"(\w{1,40}) %s buffer size = +" + NUMBER + " MiB"
+_BUFFER = r"(\w{1,40}) %s buffer size = {1,40}" + NUMBER + " MiB"
 BUFFERS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(_BUFFER % "model"), "weights_gib"),
     (re.compile(_BUFFER % "KV"), "kv_pool_gib"),
@@ -158,7 +170,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _setting(r"kv_cache_dtype=(?:torch\.)?'?(\w{1,20})", "_kv"),
     ),
     "sglang": (
-        _setting(r"[Ss][Gg][Ll]ang(?: version)?[ =:]+v?(\d[\w.+-]{1,40})", "engine_version"),
+        _setting(r"[Ss][Gg][Ll]ang(?: version)?[ =:]{1,8}v?(\d[\w.+-]{1,40})", "engine_version"),
         _setting(r"model_path='([^'\n]{1,400})'", "model"),
         _setting(r"context_length=(\d{1,9})", "max_model_len"),
         _setting(r"context_len=(\d{1,9})", "max_model_len"),
@@ -171,6 +183,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _setting(r"quantization='(\w[\w-]{0,40})'", "_quantization"),
         _setting(r"kv_cache_dtype='(\w{1,20})'", "_kv"),
     ),
+<<<<<<<
+=======
     "tensorrt-llm": (
         _setting(r"TensorRT[- ]LLM version:? ?v?(\d[\w.+-]{1,40})", "engine_version"),
         _setting(r"model(?:_path|_dir)?['\"]?[=:] ?['\"]([^'\"\n]{1,400})['\"]", "model"),
@@ -185,17 +199,32 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "llama.cpp": (
         _setting(r"build(?:_info)?(?::| =) b?(\d{3,6})", "engine_version"),
         _setting(r"general\.name +(?:str +)?= ([^\n]{1,200})", "model"),
+>>>>>>>
+    "tensorrt-llm": (
+        _setting(r"TensorRT[- ]LLM version:? ?v?(\d[\w.+-]{1,40})", "engine_version"),
+        _setting(r"model(?:_path|_dir)?['\"]?[=:] ?['\"]([^'\"\n]{1,400})['\"]", "model"),
+        _setting(r"tensor_parallel_size['\"]?[=:] ?(\d{1,5})", "tp"),
+        _setting(r"pipeline_parallel_size['\"]?[=:] ?(\d{1,5})", "pp"),
+        _setting(r"max_seq_len['\"]?[=:] ?(\d{1,9})", "max_model_len"),
+        _setting(r"max_batch_size['\"]?[=:] ?(\d{1,7})", "max_num_seqs"),
+        _setting(r"max_num_tokens['\"]?[=:] ?(\d{1,8})", "max_num_batched_tokens"),
+        _setting(r"fraction is set (\d(?:\.\d{1,6})?)", "gpu_memory_utilization"),
+        _setting(rf"device total memory {NUMBER} GiB", "device_gib"),
+    ),
+    "llama.cpp": (
+        _setting(r"build(?:_info)?(?::| =) b?(\d{3,6})", "engine_version"),
+        _setting(r"general\.name {1,40}(?:str {1,40})?= ([^\n]{1,200})", "model"),
         _setting(r"loaded meta data with [^\n]{1,80} from ([^\n]{1,400}?\.gguf)", "_file"),
-        _setting(r"(?:file type +|model ftype +)= ([^\n(]{1,60})", "_type"),
+        _setting(r"(?:file type|model ftype) {1,40}= ([^\n(]{1,60})", "_type"),
         _setting(r"Device 0: ([^,\n]{1,80}), compute", "gpu"),
         _setting(r"using device \w{1,20} \(([^)\n]{1,80})\)", "gpu"),
         _setting(r"VRAM: (\d{3,9}) MiB", "_vram"),
-        _setting(r"n_ubatch +=? *(\d{1,7})", "n_ubatch"),
-        _setting(r"flash_attn +=? *(0|1|enabled|disabled)", "_flash"),
-        _setting(r"\( *(\d{1,9}) cells", "_cells"),
+        _setting(r"n_ubatch {1,40}=? {0,40}(\d{1,7})", "n_ubatch"),
+        _setting(r"flash_attn {1,40}=? {0,40}(0|1|enabled|disabled)", "_flash"),
+        _setting(r"\( {0,40}(\d{1,9}) cells", "_cells"),
         _setting(r"\d{1,4}/ ?(\d{1,4}) seqs", "_streams"),
-        _setting(r"\bn_ctx +=? *(\d{1,9})", "_context"),
-        _setting(r"n_seq_max +=? *(\d{1,5})", "_slots"),
+        _setting(r"\bn_ctx {1,40}=? {0,40}(\d{1,9})", "_context"),
+        _setting(r"n_seq_max {1,40}=? {0,40}(\d{1,5})", "_slots"),
         _setting(r"\bK \((\w{2,8})\)", "_k"),
         _setting(r"\bV \((\w{2,8})\)", "_v"),
         _setting(r"offloaded (\d{1,5})/\d{1,5} layers", "_offloaded"),

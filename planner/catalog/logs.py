@@ -7,10 +7,9 @@ A log comes from outside: it is bounded, read as text, and every pattern is line
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from planner.catalog.log_patterns import (
 from planner.catalog.values import Value, number_of, scenario_of, value_of
 from planner.errors import BadFile, PlannerError
 
-MAX_BYTES = 8 * 2**20
+MAX_BYTES = 2 * 2**20
 MAX_LINE = 400  # characters of a line that are shown
 MOST_MATCHES = 2048  # of one pattern
 MIB_PER_GIB = 2**10
@@ -62,20 +61,13 @@ class LogTerms(NamedTuple):
 
 class _Text(NamedTuple):
     text: str
-    starts: Sequence[int]  # offset of each line
 
     def line(self, at: int) -> LogLine:
-        index = bisect.bisect_right(self.starts, at) - 1
-        end = self.starts[index + 1] - 1 if index + 1 < len(self.starts) else len(self.text)
-        found = self.text[self.starts[index] : min(end, self.starts[index] + 64 * MAX_LINE)]
-        return LogLine(index + 1, _around(found, at - self.starts[index]))
-
-
-def _around(line: str, at: int) -> str:
-    """The part of a long line that the figure stands in."""
-    line = "".join(character if character.isprintable() else " " for character in line)
-    start = max(min(at - MAX_LINE // 4, len(line) - MAX_LINE), 0)
-    return line[start : start + MAX_LINE].strip()
+        """The line around an offset; of a long one the part where the figure stands."""
+        first = max(self.text.rfind("\n", 0, at) + 1, at - MAX_LINE // 4)
+        shown = self.text[first : first + MAX_LINE].partition("\n")[0]
+        shown = "".join(character if character.isprintable() else " " for character in shown)
+        return LogLine(self.text.count("\n", 0, at) + 1, shown.strip())
 
 
 def read_log(data: str | bytes, where: str = "log") -> LogTerms:
@@ -95,12 +87,12 @@ def read_log(data: str | bytes, where: str = "log") -> LogTerms:
 
 def _text(data: str | bytes, where: str) -> _Text:
     if len(data) > MAX_BYTES:
-        raise BadFile(f"{where}: {len(data)} bytes, more than the {MAX_BYTES} of a log that are read")
+        raise BadFile(f"{where}: {len(data)} bytes, more than the {MAX_BYTES} that are read; cut it after the start-up")
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     if "\0" in text:
         raise BadFile(f"{where}: not text (it holds NUL bytes)")
     text = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    return _Text(text, [0, *(found.end() for found in re.finditer("\n", text))])
+    return _Text(text)
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
