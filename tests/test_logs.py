@@ -67,19 +67,6 @@ llama_kv_cache: size =   72.00 MiB (  2048 cells,  36 layers,  4/1 seqs), K (f16
 llama_context:    Vulkan1 compute buffer size =   300.75 MiB
 llama_context: Vulkan_Host compute buffer size =    12.01 MiB
 """
-<<<<<<<
-=======
-# TensorRT-LLM on an H200, in the words of tensorrt_llm/_torch/pyexecutor/_util.py.
-TENSORRT = """\
-[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 91.46 GiB, available KV cache memory \
-when calculating max tokens: 41.11 GiB, fraction is set 0.85, kv size is 35136. device total memory 139.81 GiB
-[MemUsageChange] Allocated 41.11 GiB for max tokens (524288)
-"""
-LOGS = {"tensorrt": TENSORRT, "gemma": GEMMA, "newer": NEWER, "first": FIRST, "glm": GLM, "llama": LLAMA}
-
-
-def figures(text: str | bytes) -> dict[str, float]:
->>>>>>>
 # TensorRT-LLM on an H200, in the words of tensorrt_llm/_torch/pyexecutor/_util.py.
 TENSORRT = """\
 [TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 91.46 GiB, available KV cache memory \
@@ -138,13 +125,6 @@ def test_llama_cpp_says_a_buffer_per_device_and_host_memory_does_not_count() -> 
     assert found.terms[0].line.number == 5 and "1740.74" in found.terms[0].line.text
     assert (settings_["model"], settings_["weight_format"]) == ("Qwen2.5-3B-Instruct", "gguf-q4_k_m")
     assert (settings_["n_gpu_layers"], settings_["max_model_len"], settings_["parallel_slots"]) == (35, 2048, 1)
-
-
-def test_tensorrt_llm_says_what_its_fraction_leaves() -> None:
-    found = read_log(TENSORRT)
-    assert found.engine == "tensorrt-llm"
-    assert figures(TENSORRT) == {"kv_pool_gib": 41.11, "kv_pool_tokens": 524_288}
-    assert (found.settings["device_gib"], found.settings["gpu_memory_utilization"]) == (139.81, 0.85)
 
 
 def test_tensorrt_llm_says_what_its_fraction_leaves() -> None:

@@ -35,10 +35,6 @@ ANCHORS: dict[str, tuple[str, ...]] = {
         "[TRT-LLM]", "tensorrt_llm", "Peak memory during memory usage profiling",
         "available KV cache memory when calculating max tokens", "for max tokens in paged KV cache",
     ),
-    "tensorrt-llm": (
-        "[TRT-LLM]", "tensorrt_llm", "Peak memory during memory usage profiling",
-        "available KV cache memory when calculating max tokens", "for max tokens in paged KV cache",
-    ),
     "llama.cpp": (
         "llama_model_loader", "load_tensors:", "print_info:", "llm_load", "KV buffer size", "model buffer size",
         "compute buffer size", "llama_context", "ggml_", "KV self size",
@@ -94,14 +90,6 @@ TERMS: dict[str, tuple[Term, ...]] = {
             rf"? ?ssm_state size: {NUMBER} ?GB",
             "recurrent_state_gib",
         ),
-    ),
-    "tensorrt-llm": (
-        _term(rf"Memory used after loading model weights \(inside torch\)[^\n]{{0,60}}: {NUMBER} GiB", "weights_gib"),
-        _term(rf"Memory dynamically allocated during inference[^\n]{{0,60}}: {NUMBER} GiB", "activation_gib"),
-        _term(
-            rf"available KV cache memory when calculating max tokens: {NUMBER} GiB", "kv_pool_gib", Pick.SMALLEST
-        ),
-        _term(rf"Allocated [\d.]{{1,12}} GiB for max tokens[^\n(]{{0,40}}\({COUNT}\)", "kv_pool_tokens", Pick.SMALLEST),
     ),
     "tensorrt-llm": (
         _term(rf"Memory used after loading model weights \(inside torch\)[^\n]{{0,60}}: {NUMBER} GiB", "weights_gib"),
@@ -183,23 +171,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _setting(r"quantization='(\w[\w-]{0,40})'", "_quantization"),
         _setting(r"kv_cache_dtype='(\w{1,20})'", "_kv"),
     ),
-<<<<<<<
-=======
-    "tensorrt-llm": (
-        _setting(r"TensorRT[- ]LLM version:? ?v?(\d[\w.+-]{1,40})", "engine_version"),
-        _setting(r"model(?:_path|_dir)?['\"]?[=:] ?['\"]([^'\"\n]{1,400})['\"]", "model"),
-        _setting(r"tensor_parallel_size['\"]?[=:] ?(\d{1,5})", "tp"),
-        _setting(r"pipeline_parallel_size['\"]?[=:] ?(\d{1,5})", "pp"),
-        _setting(r"max_seq_len['\"]?[=:] ?(\d{1,9})", "max_model_len"),
-        _setting(r"max_batch_size['\"]?[=:] ?(\d{1,7})", "max_num_seqs"),
-        _setting(r"max_num_tokens['\"]?[=:] ?(\d{1,8})", "max_num_batched_tokens"),
-        _setting(r"fraction is set (\d(?:\.\d{1,6})?)", "gpu_memory_utilization"),
-        _setting(rf"device total memory {NUMBER} GiB", "device_gib"),
-    ),
-    "llama.cpp": (
-        _setting(r"build(?:_info)?(?::| =) b?(\d{3,6})", "engine_version"),
-        _setting(r"general\.name +(?:str +)?= ([^\n]{1,200})", "model"),
->>>>>>>
     "tensorrt-llm": (
         _setting(r"TensorRT[- ]LLM version:? ?v?(\d[\w.+-]{1,40})", "engine_version"),
         _setting(r"model(?:_path|_dir)?['\"]?[=:] ?['\"]([^'\"\n]{1,400})['\"]", "model"),

@@ -29,12 +29,8 @@ from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
-<<<<<<< HEAD
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
-=======
 DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
-
->>>>>>> 4666981 (Send a token once to every rank that holds one of its experts)
 
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -186,12 +182,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     """The step clock of rows that share a model, an engine and a drafter."""
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
-<<<<<<< HEAD
-    prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v), split)
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
-=======
     prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments)), split)
->>>>>>> 4666981 (Send a token once to every rank that holds one of its experts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
         rates(deployments, own, drafts),
