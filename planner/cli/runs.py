@@ -20,6 +20,7 @@ Name = Annotated[
 ]
 Other = Annotated[str, typer.Argument(metavar="OTHER", help="A second run to compare with.", show_default=False)]
 SECONDS_PER_DAY = 86400
+NO_ARITHMETIC = 1e17  # FLOP/s that no kernel reaches: the family computes next to nothing
 DRIFT = 0.05  # change of a time from which a family has drifted
 
 
@@ -88,7 +89,7 @@ def _fit_rows(run: Run) -> list[dict[str, object]]:
             "points": fit.points,
             "t0_us": fit.t0_s * 1e6,
             "gb_per_s": fit.bytes_per_s / 1e9,
-            "tflops": fit.flops_per_s / 1e12,
+            "tflops": fit.flops_per_s / 1e12 if fit.flops_per_s < NO_ARITHMETIC else None,
             "held_out_median_percent": fit.held_out.median * 100 if fit.held_out else None,
             "held_out_p90_percent": fit.held_out.p90 * 100 if fit.held_out else None,
         }
@@ -123,10 +124,9 @@ def _show(run: Run, json: bool, csv: str) -> None:
     if written(columns, rows, json, csv):
         return
     about = run.environment
-    print(
-        f"{run.id}: {about.gpu_name}, {run.mode.value}, {run.created}, {len(run.timed())} of {len(run.points)} points"
-    )
-    print(f"driver {about.driver or '–'}, CUDA {about.cuda or '–'}, torch {about.torch or '–'}; source: {run.source}")
+    print(f"{run.id}: {about.gpu_name}, {run.mode.value}, {run.created}")
+    print(f"{len(run.timed())} of {len(run.points)} points; source: {run.source}")
+    print(f"driver {about.driver or '–'}, CUDA {about.cuda or '–'}, torch {about.torch or '–'}")
     known = {"power limit W": about.power_limit_w, "ECC": about.ecc, "MIG": about.mig}
     before, after = about.before, about.after
     print(", ".join(f"{name} {figure(value)}" for name, value in known.items()), end="; ")
@@ -147,9 +147,8 @@ def _compare(first: Run, second: Run, json: bool, csv: str) -> None:
     """Times of the points that both runs hold, by family: the second against the first."""
     from planner.calibration.compare import compared
 
-    rows = [
-        row._asdict() | {"drifted": abs(row.median_change_percent) > 100 * DRIFT} for row in compared(first, second)
-    ]
+    changes = compared(first, second)
+    rows = [change._asdict() | {"drifted": abs(change.median_change_percent) > 100 * DRIFT} for change in changes]
     if not rows:
         raise BadFile(f"{first.id} and {second.id} have no point in common")
     if not written(list(rows[0]), rows, json, csv):

@@ -80,9 +80,9 @@ def chosen(points: Sequence[Point]) -> list[Point]:
     best: dict[object, Point] = {}
     for point in library or [point for point in points if point.kernel == fullest]:
         assert point.timing
-        known = best.get(point.shape)
+        known = best.get((point.shape, point.bytes))
         if known is None or not known.timing or point.timing.median_s < known.timing.median_s:
-            best[point.shape] = point
+            best[point.shape, point.bytes] = point
     return list(best.values())
 
 
