@@ -133,6 +133,29 @@ def test_nvlink_outruns_pcie_and_the_network_is_slowest() -> None:
     assert pcie < across < link
 
 
+def all_reduce(gpu_id: str, tp: int, engine: str = "vllm") -> tuple[float, float]:
+    """Start-up seconds and bytes/s of the all-reduce of `tp` GPUs."""
+    found = rates(gpu_id, engine=engine, topology=Topology(tp=tp))
+    return float(found.latency_s[Slot.ALL_REDUCE, 0]), float(found.bytes_per_s[Slot.ALL_REDUCE, 0])
+
+
+def test_a_bridge_serves_its_two_cards_and_no_more() -> None:
+    (_, two), (_, four) = all_reduce("a100-80-pcie", 2), all_reduce("a100-80-pcie", 4)
+    assert two > 100e9 > 32e9 > four
+
+
+def test_a_rack_scale_link_spans_nodes() -> None:
+    assert all_reduce("gb200", 16)[1] == all_reduce("gb200", 8)[1] > 2 * all_reduce("b200", 16)[1]
+
+
+def test_cards_without_peer_access_start_their_exchanges_late() -> None:
+    assert all_reduce("rtx4090", 4)[0] > 5 * all_reduce("rtxpro6000", 4)[0]
+
+
+def test_an_engine_brings_its_own_all_reduce() -> None:
+    assert all_reduce("h100-sxm", 2, "tensorrt-llm")[0] < all_reduce("h100-sxm", 2)[0]
+
+
 def test_an_unknown_interconnect_is_refused() -> None:
     with pytest.raises(BadValue, match="nvlink, pcie"):
         rates("h100-sxm", topology=Topology(tp=2, interconnect="carrier pigeon"))

@@ -203,11 +203,14 @@ class _Peaks(NamedTuple):
     flops: tuple[tuple[MathType, float], ...]
     link: float | None
     pcie: float | None
+    link_gpus: int | None = None
 
 
 def _peaks_of(gpu: GpuSpec) -> _Peaks:
     flops = tuple(sorted(gpu.flops_per_s.items()))
-    return _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s)
+    return _Peaks(
+        gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s, gpu.link_gpus
+    )
 
 
 def _peak(peaks: _Peaks, math_type: str) -> tuple[float, bool]:
@@ -261,10 +264,24 @@ def check_interconnect(gpu: GpuSpec, interconnect: str | None) -> None:
         raise BadValue(f"interconnect 'nvlink': the profile of {gpu.id} has no such link; choose pcie")
 
 
-def _link_name(peaks: _Peaks, interconnect: str | None) -> str:
-    if interconnect == "pcie" or not peaks.link:
-        return "pcie"
-    return str(_data()["links"].get(peaks.generation, "fabric"))
+class _Ways(NamedTuple):
+    """How a group exchanges: kind of link, bytes/s of a GPU on it, how many GPUs it joins before the network."""
+
+    name: str
+    bytes_per_s: float
+    joins: int
+
+
+def _ways(peaks: _Peaks, topology: Topology) -> _Ways:
+    """The GPUs' own link where it joins the whole group of a node, else PCIe: through host memory for GeForce."""
+    data = _data()
+    inside, reach = min(topology.tp, topology.gpus_per_node), peaks.link_gpus or topology.gpus_per_node
+    if peaks.link and topology.interconnect != "pcie" and reach >= inside:
+        name = str(data["links"].get(peaks.generation, "fabric"))
+        return _Ways(name, peaks.link, max(topology.gpus_per_node, reach))
+    attained = peaks.pcie or data["pcie_gb_per_s"]["value"] * GB
+    through_host = _is_half_rate(peaks) and peaks.generation in data["without_peers"]
+    return _Ways("pcie-host" if through_host else "pcie", attained, topology.gpus_per_node)
 
 
 def _between(table: dict[int, list[float]], n: float) -> tuple[float, float, float]:
@@ -287,18 +304,17 @@ def _collective_rate(peaks: _Peaks, engine_id: str, where: tuple[Slot, Topology]
     """A collective of the tensor-parallel group; past one node the network carries its share."""
     slot, topology = where
     data = _data()
-    name = _link_name(peaks, topology.interconnect)
-    link = (peaks.link if name != "pcie" else peaks.pcie) or data["pcie_gb_per_s"]["value"] * GB
-    network, spans = data["network"], topology.tp > topology.gpus_per_node
+    name, link, joins = _ways(peaks, topology)
+    network, spans = data["network"], topology.tp > joins
     if slot is Slot.SEND:
         send = data["send"]
         rate = KernelRate(0.0, 0.0, link * send["fraction"], 1.0, 1.0, latency_s=send["latency_us"] * MICRO)
         return rate, Kind(send["kind"]), data["sources"].get(send["source"], send["source"])
     entry = data["collectives"][name]
     table = _collective_table(name, engine_id, slot)
-    start, fraction, p = _between(table, min(topology.tp, topology.gpus_per_node))
+    start, fraction, p = _between(table, min(topology.tp, joins))
     outside = network["gb_per_s"] * GB * network["fraction"]
-    attained = float(hierarchical_bytes_per_s(topology.tp, topology.gpus_per_node, link * fraction, outside))
+    attained = float(hierarchical_bytes_per_s(topology.tp, joins, link * fraction, outside))
     latency = (start + (network["latency_us"] if spans else 0)) * MICRO
     kind = Kind.ASSUMED if spans else Kind(entry["kind"])
     return KernelRate(0.0, 0.0, attained, 1.0, p, latency_s=latency), kind, data["sources"][entry["source"]]

@@ -132,7 +132,7 @@ def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number
 
 
 def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
-    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them, and back in 16 bit."""
+    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them, and return."""
     ops = []
     own = work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
     own = own * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
