@@ -317,3 +317,11 @@ def test_the_largest_part_binds_unless_requests_wait_for_the_pool():
     parts = np.array([[3.0, 1.0, 0.1], [1.0, 3.0, 0.1], [0.5, 0.5, 0.2], [0.2, 0.2, 0.3]])
     assert list(dominant_bound(*parts, np.array([False, False, False]))) == ["memory", "compute", "overhead"]
     assert list(dominant_bound(*parts, np.array([True, False, True]))) == ["kv_pool", "compute", "kv_pool"]
+
+
+@pytest.mark.parametrize("slots", [1, 1.5, 2, 8])
+def test_without_objectives_the_sustainable_rate_keeps_all_slots_at_work(slots):
+    load = Load(256, 512, request_rate_per_s=1.0)
+    rate = _sustained(load, Objectives(), engine(slots)).request_rate_per_s[0]
+    within, beyond = (serve(load._replace(request_rate_per_s=share * rate), engine(slots)) for share in (0.97, 1.05))
+    assert not within.above_capacity[0] and beyond.above_capacity[0]

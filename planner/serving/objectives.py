@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import Life, lives, population, position, read, resident
+from planner.serving.curve import TINY, Life, lives, population, position, read, resident
 from planner.serving.load import Array, Load, Mask, Request
 from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s
 
@@ -89,6 +89,16 @@ def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     return np.isfinite(wait) & (margin(found, objectives) <= 1)
 
 
+def slots_taken(standing: Array, slots: Array) -> Array:
+    """Share of the slots that requests arriving at random take on average, from none to all, (K, R).
+
+    The curve counts the followed request among those that stand, which random arrivals do not; of a single slot
+    it has one point only, and the share rises evenly instead.
+    """
+    even = np.linspace(0, 1, len(standing)).reshape(-1, 1)
+    return np.where(slots > 1 + ROUNDING, (standing - 1) / np.maximum(slots - 1, ROUNDING), even)
+
+
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
     load, capacity, request, share, curve = offered
@@ -98,12 +108,13 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     )
     at_random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
     random = lives(at_random, capacity, curve.mix, curve.times)
-    occupancy = random.life.others_per_s * random.held_s / share.slots
+    occupancy = slots_taken(resident(curve), share.slots)
+    rate = occupancy * share.slots / np.maximum(random.held_s, TINY)
     wait = multi_server_wait_s(share.slots, occupancy, random.held_s)
     waiting = tail(load, at_random, random.life, wait, objectives.percentile)
     open_loop = np.maximum(margin(waiting, objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
     return Sustainable(
         concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
-        request_rate_per_s=read(random.life.others_per_s, position(open_loop, np.ones_like(share.slots))) * share.lanes,
+        request_rate_per_s=read(rate, position(open_loop, np.ones_like(share.slots))) * share.lanes,
     )
