@@ -337,3 +337,25 @@ def test_figures_of_any_scenario_are_ordered(scenarios: list[Scenario]) -> None:
             assert found["max_concurrency"] >= 1 and found["ttft_unloaded_ms"] > 0 and found["requests_per_s"] > 0
         if found["ttft_ms"] is not None:
             assert found["ttft_unloaded_ms"] * (1 - 1e-6) <= found["ttft_ms"] <= found["e2e_ms"] * (1 + 1e-9)
+
+
+def test_servers_load_an_fp32_checkpoint_in_16_bit() -> None:
+    served, plain = (row(model="BAAI/bge-m3", engine=engine) for engine in ("vllm", "transformers"))
+    assert (served["weight_format"], plain["weight_format"]) == ("fp16", "fp32")
+    assert plain["weights_gib"] == pytest.approx(2 * served["weights_gib"], rel=0.01)
+
+
+def test_an_encoder_refuses_to_generate() -> None:
+    assert "generates nothing" in row(model="BAAI/bge-m3", output_tokens=100)["error"]
+
+
+def test_llama_cpp_loads_the_image_encoder_for_images_only() -> None:
+    columns = {"model": "google/gemma-3-12b-it", "gpu": "rtx4090", "weight_format": "gguf-q4_k_m"}
+    blind, seeing = (row(**columns, images_per_request=count)["weights_gib"] for count in (0, 1))
+    assert seeing - blind == pytest.approx(0.42 * 2e9 / 2**30, rel=0.05)  # 0.42 B parameters of SigLIP, 16 bit
+
+
+def test_answers_that_vary_in_length_leave_room_for_fewer() -> None:
+    even, varied = (row(output_tokens=500, output_tokens_p95=p95) for p95 in (None, 1500))
+    assert varied["max_concurrency_expected"] < even["max_concurrency_expected"]
+    assert varied["max_concurrency"] == even["max_concurrency"]

@@ -17,8 +17,10 @@ from planner.estimate.layout import Layout
 from planner.estimate.resolve import Row
 from planner.formats import tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
+from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec, Tier
+from planner.specs.model import Role
 from planner.units import GIB
 
 Floats = NDArray[np.float64]
@@ -70,10 +72,16 @@ def draft_columns(deployments: Sequence[Deployment]) -> Floats:
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
-    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep) for d in deployments]
+    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in deployments]
     rows = dict(zip(keys, (d.row for d in deployments), strict=True))
     columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
-    return np.stack([columns[key] for key in keys], axis=-1)
+    seen = np.array([tensor.role is not Role.VISION for tensor in tensors(deployments[0].row.model)])
+    return np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
+
+
+def _leaves_encoder(d: Deployment) -> bool:
+    """Whether the engine loads the model without its image encoder, because no request has images."""
+    return d.row.engine.weights.separate_encoder and not d.row.scenario.images_per_request
 
 
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
@@ -168,6 +176,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
             output_tokens=numbers(deployments, "output_tokens", 0),
             concurrency=per_replica,
             shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
+            written=np.exp(output_log_sd(deployments) ** 2) / 2,
         ),
         parallel=split,
         draft=_draft(deployments, k, v),
@@ -205,6 +214,12 @@ def memory_of(
     return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
 
 
+def output_log_sd(deployments: Sequence[Deployment]) -> Floats:
+    """Spread of the answers' lengths."""
+    outputs = numbers(deployments, "output_tokens", 0)
+    return serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan))
+
+
 def load_of(deployments: Sequence[Deployment]) -> Load:
     """The load on the whole deployment, peaks included."""
     peak = numbers(deployments, "peak_to_mean", 1)
@@ -224,7 +239,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         cached_input_fraction=np.minimum(cached, 1.0),
         waves=np.array([d.row.waves for d in deployments]),
         input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
-        output_log_sd=serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan)),
+        output_log_sd=output_log_sd(deployments),
         tokens_per_step=_tokens_per_step(deployments),
         image_patches=seen.patches,
         patches_per_image=seen.patches_per_image,

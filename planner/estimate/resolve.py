@@ -32,6 +32,7 @@ from planner.units import GIB
 
 DEFAULT_INPUT_TOKENS = 2000
 DEFAULT_OUTPUT_TOKENS = 500
+HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
 # Columns of the contract that this release does not model: refused by name, never ignored.
 UNMODELLED = ("task_family",)
 
@@ -75,8 +76,13 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     check_interconnect(gpu, scenario.interconnect)
     if scenario.images_per_request and found.model.vision is None:
         raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
-    weights = formats.weight_format(scenario.weight_format or found.weight_format or own_format(found.model))
+    if (scenario.output_tokens or 0) > 1 and not found.model.lm_head:
+        raise BadValue(f"column 'output_tokens': {found.model.id} generates nothing; leave it blank")
+    own = found.weight_format or own_format(found.model)
+    weights = formats.weight_format(scenario.weight_format or own)
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
+    if scenario.weight_format is None:
+        weights = formats.weight_format(loaded_format(own, found.model, engine))
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, engine)
@@ -123,6 +129,16 @@ def _check_engine_columns(scenario: Scenario, engine: EngineSpec, gpu: GpuSpec) 
 def own_format(model: ModelSpec) -> str:
     """The weight format of the checkpoint as published."""
     return model.quantization.weight_format if model.quantization else model.dtype
+
+
+def loaded_format(own: str, model: ModelSpec, engine: EngineSpec) -> str:
+    """The format that an engine gives a checkpoint of `own` unless told otherwise: servers load fp32 in 16 bit.
+
+    Ref: vLLM's dtype auto takes fp16 for pooling models and bf16 for others; both have the same bytes.
+    """
+    if own != "fp32" or engine.id not in HALVES_FP32:
+        return own
+    return "bf16" if model.task == Task.GENERATE else "fp16"
 
 
 def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:

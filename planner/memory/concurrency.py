@@ -23,7 +23,7 @@ def usable_bytes(table: CacheTable, engine: EngineSpec, pool_bytes: Floats) -> F
     return np.where(table.pool_block_bytes > 0, whole, np.maximum(pool_bytes, 0))
 
 
-def load_bytes(table: CacheTable, load: Load, output_part: float, live: bool) -> tuple[Floats, Floats]:
+def load_bytes(table: CacheTable, load: Load, output_part: Array, live: bool) -> tuple[Floats, Floats]:
     """(S, R) bytes of the shared prefix, and of one sequence beside it, `output_part` of its output written."""
     shared = shared_bytes(table, np.minimum(load.shared_prefix_tokens, load.input_tokens))
     tokens = load.input_tokens + output_part * floats(load.output_tokens)
@@ -41,7 +41,7 @@ def sequences_that_fit(usable: Floats, shared: Floats, private: Floats) -> Float
     return np.where(private > 0, left / np.maximum(private, _TINY), np.inf)
 
 
-def sequences_held(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, output_part: float, live: bool) -> Floats:
+def sequences_held(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, output_part: Array, live: bool) -> Floats:
     """(R,): sequences that the tightest stage holds, a fraction.
 
     Where states have a part of the memory to themselves, they limit the sequences on their own.
@@ -129,7 +129,7 @@ def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages:
     max_len = slot_tokens(inputs) if own_context else settings.max_model_len
     at_max_len = concurrency_at(stages, blocks, max_len)
     guaranteed = np.floor(sequences_held(engine, inputs, stages, 1.0, live=False))
-    expected = sequences_held(engine, inputs, stages, 0.5, live=True)
+    expected = sequences_held(engine, inputs, stages, inputs.load.written, live=True)
     pooled = table if engine.cache.state_in_pool else without_states(table)
     shared, private = load_bytes(pooled, inputs.load, 1.0, live=False)
     needed = shared + ranks * private

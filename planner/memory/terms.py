@@ -60,6 +60,7 @@ class Load(NamedTuple):
     output_tokens: Array
     concurrency: Array = 1.0  # sequences of one replica
     shared_prefix_tokens: Array = 0.0  # of the input, one copy for all live sequences
+    written: Array = 0.5  # share of output_tokens that a running sequence has on average; more where lengths vary
 
 
 class Draft(NamedTuple):

@@ -90,6 +90,7 @@ class WeightRules(Spec):
 
     vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
     host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
+    separate_encoder: bool = False  # the image encoder is a file of its own, loaded for images only
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
     head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
