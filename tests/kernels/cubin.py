@@ -1,7 +1,7 @@
 """What machine code needs, read from its ELF file: registers, stack, shared memory.
 
-Section `.text.<kernel>` holds the register count in the top byte of sh_info; `.nv.info` lists frame sizes
-(attributes EIATTR_FRAME_SIZE, EIATTR_MIN_STACK_SIZE), as `cuobjdump --dump-elf` shows them.
+Section `.nv.info` lists them per function: attributes EIATTR_REGCOUNT, EIATTR_FRAME_SIZE and EIATTR_MIN_STACK_SIZE,
+as `cuobjdump --dump-elf` shows them. From compute capability 9.0 a block has 1 KiB of shared memory for the system.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-FRAME_SIZE, MIN_STACK_SIZE = 0x11, 0x12
+REGISTERS, FRAME_SIZE, MIN_STACK_SIZE = 0x2F, 0x11, 0x12
+SYSTEM_SHARED_BYTES = 1024
 WITH_VALUE = 0x04  # attribute format: a length and that many bytes follow
 
 
@@ -56,13 +57,15 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def resources(code: bytes, entry: str) -> Resources:
     """Of the one kernel in the file."""
     found = sections(code)
-    text = next(section for section in found if section.name == f".text.{entry}")
-    shared = sum(section.size for section in found if section.name.startswith(f".nv.shared.{entry}"))
-    stacks = [
-        struct.unpack_from("<I", value, 4)[0]
+    assert any(section.name == f".text.{entry}" for section in found)
+    shared = sum(section.size for section in found if section.name == f".nv.shared.{entry}")
+    facts = [
+        (what, struct.unpack_from("<I", value, 4)[0])
         for section in found
         if section.name == ".nv.info"
         for what, value in attributes(section.data)
-        if what in (FRAME_SIZE, MIN_STACK_SIZE)
+        if what in (REGISTERS, FRAME_SIZE, MIN_STACK_SIZE)
     ]
-    return Resources(text.info >> 24, max(stacks, default=0), shared)
+    registers = max(value for what, value in facts if what == REGISTERS)
+    stack = max((value for what, value in facts if what != REGISTERS), default=0)
+    return Resources(registers, stack, max(0, shared - SYSTEM_SHARED_BYTES))

@@ -23,6 +23,7 @@ MANY_TOKENS = (
     Gemm(130, 257, 400),
     Gemm(8, 64, 2048),
 )
+FILES = tuple(Gemm(m, 72, k) for m, k in ((1, 256), (2, 1280), (3, 2048), (8, 768)))
 EXPERTS = (
     Grouped(1, 128, 512, 8, 2),  # most experts idle
     Grouped(9, 192, 256, 4, 2, (0, 17, 1, 0)),
@@ -47,4 +48,6 @@ def shapes_of(kernel: Kernel) -> tuple[Any, ...]:
         return EXPERTS
     if kernel.shape is Nothing:
         return (Nothing(),)
+    if kernel.source == "gguf.cu":
+        return FILES
     return MANY_TOKENS if kernel.source == "gemm.cu" else FEW_TOKENS

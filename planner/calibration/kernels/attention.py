@@ -192,14 +192,14 @@ def _splits(tile: Tile, shape: Decode, limits: Limits) -> tuple[int, ...]:
     return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / 2 / limits.multiprocessors)))[:SPLITS_TRIED])
 
 
-def _kernel(name: str, family: str, cache: Cache) -> Kernel:
+def _kernel(name: str, family: str, cache: Cache, min_cc: int = 80) -> Kernel:
     tiles, problem = _tiles(cache), _problem(cache)
     return Kernel(
         name,
         family,
         "attention.cu",
         "attention",
-        80,
+        min_cc,
         Decode,
         tiles,
         problem,
@@ -211,6 +211,6 @@ def _kernel(name: str, family: str, cache: Cache) -> Kernel:
 
 KERNELS = (
     _kernel("decode-bf16", "attention-decode-16", BF16),
-    _kernel("decode-fp8", "attention-decode-8", E4M3),
+    _kernel("decode-fp8", "attention-decode-8", E4M3, 75),
     _kernel("decode-int8", "attention-decode-8", INT8),
 )

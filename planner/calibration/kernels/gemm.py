@@ -225,7 +225,7 @@ def _kernel(name: str, family: str, kind: Operands, min_cc: int, grouped: bool =
 
 KERNELS = (
     _kernel("mma-bf16", "gemm-16", BF16, 80),
-    _kernel("mma-fp16", "gemm-16", FP16, 80),
+    _kernel("mma-fp16", "gemm-16", FP16, 75),
     _kernel("mma-int8", "gemm-int8", INT8, 80),
     _kernel("mma-fp8", "gemm-fp8", E4M3, 89),
     _kernel("mma-fp8-block", "gemm-fp8-block", E4M3_BLOCKS, 89),

@@ -273,16 +273,28 @@ LAYOUTS = {
 }
 
 
-def _tile(weights: Weights, tokens: int, layout: tuple[int, int, int]) -> Tile:
+TURING = 75  # 64 KiB
+TURING_LAYOUTS = ((1, (2, 2, 4)), (2, (2, 2, 4)), (4, (2, 2, 3)), (8, (2, 1, 3)))
+
+
+def _tile(weights: Weights, tokens: int, layout: tuple[int, int, int], targets: tuple[int, ...] = ()) -> Tile:
     warps_n, warps_k, stages = layout
     size = shared_bytes(weights, warps_n, warps_k, tokens, stages)
     names = "WARPS_N WARPS_K STAGES TOKENS SHARED_BYTES".split()
     macros = tuple(zip(names, (*layout, tokens, size), strict=True))
-    return Tile(macros, 32 * warps_n * warps_k, size, 1, 8 * tokens)
+    return Tile(macros, 32 * warps_n * warps_k, size, 1, 8 * tokens, targets)
 
 
-def _tiles(weights: Weights) -> tuple[Tile, ...]:
-    return tuple(_tile(weights, tokens, layout) for tokens, layouts in LAYOUTS[weights.bits] for layout in layouts)
+def _tiles(weights: Weights, activations: Activations) -> tuple[Tile, ...]:
+    found = [_tile(weights, tokens, layout) for tokens, layouts in LAYOUTS[weights.bits] for layout in layouts]
+    if _first_target(weights, activations) == TURING:
+        found += [_tile(weights, tokens, layout, (TURING,)) for tokens, layout in TURING_LAYOUTS]
+    return tuple(found)
+
+
+def _first_target(weights: Weights, activations: Activations) -> int:
+    """Turing's tensor cores know fp16, not bf16."""
+    return TURING if activations is FP16 and weights.bits == 4 else 80
 
 
 def _supports(weights: Weights) -> Callable[[Tile, Any], bool]:
@@ -323,10 +335,10 @@ META_FILLS = {(weights, x): meta_fill(weights, x) for weights in FORMATS for x i
 
 def _kernel(name: str, family: str, weights: Weights, activations: Activations = BF16, grouped: bool = False) -> Kernel:
     macros = (("WEIGHTS", weights.number), ("ACTIVATIONS", activations.number), ("GROUPED", int(grouped)))
-    tiles, problem = _tiles(weights), _problem(weights, activations)
+    tiles, problem = _tiles(weights, activations), _problem(weights, activations)
     shape: type[Any] = Grouped if grouped else Gemm
-    supports = _supports(weights)
-    return Kernel(name, family, "skinny.cu", "skinny", 80, shape, tiles, problem, macros, _splits, supports)
+    supports, first = _supports(weights), _first_target(weights, activations)
+    return Kernel(name, family, "skinny.cu", "skinny", first, shape, tiles, problem, macros, _splits, supports)
 
 
 KERNELS = (

@@ -42,7 +42,7 @@ DEVICE u32 count_up(u32* p, u32 last) {  // the old count; `last` wraps to 0, so
   return r;
 }
 
-// ---- 16 bytes from global to shared memory without passing registers (sm_80); zeros where !wanted ----
+// ---- 16 bytes from global to shared memory, past the registers from sm_80 on; zeros where !wanted ----
 #if __CUDA_ARCH__ >= 800
 DEVICE void copy16(void* s, const void* g, bool wanted) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0],[%1],16,%2;"
@@ -59,6 +59,12 @@ DEVICE void copy16_once(void* s, const void* g, bool wanted, u64 policy) {  // w
 }
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+#else
+DEVICE void copy16(void* s, const void* g, bool wanted) { *(v4u*)s = wanted ? load_once(g) : v4u{0, 0, 0, 0}; }
+DEVICE u64 first_out() { return 0; }
+DEVICE void copy16_once(void* s, const void* g, bool wanted, u64) { copy16(s, g, wanted); }
+DEVICE void copies_commit() {}
+template <int N> DEVICE void copies_wait() {}
 #endif
 
 // ---- warps ----
@@ -133,6 +139,13 @@ DEVICE u32 pack_f16(float low, float high) {
   asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
 }
+#else
+DEVICE u16 to_bf16(float f) {
+  const u32 u = __float_as_uint(f);
+  return (u & 0x7fffffffu) > 0x7f800000u ? (u16)0x7fff : (u16)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+DEVICE u32 pack_bf16(float low, float high) { return to_bf16(low) | (u32)to_bf16(high) << 16; }
+DEVICE u32 pack_f16(float low, float high) { return to_f16(low) | (u32)to_f16(high) << 16; }
 #endif
 
 // ---- tensor cores: D[16, 8] += A[16, 32 bytes] B[8, 32 bytes]^T ----
@@ -146,6 +159,15 @@ DEVICE u32 pack_f16(float low, float high) {
 MMA(mma_f16, float, "+f", "m16n8k16.row.col.f32.f16.f16.f32")
 MMA(mma_bf16, float, "+f", "m16n8k16.row.col.f32.bf16.bf16.f32")
 MMA(mma_s8, int, "+r", "m16n8k32.row.col.s32.s8.s8.s32")
+#endif
+#if __CUDA_ARCH__ < 800
+DEVICE void mma_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {  // two steps of eight inputs
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(half ? b1 : b0));
+}
 #endif
 #if __CUDA_ARCH__ >= 890
 MMA(mma_e4m3, float, "+f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
