@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.calibration.kernels.problem import Decode, Gemm, Grouped, Kernel, Limits, Nothing, Stream
+from planner.calibration.kernels.problem import Decode, Gemm, Grouped, Kernel, Latent, Limits, Nothing, Stream
 
 H200 = Limits(90, 132, 227 * 1024, 50 * 2**20)
 DATACENTER_AMPERE = Limits(80, 108, 163 * 1024, 40 * 2**20)
@@ -23,6 +23,7 @@ MANY_TOKENS = (
     Gemm(130, 257, 400),
     Gemm(8, 64, 2048),
 )
+LATENT = (Latent(1, 1, 16), Latent(2, 40, 5), Latent(1, 333, 20))
 FILES = tuple(Gemm(m, 72, k) for m, k in ((1, 256), (2, 1280), (3, 2048), (8, 768)))
 EXPERTS = (
     Grouped(1, 128, 512, 8, 2),  # most experts idle
@@ -48,6 +49,8 @@ def shapes_of(kernel: Kernel) -> tuple[Any, ...]:
         return EXPERTS
     if kernel.shape is Nothing:
         return (Nothing(),)
+    if kernel.shape is Latent:
+        return LATENT
     if kernel.source == "gguf.cu":
         return FILES
     return MANY_TOKENS if kernel.source == "gemm.cu" else FEW_TOKENS

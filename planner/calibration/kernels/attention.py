@@ -61,12 +61,12 @@ def _strided(count: int) -> Array:
     return (np.arange(count) * stride % count).astype(np.int32)
 
 
-def lengths(shape: Decode) -> Array:
-    """Tokens that each sequence holds: all the whole context."""
-    return np.full(shape.seqs, shape.context, np.int32)
+def page_table(seqs: int, pages: int) -> Array:
+    """Which page holds which part of each sequence (seqs, pages): all different, none beside its neighbour."""
+    return _strided(seqs * pages).reshape(seqs, pages)
 
 
-def _constant(values: Array) -> Fill:
+def constant(values: Array) -> Fill:
     def fill(rng: np.random.Generator, count: int) -> Array:
         return values.ravel()
 
@@ -77,7 +77,7 @@ def operands(shape: Decode, choice: Choice, cache: Cache) -> tuple[Operand, ...]
     seqs, _, q_heads, kv_heads, dim = shape
     pages = pages_of(shape) * seqs
     dtype = "uint16" if cache.size_bytes == 2 else "uint8"
-    table = _strided(pages).reshape(seqs, pages_of(shape))
+    table = page_table(seqs, pages_of(shape))
     scales = (pages, kv_heads, PAGE) if cache.per_token else (1, 1, 1)
     splits = choice.splits if choice.splits > 1 else 0
     blocks = kv_heads * -(-(q_heads // kv_heads) // HEADS)
@@ -87,8 +87,8 @@ def operands(shape: Decode, choice: Choice, cache: Cache) -> tuple[Operand, ...]
         Operand("values", (pages, PAGE, kv_heads, dim), dtype, Role.COLD, cache.fill),
         Operand("key_scales", scales, "float32", Role.COLD, numbers.scale_fp32),
         Operand("value_scales", scales, "float32", Role.COLD, numbers.scale_fp32),
-        Operand("tables", table.shape, "int32", Role.WARM, _constant(table)),
-        Operand("contexts", (seqs,), "int32", Role.WARM, _constant(lengths(shape))),
+        Operand("tables", table.shape, "int32", Role.WARM, constant(table)),
+        Operand("contexts", (seqs,), "int32", Role.WARM, constant(np.full(seqs, shape.context, np.int32))),
         Operand("out", (seqs, q_heads, dim), "uint16", Role.OUTPUT),
         Operand("parts", (max(splits, 1), seqs if splits else 1, q_heads, dim + 2), "float32", Role.SCRATCH),
         Operand("arrived", (seqs, blocks), "uint32", Role.ZERO),
@@ -162,6 +162,7 @@ def shared_bytes(cache: Cache, dim: int, warps: int, stages: int) -> int:
     return max(ring, warps * HEADS * (dim + 2) * 4) + 16
 
 
+FROM_AMPERE = (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)  # heads of 256 do not fit Turing's registers
 # Warps and stages by bytes of a page's keys: each fills most of 99 KiB or of 227 KiB, at once or in two blocks.
 LAYOUTS = {
     1024: ((8, 6), (4, 8), (8, 4)),
@@ -177,7 +178,8 @@ def _tiles(cache: Cache) -> tuple[Tile, ...]:
         for warps, stages in LAYOUTS[PAGE * dim * cache.size_bytes]:
             size = shared_bytes(cache, dim, warps, stages)
             macros = (("HEAD_DIM", dim), ("WARPS", warps), ("STAGES", stages), ("SHARED_BYTES", size))
-            found.append(Tile(macros, 32 * warps, size))
+            targets = FROM_AMPERE if dim == max(HEAD_DIMS) else ()
+            found.append(Tile(macros, 32 * warps, size, targets=targets))
     return tuple(found)
 
 

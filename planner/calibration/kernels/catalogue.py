@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from planner.calibration.kernels import attention, gemm, gguf, skinny, streams
+from planner.calibration.kernels import attention, gemm, gguf, latent, skinny, streams
 from planner.calibration.kernels.problem import Kernel
 from planner.errors import UnknownName
 
-KERNELS: tuple[Kernel, ...] = (*streams.KERNELS, *skinny.KERNELS, *gemm.KERNELS, *attention.KERNELS, *gguf.KERNELS)
+KERNELS: tuple[Kernel, ...] = (
+    *streams.KERNELS,
+    *skinny.KERNELS,
+    *gemm.KERNELS,
+    *attention.KERNELS,
+    *latent.KERNELS,
+    *gguf.KERNELS,
+)
 
 
 def kernel_named(name: str) -> Kernel:

@@ -71,7 +71,15 @@ class Decode(NamedTuple):
     head_dim: int
 
 
-Shape = Nothing | Stream | Gemm | Grouped | Decode
+class Latent(NamedTuple):
+    """As Decode, over a latent cache that all `heads` share (MLA)."""
+
+    seqs: int
+    context: int
+    heads: int
+
+
+Shape = Nothing | Stream | Gemm | Grouped | Decode | Latent
 
 
 class Limits(NamedTuple):
