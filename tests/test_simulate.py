@@ -60,8 +60,11 @@ def limits(slots=256, budget=8192, mixed=True, pool=WIDE):
     return EngineLimits(slots, budget, pool, mixed)
 
 
-def replayed(trace, deployment=None, cached=Cached()):
-    return simulate(deployment or Deployment(limits()), Exact(), Replay(trace, cached))
+NOTHING_CACHED = Cached()
+
+
+def replayed(trace, deployment=None, cached=NOTHING_CACHED, prices=None):
+    return simulate(deployment or Deployment(limits()), prices or Exact(), Replay(trace, cached))
 
 
 def trace_of(sent, prompt, output):
@@ -99,3 +102,170 @@ def test_every_request_agrees_with_the_scheduler_that_goes_step_by_step(case) ->
     order = np.argsort(seen.sent_s)
     found = np.stack([seen.sent_s, seen.first_s, seen.end_s], axis=1)[order]
     assert np.max(np.abs(found - expected)) < 1e-6
+
+
+class Stepwise(Exact):
+    """Prices that let no two steps run as one."""
+
+    def straight_until(self, context):
+        return context
+
+
+TIGHT = Pool(blocks=400, block_tokens=16)
+
+
+def busy_trace(count=300, seed=3, rate=20.0):
+    lengths = Lengths(300, log_sd=0.6), Lengths(200, log_sd=0.6)
+    return poisson(np.random.default_rng(seed), rate, lengths, count)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("pool", [WIDE, TIGHT, TIGHT._replace(fixed_blocks=3, prefix_tokens=40)])
+def test_steps_that_run_as_one_end_when_single_steps_do(mixed, pool) -> None:
+    deployment = Deployment(limits(slots=48, budget=1024, mixed=mixed, pool=pool))
+    together, single = (replayed(busy_trace(), deployment, prices=prices) for prices in (Exact(), Stepwise()))
+    assert together.preemptions == single.preemptions
+    for one, other in zip(together.requests, single.requests, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize("per_step", [1.0, 2.5])
+def test_a_full_pool_preempts_and_everyone_is_served_at_last(per_step) -> None:
+    deployment = Deployment(limits(pool=TIGHT)._replace(tokens_per_step=per_step))
+    run_ = replayed(busy_trace(), deployment)
+    assert run_.preemptions > 0
+    assert len(run_.requests.end_s) == 300
+    assert run_.preemptions == np.sum(run_.requests.preemptions)
+    assert np.all(run_.requests.end_s >= run_.requests.first_s)
+
+
+def blocks_of(engine: Engine, request: Request) -> int:
+    """Counted one by one: a block for every 16 tokens in the cache after the step that is under way."""
+    if request.joined < 0:
+        return request.blocks
+    tokens = request.prompt + request.done + (engine._count - request.joined) - 1
+    return max(request.blocks, -(-tokens // 16))
+
+
+def test_the_pool_holds_what_its_sequences_hold_after_every_step() -> None:
+    engine, trace, now, ended = Engine(limits(pool=TIGHT), Stepwise()), busy_trace(60), 0.0, 0
+    requests = [Request(0.0, int(p), int(o)) for p, o in zip(trace.prompt, trace.output, strict=True)]
+    for request in requests:
+        engine.arrive(request)
+    while plan := engine.begin(now):
+        now, done = engine.finish(plan.steps)
+        ended += len(done)
+        assert engine.free == 400 - sum(blocks_of(engine, r) for r in requests if r.running) >= 0
+    assert (ended, engine.free, engine.running) == (60, 400, 0)
+    assert engine.preemptions > 0
+
+
+def test_the_latest_arrival_is_preempted() -> None:
+    pool = Pool(blocks=22, block_tokens=16)
+    seen = replayed(trace_of([0.0, 0.001, 0.002], 96, 100), Deployment(limits(pool=pool))).requests
+    preempted = dict(zip(seen.sent_s, seen.preemptions, strict=True))
+    assert preempted[0.0] == 0
+    assert preempted[0.002] >= 1
+
+
+def test_a_request_longer_than_the_pool_is_refused_and_stops_nobody() -> None:
+    trace = Trace(np.zeros(3), np.array([100.0, 50000.0, 100.0]), np.full(3, 10.0))
+    run_ = replayed(trace, Deployment(limits(pool=TIGHT)))
+    assert (run_.refused, len(run_.requests.end_s)) == (1, 2)
+
+
+def test_a_shared_prefix_is_neither_computed_nor_stored_again() -> None:
+    trace = trace_of(np.zeros(40), 1000, 50)
+    tight = limits(pool=Pool(blocks=500, block_tokens=16, prefix_tokens=900))
+    plain = replayed(trace, Deployment(limits(pool=Pool(500, 16)))).requests
+    shared = replayed(trace, Deployment(tight), Cached(900)).requests
+    assert np.max(shared.end_s) < 0.5 * np.max(plain.end_s)
+
+
+def test_the_slots_are_never_exceeded_and_all_are_used() -> None:
+    run_ = replayed(trace_of(np.zeros(200), 100, 50), Deployment(limits(slots=7)))
+    assert np.max(run_.timeline.running) == 7
+
+
+def test_a_cap_on_requests_in_flight_holds_the_rest_back() -> None:
+    run_ = replayed(trace_of(np.zeros(50), 100, 50), Deployment(limits(), in_flight=5))
+    assert np.max(run_.timeline.running + run_.timeline.waiting) <= 5
+    assert len(run_.requests.end_s) == 50
+
+
+def looped(people=20, count=400, seed=0, **more):
+    users, lengths = Users(people, **more), (Lengths(500, 0.4), Lengths(100, 0.4))
+    return simulate(Deployment(limits()), Exact(), Loop(users, lengths, Cached(), count, seed))
+
+
+def test_a_seed_decides_everything() -> None:
+    first, again, other = looped(seed=1), looped(seed=1), looped(seed=2)
+    assert all(np.array_equal(a, b) for a, b in zip(first.requests, again.requests, strict=True))
+    assert not np.array_equal(first.requests.end_s, other.requests.end_s)
+
+
+def test_users_who_think_obey_the_interactive_response_time_law() -> None:
+    run_ = looped(people=30, count=3000, think_s=5.0, start_s=5.0)  # X = N / (R + Z)
+    found = summary(run_, slice(300, 2700), Limits())
+    assert found.requests_per_s == pytest.approx(30 / (found.e2e.mean_s + 5.0), rel=0.05)
+
+
+def test_a_rate_obeys_littles_law() -> None:
+    trace = poisson(np.random.default_rng(0), 6.0, (Lengths(500), Lengths(100)), 3000)
+    run_ = replayed(trace)
+    lasts, inside = np.diff(run_.timeline.time_s), (run_.timeline.running + run_.timeline.waiting)[:-1]
+    mean = np.sum(lasts * inside) / np.sum(lasts)
+    assert mean == pytest.approx(6.0 * np.mean(times(run_.requests).e2e_s), rel=0.05)
+
+
+def test_a_conversation_grows_and_its_history_is_cached() -> None:
+    source = Loop(Users(1, turns=3), (Lengths(100), Lengths(20)), Cached(), 30, 0)
+    request = next(source.first())
+    while request.turn:
+        request = source.after(request)
+    second = source.after(request)
+    third = source.after(second)
+    assert [(r.prompt, r.cached) for r in (request, second, third)] == [(100, 0), (220, 120), (340, 240)]
+
+
+def test_least_loaded_routing_waits_less_than_round_robin() -> None:
+    trace = poisson(np.random.default_rng(5), 4.0, (Lengths(500), Lengths(300, log_sd=1.2)), 1500)
+    waits = [
+        np.mean(times(replayed(trace, Deployment(limits(slots=4), 4, routing=routing)).requests).queue_s)
+        for routing in (Routing.ROUND_ROBIN, Routing.LEAST_LOADED)
+    ]
+    assert waits[1] < 0.8 * waits[0]
+
+
+def test_lengths_have_the_mean_and_the_tail_that_were_asked_for() -> None:
+    drawn = Lengths(1000, log_sd=0.5).drawn(np.random.default_rng(0), 200_000)
+    assert np.mean(drawn) == pytest.approx(1000, rel=0.01)
+    assert np.percentile(drawn, 95) == pytest.approx(1000 * np.exp(1.6449 * 0.5 - 0.125), rel=0.02)
+    uniform = Lengths(1000, shortest_fraction=0.8).drawn(np.random.default_rng(0), 100_000)
+    assert (uniform.min(), uniform.max()) == (800, 1000)
+
+
+def test_the_timeline_is_bounded() -> None:
+    run_ = looped(people=40, count=8000)
+    assert 500 < len(run_.timeline.time_s) <= 2048
+
+
+def test_objectives_are_met_by_the_share_of_requests_that_meet_all() -> None:
+    run_ = looped()
+    seen = times(run_.requests)
+    limit = Limits(ttft_s=float(np.median(seen.ttft_s)), e2e_s=1e9)
+    assert summary(run_, slice(0, None), limit).slo_attainment == pytest.approx(0.5, abs=0.01)
+    assert np.isnan(summary(run_, slice(0, None), Limits()).slo_attainment)
+
+
+def test_the_table_reads_steps_as_they_are_priced() -> None:
+    table, random = StepTable(step_s, Reach(256, 40_000, 8192)), np.random.default_rng(0)
+    n, context = random.integers(1, 257, 500), random.uniform(1, 40_000, 500)
+    tokens, prompts = random.integers(1, 8193, 500), random.integers(1, 9, 500)
+    before = random.uniform(0, 8000, 500) * (prompts == 1)
+    decode = [table.decode_s(*x) / seconds(*x, 0, 0, 0) - 1 for x in zip(n, context, strict=True)]
+    states = zip(n, context, tokens, before, prompts, strict=True)
+    mixed = [table.mixed_s(*x) / seconds(*x) - 1 for x in states]
+    assert np.max(np.abs(decode)) < 0.002
+    assert np.mean(np.abs(mixed)) < 0.01
+    assert np.max(np.abs(mixed)) < 0.05

@@ -24,6 +24,7 @@ from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
 from planner.cli.runs import runs
 from planner.cli.schema import schema
+from planner.cli.simulate import simulate
 from planner.errors import PlannerError
 
 FAULT = 1
@@ -60,6 +61,7 @@ def planner(
 
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     estimate_command.estimate,
+    simulate,
     finetune,
     lists.models,
     lists.gpus,

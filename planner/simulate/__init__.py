@@ -7,7 +7,7 @@ summary(run, warm_up, limits)                  # percentiles, rates, attainment
 
 from planner.simulate.arrivals import Cached, Lengths, Loop, Replay, Source, Trace, Users, poisson
 from planner.simulate.events import Deployment, Routing, simulate
-from planner.simulate.prices import Prices, Reach, StepTable
+from planner.simulate.prices import Prices, Reach, StepTable, StepTime
 from planner.simulate.records import EngineLimits, Pool, Requests, Run, Timeline
 from planner.simulate.summary import Limits, Spread, Summary, Times, spread, summary, times
 
@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "Spread",
     "StepTable",
+    "StepTime",
     "Summary",
     "Timeline",
     "Times",

@@ -56,7 +56,7 @@ class Trace(NamedTuple):
 class Users(NamedTuple):
     """People or clients, each with one request at a time. A conversation's prompts carry what was said before."""
 
-    count: int
+    people: int
     think_s: float = 0.0
     turns: int = 1
     start_s: float = 0.0  # over which their first requests are spread; 0: all at once
@@ -112,7 +112,7 @@ class Loop:
 
     def first(self) -> Iterator[Request]:
         """See `Source`. Conversations start at any turn, so that the mix of turns is steady from the start."""
-        count = min(self._users.count, self._left)
+        count = min(self._users.people, self._left)
         starts = np.sort(self._random.uniform(0, 1, count)) * self._users.start_s
         turns = self._random.integers(0, self._users.turns, count)
         for user, (start, turn) in enumerate(zip(starts.tolist(), turns.tolist(), strict=True)):

@@ -52,8 +52,7 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.prefilling: list[Request] = []
         self.running = 0
-        self.free = pool.blocks - math.ceil(pool.prefix_tokens / pool.block_tokens) * pool.grows
-        self.most = self.free  # blocks that sequences may have
+        self.free = pool.blocks
         self.plan: Plan | None = None
         self.busy_s = 0.0
         self.preemptions = 0
@@ -74,8 +73,9 @@ class Engine:
         return self.running + len(self.waiting)
 
     def holds(self, request: Request) -> bool:
-        """Whether the pool holds the request alone, to its end."""
-        return self._blocks(request.prompt + request.output) <= self.most
+        """Whether the engine takes a request of this length and its pool holds it alone, to its end."""
+        tokens = request.prompt + request.output
+        return tokens <= self.limits.longest_tokens and self._blocks(tokens) <= self.limits.pool.blocks
 
     def arrive(self, request: Request) -> None:
         """A request reaches the scheduler."""

@@ -27,10 +27,14 @@ class Routing(StrEnum):
 
 
 class Deployment(NamedTuple):
-    """Equal engines behind a router, and the time a request spends outside of them."""
+    """Equal replicas behind a router, and the time a request spends outside of them.
 
-    limits: EngineLimits
-    engines: int = 1
+    A replica has as many lanes as micro-batches in flight, each with a scheduler's share of it.
+    """
+
+    limits: EngineLimits  # of one lane
+    replicas: int = 1
+    lanes: int = 1
     routing: Routing = Routing.ROUND_ROBIN
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
@@ -44,7 +48,7 @@ class Sampler:
         """Every event is sampled until there are too many."""
         self._engines, self._every_s, self._next_s = engines, 0.0, 0.0
         self._rows: list[tuple[float, int, int, float]] = []
-        self._blocks = max(sum(engine.most for engine in engines), 1)
+        self._blocks = max(sum(engine.limits.pool.blocks for engine in engines), 1)
 
     def see(self, now_s: float) -> None:
         """Sample, when it is time."""
@@ -70,11 +74,11 @@ class Simulation:
     def __init__(self, deployment: Deployment, prices: Prices, source: Source) -> None:
         """Idle engines."""
         self._deployment, self._source = deployment, source
-        self._engines = [Engine(deployment.limits, prices) for _ in range(deployment.engines)]
+        self._engines = [Engine(deployment.limits, prices) for _ in range(deployment.replicas * deployment.lanes)]
         self._events: list[tuple[float, int, int, int, Request | None]] = []  # time, kind, number, engine or stamp
         self._number = 0
-        self._plans = [0] * deployment.engines  # number of the event that ends the plan under way
-        self._starting = [False] * deployment.engines
+        self._plans = [0] * len(self._engines)  # number of the event that ends the plan under way
+        self._starting = [False] * len(self._engines)
         self._held: deque[Request] = deque()
         self._open = 0
         self._turn = 0
@@ -98,7 +102,8 @@ class Simulation:
                 self._start(at, now)
             elif number == self._plans[at]:
                 self._finish(at)
-            self._sampler.see(now)
+            if not events or events[0][0] > now:
+                self._sampler.see(now)
         table = np.array(self._ended, dtype=float).reshape(-1, len(Requests._fields))
         busy = np.array([engine.busy_s for engine in self._engines])
         preempted = sum(engine.preemptions for engine in self._engines)
@@ -128,11 +133,7 @@ class Simulation:
 
     def _route(self, request: Request, now_s: float) -> None:
         self._open += 1
-        if self._deployment.routing is Routing.ROUND_ROBIN or len(self._engines) == 1:
-            at = self._turn
-            self._turn = (self._turn + 1) % len(self._engines)
-        else:
-            at = min(range(len(self._engines)), key=lambda i: self._engines[i].load())
+        at = self._chosen()
         engine = self._engines[at]
         request.server = at
         engine.arrive(request)
@@ -142,6 +143,15 @@ class Simulation:
             steps = engine.plan.steps_until(now_s)
             engine.plan = engine.plan._replace(steps=steps)
             self._plans[at] = self._push(engine.plan.end_s(steps), STEP_END, at)
+
+    def _chosen(self) -> int:
+        """The engine that takes the next request: a replica by the policy, the lane of it with the fewest."""
+        engines, lanes, candidates = self._engines, self._deployment.lanes, range(len(self._engines))
+        if self._deployment.routing is Routing.ROUND_ROBIN:
+            first = self._turn * lanes
+            self._turn = (self._turn + 1) % self._deployment.replicas
+            candidates = range(first, first + lanes)
+        return candidates[0] if len(candidates) == 1 else min(candidates, key=lambda i: engines[i].load())
 
     def _wake(self, at: int, now_s: float) -> None:
         if not self._starting[at]:

@@ -41,10 +41,10 @@ class Request:
 class Pool(NamedTuple):
     """The KV pool of one engine in blocks. A sequence takes `fixed_blocks` and one per `block_tokens`."""
 
-    blocks: int
+    blocks: int  # what all sequences share taken off
     block_tokens: int
     fixed_blocks: int = 0
-    prefix_tokens: int = 0  # shared by all, held once
+    prefix_tokens: int = 0  # at the head of a prompt, which all share
     grows: bool = True  # False: a sequence takes `fixed_blocks` whatever its length
 
 
@@ -56,6 +56,7 @@ class EngineLimits(NamedTuple):
     pool: Pool
     mixed: bool = True  # prefill chunks beside decodes; False: in steps of their own, first
     tokens_per_step: float = 1.0  # above 1: speculative decoding
+    longest_tokens: float = float("inf")  # of prompt and output; longer ones are refused
 
 
 class Requests(NamedTuple):

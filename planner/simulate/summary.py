@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.simulate.records import Array, Requests, Run
+from planner.simulate.records import Array, Requests, Run, Timeline
 
 PERCENTILES = (50, 90, 99)
 
@@ -45,6 +45,7 @@ class Summary(NamedTuple):
     tpot: Spread
     e2e: Spread
     queue: Spread
+    queue_p99: float  # requests that wait for a place, over time
     output_tokens_per_s: float
     requests_per_s: float
     slo_attainment: float  # share of requests that meet all objectives; nan without any
@@ -82,17 +83,34 @@ def attainment(seen: Times, limits: Limits) -> float:
     return float(np.mean(np.all(kept, axis=0))) if len(seen.ttft_s) else np.nan
 
 
-def summary(run: Run, warm_up: int, limits: Limits) -> Summary:
-    """Figures of the requests that end after the first `warm_up`; rates are between their first and last end."""
-    measured = Requests(*(column[warm_up:] for column in run.requests))
-    seen, ends = times(measured), run.requests.end_s
-    span = float(ends[-1] - measured.end_s[0]) if len(measured.end_s) > 1 else np.nan
-    total = float(ends[-1] - np.min(run.requests.sent_s)) if len(ends) else np.nan
+def queue_percentile(timeline: Timeline, first_s: float, last_s: float, percentile: float) -> float:
+    """Percentile over time of the requests that wait for a place; nan where nothing was sampled."""
+    lasts = np.diff(np.append(timeline.time_s, timeline.time_s[-1:]))
+    lasts = np.where((timeline.time_s >= first_s) & (timeline.time_s <= last_s), lasts, 0.0)
+    if not lasts.any():
+        return np.nan
+    order = np.argsort(timeline.waiting)
+    share = np.cumsum(lasts[order]) / np.sum(lasts)
+    return float(timeline.waiting[order][np.searchsorted(share, percentile / 100)])
+
+
+def summary(run: Run, measured: slice, limits: Limits) -> Summary:
+    """Figures of some requests in the order of their ends; rates are from the end of the one before, or the start."""
+    found = Requests(*(column[measured] for column in run.requests))
+    seen, ends, count = times(found), run.requests.end_s, len(found.end_s)
+    start = float(np.min(run.requests.sent_s)) if len(ends) else np.nan
+    first = float(ends[measured.start - 1]) if measured.start and count else start
+    last = float(found.end_s[-1]) if count else np.nan
+    span, total = last - first, float(ends[-1]) - start if len(ends) else np.nan
     return Summary(
-        len(measured.end_s),
-        *(spread(values) for values in seen),
-        output_tokens_per_s=float(np.sum(measured.output[1:])) / span if span else np.nan,
-        requests_per_s=(len(measured.end_s) - 1) / span if span else np.nan,
+        requests=count,
+        ttft=spread(seen.ttft_s),
+        tpot=spread(seen.tpot_s),
+        e2e=spread(seen.e2e_s),
+        queue=spread(seen.queue_s),
+        queue_p99=queue_percentile(run.timeline, first, last, PERCENTILES[-1]),
+        output_tokens_per_s=float(np.sum(found.output)) / span if span else np.nan,
+        requests_per_s=count / span if span else np.nan,
         slo_attainment=attainment(seen, limits),
         utilisation=float(np.mean(run.busy_s)) / total if total else np.nan,
         preemptions=run.preemptions,

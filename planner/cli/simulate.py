@@ -1,0 +1,173 @@
+"""`planner simulate`: a scenario as discrete events; percentiles of TTFT, TPOT and whole requests."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import typer
+
+from planner.catalog.files import write_atomically
+from planner.catalog.scenarios import scenarios_from_flags
+from planner.catalog.traces import read_trace
+from planner.catalog.values import columns
+from planner.cli.answer import VERDICTS, deployment
+from planner.cli.flags import with_scenario_flags
+from planner.cli.output import NO_VALUE, Csv, Json, console, show_table, written
+from planner.errors import BadValue
+from planner.report import csv_text
+from planner.simulate import Routing, Timeline
+from planner.simulation import MAX_REQUESTS, Protocol, Simulated, simulation
+
+DEFAULT = Protocol()
+PARTS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"}
+SPREADS = {
+    "ttft": "time to first token, ms",
+    "tpot": "time per output token, ms",
+    "e2e": "whole request, ms",
+    "queue": "until its first step, ms",
+}
+FIGURES = {
+    "simulated_output_tokens_per_s": "tokens/s, whole deployment",
+    "simulated_requests_per_s": "requests/s",
+    "queue_p99": "requests in the queue, p99 over time",
+    "utilisation": "share of the time in steps",
+    "slo_attainment": "share of requests that meet the objectives",
+    "preemptions": "preemptions",
+    "refused": "requests longer than the engine takes",
+    "simulated_requests": "requests counted",
+}
+COMPARED = {
+    "verdict": "verdict",
+    "ttft_p50_ms": "TTFT p50",
+    "ttft_p99_ms": "TTFT p99",
+    "tpot_p50_ms": "TPOT p50",
+    "tpot_p99_ms": "TPOT p99",
+    "simulated_output_tokens_per_s": "tok/s all",
+    "queue_p99": "queue p99",
+    "preemptions": "preemptions",
+    "slo_attainment": "meets objectives",
+}
+
+Answer = dict[str, Any]
+
+
+class Choices(NamedTuple):
+    """Options of a simulation beside the scenario's columns."""
+
+    trace: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|-",
+            help="Requests from a CSV file with the columns time (seconds), input, output (tokens); replaces the load.",
+            show_default=False,
+        ),
+    ] = ""
+    burst: Annotated[bool, typer.Option("--burst", metavar=NO_VALUE, help="All requests arrive at once.")] = False
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_REQUESTS,
+            help=f"Requests to count, after a warm-up; of a trace, the first; blank: {DEFAULT.requests}, a whole trace.",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32, help="Decides lengths and arrivals; the same seed, the same run.")
+    ] = DEFAULT.seed
+    routing: Annotated[Routing, typer.Option(help="Which replica takes a request.")] = DEFAULT.routing
+    shortest_fraction: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Lengths are uniform from this part of nominal to all of it.")
+    ] = DEFAULT.shortest_fraction
+    timeline: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Queue, running requests and KV use over time, as CSV.", show_default=False),
+    ] = ""
+
+
+def with_choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `Choices`; it receives them as `choices`."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        return command(choices=Choices(*(given.pop(name) for name in Choices._fields)), **given)
+
+    hints, defaults = get_type_hints(Choices, include_extras=True), Choices._field_defaults
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(name, kind, default=defaults[name], annotation=hints[name]) for name in hints]
+    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "choices"]
+    wrapped.__signature__ = inspect.Signature([*options, *(item.replace(kind=kind) for item in own)])  # type: ignore[attr-defined]
+    del wrapped.__wrapped__
+    return wrapped
+
+
+@with_scenario_flags
+@with_choices
+def simulate(flags: Mapping[str, str], choices: Choices, json: Json = False, csv: Csv = "") -> int:
+    """Replay a load request by request through the engines' schedulers: percentiles, queue, preemptions.
+
+    Requests arrive as the load says: --concurrency keeps so many in flight, --request-rate-per-s is Poisson,
+    --users with --think-time-s and --turns converse; --trace and --burst replace it. Lists and ranges span a grid.
+    """
+    if choices.trace and choices.burst:
+        raise BadValue("--trace and --burst both say when requests arrive; give one of them")
+    protocol = protocol_of(choices)
+    found = [simulation(scenario, protocol) for scenario in scenarios_from_flags(flags)]
+    if choices.timeline:
+        write_timeline(choices.timeline, found)
+    answers = [each.row for each in found]
+    if not written(list(answers[0]), answers, json, csv):
+        show(found[0]) if len(found) == 1 else show_many(answers)
+    return 0
+
+
+def protocol_of(choices: Choices) -> Protocol:
+    """The options as a protocol; the trace is read."""
+    return Protocol(
+        requests=choices.requests or DEFAULT.requests,
+        seed=choices.seed,
+        routing=choices.routing,
+        burst=choices.burst,
+        shortest_fraction=choices.shortest_fraction,
+        trace=read_trace(choices.trace, choices.requests or MAX_REQUESTS) if choices.trace else None,
+    )
+
+
+def write_timeline(path: str, found: list[Simulated]) -> None:
+    """The timelines of all scenarios in one file, each named by its number."""
+    rows = [
+        {"scenario": number, **dict(zip(Timeline._fields, values, strict=True))}
+        for number, each in enumerate(found, start=1)
+        if each.run
+        for values in zip(*(column.tolist() for column in each.run.timeline), strict=True)
+    ]
+    write_atomically(path, csv_text(("scenario", *Timeline._fields), rows))
+
+
+def show(found: Simulated) -> None:
+    """One scenario: what it is, percentiles of its times, then the other figures."""
+    from rich.text import Text
+
+    out, answer = console(), found.row
+    words, colour = VERDICTS[answer["verdict"]]
+    out.print(Text(f"{words}.", style=f"bold {colour}"))
+    if answer["reason"]:
+        out.print(Text(str(answer["reason"])))
+    out.print(Text(deployment(answer), style="dim"))
+    if found.run is None:
+        return
+    rows = [{"time": label} | {part: answer[f"{name}_{part}_ms"] for part in PARTS} for name, label in SPREADS.items()]
+    show_table({"time": ""} | PARTS, rows)
+    figures = [{"what": label, "value": answer[name]} for name, label in FIGURES.items() if answer[name] is not None]
+    show_table({"what": "", "value": "simulated"}, figures)
+    out.print(Text("Every column: --json or --csv -", style="dim"))
+
+
+def show_many(answers: list[Answer]) -> None:
+    """Many scenarios: what differs between them, then percentiles in a row each."""
+    asked = [name for name in columns() if len({answer[name] for answer in answers}) > 1]
+    answered = {name: label for name, label in COMPARED.items() if any(answer.get(name) for answer in answers)}
+    show_table({name: name for name in asked} | answered, answers)

@@ -1,0 +1,269 @@
+"""The door of `planner simulate`: one scenario, its steps priced as an estimate prices them, as discrete events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner import simulate as events
+from planner.errors import BadValue
+from planner.estimate import NO_LIBRARY, Library, estimate
+from planner.estimate.answer import Priced
+from planner.estimate.group import objectives, settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.price import images, numbers
+from planner.estimate.resolve import resolve
+from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
+from planner.memory.concurrency import usable_bytes, without_states
+from planner.memory.stages import Stages, stages_of
+from planner.memory.terms import slot_tokens
+from planner.ops import Batch
+from planner.serving import log_sd
+from planner.simulate import (
+    Cached,
+    Deployment,
+    EngineLimits,
+    Lengths,
+    Limits,
+    Loop,
+    Pool,
+    Reach,
+    Replay,
+    Routing,
+    Run,
+    Source,
+    StepTable,
+    StepTime,
+    Summary,
+    Trace,
+    Users,
+    poisson,
+)
+from planner.specs.engine import Allocation
+from planner.specs.scenario import Scenario
+
+MS = 1e3
+MAX_REQUESTS = 1_000_000
+WARM_UP_SHARE = 0.1  # of the requests, before those that are counted
+LONGEST_SD = 2.5  # standard deviations above the mean up to which the step table has knots
+UNLIMITED = 10**9  # blocks, where sequences leave nothing in the pool
+TIMES = ("ttft", "tpot", "e2e")
+
+
+class Protocol(NamedTuple):
+    """What a scenario does not say of a simulation. `trace` replaces its load; `burst`: all requests at once."""
+
+    requests: int = 2000
+    seed: int = 0
+    routing: Routing = Routing.ROUND_ROBIN
+    burst: bool = False
+    shortest_fraction: float = 1.0  # lengths are uniform in [this, 1] of nominal
+    trace: Trace | None = None
+
+
+class Simulated(NamedTuple):
+    """The estimate of the scenario, and beside it what the simulation saw; no run where the engine does not start."""
+
+    row: dict[str, Any]  # estimate columns and those of `columns`
+    run: Run | None
+    measured: slice
+
+
+class Sent(NamedTuple):
+    """A source, and which of its requests count."""
+
+    source: Source
+    measured: slice
+    sequences: float  # most that are in flight
+    longest_tokens: float
+
+
+def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Library = NO_LIBRARY) -> Simulated:  # noqa: B008
+    """Simulate one scenario. Raises PlannerError for a scenario that cannot be read, as `estimate` explains."""
+    row = estimate(scenario, library=library).rows()[0]
+    if row["error"]:
+        raise BadValue(row["error"])
+    if not row["starts"]:
+        return Simulated(row | dict.fromkeys(simulate_columns()), None, slice(0))
+    resolved = resolve(scenario, library)
+    p, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
+    sent = source(p, protocol)
+    limits = engine_limits(p)
+    capacity, request = p.offered.capacity, p.offered.request
+    reach = Reach(
+        sequences=int(max(min(limits.slots, sent.sequences, limits.pool.blocks), 1)),
+        context_tokens=sent.longest_tokens,
+        prefill_tokens=limits.budget_tokens,
+        patches_per_token=_one(request.image_patches / np.maximum(request.prefill_tokens, 1)),
+        patches_per_image=_one(request.patches_per_image),
+    )
+    overheads = resolved.engine.overheads
+    deployment = Deployment(
+        limits,
+        int(_one(capacity.replicas)),
+        int(_one(capacity.lanes)),
+        protocol.routing,
+        in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
+        request_s=overheads.request_s,
+        per_token_s=overheads.per_prompt_token_s,
+    )
+    run = events.simulate(deployment, StepTable(step_time(p), reach), sent.source)
+    return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
+
+
+def step_time(p: Priced) -> StepTime:
+    """Seconds of K steps of the one deployment of a group."""
+    return lambda batch: p.clock.step_s(Batch(*(np.reshape(field, (-1, 1)) for field in batch)))[:, 0]
+
+
+def _one(value: Any) -> float:
+    return float(np.ravel(np.asarray(value, dtype=float))[0])
+
+
+# ---- what the engine may run
+
+
+def engine_limits(p: Priced) -> EngineLimits:
+    """Limits of one lane of one replica, from the plan of its memory."""
+    capacity, engine, settings = p.offered.capacity, p.clock.engine, p.inputs.settings
+    lanes, slots = _one(capacity.lanes), _one(capacity.max_num_seqs)
+    reserved = engine.cache.allocation is Allocation.CONTEXT
+    stages = stages_of(p.deployments[0].row.model, engine, p.inputs)
+    longest = slot_tokens(p.inputs) if reserved else settings.max_model_len
+    if reserved or engine.cache.state_share:
+        slots = min(slots, _one(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
+    slots = max(int(slots / lanes), 1)
+    return EngineLimits(
+        slots=slots,
+        budget_tokens=int(_one(capacity.max_num_batched_tokens)),
+        pool=Pool(slots, 1, fixed_blocks=1, grows=False) if reserved else pool(p, stages),
+        mixed=engine.chunks_mixed,
+        tokens_per_step=_one(p.offered.load.tokens_per_step),
+        longest_tokens=_one(longest),
+    )
+
+
+def _ranks(p: Priced) -> float:
+    return _one(p.inputs.parallel.attention_dp)
+
+
+def state_slots(stages: Stages) -> float:
+    """Sequences for whose recurrent states there is room, where these have memory of their own."""
+    held = np.where(stages.table.state_bytes > 0, stages.states / np.maximum(stages.table.state_bytes, 1), np.inf)
+    return float(np.floor(np.min(held)))
+
+
+def pool(p: Priced, stages: Stages) -> Pool:
+    """The pool of one lane, on the stage that holds the fewest sequences.
+
+    Of a cache with windows or states, bytes of a sequence are a straight line through those after the mean prompt
+    and after the mean output.
+    """
+    engine, load = p.clock.engine, p.inputs.load
+    beside = bool(engine.cache.state_share)
+    table = without_states(stages.table) if beside else stages.table
+    usable = usable_bytes(table, engine, stages.pool if beside else stages.available)
+    block, prefix = _one(p.inputs.settings.block_tokens), _one(np.minimum(load.shared_prefix_tokens, load.input_tokens))
+    prompt = math.ceil(max(_one(load.input_tokens), 1) / block) * block
+    end = prompt + math.ceil(max(_one(load.output_tokens), 1) / block) * block
+    shared = shared_bytes(table, np.array([prefix]))
+    at_prompt, at_end = (_bytes(table, tokens) - shared for tokens in (prompt, end))
+    ratio = np.where(at_end > 0, (usable - shared) / np.maximum(at_end, 1), np.inf)
+    stage = int(np.argmin(ratio[:, 0]))
+    room = max(float((usable - shared)[stage, 0]), 0.0) * _ranks(p) / _one(p.offered.capacity.lanes)
+    first, last = float(at_prompt[stage, 0]), float(at_end[stage, 0])
+    grown = (last - first) / (end - prompt) * block
+    if grown <= 0:
+        return Pool(int(room / last) if last > 0 else UNLIMITED, int(block), 1, int(prefix), grows=False)
+    fixed = max(round((first - grown * (prompt - prefix) / block) / grown), 0)
+    return Pool(int(room / grown), int(block), fixed, int(prefix))
+
+
+def _bytes(table: CacheTable, tokens: float) -> Any:
+    return sequence_bytes(table, np.array([tokens]), live=True)
+
+
+# ---- what is asked of it
+
+
+def source(p: Priced, protocol: Protocol) -> Sent:
+    """Requests as the protocol or the scenario's load has them arrive."""
+    load = p.offered.load
+    prefix, fraction = int(_one(load.shared_prefix_tokens)), _one(load.cached_input_fraction)
+    closed = np.isnan(_one(load.request_rate_per_s)) and protocol.trace is None and not protocol.burst
+    if closed:
+        return users(p, protocol, prefix)
+    warm = 0 if protocol.trace or protocol.burst else math.ceil(WARM_UP_SHARE * protocol.requests)
+    count = protocol.requests + warm
+    _check_count(count)
+    lengths = length_spreads(p, protocol, _one(load.input_tokens))
+    random = np.random.default_rng(protocol.seed)
+    if protocol.trace is not None:
+        trace = protocol.trace
+        longest = float(np.max(trace.prompt + trace.output))
+    else:
+        rate = math.inf if protocol.burst else _one(load.request_rate_per_s)
+        trace, longest = poisson(random, rate, lengths, count), _longest(lengths)
+    return Sent(Replay(trace, Cached(prefix, fraction)), slice(warm, None), math.inf, longest)
+
+
+def users(p: Priced, protocol: Protocol, prefix: int) -> Sent:
+    """A closed loop, whose first requests are spread over a cycle and which goes on until all that count ended."""
+    scenario, point, load = p.deployments[0].row.scenario, p.point, p.offered.load
+    people = int(_one(load.concurrency))
+    warm = people + math.ceil(WARM_UP_SHARE * protocol.requests)
+    count = warm + protocol.requests + people
+    _check_count(count)
+    turns, think = scenario.turns or 1, _one(load.think_time_s)
+    prompt = float(scenario.input_tokens or 0) + _one(images(p.deployments).tokens)
+    lengths = length_spreads(p, protocol, prompt)
+    cached = Cached(prefix, scenario.cached_input_fraction or 0.0)
+    group = Users(people, think, turns, start_s=_one(point.e2e_s) + think)
+    longest = _longest(lengths) * turns
+    measured = slice(warm, warm + protocol.requests)
+    return Sent(Loop(group, lengths, cached, count, protocol.seed), measured, people, longest)
+
+
+def length_spreads(p: Priced, protocol: Protocol, prompt: float) -> tuple[Lengths, Lengths]:
+    """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else fixed or uniform."""
+    p95 = (numbers(p.deployments, f"{name}_tokens_p95", np.nan) for name in ("input", "output"))
+    means = (prompt, _one(p.offered.load.output_tokens))
+    return tuple(  # type: ignore[return-value]
+        Lengths(mean, _one(log_sd(np.array(mean), tail)), protocol.shortest_fraction, least)
+        for mean, tail, least in zip(means, p95, (0, 1), strict=True)
+    )
+
+
+def _longest(lengths: tuple[Lengths, Lengths]) -> float:
+    return sum(length.mean * math.exp(LONGEST_SD * length.log_sd) for length in lengths)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_REQUESTS:
+        raise BadValue(f"{count} requests to simulate, at most {MAX_REQUESTS}; fewer --requests, users or concurrency")
+
+
+# ---- columns
+
+
+def simulate_columns() -> tuple[str, ...]:
+    """Names that a simulation adds to the columns of an estimate."""
+    spreads = tuple(f"{name}_{part}_ms" for name in (*TIMES, "queue") for part in ("mean", "p50", "p90", "p99"))
+    rates = ("simulated_output_tokens_per_s", "simulated_requests_per_s")
+    counts = ("queue_p99", "preemptions", "refused", "slo_attainment", "utilisation", "simulated_requests")
+    return spreads + rates + counts
+
+
+def columns(p: Priced, run: Run, measured: slice) -> dict[str, float | int | None]:
+    """What the simulation saw, in the units of the screen; None where there is no such figure."""
+    wishes = objectives(p.deployments)
+    found: Summary = events.summary(run, measured, Limits(*(_one(limit) for limit in wishes[:3])))
+    values = [value * MS for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
+    values += [found.output_tokens_per_s, found.requests_per_s, found.queue_p99, found.preemptions, found.refused]
+    values += [found.slo_attainment, found.utilisation, found.requests]
+    named = dict(zip(simulate_columns(), values, strict=True))
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in named.items()
+    }
