@@ -24,6 +24,10 @@ from planner.specs.model import (
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
 LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
 LOGIT_KERNELS = 4
+ROTATION = 1  # kernels of a mixer: rotation and the write to the cache
+LATENT_NORMS = 2  # of the query's and of the cache's latent
+INDEXER_KERNELS = 5  # norm and rotation of its keys, quantizing queries and keys, picking the top
+STATE_KERNELS = 2  # taking the projections apart, the gated norm of the result
 
 
 def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
@@ -43,6 +47,26 @@ def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
     return mixer.inner / group
 
 
+def _mixer_kernels(mixer: Mixer) -> int:
+    """Element-wise kernels of a mixer beside its products, attention and state kernels."""
+    if isinstance(mixer, Attention):
+        return ROTATION + _indexer_kernels(mixer)
+    if isinstance(mixer, LatentAttention | CompressedAttention):
+        return ROTATION + LATENT_NORMS + _indexer_kernels(mixer)
+    return STATE_KERNELS
+
+
+def _indexer_kernels(mixer: Attention | LatentAttention | CompressedAttention) -> int:
+    return INDEXER_KERNELS if mixer.indexer and not mixer.indexer.shared else 0
+
+
+def _ffn_kernels(ffn: Ffn) -> int:
+    """The activation, and adding what shared experts give to what the routed ones do."""
+    if isinstance(ffn, DenseFfn):
+        return 1
+    return 1 + bool(ffn.shared_intermediate or ffn.dense_intermediate)
+
+
 def _ffn_width(ffn: Ffn, parallel: Parallel) -> Number:
     """Values per token of the hidden activation on one GPU: gate and up in, product out."""
     if isinstance(ffn, DenseFfn):
@@ -60,10 +84,10 @@ def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: W
     kernels = norms
     for index, mixer in enumerate(model.mixers):
         moved = moved + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
-        kernels += model.mixer_layers(index)
+        kernels += model.mixer_layers(index) * _mixer_kernels(mixer)
     for index, ffn in enumerate(model.ffns):
         moved = moved + model.ffn_layers(index) * _ffn_width(ffn, parallel) * work.tokens
-        kernels += model.ffn_layers(index)
+        kernels += model.ffn_layers(index) * _ffn_kernels(ffn)
     lookup = 2 * (model.embedding_size or model.hidden_size) * work.rank_tokens
     logits = model.vocab_size * work.sampled * LOGIT_BYTES if model.lm_head else 0.0
     kernels += LOGIT_KERNELS
