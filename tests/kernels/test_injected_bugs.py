@@ -10,7 +10,7 @@ from emulator import Mutation, available, error
 from shapes import H200
 
 from planner.calibration.kernels.catalogue import kernel_named
-from planner.calibration.kernels.problem import Choice, Decode, Gemm, Grouped, Stream
+from planner.calibration.kernels.problem import Choice, Decode, Gemm, Grouped, Latent, Stream
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -18,6 +18,7 @@ SEEDS = range(1, 7)
 FEW, SPLIT = Gemm(5, 128, 1024), Gemm(7, 64, 1536)
 TOKENS, TOKENS_SPLIT = Gemm(70, 129, 528), Gemm(9, 64, 2048)
 CACHED, CACHED_SPLIT = Decode(2, 147, 8, 2, 64), Decode(1, 700, 8, 1, 128)
+FILED, SHARED_CACHE = Gemm(2, 72, 1280), Latent(1, 140, 20)
 ROUTED = Grouped(9, 192, 256, 4, 2, (0, 17, 1, 0))
 
 
@@ -76,6 +77,16 @@ BUGS = (
     Bug("attention: scales of keys for values", "decode-int8", CACHED, 1, ("scales[PAGE + 8 * j + 2 * t]", "scales[8 * j + 2 * t]")),
     Bug("attention: another sequence's query", "decode-bf16", CACHED, 1, ("q + ((u64)seq * q_heads", "q + ((u64)0 * q_heads")),
     Bug("attention: meeting before joining left out", "decode-bf16", CACHED, 1, ("  sync_block();\n  const bool split", "  const bool split")),
+    Bug("files: high nibbles for low ones", "gguf-q4_k", FILED, 6, (">> (4 * (j & 1)) & 0x0f0f0f0fu", ">> (4 * (1 - (j & 1))) & 0x0f0f0f0fu")),
+    Bug("files: minimum of the wrong piece", "gguf-q4_k", FILED, 6, ("(u32)(s[j + 4] >> 4) | s[j] >> 6 << 4", "(u32)(s[j + 4] >> 4) | s[j - 4] >> 6 << 4")),
+    Bug("files: scale of the first sixteen for both", "gguf-q6_k", FILED, 6, ("2 * quarter + h]", "2 * quarter]")),
+    Bug("files: start not moved to the block", "gguf-q6_k", FILED, 6, (" + (start_of(step) & 15);", ";")),
+    Bug("files: lanes of a warp do not meet", "gguf-q8_0", FILED, 6, ("    sync_warp();  // this run is there for all lanes, and all have read the one before", "")),
+    Bug("files: sum not cleared between rows", "gguf-q8_0", Gemm(2, 72, 768), 2, ("        sum[m] = 0.f;\n      }\n    }", "      }\n    }")),
+    Bug("latent: scores read before all are there", "decode-mla-bf16", SHARED_CACHE, 1, ("    sync_block();  // all shares of the scores are there", "")),
+    Bug("latent: share of one warp left out", "decode-mla-bf16", SHARED_CACHE, 1, ("for (int w = 0; w < WARPS; ++w) v += scores", "for (int w = 1; w < WARPS; ++w) v += scores")),
+    Bug("latent: rope part weighed too", "decode-mla-bf16", SHARED_CACHE, 1, ("column = warp * COLUMNS", "column = ROPE + warp * COLUMNS")),
+    Bug("latent: heads past the end are written", "decode-mla-bf16", Latent(1, 40, 5), 1, ("    if (head >= heads) continue;", "")),
 )  # fmt: skip
 
 
