@@ -22,6 +22,7 @@ from planner.cli.compare_log import compare_log
 from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
+from planner.cli.quality_check import quality_check
 from planner.cli.runs import runs
 from planner.cli.schema import schema
 from planner.cli.simulate import simulate
@@ -69,6 +70,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     lists.engines,
     import_model,
     compare_log,
+    quality_check,
     schema,
     accuracy,
     calibrate,

@@ -1,0 +1,190 @@
+"""`planner quality-check`: a user's own examples before and after quantizing, and what they show."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from planner.cli.output import NO_VALUE, Csv, Json, console, show_table
+from planner.errors import BadValue
+from planner.quality.session import Settings
+
+if TYPE_CHECKING:
+    from planner.quality.runner import Progress
+
+BAD_INPUT = 2
+PANELS = {"baseline": "Sides", "scorer": "Verdict", "repeats": "Answers", "journal": "Files"}
+TAG_COLUMNS = {
+    "tag": "tag",
+    "examples": "examples",
+    "baseline_percent": "baseline %",
+    "candidate_percent": "candidate %",
+    "difference_points": "difference",
+    "difference_points_low": "from",
+    "difference_points_high": "to",
+    "worse": "worse",
+    "better": "better",
+    "p": "p",
+    "verdict": "verdict",
+}
+MANNER_COLUMNS = {"figure": "", "baseline": "baseline", "candidate": "candidate"}
+EXAMPLE_COLUMNS = (
+    "id",
+    "tags",
+    "baseline_pass_rate",
+    "candidate_pass_rate",
+    "change",
+    "baseline_output",
+    "candidate_output",
+)
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option per setting; it receives the given ones as the mapping `flags`."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        flags = {name: value for name in Settings.model_fields if (value := given.pop(name)) is not None}
+        return command(flags=flags, **given)
+
+    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "flags"]
+    wrapped.__signature__ = inspect.Signature([*own, *_options()])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *_options())}
+    del wrapped.__wrapped__
+    return wrapped
+
+
+@functools.lru_cache(maxsize=1)
+def _options() -> tuple[inspect.Parameter, ...]:
+    panel, options = "", []
+    for name, field in Settings.model_fields.items():
+        panel = PANELS.get(name, panel)
+        shown = "" if field.default in ("", None) else f" (default {field.default})"
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            help=f"{field.description}{shown}",
+            metavar={int: "N", float: "X"}.get(type(field.default), "N" if name == "seed" else "TEXT"),
+            rich_help_panel=panel,
+            show_default=False,
+        )
+        annotation = Annotated[str | None, option]
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return tuple(options)
+
+
+@with_settings
+def quality_check(
+    flags: Mapping[str, str],
+    file: Annotated[str, typer.Argument(metavar="EXAMPLES", help="Your examples, .jsonl or .csv.")] = "",
+    template: Annotated[bool, typer.Option("--template", metavar=NO_VALUE, help="Print a sample file.")] = False,
+    run_tests: Annotated[
+        bool, typer.Option("--run-tests", metavar=NO_VALUE, help="Allow unit_test, which runs the answers' code.")
+    ] = False,
+    json: Json = False,
+    csv: Csv = "",
+) -> int:
+    """Your own examples before and after quantizing: holds, cracks, or cannot tell.
+
+    Without sides the file is checked and what it can show is said. Keys come from the environment only; answers are
+    kept as they come, and a rerun asks only what is missing.
+    """
+    from planner.quality.examples import TEMPLATE
+    from planner.quality.session import run
+
+    if template:
+        sys.stdout.write(TEMPLATE.read_text("utf-8"))
+        return 0
+    if not file:
+        raise BadValue("which examples? planner quality-check FILE; --template prints a sample")
+    settings = _settings(flags)
+    if not settings.baseline and not settings.candidate:
+        return _describe(file, settings, run_tests)
+    with _progress() as listener:
+        done = run(file, settings, run_tests, listener)
+    return _say(done, settings.html, json, csv)
+
+
+def _settings(flags: Mapping[str, str]) -> Settings:
+    from pydantic import ValidationError
+
+    try:
+        return Settings.model_validate(flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise BadValue(f"--{name} {str(first['input'])[:60]!r}: {str(first['msg']).lower()}") from None
+
+
+def _describe(file: str, settings: Settings, run_tests: bool) -> int:
+    """What a file of examples holds, and how large a drop it shows at best."""
+    from planner.quality.session import prepared
+    from planner.quality.statistics import examples_needed, smallest_visible_drop
+
+    examples, scorers = prepared(file, settings, run_tests)
+    n, tolerance = len(examples), settings.tolerance_points
+    kinds = sorted({scorer.kind.value for own in scorers.values() for scorer in own})
+    tags = sorted({tag for example in examples for tag in example.tags})
+    visible, needed = smallest_visible_drop(n, 0.0), examples_needed(tolerance / 100, 0.0)
+    print(f"{n} examples, scored by {', '.join(kinds)}; tags: {', '.join(tags) or 'none'}")
+    if visible is not None:
+        print(f"a drop of {100 * visible:.1f} points or more shows with a chance of 80 %, where nothing else flips")
+    if needed is not None and needed > n:
+        print(f"{n} examples cannot see {tolerance:g} points; {needed:,} can")
+    print("next: --baseline and --candidate, each an endpoint's URL or a file of answers")
+    return 0
+
+
+def _say(done: Any, html: str, json: bool, csv: str) -> int:
+    from planner.catalog.files import write_atomically
+    from planner.quality.check import example_rows
+    from planner.quality.report import document, html_report, manner_rows
+    from planner.quality.verdict import rows
+    from planner.report import csv_text, json_text
+
+    check = done.check
+    if json and csv == "-":
+        raise BadValue("--json and --csv - both write to standard output; give --csv a file")
+    if html:
+        write_atomically(html, html_report(check))
+    if csv == "-":
+        sys.stdout.write(csv_text(EXAMPLE_COLUMNS, example_rows(check)))
+    elif csv:
+        write_atomically(csv, csv_text(EXAMPLE_COLUMNS, example_rows(check)))
+    if json:
+        sys.stdout.write(json_text(document(check, done.concurrency)))
+    elif csv != "-":
+        print(check.finding.headline)
+        print("\n".join(check.finding.sentences))
+        show_table(TAG_COLUMNS, rows(check.finding))
+        show_table(MANNER_COLUMNS, manner_rows(check))
+    for name, why in list(check.failed.items())[:10]:
+        print(f"no answer: {name}: {why}", file=sys.stderr)
+    return BAD_INPUT if check.failed else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Progress] | None]:
+    """A bar per side on standard error, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress as Bars
+
+    with Bars(console=console(stderr=True), transient=True) as bars:
+
+        def listener(side: str) -> Progress:
+            task = bars.add_task(side, total=None)
+
+            def tell(done: int, total: int, failed: int) -> None:
+                words = f"{side}, {failed} failed" if failed else side
+                bars.update(task, completed=done, total=total, description=words)
+
+            return tell
+
+        yield listener

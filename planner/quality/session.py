@@ -1,0 +1,125 @@
+"""A whole check from its settings: read, ask what is to be asked, compare."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from planner.errors import BadValue, UnknownName
+from planner.quality.check import Check, Scorers, assigned, compare, matched
+from planner.quality.examples import Answer, Example, Scorer, ScorerKind, read_answers, read_examples
+from planner.quality.runner import Endpoint, Progress, ask, checked_url
+from planner.specs.base import Spec
+
+NEEDED = ("jsonschema", "scipy", "statsmodels")
+
+
+class Settings(Spec):
+    """What to compare and how; a side is the URL of an OpenAI-compatible endpoint or a file of its answers."""
+
+    baseline: str = Field("", description="URL of an endpoint (http://host:8000/v1), or a file of answers")
+    candidate: str = Field("", description="the same for the quantized side")
+    baseline_model: str = Field("", description="name of the model at the baseline's endpoint")
+    candidate_model: str = Field("", description="name of the model at the candidate's endpoint")
+    baseline_key_env: str = Field(
+        "PLANNER_BASELINE_API_KEY", description="environment variable with the baseline's key"
+    )
+    candidate_key_env: str = Field("PLANNER_CANDIDATE_API_KEY", description="the same for the candidate")
+    scorer: str = Field("", description="scorers where an example names none, separated by commas")
+    tolerance_points: Annotated[float, Field(gt=0, lt=100)] = Field(2.0, description="drop of the pass rate accepted")
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="answers per example")
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="0 is greedy")
+    max_tokens: Annotated[int, Field(ge=1)] = Field(1024, description="longest answer, tokens")
+    seed: int | None = Field(None, description="seed of the first repeat; the next ones count up")
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="requests in flight")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(120.0, description="longest wait for an answer, s")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="tries after the first, with growing pauses")
+    journal: str = Field("", description="folder for answers as they come; a rerun goes on there (EXAMPLES.quality)")
+    html: str = Field("", description="write the report as one HTML file")
+
+
+class Done(NamedTuple):
+    """A check, and the concurrency of the candidate's requests where it was asked live."""
+
+    check: Check
+    concurrency: int | None
+
+
+def prepared(path: str, settings: Settings, run_tests: bool) -> tuple[list[Example], Scorers]:
+    """The examples and their scorers, checked. Raises BadFile and BadValue naming the example at fault."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BadValue(f"a quality check needs {', '.join(missing)}: pip install 'llm-capacity-planner[quality]'")
+    examples = read_examples(path)
+    return examples, assigned(examples, scorers_of(settings.scorer), run_tests)
+
+
+def scorers_of(names: str) -> list[Scorer]:
+    """Scorers by their names, separated by commas. Raises UnknownName."""
+    known = [kind.value for kind in ScorerKind]
+    wanted = [name.strip().replace("-", "_") for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("scorer", name, known, hint=f"known: {', '.join(known)}")
+    return [Scorer(kind=ScorerKind(name)) for name in dict.fromkeys(wanted)]
+
+
+def run(
+    path: str,
+    settings: Settings,
+    run_tests: bool = False,
+    progress: Callable[[str], Progress] | None = None,
+) -> Done:
+    """The check. Files are read before any endpoint is asked; `progress` gives each side its listener."""
+    sides = (_Side("baseline", settings), _Side("candidate", settings))
+    for side in sides:
+        side.check()
+    examples, scorers = prepared(path, settings, run_tests)
+    from_files = [read_answers(side.source, side.name) if not side.live else None for side in sides]
+    for side, answers in zip(sides, from_files, strict=True):
+        if answers is not None:
+            matched(examples, answers, side.name)
+    failed: dict[str, str] = {}
+    both: list[Sequence[Answer]] = []
+    for side, answers in zip(sides, from_files, strict=True):
+        if answers is None:
+            asked = ask(side.endpoint(), examples, side.journal(path), progress(side.name) if progress else None)
+            failed |= {f"{side.name}: {name}": why for name, why in asked.failed.items()}
+            answers = asked.answers
+        both.append(answers)
+    check = compare(examples, (both[0], both[1]), scorers, settings.tolerance_points / 100, failed)
+    return Done(check, settings.concurrency if sides[1].live else None)
+
+
+class _Side:
+    """One side's part of the settings."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        self.source: str = getattr(settings, name)
+        self.model: str = getattr(settings, f"{name}_model")
+        self.live = "://" in self.source
+
+    def check(self) -> None:
+        if not self.source:
+            raise BadValue(f"{self.name}: nothing is given; --{self.name} takes an endpoint's URL or a file of answers")
+        if self.live:
+            checked_url(self.source, self.name)
+            if not self.model:
+                raise BadValue(f"{self.name}: which model? --{self.name}-model takes the name that the endpoint knows")
+            if importlib.util.find_spec("openai") is None:
+                raise BadValue(f"{self.name}: an endpoint needs openai: pip install 'llm-capacity-planner[quality]'")
+
+    def endpoint(self) -> Endpoint:
+        names = ("concurrency", "timeout_s", "retries", "temperature", "max_tokens", "repeats", "seed")
+        shared = {name: getattr(self.settings, name) for name in names}
+        key_env = getattr(self.settings, f"{self.name}_key_env")
+        return Endpoint(side=self.name, base_url=self.source, model=self.model, key_env=key_env, **shared)
+
+    def journal(self, examples: str) -> Path:
+        folder = Path(self.settings.journal) if self.settings.journal else Path(f"{Path(examples).stem}.quality")
+        return folder / f"{self.name}.jsonl"
