@@ -298,6 +298,19 @@ WILD: dict[str, st.SearchStrategy[Any]] = {  # columns and what a stranger might
     "e2e_slo_ms": st.floats(0.01, 1e6),
     "slo_percentile": st.sampled_from([1e-6, 50.0, 99.99999]),
     "usd_per_gpu_hour": st.sampled_from([0.0, 3.0]),
+    "draft_model": st.sampled_from(["mtp", "ngram", "Qwen/Qwen3-0.6B"]),
+    "speculative_tokens": st.sampled_from([0, 1, 64]),
+    "acceptance_rate": st.floats(0, 1),
+    "n_gpu_layers": st.sampled_from([0, 10, 999]),
+    "n_cpu_moe": st.sampled_from([0, 5, 999]),
+    "split_mode": st.sampled_from(["none", "layer", "row"]),
+    "tensor_split": st.sampled_from(["1,1", "0,1", "1,2,3"]),
+    "host_memory_gib": st.sampled_from([1.0, 64.0]),
+    "host_bandwidth_gb_s": st.sampled_from([100.0, 400.0]),
+    "cpu_offload_gib": st.sampled_from([0.0, 5.0, 500.0]),
+    "max_loras": st.sampled_from([0, 1, 64]),
+    "lora_rank": st.sampled_from([0, 16, 256]),
+    "power_limit_w": st.sampled_from([1.0, 300.0]),
 }
 NAMES = {name: WILD.pop(name) for name in ("model", "gpu")}
 wild = st.fixed_dictionaries(NAMES, optional=WILD).map(lambda columns: Scenario(**columns))

@@ -20,4 +20,5 @@ def adapter_op(values: Number, products: int, adapters: tuple[Number, Number], w
     each = np.maximum(PRODUCTS * products, 1)
     width = values / each
     moved = np.minimum(slots, seqs) * rank * width * 2 + tokens * width * 2
-    return Op("adapters", OpKind.GEMM, Slot.OTHER_GEMM, count, 2 * tokens * rank * width, moved, tokens, width, rank)
+    flops, k = 2 * tokens * rank * width, np.maximum(rank, 1)
+    return Op("adapters", OpKind.GEMM, Slot.OTHER_GEMM, count, flops, moved, tokens, width, k)
