@@ -117,6 +117,8 @@ def _integer(words: Array, out: Array) -> Pair:
     a, b, c = (words[:, i] for i in range(3))
     both = np.concatenate([np.ascontiguousarray(a)[:, None], np.ascontiguousarray(b)[:, None]], axis=1).view(np.uint8)
     chosen = np.stack([both[np.arange(LANES), c >> 4 * i & 7] for i in range(4)], axis=1)
+    signs = np.stack([(c >> 4 * i & 8).astype(bool) for i in range(4)], axis=1)
+    chosen = np.where(signs, np.where(chosen >> 7, 255, 0), chosen).astype(np.uint8)
     dot = (_bytes(a).reshape(LANES, 4) * _bytes(b).reshape(LANES, 4)).sum(axis=1) + _integers(c)
     wrapped = dot.astype(np.int64).astype(np.int32).astype(np.float64)
     want = [(a & b | c).astype(float), np.ascontiguousarray(chosen).view(np.uint32).ravel().astype(float)]

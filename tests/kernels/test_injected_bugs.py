@@ -54,6 +54,8 @@ BUGS = (
     Bug("weights: sign of small integers lost", "w8a16-int8", FEW, 1, ("q, 0x00800080u, 0x43004300u", "q, 0x00000080u, 0x43004300u")),
     Bug("weights: exponent of FP8 off by one", "w8a16-fp8", FEW, 1, ("0x7b807b80u", "0x7b007b00u")),
     Bug("weights: low byte for the high one", "w8a16-fp8", FEW, 1, ("f & 1 ? word : word << 8", "f & 1 ? word << 8 : word")),
+    Bug("weights: upper quantiles never chosen", "nf4", FEW, 1, ("permute(q, q << 4, 0x9d8cu)", "0u")),
+    Bug("weights: quantiles of the wrong codes", "nf4", FEW, 1, ("0x5140u", "0x5041u")),
     Bug("experts: always the first matrix", "moe-w4a16", ROUTED, 1, ("weights += (u64)expert", "weights += (u64)0 * expert")),
     Bug("experts: rows not gathered", "moe-w4a16", ROUTED, 1, ("here ? load(order + first + token) : 0", "here ? first + token : 0")),
     Bug("products: waits too little", "mma-bf16", TOKENS, 1, WAIT),

@@ -31,6 +31,12 @@ def test_fp4_has_the_values_of_its_standard() -> None:
     np.testing.assert_array_equal(numbers.e2m1(np.arange(8)), [0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
+def test_nf4_has_the_values_of_bitsandbytes() -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    want = functional.get_4bit_type("nf4", device="cpu").numpy()
+    np.testing.assert_allclose(numbers.nf4(np.arange(16)), want, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("x", "bits"), [(1.0, 0x3F80), (1.00390625, 0x3F80), (1.01171875, 0x3F82), (-2.0, 0xC000)])
 def test_bf16_rounds_to_nearest_even(x: float, bits: int) -> None:
     assert numbers.to_bf16(np.array([x]))[0] == bits

@@ -1,7 +1,7 @@
 """Number formats of the kernels' operands in NumPy: conversion to float64, and random values to measure with.
 
 Values are raw unsigned integers; bf16 as uint16, FP8 and FP4 codes as uint8. Formats: OCP 8-bit floating point
-1.0 (E4M3), OCP microscaling 1.0 (E2M1, E8M0).
+1.0 (E4M3), OCP microscaling 1.0 (E2M1, E8M0), QLoRA (NF4).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def _float8(code: Array) -> Array:
 
 E4M3_VALUES = _float8(np.arange(256))
 E2M1_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+# Quantiles of the normal distribution, 16 levels with an exact zero (QLoRA, arXiv:2305.14314, appendix E).
+NF4_VALUES = np.array(
+    [-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0]
+    + [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1]
+)
 
 
 def e4m3(codes: Array) -> Array:
@@ -45,6 +50,10 @@ def e4m3(codes: Array) -> Array:
 
 def e2m1(codes: Array) -> Array:
     return E2M1_VALUES[np.asarray(codes, np.uint8)]
+
+
+def nf4(codes: Array) -> Array:
+    return NF4_VALUES[np.asarray(codes, np.uint8)]
 
 
 def e8m0(codes: Array) -> Array:

@@ -58,6 +58,7 @@ class Weights(NamedTuple):
     scale_fill: Fill | None = None
     zeros: bool = False
     one_scale: bool = False  # a further one for the whole tensor
+    in_pairs: bool = False  # a register's two codes lie side by side, not in a word's two halves
 
     @property
     def block_columns(self) -> int:
@@ -85,11 +86,12 @@ BF16 = Activations(1, "bf16", numbers.bf16, numbers.normal_bf16, numbers.scale_b
 FP16 = Activations(0, "fp16", numbers.fp16, numbers.normal_fp16, numbers.scale_fp16, 2.0**-11)
 
 
-def codes_of(blocks: Array, bits: int) -> Array:
+def codes_of(blocks: Array, bits: int, in_pairs: bool = False) -> Array:
     """Packed blocks (..., chunks, words) -> codes (..., 64 rows, chunks * 64), lowest `bits` of an unsigned integer.
 
     A lane (g, t) holds rows g and g + 8 of each 16, inputs 16 s + 4 t + j of step s: pairs (j = 0, 1) and (2, 3) of
-    a row are the halves of a register, so that a word's low codes are j = 0, 2 and its high codes j = 1, 3.
+    a row are the halves of a register, so that a word's low codes are j = 0, 2 and its high codes j = 1, 3; with
+    `in_pairs` they lie side by side.
     """
     words = bits // 4
     lead, chunks = blocks.shape[:-2], blocks.shape[-2]
@@ -97,8 +99,9 @@ def codes_of(blocks: Array, bits: int) -> Array:
     lanes = np.moveaxis(lanes, -4, -2).reshape(*lead, chunks, 4, 8, 4, STEPS, words)  # tile, g, t, step, word
     shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
     codes = (lanes[..., None] >> shifts) & np.uint32(2**bits - 1)  # word, place in it: (high or low, register)
-    halves = codes.reshape(*lead, chunks, 4, 8, 4, STEPS, words, 2, 16 // bits)
-    registers = np.moveaxis(halves, -2, -1).reshape(*lead, chunks, 4, 8, 4, STEPS, 2, 2, 2)  # pair, half of rows, j
+    if not in_pairs:
+        codes = np.moveaxis(codes.reshape(*lead, chunks, 4, 8, 4, STEPS, words, 2, 16 // bits), -2, -1)
+    registers = codes.reshape(*lead, chunks, 4, 8, 4, STEPS, 2, 2, 2)  # pair, half of rows, j
     n = len(lead)
     order = [*range(n), *(n + axis for axis in (1, 6, 2, 0, 4, 3, 5, 7))]
     rows: Array = registers.transpose(order).reshape(*lead, ROWS, chunks * COLUMNS)
@@ -117,6 +120,8 @@ def scales_of(meta: Array, weights: Weights, activations: Activations) -> Array:
     found = _rows_of(np.ascontiguousarray(meta[:, : ROWS * weights.scale_bytes]).reshape(len(meta), 8, 8, -1))
     if weights.scale_fill is None:  # 16 bits, of the activations' type
         return activations.decode(np.ascontiguousarray(found).view(np.uint16))[..., 0].T
+    if weights.scale_fill is numbers.scale_fp32:
+        return np.asarray(np.ascontiguousarray(found).view(np.float32)[..., 0].T, np.float64)
     decode = numbers.e8m0 if weights.scale_fill is numbers.scale_e8m0 else numbers.e4m3
     return np.moveaxis(decode(found), 0, 1).reshape(ROWS, -1)
 
@@ -130,7 +135,7 @@ def zeros_of(meta: Array, weights: Weights) -> Array:
 
 def matrix_of(blocks: Array, meta: Array, weights: Weights, activations: Activations) -> Array:
     """64 rows of the matrix as the kernel should see it, without scales per row or tensor: (64, k) float64."""
-    codes = codes_of(blocks, weights.bits)
+    codes = codes_of(blocks, weights.bits, weights.in_pairs)
     if weights.number == 0:
         return activations.decode(codes.astype(np.uint16))
     values = weights.decode(codes)
@@ -155,7 +160,7 @@ def meta_fill(weights: Weights, activations: Activations) -> Fill | None:
 
     def fill(rng: np.random.Generator, count: int) -> Array:
         blocks = -(-count // weights.meta_bytes)
-        width = 1 if weights.scale_fill else 2
+        width = scales(rng, 1).itemsize
         found = scales(rng, blocks * ROWS * weights.scale_bytes // width).view(np.uint8).reshape(blocks, -1)
         zeros = rng.integers(0, 256, (blocks, weights.meta_bytes - found.shape[1]), dtype=np.uint8)
         return np.concatenate([found, zeros], axis=1).ravel()[:count]
@@ -328,7 +333,8 @@ INT4 = Weights(3, 4, _int4, numbers.any_words, 128, 2)
 INT4_ZERO = Weights(4, 4, _int4, numbers.any_words, 128, 2, zeros=True)
 MXFP4 = Weights(5, 4, numbers.e2m1, numbers.any_words, 32, 2, numbers.scale_e8m0)
 NVFP4 = Weights(6, 4, numbers.e2m1, numbers.any_words, 16, 4, numbers.scale_e4m3, one_scale=True)
-FORMATS = (W16, INT8, E4M3, INT4, INT4_ZERO, MXFP4, NVFP4)
+NF4 = Weights(7, 4, numbers.nf4, numbers.any_words, 64, 4, numbers.scale_fp32, in_pairs=True)
+FORMATS = (W16, INT8, E4M3, INT4, INT4_ZERO, MXFP4, NVFP4, NF4)
 # One function per format, as the launcher keeps a pool of values per function.
 META_FILLS = {(weights, x): meta_fill(weights, x) for weights in FORMATS for x in (BF16, FP16)}
 
@@ -350,6 +356,7 @@ KERNELS = (
     _kernel("w4a16-fp16", "wo-4", INT4, FP16),
     _kernel("w4a16-mxfp4", "wo-4", MXFP4),
     _kernel("w4a16-nvfp4", "wo-4", NVFP4),
+    _kernel("nf4", "nf4", NF4),
     _kernel("moe-w16a16", "moe-gemm-16", W16, grouped=True),
     _kernel("moe-w8a16-fp8", "moe-wo-8", E4M3, grouped=True),
     _kernel("moe-w4a16", "moe-wo-4", INT4, grouped=True),

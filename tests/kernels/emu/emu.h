@@ -73,7 +73,10 @@ template <int TABLE> DEVICE u32 lop3(u32 a, u32 b, u32 c) {
 DEVICE u32 permute(u32 a, u32 b, u32 select) {
   const u64 bytes = (u64)b << 32 | a;
   u32 r = 0;
-  for (int i = 0; i < 4; ++i) r |= (u32)(bytes >> 8 * (select >> 4 * i & 7) & 255) << 8 * i;
+  for (int i = 0; i < 4; ++i) {
+    const u32 byte = bytes >> 8 * (select >> 4 * i & 7) & 255;
+    r |= (select >> 4 * i & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * i;  // bit 3: the sign, eight times
+  }
   return r;
 }
 DEVICE int dot4(int a, int b, int c) {

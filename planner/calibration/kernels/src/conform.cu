@@ -58,7 +58,7 @@ KERNEL conform(const u32* in, u32* out) {
   r[3] = as_bits(from_f16((u16)w[0]));
 #elif OPERATION == IS_INTEGER
   r[0] = lop3<0xea>(w[0], w[1], w[2]);
-  r[1] = permute(w[0], w[1], w[2] & 0x7777u);
+  r[1] = permute(w[0], w[1], w[2]);
   r[2] = (u32)dot4((int)w[0], (int)w[1], (int)w[2]);
   r[3] = shuffle_xor(w[0], 5);
 #else

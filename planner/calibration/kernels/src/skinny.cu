@@ -20,6 +20,7 @@
 #define INT4_ZERO 4
 #define MXFP4 5
 #define NVFP4 6
+#define NF4 7
 
 #define BF16 (ACTIVATIONS == 1)
 
@@ -31,7 +32,7 @@ constexpr int STEPS_PER_GROUP = WEIGHTS == MXFP4 ? 2 : WEIGHTS == NVFP4 ? 1 : 4;
 constexpr bool GROUP_SCALES = BITS == 4;
 constexpr bool SCALED_WEIGHTS = GROUP_SCALES && TOKENS > 4;
 constexpr int CHUNKS_PER_GROUP = WEIGHTS == INT4 || WEIGHTS == INT4_ZERO ? 2 : 1;
-constexpr int SCALE_BYTES = !GROUP_SCALES ? 0 : WEIGHTS == NVFP4 ? 4 : 2;  // of one row in 64 inputs
+constexpr int SCALE_BYTES = !GROUP_SCALES ? 0 : WEIGHTS == NVFP4 || WEIGHTS == NF4 ? 4 : 2;  // of one row in 64 inputs
 constexpr int ZERO_BYTES = WEIGHTS == INT4_ZERO ? 32 : 0;                   // of 64 rows
 constexpr int PAD = 32;                          // bytes that keep the lanes of an 8-byte load in distinct banks
 
@@ -91,6 +92,15 @@ DEVICE u32 fp4(u32 q) {
   return fma_f16x2(sign | (q & 0x70007000u) >> 3, 0x74007400u, 0u);  // by 14
 #endif
 }
+// NF4: four codes as two registers. The sixteen quantiles as bf16 lie in eight words, high bytes and low bytes apart; a
+// permutation looks four codes up in eight bytes, and their top bits choose between the lower and the upper eight.
+DEVICE void quantiles(u32 q, u32& first, u32& second) {
+  const u32 upper = permute(q, q << 4, 0x9d8cu), codes = q & 0x7777u;
+  const u32 low = lop3<0xca>(upper, permute(0xad7c25a3u, 0x803910e2u, codes), permute(0xca063280u, 0x00ba3d92u, codes));
+  const u32 high = lop3<0xca>(upper, permute(0x3e3e3e3du, 0x3f3f3f3eu, codes), permute(0xbebfbfbfu, 0x00bdbebeu, codes));
+  first = permute(low, high, 0x5140u);
+  second = permute(low, high, 0x7362u);
+}
 // Two E4M3 codes in the high bytes of each half.
 DEVICE u32 fp8(u32 q) {
   const u32 sign = q & 0x80008000u;
@@ -119,6 +129,9 @@ DEVICE void unpack(const u32* q, u32 zeros, u32 (&a)[4]) {
       const u32 word = q[(f >> 1) % WORDS];
       a[f] = WEIGHTS == E4M3 ? fp8(f & 1 ? word : word << 8) : bytes8(f & 1 ? word >> 8 : word);
     }
+  } else if (WEIGHTS == NF4) {
+    quantiles(q[0], a[0], a[1]);
+    quantiles(q[0] >> 16, a[2], a[3]);
   } else {
 #pragma unroll
     for (int f = 0; f < 4; ++f)
@@ -132,6 +145,7 @@ DEVICE float group_scale(const u32* meta, int row, int h) {
     const u32 code = meta[row] >> (8 * h) & 127u;                  // E4M3, positive: to fp32 by moving the exponent
     return as_float(code << 20) * 1.329227995784916e36f;            // 2^120
   }
+  if (WEIGHTS == NF4) return as_float(meta[row]);
   return widen(meta[row >> 1] >> (16 * (row & 1)) & 0xffffu);
 }
 
