@@ -171,5 +171,5 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) 
 
 
 def _divided(ways: Number) -> bool:
-    """False where a scalar 1 says that nobody divides."""
-    return np.ndim(ways) > 0 or float(ways) > 1
+    """False where nobody divides: the messages are then left out."""
+    return bool(np.any(np.asarray(ways) > 1))
