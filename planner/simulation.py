@@ -98,6 +98,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         prefill_tokens=limits.budget_tokens,
         patches_per_token=_one(request.image_patches / np.maximum(request.prefill_tokens, 1)),
         patches_per_image=_one(request.patches_per_image),
+        graph_tokens=int(min(_one(p.clock.graph_batch), limits.budget_tokens)),
     )
     overheads = resolved.engine.overheads
     deployment = Deployment(

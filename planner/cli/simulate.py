@@ -71,7 +71,7 @@ class Choices(NamedTuple):
         typer.Option(
             min=1,
             max=MAX_REQUESTS,
-            help=f"Requests to count, after a warm-up; of a trace, the first; blank: {DEFAULT.requests}, a whole trace.",
+            help=f"Requests to count after a warm-up, or the first of a trace; blank: {DEFAULT.requests}, all of it.",
             show_default=False,
         ),
     ] = None

@@ -1,7 +1,7 @@
 """Step times of one deployment, read off a table that is priced once: a simulation asks for many thousands.
 
 Steps that only decode are tabulated over (sequences, mean context), steps with prefill over (sequences, context,
-prefill tokens, tokens that a prefilled token attends to). Between knots the table is linear.
+all tokens of the step, tokens that a prefilled token attends to). Between knots the table is linear.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEQUENCE_RATIO = 1.15  # of neighbouring knots beyond
 DECODE_CONTEXTS = 20  # knots
 MIXED_SEQUENCES = 12
 MIXED_CONTEXTS = 7
-MIXED_TOKENS = 20
+MIXED_TOKENS = 56
 MIXED_ATTENDED = 9
 FIRST_CONTEXT = 64.0  # tokens, of the second knot
 TOGETHER = 4096  # steps that are priced in one call
@@ -43,13 +43,17 @@ class Prices(Protocol):
 
 
 class Reach(NamedTuple):
-    """The largest step that a simulation may ask for. Images: patches encoded per prefilled token."""
+    """The largest step that a simulation may ask for. Images: patches encoded per prefilled token.
+
+    Beyond `graph_tokens` in a step, prefilled and decoding together, no CUDA graph runs: its time jumps there.
+    """
 
     sequences: int
     context_tokens: float
     prefill_tokens: int
     patches_per_token: float = 0.0
     patches_per_image: float = 1.0
+    graph_tokens: int = 0
 
 
 def rising(first: float, last: float, count: int) -> Array:
@@ -57,21 +61,37 @@ def rising(first: float, last: float, count: int) -> Array:
     return np.concatenate(([0.0], np.geomspace(first, max(last, 2 * first), count - 1)))
 
 
-def sequence_knots(most: int) -> Array:
+def beside_jump(reach: Reach, most: int) -> list[int]:
+    """Two knots beside each other where the time of a step jumps."""
+    return [reach.graph_tokens, reach.graph_tokens + 1] if 1 < reach.graph_tokens < most - 1 else []
+
+
+def sequence_knots(reach: Reach) -> Array:
     """Every count up to EXACT_SEQUENCES, then counts that grow by SEQUENCE_RATIO."""
+    most = reach.sequences
     exact = np.arange(1, min(most, EXACT_SEQUENCES) + 1, dtype=float)
     if most <= EXACT_SEQUENCES:
         return exact
     count = int(np.ceil(np.log(most / EXACT_SEQUENCES) / np.log(SEQUENCE_RATIO))) + 1
-    return np.unique(np.concatenate((exact, np.round(np.geomspace(EXACT_SEQUENCES, most, count)))))
+    coarse = np.round(np.geomspace(EXACT_SEQUENCES, most, count))
+    return np.unique(np.concatenate((exact, coarse, beside_jump(reach, most))))
+
+
+def token_knots(reach: Reach) -> Array:
+    """Tokens of a step, evenly spaced in their logarithm."""
+    most = max(reach.prefill_tokens, reach.sequences + 1, 2)
+    knots = np.geomspace(1.0, most, MIXED_TOKENS)
+    return np.unique(np.concatenate((knots, beside_jump(reach, most))))
 
 
 def mixed_batch(fields: tuple[Array, Array, Array, Array], reach: Reach) -> Batch:
     """A step whose prefilled tokens attend to `attended` tokens each: one prompt behind its cached part, or several.
 
-    A token of a chunk attends to what is cached of its prompt and to half of the chunk.
+    A token of a chunk attends to what is cached of its prompt and to half of the chunk. `together` counts the
+    tokens of the step, decoding sequences included.
     """
-    decodes, context, tokens, attended = fields
+    decodes, context, together, attended = fields
+    tokens = np.maximum(together - decodes, 1)
     alone = attended >= tokens / 2
     prompts = np.where(alone, 1.0, tokens / np.maximum(2 * attended, 1))
     before = np.where(alone, attended - tokens / 2, 0.0)
@@ -90,8 +110,8 @@ class StepTable:
     """`Prices` by interpolation; beyond the last knot the last line goes on."""
 
     def __init__(self, step_s: StepTime, reach: Reach) -> None:
-        """Price the knots: some 15,000 steps, once."""
-        self._sequences = sequence_knots(reach.sequences)
+        """Price the knots: some 50,000 steps, once."""
+        self._sequences = sequence_knots(reach)
         contexts = rising(FIRST_CONTEXT, reach.context_tokens, DECODE_CONTEXTS)
         n, c = (axis.ravel() for axis in np.meshgrid(self._sequences, contexts, indexing="ij"))
         self._decode = priced(step_s, Batch(n, c)).reshape(len(self._sequences), len(contexts))
@@ -100,7 +120,7 @@ class StepTable:
         axes = (
             np.unique(np.round(rising(1.0, reach.sequences, MIXED_SEQUENCES))),
             rising(FIRST_CONTEXT, reach.context_tokens, MIXED_CONTEXTS),
-            np.geomspace(1.0, max(reach.prefill_tokens, 2), MIXED_TOKENS),
+            token_knots(reach),
             np.geomspace(1.0, max(reach.context_tokens, 2.0), MIXED_ATTENDED),
         )
         grid = np.meshgrid(*axes, indexing="ij")
@@ -122,7 +142,8 @@ class StepTable:
 
     def mixed_s(self, sequences: int, context: float, tokens: int, before: float, prompts: int) -> float:
         """See `Prices`."""
-        values, axes, found = (sequences, context, tokens, before + tokens / prompts / 2), self._axes, self._mixed
+        together, attended = sequences + tokens, before + tokens / prompts / 2
+        values, axes, found = (sequences, context, together, attended), self._axes, self._mixed
         corners = [(0, 1.0)]
         for value, axis, stride in zip(values, axes, self._strides, strict=True):
             at = self._cell(axis, value)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from planner.cli.main import run
+from planner.estimate import NO_LIBRARY
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.resolve import resolve
+from planner.ops import Batch
+from planner.simulate import Reach, StepTable, Trace
+from planner.simulation import Protocol, engine_limits, simulate_columns, simulation, step_time
+from planner.specs.scenario import Scenario
+
+VARIED = {"input_tokens": 1024, "output_tokens": 256, "input_tokens_p95": 1536, "output_tokens_p95": 384}
+LONG = {"input_tokens": 4096, "output_tokens": 512, "input_tokens_p95": 6000, "output_tokens_p95": 768}
+
+
+def scenario(model="llama-3.1-8b", engine="vllm", **more) -> Scenario:
+    return Scenario(**({"model": model, "engine": engine, "gpu": "h100-sxm"} | VARIED | more))
+
+
+def priced(asked: Scenario):
+    row = resolve(asked, NO_LIBRARY)
+    return settled_layouts(row.engine, [(row, layouts(row))])[0]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "gpt-oss-120b"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"concurrency": 1},
+        {"concurrency": 8},
+        {"concurrency": 32, **LONG},
+        {"request_rate_per_s": 2.0},
+        {"request_rate_per_s": 0.5, **LONG},
+        {"users": 40, "think_time_s": 20.0},
+    ],
+    ids=str,
+)
+def test_below_saturation_it_agrees_with_the_steady_state(engine, model, load) -> None:
+    tp = 2 if model == "gpt-oss-120b" else 1
+    requests = 600 if "concurrency" in load else 6000  # random arrivals come in swarms, which few requests show
+    row = simulation(scenario(model, engine, tp=tp, **load), Protocol(requests)).row
+    assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.05)
+    assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "gpt-oss-120b", "gemma-3-27b"])
+def test_the_table_reads_the_steps_of_the_estimate(model) -> None:
+    p, random, count = priced(scenario(model, tp=2, concurrency=8)), np.random.default_rng(0), 400
+    step_s = step_time(p)
+    table = StepTable(step_s, Reach(256, 20_000, 8192, graph_tokens=int(p.clock.graph_batch[0])))
+    n, context = random.integers(1, 257, count), random.uniform(100, 20_000, count)
+    tokens, prompts = random.integers(16, 8193, count), random.integers(1, 9, count)
+    before = np.where(prompts == 1, random.uniform(0, 10_000, count), 0.0)
+    decode = [table.decode_s(*x) for x in zip(n.tolist(), context.tolist(), strict=True)]
+    states = zip(n.tolist(), context.tolist(), tokens.tolist(), before.tolist(), prompts.tolist(), strict=True)
+    mixed = np.array([table.mixed_s(*x) for x in states]) / step_s(Batch(n, context, tokens, before, prompts)) - 1
+    assert np.max(np.abs(np.array(decode) / step_s(Batch(n, context)) - 1)) < 0.03
+    assert np.mean(np.abs(mixed)) < 0.005
+    assert np.percentile(np.abs(mixed), 99) < 0.06
+
+
+@pytest.mark.parametrize(("model", "tp"), [("llama-3.1-8b", 1), ("gpt-oss-120b", 2), ("gemma-3-27b", 2)])
+def test_the_pool_holds_as_many_as_the_estimate_says(model, tp) -> None:
+    p = priced(scenario(model, tp=tp, concurrency=8, input_tokens=8000, output_tokens=1000))
+    pool = engine_limits(p).pool
+    half_way = pool.fixed_blocks + np.ceil((8000 + 500) / pool.block_tokens)
+    room = float(p.plan.kv.max_concurrency_expected[0])
+    assert min(pool.blocks / half_way, engine_limits(p).slots) == pytest.approx(room, rel=0.03)
+
+
+def test_more_requests_than_the_pool_holds_wait_or_are_preempted() -> None:
+    tight = {"concurrency": 120, "input_tokens": 4000, "output_tokens": 4000, "gpu_memory_utilization": 0.5}
+    row = simulation(scenario(input_tokens_p95=6000, output_tokens_p95=6000, **tight), Protocol(requests=200)).row
+    assert row["preemptions"] > 0
+    assert row["queue_p99"] > 1
+
+
+def scenario_of(**more) -> dict:
+    return simulation(scenario(**more), Protocol(requests=100)).row
+
+
+def test_a_cached_history_shortens_the_first_token() -> None:
+    plain, cached = (scenario_of(concurrency=4, cached_input_fraction=share) for share in (0.0, 0.9))
+    assert cached["ttft_p50_ms"] < 0.6 * plain["ttft_p50_ms"]
+
+
+def test_drafted_tokens_shorten_the_time_per_token() -> None:
+    drafting = {"draft_model": "llama-3.2-1b", "speculative_tokens": 3, "acceptance_rate": 0.9}
+    assert scenario_of(concurrency=1, **drafting)["tpot_mean_ms"] < scenario_of(concurrency=1)["tpot_mean_ms"]
+
+
+def test_replicas_share_the_load() -> None:
+    one, two = (scenario_of(concurrency=64, tp=1, dp=dp) for dp in (1, 2))
+    assert two["tpot_mean_ms"] < 0.9 * one["tpot_mean_ms"]
+
+
+def test_a_deployment_that_does_not_start_has_no_figures() -> None:
+    found = simulation(scenario("llama-3.1-70b", tp=1, concurrency=1))
+    assert found.run is None
+    assert all(found.row[name] is None for name in simulate_columns())
+
+
+def test_a_trace_replaces_the_load() -> None:
+    trace = Trace(np.array([0.0, 1.0, 2.0]), np.full(3, 500.0), np.full(3, 20.0))
+    found = simulation(scenario(concurrency=1), Protocol(trace=trace))
+    assert found.row["simulated_requests"] == 3
+    assert found.run is not None
+    assert found.run.requests.sent_s.tolist() == [0.0, 1.0, 2.0]
+
+
+FLAGS = ["simulate", "--model", "llama-3.1-8b", "--gpu", "h100-sxm", "--requests", "50"]
+
+
+def test_the_command_prints_one_document_with_the_columns_of_the_contract(capsys) -> None:
+    assert run([*FLAGS, "--concurrency", "2,4", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    contract = {f"{time}_{part}_ms" for time in ("ttft", "tpot", "e2e") for part in ("p50", "p90", "p99")}
+    assert len(rows) == 2
+    assert contract | {"queue_p99", "preemptions", "slo_attainment", "ttft_ms"} <= set(rows[0])
+
+
+def test_the_command_repeats_itself_by_seed(capsys) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        run([*FLAGS, "--request-rate-per-s", "3", "--seed", seed, "--csv", "-"])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_command_writes_the_timeline(tmp_path, capsys) -> None:
+    assert run([*FLAGS, "--concurrency", "4", "--timeline", str(tmp_path / "t.csv")]) == 0
+    assert (tmp_path / "t.csv").read_text().startswith("scenario,time_s,waiting,running,kv_used")
+    assert "time to first token" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--trace", "no.csv"], "no such file"),
+        (["--trace", "no.csv", "--burst"], "give one of them"),
+        (["--gpu", "h10"], "did you mean"),
+        (["--users", "10000000", "--think-time-s", "10"], "at most 1000000"),
+        (["--routing", "random"], "round-robin"),
+    ],
+)
+def test_bad_input_is_one_line(more, says, capsys) -> None:
+    assert run([*FLAGS, *more]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
