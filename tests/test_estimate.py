@@ -372,3 +372,10 @@ def test_answers_that_vary_in_length_leave_room_for_fewer() -> None:
     even, varied = (row(output_tokens=500, output_tokens_p95=p95) for p95 in (None, 1500))
     assert varied["max_concurrency_expected"] < even["max_concurrency_expected"]
     assert varied["max_concurrency"] == even["max_concurrency"]
+
+
+def test_a_checkpoint_s_own_cache_format_holds_where_the_engine_has_it() -> None:
+    name = "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
+    assert row(model=name, gpu="h200-sxm")["kv_format"] == "fp8"
+    found = row(model=name, gpu="h200-sxm", engine="llama.cpp", weight_format="gguf-q4_k_m")
+    assert (found["kv_format"], found["fits"]) == ("fp16", True)

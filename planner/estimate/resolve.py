@@ -85,7 +85,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
-    kv_name = scenario.kv_format or default_kv_format(found.model, engine)
+    kv_name = scenario.kv_format or default_kv_format(found.model, engine, gpu)
     names: dict[str, Any] = {
         "weight_format": weights.id,
         "kv_format": kv_name,
@@ -148,10 +148,14 @@ def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
     return "llama.cpp" if weights.family == "gguf" or gpu.vendor == "Apple" else "vllm"
 
 
-def default_kv_format(model: ModelSpec, engine: EngineSpec) -> str:
-    """16 bit, unless the checkpoint itself asks for less."""
+def default_kv_format(model: ModelSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
+    """16 bit, unless the checkpoint itself asks for less and the engine has it."""
     own = model.quantization.kv_format if model.quantization else None
-    return own or ("fp16" if engine.id == "llama.cpp" else "fp16" if model.dtype == "fp16" else "bf16")
+    if own and all(
+        supports.support(one, engine.id, gpu).level is not Level.UNSUPPORTED for one in formats.kv_format(own)
+    ):
+        return own
+    return "fp16" if engine.id == "llama.cpp" or model.dtype == "fp16" else "bf16"
 
 
 def default_load(scenario: Scenario, task: str) -> dict[str, Any]:
