@@ -131,6 +131,29 @@ def test_a_url_that_cannot_be_used_or_holds_a_secret_is_refused(tmp_path: Path, 
     assert "pw" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
+def test_a_key_that_no_header_takes_is_refused_unsaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, "sk-one\nsk-two")
+    with pytest.raises(BadValue, match=rf"^candidate: the key in {KEY_ENV}") as refused:
+        ask(endpoint("http://127.0.0.1:9/v1"), examples(12), tmp_path / "j.jsonl")
+    assert "sk-" not in str(refused.value)
+
+
+def test_half_a_character_is_kept_as_text_that_files_take(tmp_path: Path) -> None:
+    with Server() as server:
+        server.faults = {"w3": ("surrogate", -1)}
+        done = ask(endpoint(server.url), examples(10), tmp_path / "j.jsonl")
+    assert done.answers[3].output == "half ?" and not done.failed
+
+
+def test_a_journal_with_a_line_of_something_else_is_named(tmp_path: Path) -> None:
+    with Server() as server:
+        ask(endpoint(server.url), examples(10), tmp_path / "j.jsonl")
+        with (tmp_path / "j.jsonl").open("a") as file:
+            file.write('{"hello": 1}\n')
+        with pytest.raises(BadFile, match=r"^candidate: .*line 12"):
+            ask(endpoint(server.url), examples(10), tmp_path / "j.jsonl")
+
+
 def test_no_more_requests_are_in_flight_than_allowed(tmp_path: Path) -> None:
     with Server(delay_s=0.02) as server:
         ask(endpoint(server.url, concurrency=3), examples(30), tmp_path / "j.jsonl")

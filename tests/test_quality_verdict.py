@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
-pytest.importorskip("statsmodels")
 
 from planner.quality.verdict import Finding, Passes, Verdict, finding, judged
 
@@ -60,10 +59,16 @@ def test_many_tags_raise_the_bar_of_each() -> None:
     assert alone.verdict is Verdict.CRACKS and tag.verdict is Verdict.CANNOT_TELL
 
 
+def test_a_baseline_that_passes_nothing_shows_nothing() -> None:
+    failing = [Passes(str(i), (), (False,), (False,)) for i in range(400)]
+    found = finding(failing, 0.02)
+    assert found.verdict is Verdict.CANNOT_TELL and "the baseline itself passes 0.0 %" in said(found)
+
+
 def test_unanswered_examples_count_as_lost_before_it_holds() -> None:
     assert finding(pairs(300, 0, 0), 0.02).verdict is Verdict.HOLDS
     found = finding(pairs(300, 0, 0), 0.02, unanswered=5)
-    assert found.verdict is Verdict.CANNOT_TELL and "5 examples lack an answer" in said(found)
+    assert found.verdict is Verdict.CANNOT_TELL and "without an answer of both sides: 5;" in said(found)
 
 
 def test_repeats_give_a_noise_floor() -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from planner.catalog.files import parse_json
 from planner.errors import BadFile
-from planner.quality.examples import MAX_LINE_BYTES, Answer, Example
+from planner.quality.examples import MAX_LINE_BYTES, Answer, Example, checked
 
 
 def fingerprint(examples: Sequence[Example], settings: dict[str, Any]) -> str:
@@ -72,7 +72,7 @@ class Journal:
                             "give another --journal, or remove it"
                         )
                 else:
-                    answer = Answer.model_validate(row)
+                    answer = checked(Answer, row, f"{side}: {self.path}", number)
                     self.answers[answer.id, answer.repeat] = answer
                 end += len(line)
         os.truncate(self.path, end)

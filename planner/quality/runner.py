@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import itertools
+import json
 import os
 import random
 import time
@@ -113,7 +114,7 @@ async def _ask_all(
     jobs = (
         job for job in itertools.product(examples, range(endpoint.repeats)) if (job[0].id, job[1]) not in kept.answers
     )
-    key = os.environ.get(endpoint.key_env, "")
+    key = _key(endpoint)
 
     def tell() -> None:
         if progress:
@@ -146,6 +147,14 @@ async def _ask_all(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     return failed
+
+
+def _key(endpoint: Endpoint) -> str:
+    """The key, "" where there is none. Raises BadValue when it cannot stand in a header."""
+    key = os.environ.get(endpoint.key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BadValue(f"{endpoint.side}: the key in {endpoint.key_env} holds characters that no header takes")
+    return key
 
 
 def _without(text: str, key: str) -> str:
@@ -232,6 +241,11 @@ def _retry_after(header: str | None) -> float | None:
         return None
 
 
+def _text_only(value: Any) -> Any:
+    """A JSON value without lone surrogates, which no file takes."""
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
 def _read(body: bytes, example: Example, repeat: int, latency_s: float) -> Answer:
     try:
         document = parse_json(body, "the answer", MAX_ANSWER_BYTES)
@@ -240,11 +254,11 @@ def _read(body: bytes, example: Example, repeat: int, latency_s: float) -> Answe
     try:
         choice = document["choices"][0]
         message, usage = choice["message"], document.get("usage") or {}
-        calls = tuple(call for call in message.get("tool_calls") or [] if isinstance(call, dict))
+        calls = tuple(call for call in _text_only(message.get("tool_calls")) or [] if isinstance(call, dict))
         return Answer(
             id=example.id,
             repeat=repeat,
-            output=message.get("content") or "",
+            output=_text_only(message.get("content")) or "",
             tool_calls=calls,
             finish_reason=choice.get("finish_reason"),
             prompt_tokens=usage.get("prompt_tokens"),

@@ -15,7 +15,7 @@ from planner.quality.examples import Answer, Example, Scorer, ScorerKind, read_a
 from planner.quality.runner import Endpoint, Progress, ask, checked_url
 from planner.specs.base import Spec
 
-NEEDED = ("jsonschema", "scipy", "statsmodels")
+NEEDED = ("jsonschema", "scipy")
 
 
 class Settings(Spec):

@@ -1,8 +1,8 @@
 """What a paired comparison of pass and fail can say: differences with intervals, exact tests, power, noise.
 
 A pair is one example answered by both sides. A loss passed before and fails after; a gain is the reverse. Rates and
-differences are fractions; a difference is candidate minus baseline, so a drop is negative. SciPy and statsmodels are
-imported when first used (extra `quality`).
+differences are fractions; a difference is candidate minus baseline, so a drop is negative. SciPy is imported when
+first used (extra `quality`).
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def t_half_width(values: Floats) -> float:
 
 def mcnemar_exact(gains: int, losses: int) -> float:
     """Two-sided exact McNemar p value: the flips go either way with chance 1/2."""
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest
 
-    return float(mcnemar([[0, losses], [gains, 0]], exact=True).pvalue)
+    return float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
 
 
 def sign_flip_p(steps: Ints) -> float:

@@ -133,6 +133,8 @@ def _part(tag: str, pairs: Sequence[Passes]) -> Part:
 
 
 def _judged(part: Part, low: float, tolerance: float) -> Verdict:
+    if part.baseline_rate <= tolerance:  # a drop beyond the tolerance is not possible, so its absence shows nothing
+        return Verdict.CANNOT_TELL
     if low > -tolerance:
         return Verdict.HOLDS
     significant = part.p <= ALPHA and part.difference.low <= -tolerance
@@ -165,6 +167,8 @@ def span(interval: Interval) -> str:
 def _headline(verdict: Verdict, whole: Part, tolerance: float, cracked: Sequence[str]) -> str:
     if verdict is Verdict.HOLDS:
         return f"Holds: a drop of more than {points(tolerance)} points is excluded"
+    if verdict is Verdict.CANNOT_TELL and whole.baseline_rate <= tolerance:
+        return f"Cannot tell: the baseline itself passes {100 * whole.baseline_rate:.1f} %, nothing is there to lose"
     if verdict is Verdict.CANNOT_TELL:
         return f"Cannot tell: {whole.n} examples neither show a drop nor exclude one of {points(tolerance)} points"
     if whole.verdict is Verdict.CRACKS:
@@ -186,7 +190,9 @@ def _sentences(found: Finding) -> list[str]:
             f"{whole.n} examples cannot see {tolerance} points: a drop shows with a chance of 80 % from "
             f"{points(found.visible_drop)} points on."
         )
-    if found.verdict is Verdict.CANNOT_TELL:
+    if whole.baseline_rate <= found.tolerance:
+        said.append("Look at some answers: the scorers may ask for another form than the prompts do.")
+    elif found.verdict is Verdict.CANNOT_TELL:
         said.append(_more(found))
     if found.noise:
         said.append(
@@ -194,7 +200,7 @@ def _sentences(found: Finding) -> list[str]:
             f"repeats alone explain differences up to {points(found.noise.floor)} points."
         )
     if found.unanswered:
-        said.append(f"{found.unanswered} examples lack an answer; a rerun repeats only those.")
+        said.append(f"Examples without an answer of both sides: {found.unanswered}; a rerun asks only what is missing.")
     return said
 
 

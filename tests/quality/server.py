@@ -48,6 +48,8 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body leave together: else the system holds the body back for 40 ms
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Silent."""
@@ -89,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.endless()
         if fault == "other":
             return self.send(200, {"hello": "world"})
+        if fault == "surrogate":
+            return self.send(200, b'{"choices": [{"message": {"content": "half \\ud83d"}}]}')
         message = {"role": "assistant", "content": f"echo {word}"}
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         return self.send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
