@@ -231,9 +231,10 @@ def length_spreads(p: Priced, protocol: Protocol, prompt: float) -> tuple[Length
     """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else fixed or uniform."""
     p95 = (numbers(p.deployments, f"{name}_tokens_p95", np.nan) for name in ("input", "output"))
     means = (prompt, _one(p.offered.load.output_tokens))
+    leasts = (0, min(round(means[1]), 1))  # an encoder writes nothing
     return tuple(  # type: ignore[return-value]
         Lengths(mean, _one(log_sd(np.array(mean), tail)), protocol.shortest_fraction, least)
-        for mean, tail, least in zip(means, p95, (0, 1), strict=True)
+        for mean, tail, least in zip(means, p95, leasts, strict=True)
     )
 
 

@@ -107,6 +107,12 @@ def test_a_deployment_that_does_not_start_has_no_figures() -> None:
     assert all(found.row[name] is None for name in simulate_columns())
 
 
+def test_an_encoder_writes_nothing() -> None:
+    row = simulation(Scenario(model="bge-m3", gpu="h100-sxm", concurrency=8), Protocol(requests=50)).row
+    assert row["simulated_output_tokens_per_s"] == 0
+    assert row["simulated_requests_per_s"] > 0
+
+
 def test_a_trace_replaces_the_load() -> None:
     trace = Trace(np.array([0.0, 1.0, 2.0]), np.full(3, 500.0), np.full(3, 20.0))
     found = simulation(scenario(concurrency=1), Protocol(trace=trace))

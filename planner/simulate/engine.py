@@ -82,7 +82,7 @@ class Engine:
         request.order = self._orders
         self._orders += 1
         per_step = self.limits.tokens_per_step
-        request.steps = 1 + math.ceil((request.output - 1) / per_step - 1e-9)
+        request.steps = 1 + math.ceil(max(request.output - 1, 0) / per_step - 1e-9)
         self.waiting.append(request)
 
     def admits(self) -> bool:
