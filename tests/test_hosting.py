@@ -157,6 +157,8 @@ def test_shares_that_cannot_be_read_are_refused(text: str) -> None:
         ({"weight_format": "gguf-q4_k_m", "cpu_offload_gib": 3}, "'cpu_offload_gib' is for vllm and sglang"),
         ({"weight_format": "gguf-q4_k_m", "n_gpus": 2, "split_mode": "none"}, "split_mode none"),
         ({"weight_format": "gguf-q4_k_m", "n_gpus": 2, "tensor_split": "1,1,1"}, "3 shares for 2 GPUs"),
+        ({"weight_format": "gguf-q4_k_m", "pp": 2, "tensor_split": "1,1,1"}, "does not name 2 GPUs"),
+        ({"weight_format": "gguf-q4_k_m", "tp": 2, "tensor_split": "3,1"}, "'tensor_split' is modelled with"),
         ({"speculative_tokens": 3}, "needs 'draft_model'"),
         ({"draft_model": "mtp"}, "'draft_model': meta-llama/Meta-Llama-3-8B-Instruct has no layers"),
         ({"draft_model": "llama-zero"}, "'draft_model': unknown model"),

@@ -286,6 +286,9 @@ def _speculative(text: str, values: dict[str, Value]) -> None:
         value = value_of(column, config.get(key))
         if value is not None:
             values[column] = value
+    method = str(config.get("method", ""))
+    if "draft_model" not in values and method:
+        values["draft_model"] = "mtp" if method.endswith(("mtp", "nextn")) else method[:80]
 
 
 def _sglang(raw: Raw, values: dict[str, Value]) -> None:

@@ -20,7 +20,7 @@ from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
 from planner.estimate.evidence import source_for
-from planner.estimate.hosting import ENGINES_OF
+from planner.estimate.hosting import ENGINES_OF, shares_of
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
@@ -120,8 +120,10 @@ def _check_engine_columns(scenario: Scenario, engine: EngineSpec, gpu: GpuSpec) 
     for name, engine_ids in ENGINES_OF.items():
         if getattr(scenario, name) is not None and engine.id not in engine_ids:
             raise BadValue(f"column {name!r} is for {' and '.join(engine_ids)}; {engine.name} has no such setting")
-    if scenario.split_mode == "row" and scenario.tensor_split:
+    if (scenario.split_mode == "row" or (scenario.tp or 1) > 1) and scenario.tensor_split:
         raise BadValue("column 'tensor_split' is modelled with split_mode layer; leave it blank with row")
+    if scenario.tensor_split and scenario.pp and len(shares_of(scenario.tensor_split)) != scenario.pp:
+        raise BadValue(f"column 'tensor_split': {scenario.tensor_split[:40]!r} does not name {scenario.pp} GPUs")
     if scenario.power_limit_w and not gpu.tdp_w:
         raise BadValue(f"column 'power_limit_w': the profile of {gpu.id} states no tdp_w")
 
