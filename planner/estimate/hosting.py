@@ -68,8 +68,9 @@ def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostS
     if settings.placement is None and not offload.any():
         return None
     run, streamed = (np.zeros((len(Slot), len(deployments))) for _ in range(2))
-    for at, placement in enumerate(settings.placement if settings.placement is not None else ()):
-        run[:, at] = _run_on_host(model, placement)
+    if settings.placement is not None:
+        known = {placement: _run_on_host(model, placement) for placement in set(settings.placement.tolist())}
+        run = np.stack([known[placement] for placement in settings.placement.tolist()], axis=-1)
     listed = tensors(model)
     in_layers = np.array([bool(tensor.layers) for tensor in listed])[:, None]
     stack = np.sum(inputs.tensor_bytes * in_layers, axis=0) / (inputs.parallel.tp * inputs.parallel.pp)

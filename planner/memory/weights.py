@@ -207,6 +207,8 @@ def host_weight_bytes(model: ModelSpec, inputs: MemoryInputs, where: Placements)
 
 def streamed_tensor_bytes(model: ModelSpec, inputs: MemoryInputs, where: Placements) -> Floats:
     """(R,): the largest matrix in host memory, of which a GPU keeps a copy while it multiplies with it."""
+    if not any(one.host_layers or one.host_expert_layers or one.host_head for one in where.distinct):
+        return np.zeros(len(where.rows))
     listed = tensors(model)
     layers = floats([max(len(tensor.layers), 1) for tensor in listed])[:, None]
     multiplied = floats([bool(tensor.op) and tensor.role is not Role.EMBEDDING for tensor in listed])[:, None]
