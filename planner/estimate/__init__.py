@@ -14,6 +14,7 @@ import numpy as np
 from planner import __version__
 from planner.errors import PlannerError
 from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, documented, estimate_columns
+from planner.estimate.evidence import folder_stamp
 from planner.estimate.group import Outcome, priced_group
 from planner.estimate.layout import Layout, layouts
 from planner.estimate.resolve import Library, Row, resolve
@@ -41,6 +42,7 @@ def estimate(
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
     resolved = list(asked)
+    library = library._replace(stamp=folder_stamp())
     groups: dict[tuple[int, int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:

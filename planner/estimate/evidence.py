@@ -27,21 +27,25 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.run import Mode, Run
 
 FITS = "fits"
+Stamp = tuple[tuple[str, int], ...]  # folders and when they changed
 
 
-def source_for(gpu: GpuSpec, brought: tuple[Run, ...] = ()) -> Source | None:
-    """The best source of rates for a GPU; `brought` runs of a caller come first. None: the datasheet."""
+def source_for(gpu: GpuSpec, brought: tuple[Run, ...] = (), stamp: Stamp | None = None) -> Source | None:
+    """The best source of rates for a GPU; `brought` runs of a caller come first. None: the datasheet.
+
+    `stamp`: the folders of runs as `folder_stamp` found them, once for many GPUs; None: look now.
+    """
     mine = [run for run in brought if run.gpu == gpu.id]
     if mine:
         return _fitted(Same(max(mine, key=_rank)), Same(gpu))
-    return _stored(Same(gpu), _stamp())
+    return _stored(Same(gpu), folder_stamp() if stamp is None else stamp)
 
 
 def _rank(run: Run) -> tuple[bool, str, str]:
     return run.mode is not Mode.QUICK, run.created, run.id
 
 
-def _stamp() -> tuple[tuple[str, int], ...]:
+def folder_stamp() -> Stamp:
     """What changes when a run is added: the times of the folders that hold runs."""
     found = []
     for folder in catalog.folders():
@@ -53,7 +57,7 @@ def _stamp() -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=512)
-def _stored(gpu: Same[GpuSpec], stamp: tuple[tuple[str, int], ...]) -> Source | None:
+def _stored(gpu: Same[GpuSpec], stamp: Stamp) -> Source | None:
     own = catalog.newest(gpu.value.id) if stamp else None
     if own is not None:
         return _fitted(Same(own), gpu)

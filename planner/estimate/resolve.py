@@ -19,7 +19,7 @@ from planner.catalog.checkpoints import checkpoint
 from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
-from planner.estimate.evidence import source_for
+from planner.estimate.evidence import Stamp, source_for
 from planner.estimate.hosting import ENGINES_OF, shares_of
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
@@ -43,6 +43,7 @@ class Library(NamedTuple):
     models: Mapping[str, ModelSpec] = MappingProxyType({})
     gpus: Mapping[str, GpuSpec] = MappingProxyType({})
     runs: tuple[Run, ...] = ()  # calibration runs that come before the stored ones
+    stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         support=_support(weights.id, kv_name, engine.id, Same(gpu)),
         checkpoint=_checkpoint(found, weights),
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
-        source=source_for(gpu, library.runs),
+        source=source_for(gpu, library.runs, library.stamp),
     )
 
 

@@ -253,7 +253,8 @@ def position(rising: Array, target: Array) -> Array:
     """Where along axis 0 a rising column (K, R) reaches `target` (R,): fractional index, K - 1 where never."""
     column = np.maximum.accumulate(rising, axis=0)
     above = np.clip((column < target).sum(axis=0), 1, len(column) - 1)
-    low, high = (np.take_along_axis(column, (above - i)[None], 0)[0] for i in (1, 0))
+    rows = np.arange(column.shape[1])
+    low, high = column[above - 1, rows], column[above, rows]
     wanted = np.clip(target, low, high)
     found: Array = above - 1 + (wanted - low) / np.maximum(high - low, TINY)
     return found
@@ -262,6 +263,7 @@ def position(rising: Array, target: Array) -> Array:
 def read(column: Array, at: Array) -> Array:
     """A column (K, R) at the fractional index `at` (R,)."""
     low = np.minimum(at.astype(int), len(column) - 2)
-    below, above = (np.take_along_axis(column, (low + i)[None], 0)[0] for i in (0, 1))
+    rows = np.arange(column.shape[1])
+    below, above = column[low, rows], column[low + 1, rows]
     value: Array = below + (at - low) * (above - below)
     return value

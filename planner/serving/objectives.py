@@ -40,9 +40,9 @@ class Sustainable(NamedTuple):
 
 def normal_quantile(percentile: Array) -> Array:
     """Standard normal quantile of a percentile in (0, 100)."""
-    values, index = np.unique(percentile, return_inverse=True)
-    quantiles = np.array([NormalDist().inv_cdf(value / 100) for value in values])
-    return quantiles[index].reshape(np.shape(percentile))
+    flat = np.ravel(percentile).tolist()
+    known = {value: NormalDist().inv_cdf(value / 100) for value in set(flat)}
+    return np.array([known[value] for value in flat]).reshape(np.shape(percentile))
 
 
 def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Array) -> Tail:
@@ -73,12 +73,8 @@ def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Arr
 
 def margin(found: Tail, objectives: Objectives) -> Array:
     """The largest of figure over limit; 0 where no objective applies (no TPOT of a single token)."""
-    ratios = (
-        found.ttft_s / objectives.ttft_s,
-        found.tpot_s / objectives.tpot_s,
-        found.e2e_s / objectives.e2e_s,
-    )
-    return np.asarray(np.max([np.nan_to_num(ratio, nan=0.0, posinf=np.inf) for ratio in ratios], axis=0))
+    first, between = found.ttft_s / objectives.ttft_s, found.tpot_s / objectives.tpot_s
+    return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
 
 
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
