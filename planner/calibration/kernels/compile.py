@@ -45,6 +45,7 @@ def compiler_version() -> tuple[int, int]:
     """Of NVRTC. Raises CompileError when cuda-core or NVRTC cannot be loaded."""
     try:
         from cuda.bindings import nvrtc
+        from cuda.core import Program, ProgramOptions  # noqa: F401  # here, as two threads cannot import it at once
 
         result, major, minor = nvrtc.nvrtcVersion()
     except (ImportError, OSError, RuntimeError) as error:
@@ -124,6 +125,7 @@ def cubin(kernel: Kernel, tile: Tile, cc: int) -> bytes:
 
 
 def compile_all(pairs: Iterable[tuple[Kernel, Tile]], cc: int, workers: int | None = None) -> list[bytes]:
-    """Machine code of many variants, several at a time; in the order given."""
+    """Machine code of many variants, several at a time; in the order given. Raises CompileError."""
+    compiler_version()
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda pair: cubin(pair[0], pair[1], cc), pairs))

@@ -7,7 +7,7 @@
 //  * Lane t of four takes inputs 16 s + 4 t + (0..3) in step s, for weights and activations alike: its activations are
 //    one aligned 8-byte load, no matrix load is needed, and all of a step has one scale.
 //  * Scales multiply the fp32 sums of their group, not the weights: operands of the product are exact. With many
-//    tokens (TOKENS > 4) they multiply the weights instead, as those sums would not fit the registers.
+//    tokens they multiply the weights instead, as those sums would not fit the registers (exact too for FP4).
 //  * WARPS_N warps side by side share the activations, WARPS_K split the inputs inside the block, gridDim.y across
 //    blocks; the last block to arrive adds the parts in a fixed order, so that results repeat exactly.
 //  * gridDim.z: tiles of 8 * TOKENS tokens; GROUPED: segments of tokens that share an expert.
@@ -30,7 +30,7 @@ constexpr int VECTORS = WORDS;                   // 16-byte vectors of a lane pe
 constexpr int STEPS_PER_VECTOR = 4 / WORDS;
 constexpr int STEPS_PER_GROUP = WEIGHTS == MXFP4 ? 2 : WEIGHTS == NVFP4 ? 1 : 4;
 constexpr bool GROUP_SCALES = BITS == 4;
-constexpr bool SCALED_WEIGHTS = GROUP_SCALES && TOKENS > 4;
+constexpr bool SCALED_WEIGHTS = GROUP_SCALES && TOKENS > (STEPS_PER_GROUP == 4 ? 4 : 2);
 constexpr int CHUNKS_PER_GROUP = WEIGHTS == INT4 || WEIGHTS == INT4_ZERO ? 2 : 1;
 constexpr int SCALE_BYTES = !GROUP_SCALES ? 0 : WEIGHTS == NVFP4 || WEIGHTS == NF4 ? 4 : 2;  // of one row in 64 inputs
 constexpr int ZERO_BYTES = WEIGHTS == INT4_ZERO ? 32 : 0;                   // of 64 rows
