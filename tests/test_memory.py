@@ -312,6 +312,14 @@ def test_a_card_without_free_memory_has_a_budget_and_nothing_in_it(name: str) ->
     assert found.verdict.shortfall_bytes >= H100
 
 
+def test_states_are_set_aside_for_the_sequences_that_run_and_not_for_those_that_wait() -> None:
+    hybrid = named("Qwen/Qwen3.5-27B")
+    few, many = (plan(hybrid, NONE, concurrency=at_once, input_tokens=2e4) for at_once in (4.0, 1e6))
+    held = many.kv.max_concurrency[0]
+    assert many.terms.kv_pool_bytes[0] >= held * (2e4 + 1000) * many.kv.kv_bytes_per_token[0]
+    assert few.terms.recurrent_state_bytes[0] / 4 == pytest.approx(many.terms.recurrent_state_bytes[0] / held)
+
+
 def test_sglang_starts_only_where_a_sequence_fits_the_part_that_is_not_set_aside_for_states() -> None:
     hybrid, sglang = named("Qwen/Qwen3-Next-80B-A3B-Instruct"), engine("sglang")
     for tokens in (1e6, 2e6, 4e6, 8e6):

@@ -77,6 +77,15 @@ def rank_concurrency(inputs: MemoryInputs) -> Floats:
     return np.ceil(floats(inputs.load.concurrency) / floats(inputs.parallel.attention_dp))
 
 
+def running_sequences(inputs: MemoryInputs, table: CacheTable, available: Floats) -> Floats:
+    """(R,): sequences of the load that run at once: as many as asked for, allowed and held with cache and states."""
+    one = sequence_bytes(table, floats(inputs.load.input_tokens) + inputs.load.output_tokens)
+    held = np.floor(np.maximum(available, 0) / np.maximum(one, 1))
+    fitting = np.min(np.where(one > 0, held, np.inf), axis=0)
+    asked = np.minimum(rank_concurrency(inputs), inputs.settings.max_num_seqs)
+    return floats(np.minimum(asked, np.maximum(fitting, 1)))
+
+
 def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Stages:
     """Spend the budget on every stage and size the cache from the rest."""
     rows = row_count(inputs)
@@ -88,8 +97,7 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
     exists = stage < np.broadcast_to(inputs.parallel.pp, (rows,))
     available = np.where(exists, left, _ABSENT)
-    running = np.minimum(rank_concurrency(inputs), inputs.settings.max_num_seqs)
-    states = table.state_bytes * running
+    states = table.state_bytes * running_sequences(inputs, table, available)
     if engine.cache.state_share:
         states = np.where(table.state_bytes > 0, engine.cache.state_share * np.maximum(left, 0), 0.0)
     pool = available if engine.cache.state_in_pool else available - states
