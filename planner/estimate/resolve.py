@@ -77,8 +77,6 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     check_interconnect(gpu, scenario.interconnect)
     if scenario.images_per_request and found.model.vision is None:
         raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
-    if (scenario.output_tokens or 0) > 1 and not found.model.lm_head:
-        raise BadValue(f"column 'output_tokens': {found.model.id} generates nothing; leave it blank")
     own = found.weight_format or own_format(found.model)
     weights = formats.weight_format(scenario.weight_format or own)
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
@@ -95,8 +93,9 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         "gpu": scenario.gpu if scenario.gpu in library.gpus else gpu.id,
         "task": scenario.task or found.model.task.value,
     } | drafting_defaults(scenario)
+    filled = default_load(scenario, names["task"], found.model) | _device(scenario, gpu)
     return Row(
-        scenario=scenario.model_copy(update=names | default_load(scenario, names["task"]) | _device(scenario, gpu)),
+        scenario=scenario.model_copy(update=names | filled),
         model=found.model,
         weights=weights,
         kv=formats.kv_format(kv_name),
@@ -161,12 +160,13 @@ def default_kv_format(model: ModelSpec, engine: EngineSpec, gpu: GpuSpec) -> str
     return "fp16" if engine.id == "llama.cpp" or model.dtype == "fp16" else "bf16"
 
 
-def default_load(scenario: Scenario, task: str) -> dict[str, Any]:
-    """Lengths and concurrency where the scenario leaves them blank; an encoder generates nothing."""
+def default_load(scenario: Scenario, task: str, model: ModelSpec) -> dict[str, Any]:
+    """Lengths and concurrency where the scenario leaves them blank; a model without a head writes nothing."""
     output = DEFAULT_OUTPUT_TOKENS if task == Task.GENERATE else 0
+    output = output if scenario.output_tokens is None else scenario.output_tokens
     filled: dict[str, Any] = {
         "input_tokens": DEFAULT_INPUT_TOKENS if scenario.input_tokens is None else scenario.input_tokens,
-        "output_tokens": output if scenario.output_tokens is None else scenario.output_tokens,
+        "output_tokens": output if model.lm_head else 0,
     }
     if scenario.concurrency is None and scenario.request_rate_per_s is None and scenario.users is None:
         filled["concurrency"] = 1
