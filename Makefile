@@ -2,6 +2,7 @@
 # make test    everything that must hold, the browser tests too
 # make check   lint, types, the shape of the code
 # make docs    the generated documents
+# make accuracy DATA=folder    the fit on public operator tables
 # another interpreter: make app PY=python3.12; another port: make app PORT=8502
 
 PY ?= python3
@@ -11,7 +12,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
 
-.PHONY: app test check docs chromium constraints clean
+.PHONY: app test check accuracy docs chromium constraints clean
 
 app: $(VENV)/.app
 	$(BIN)/planner app --port $(PORT)
@@ -23,6 +24,9 @@ test: check chromium
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+accuracy: $(VENV)/.test
+	$(BIN)/python -m tests.opdata.figures $(DATA)
 
 docs: $(VENV)/.app
 	$(BIN)/python -m planner.cli.reference docs/cli.md

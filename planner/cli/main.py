@@ -26,6 +26,7 @@ from planner.cli.quality_check import quality_check
 from planner.cli.runs import runs
 from planner.cli.schema import schema
 from planner.cli.simulate import simulate
+from planner.cli.validate import validate
 from planner.errors import PlannerError
 
 FAULT = 1
@@ -75,6 +76,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     accuracy,
     calibrate,
     runs,
+    validate,
     app_command.app,
 )
 for _command in _COMMANDS:

@@ -9,14 +9,14 @@ import typer
 from planner.errors import UnknownName
 from planner.report import json_text
 
-KINDS = ("scenario", "estimate", "profile")
+KINDS = ("scenario", "estimate", "run", "profile")
 
 
-Which = Annotated[str, typer.Argument(metavar="scenario|estimate|profile", show_default=False)]
+Which = Annotated[str, typer.Argument(metavar="scenario|estimate|run|profile", show_default=False)]
 
 
 def schema(kind: Which = "") -> None:
-    """Print the JSON schema of a scenario, an estimate or a hardware profile; of all three without a name."""
+    """Print the JSON schema of a scenario, an estimate, a run or a hardware profile; of all of them without a name."""
     if kind and kind not in KINDS:
         raise UnknownName("schema", kind, KINDS, f"known: {', '.join(KINDS)}")
     schemas = {name: _schema(name) for name in ([kind] if kind else KINDS)}
@@ -24,12 +24,15 @@ def schema(kind: Which = "") -> None:
 
 
 def _schema(kind: str) -> dict[str, Any]:
+    from planner.specs.base import Spec
     from planner.specs.gpu import Profile
+    from planner.specs.run import Run
     from planner.specs.scenario import Scenario
 
     if kind == "estimate":
         return _estimate_schema()
-    return (Profile if kind == "profile" else Scenario).model_json_schema()
+    kinds: dict[str, type[Spec]] = {"profile": Profile, "run": Run, "scenario": Scenario}
+    return kinds[kind].model_json_schema()
 
 
 def _estimate_schema() -> dict[str, Any]:

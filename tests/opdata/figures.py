@@ -34,10 +34,10 @@ LAYERS = {
     "gemma-2-9b": (3584, 8192, 4096, 14336, (4,)),
 }
 SMALL_BATCH = 64
-# Left out of the references: sources whose kernels engines no longer use, and an outlier of one version.
+# Left out of the references: sources whose kernels engines no longer use.
 OLD_SOURCES = ("trtllm-1.0.0", "trtllm-1.2.0rc5", "sglang-0.5.6")
-OUTLIERS = {("h100_sxm", "moe-gemm-fp8"), ("h200_sxm", "moe-gemm-fp8")}
 HOT = ("gemm-fp4",)  # one copy of the weights: in the cache
+EXPERTS = "moe-"  # too wide a spread between geometries to stand for a GPU
 
 
 class Errors(NamedTuple):
@@ -103,18 +103,21 @@ def layer_sums(name: str, run_readings: Sequence[Reading], held: Sequence[Readin
     return sums
 
 
-def reference(name: str, calibration: Calibration, held: dict[str, Errors]) -> Calibration:
-    """What ships: families that engines use, with their error on held-back rows of the tables."""
+def reference(calibration: Calibration, held: dict[str, Errors]) -> Calibration:
+    """What ships: families that engines use, with their error on held-back rows of the tables.
+
+    No collectives: over PCIe they are the host's, two collections of one GPU differ by up to ten times.
+    """
     families = []
     for family in calibration.families:
         old = any(source in family.kernel for source in OLD_SOURCES)
-        if old or (name, family.family) in OUTLIERS or family.family in HOT:
+        if old or family.family in HOT or family.family.startswith(EXPERTS):
             continue
         measured = held.get(family.family)
         error = HeldOut(**measured._asdict()) if measured else family.held_out
         rounded = {k: float(f"{getattr(family, k):.5g}") for k in Parameters._fields}
         families.append(family.model_copy(update={"held_out": error, **rounded}))
-    return calibration.model_copy(update={"families": tuple(families), "source": SOURCE})
+    return calibration.model_copy(update={"families": tuple(families), "links": (), "source": SOURCE})
 
 
 def _row(*cells: object) -> None:
@@ -136,7 +139,7 @@ def main(folder: Path, out: Path | None) -> None:
                 _row(run.gpu, family.family, family.points, *found[family.family])
         sums += layer_sums(name, kept, held)
         if out:
-            text = reference(name, calibration, found).model_dump_json(exclude_defaults=True)
+            text = reference(calibration, found).model_dump_json(exclude_defaults=True)
             write_atomically(out / f"{run.gpu}.json", json.dumps(json.loads(text), separators=(",", ":")) + "\n")
     for label, most in (("all batches", 1 << 30), (f"at most {SMALL_BATCH} tokens", SMALL_BATCH)):
         chosen = [(p, m) for tokens, p, m in sums if tokens <= most]

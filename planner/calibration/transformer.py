@@ -1,0 +1,222 @@
+"""A transformer with random weights in a model's real shapes: what `planner validate` runs.
+
+A step is a list of launches: fused products layer by layer, attention over a cache that is really read,
+normalisations, activations, logits. On a GPU decode attention, 4-bit products and experts are the bundled kernels
+and every layer has weights and a cache of its own; elsewhere (tests) torch does everything. Values do not flow from
+one launch into the next where a kernel owns its buffers: times do not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from planner.calibration.kernels import problem as bundled
+from planner.calibration.kernels.catalogue import kernel_named
+from planner.errors import BadValue
+from planner.ops import Slot
+from planner.ops.products import Group, groups
+from planner.specs.model import Attention, DenseFfn, ModelSpec, MoeFfn
+
+FORMATS = {"bf16": "", "fp8": "", "w4a16-g128": "w4a16"}  # and the bundled kernel of the dense products
+EXPERT_KERNELS = {"bf16": "moe-mma-bf16", "fp8": "moe-mma-fp8", "w4a16-g128": "moe-w4a16"}
+SCALE, EPSILON = 0.02, 1e-6
+Launch = Callable[[], Any]
+
+
+class Setting(NamedTuple):
+    """Where and how the model runs. `launcher`: of the bundled kernels; None: torch alone."""
+
+    torch: Any
+    device: Any
+    weight_format: str
+    launcher: Any = None
+
+
+class Weight(NamedTuple):
+    """The matrices of one product, one per layer, [n, k]; none where a bundled kernel holds them."""
+
+    group: Group
+    n: int
+    k: int
+    matrices: tuple[Any, ...] = ()
+
+
+def check_supported(model: ModelSpec) -> None:
+    """Raises BadValue for layers that the runner does not have."""
+    mixers = all(isinstance(m, Attention) and not (m.window or m.chunk or m.indexer) for m in model.mixers)
+    if not mixers or len(model.mixers) > 1 or not all(isinstance(f, DenseFfn | MoeFfn) for f in model.ffns):
+        raise BadValue(f"{model.id}: only plain attention in every layer can be validated; try llama-3.1-8b")
+
+
+def _shape(group: Group) -> tuple[int, int]:
+    k = group.members[0].k
+    return sum(t.n * t.k for t in group.members) // k, k
+
+
+class Transformer:
+    """The model's weights on a device, and steps over them. Raises BadValue for what it cannot run."""
+
+    def __init__(self, model: ModelSpec, setting: Setting) -> None:
+        check_supported(model)
+        if setting.weight_format not in FORMATS:
+            raise BadValue(f"weight format {setting.weight_format!r}: validated are {', '.join(FORMATS)}")
+        self.model, self.setting, self.torch = model, setting, setting.torch
+        mixer = model.mixers[0]
+        assert isinstance(mixer, Attention)
+        self.mixer, self.half = mixer, setting.torch.bfloat16
+        self.held_bytes = 0
+        self.embedding = self._held((model.vocab_size, model.hidden_size), self.half)
+        self.weights = [self._weight(group) for group in groups(model)]
+
+    def _held(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A random tensor that counts as the model's memory."""
+        torch, device = self.torch, self.setting.device
+        found = torch.empty(shape, dtype=self.half, device=device).normal_(0, SCALE).to(dtype)
+        self.held_bytes += found.numel() * found.element_size()
+        return found
+
+    def _is_bundled(self, group: Group) -> bool:
+        if self.setting.launcher is None:
+            return False
+        if group.slot is Slot.EXPERT_GEMM:
+            return True
+        return bool(FORMATS[self.setting.weight_format]) and bool(group.members[0].layers)
+
+    def _weight(self, group: Group) -> Weight:
+        n, k = _shape(group)
+        if self._is_bundled(group):
+            return Weight(group, n, k)
+        if not group.members[0].layers and self.model.tie_embeddings:
+            return Weight(group, n, k, (self.embedding,))
+        eight = self.setting.weight_format == "fp8" and self.setting.launcher and group.members[0].layers
+        dtype = self.torch.float8_e4m3fn if eight else self.half
+        copies = int(group.members[0].copies) if group.slot is Slot.EXPERT_GEMM else 1
+        shape = (n, k) if copies == 1 else (copies, n, k)
+        return Weight(group, n, k, tuple(self._held(shape, dtype) for _ in range(group.layers)))
+
+    # Launches.
+
+    def _inputs(self, m: int, k: int, dtype: Any = None) -> Any:
+        torch = self.torch
+        return torch.randn((m, k), device=self.setting.device, dtype=torch.float32).to(dtype or self.half)
+
+    def _product(self, weight: Weight, m: int) -> Callable[[int], Any]:
+        """The product of one layer on m tokens."""
+        torch = self.torch
+        if not weight.matrices:
+            return self._bundled_product(weight, m)
+        if weight.group.slot is Slot.EXPERT_GEMM:
+            return self._expert_product(weight, m)
+        first = weight.matrices[0]
+        x = self._inputs(m, weight.k)
+        if first.dtype == self.half:
+            return lambda layer: torch.mm(x, weight.matrices[layer].t())
+        one = torch.ones((), device=self.setting.device)
+        return lambda layer: torch._scaled_mm(
+            x.to(first.dtype), weight.matrices[layer].t(), scale_a=one, scale_b=one, out_dtype=self.half
+        )
+
+    def _expert_product(self, weight: Weight, m: int) -> Callable[[int], Any]:
+        """Gate, up and down of every expert, one after the other, tokens dealt out evenly."""
+        torch, first = self.torch, weight.group.members[0]
+        rows = max(1, round(m * first.active / first.copies))
+        x, third = self._inputs(rows, weight.k), weight.n // 3
+
+        def run(layer: int) -> None:
+            for expert in weight.matrices[layer][: min(int(first.copies), round(m * first.active))]:
+                up = torch.mm(x, expert[: 2 * third].t())
+                torch.mm(torch.nn.functional.silu(up[:, :third]) * up[:, third:], expert[2 * third :])
+
+        return run
+
+    def _bundled_product(self, weight: Weight, m: int) -> Callable[[int], Any]:
+        launcher, group = self.setting.launcher, weight.group
+        if group.slot is Slot.EXPERT_GEMM:
+            first, inner = group.members[0], weight.n // 3
+            experts = (int(first.copies), int(first.active))
+            shapes: list[Any] = [bundled.Grouped(m, 2 * inner, weight.k, *experts)]
+            shapes.append(bundled.Grouped(m, weight.k, inner, *experts))
+            name = EXPERT_KERNELS[self.setting.weight_format]
+        else:
+            shapes, name = [bundled.Gemm(m, weight.n, weight.k)], FORMATS[self.setting.weight_format]
+        return self._prepared(name, shapes, group.layers, launcher)
+
+    def _prepared(self, name: str, shapes: list[Any], copies: int, launcher: Any) -> Callable[[int], Any]:
+        kernel = kernel_named(name)
+        ready = []
+        for shape in shapes:
+            choices = kernel.choices(shape, launcher.limits)
+            if not choices:
+                raise BadValue(f"{name} does not take {shape} on this GPU")
+            ready.append(launcher.prepare(kernel, choices[0], shape, copies))
+
+        def run(layer: int) -> None:
+            for one in ready:
+                one.run(self.torch.cuda.current_stream(), layer)
+
+        return run
+
+    def _decode_attention(self, batch: int, context: int) -> Callable[[int], Any]:
+        torch, mixer, layers = self.torch, self.mixer, self.model.n_layers
+        if self.setting.launcher is not None:
+            shape = bundled.Decode(batch, context, mixer.n_heads, mixer.n_kv_heads, mixer.head_dim)
+            return self._prepared("decode-bf16", [shape], layers, self.setting.launcher)
+        caches = [self._held((2, batch, mixer.n_kv_heads, context, mixer.head_dim), self.half) for _ in range(layers)]
+        query = self._inputs(batch * mixer.n_heads, mixer.head_dim).view(batch, mixer.n_heads, 1, mixer.head_dim)
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return lambda layer: attend(query, caches[layer][0], caches[layer][1], enable_gqa=True)
+
+    def _prefill_attention(self, batch: int, tokens: int) -> Callable[[int], Any]:
+        torch, mixer = self.torch, self.mixer
+        sizes = [mixer.n_heads, mixer.n_kv_heads, mixer.n_kv_heads]
+        query, key, value = (
+            self._inputs(batch * h * tokens, mixer.head_dim).view(batch, h, tokens, mixer.head_dim) for h in sizes
+        )
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return lambda layer: attend(query, key, value, is_causal=True, enable_gqa=True)
+
+    def _elementwise(self, m: int) -> Callable[[int], Any]:
+        """Of one layer: two normalisations, two residual additions, a gated activation."""
+        torch, hidden = self.torch, self.model.hidden_size
+        ffn = self.model.ffns[0]
+        inner = ffn.intermediate * (ffn.top_k if isinstance(ffn, MoeFfn) else 1)
+        x, ones = self._inputs(m, hidden), torch.ones(hidden, dtype=self.half, device=self.setting.device)
+        gate = self._inputs(m, inner)
+
+        def run(layer: int) -> None:
+            del layer
+            for _ in range(2):
+                torch.add(x, torch.nn.functional.rms_norm(x, (hidden,), ones, EPSILON))
+            torch.mul(torch.nn.functional.silu(gate), gate)
+
+        return run
+
+    def _step(self, tokens: int, sampled: int, attention: Callable[[int], Any]) -> Launch:
+        layered: list[tuple[Callable[[int], Any], int]] = []
+        heads: list[tuple[Callable[[int], Any], int]] = []
+        for weight in self.weights:
+            in_layers = bool(weight.group.members[0].layers)
+            run = self._product(weight, tokens if in_layers else sampled)
+            (layered if in_layers else heads).append((run, weight.group.layers))
+        small = self._elementwise(tokens)
+
+        def step() -> None:
+            for layer in range(self.model.n_layers):
+                small(layer)
+                attention(layer)
+                for run, layers in layered:
+                    if layer < layers:
+                        run(layer)
+            for run, _ in heads:
+                run(0)
+
+        return step
+
+    def decode(self, batch: int, context: int) -> Launch:
+        """One step that gives every one of `batch` sequences a token, `context` tokens being cached."""
+        return self._step(batch, batch, self._decode_attention(batch, context))
+
+    def prefill(self, batch: int, tokens: int) -> Launch:
+        """One step over `batch` prompts of `tokens` tokens."""
+        return self._step(batch * tokens, batch, self._prefill_attention(batch, tokens))

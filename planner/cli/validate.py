@@ -1,0 +1,64 @@
+"""`planner validate`: a real transformer with random weights on this machine's GPU, predicted against measured."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from planner.cli.output import Csv, Json, show_table, written
+
+if TYPE_CHECKING:
+    from planner.calibration.environment import Card
+    from planner.calibration.validate import Compared
+
+Model = Annotated[list[str] | None, typer.Option(help="A bundled model; may be repeated.", show_default=False)]
+Format = Annotated[
+    list[str] | None,
+    typer.Option("--weight-format", help="bf16, fp8 or w4a16-g128; may be repeated.", show_default=False),
+]
+Gpu = Annotated[int, typer.Option("--gpu", metavar="INDEX", help="On this GPU.")]
+MODELS, FORMATS = ("llama-3.1-8b",), ("bf16",)
+
+
+def validate(
+    model: Model = None, weight_format: Format = None, gpu: Gpu = 0, json: Json = False, csv: Csv = ""
+) -> None:
+    """Run prefill and decode of a model's real shapes on this GPU; print predicted and measured step times and memory.
+
+    There is no engine around it: this checks the operator model, and is never an engine's accuracy.
+    """
+    from planner.calibration.process import VISIBLE, machine
+
+    found = machine((gpu,))
+    os.environ[VISIBLE] = found.cards[0].uuid
+    compared: list[Compared] = []
+    for name in model or MODELS:
+        for format_id in weight_format or FORMATS:
+            compared += _on_gpu(found.driver, found.cards[0], name, format_id)
+    rows = [row._asdict() | _errors_percent(row) for row in compared]
+    if not written(list(rows[0]), rows, json, csv):
+        show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
+
+
+def _errors_percent(row: Compared) -> dict[str, float]:
+    memory = row.predicted_bytes / row.measured_bytes - 1
+    return {"error_percent": 100 * row.error, "memory_error_percent": 100 * memory}
+
+
+def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[Compared]:
+    from planner.calibration.kernels.launch import Launcher
+    from planner.calibration.profile import describe
+    from planner.calibration.transformer import Setting
+    from planner.calibration.validate import Instruments, Predictor, compare, graph_s, shapes
+    from planner.catalog import models
+    from planner.estimate.evidence import source_for
+
+    launcher = Launcher(0)
+    spec, model = describe(card, driver).spec, models.model(name)
+    predictor = Predictor(model, format_id, spec, source_for(spec))
+    free = launcher.torch.cuda.mem_get_info()[0] - predictor.weight_bytes()
+    setting = Setting(launcher.torch, launcher.target, format_id, launcher)
+    instruments = Instruments(graph_s(launcher.torch), lambda: float(launcher.torch.cuda.memory_allocated()))
+    return compare(predictor, setting, list(shapes(model, free)), instruments)

@@ -1,0 +1,70 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.catalog import runs
+from planner.cli.main import run as program
+from tests.fake_gpu import FakeNvml, NVMLError
+from tests.test_fit import fitted_run, products
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(runs.RUNS_DIR, str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = program(list(arguments))
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["calibrate", "validate"])
+def test_a_machine_without_what_it_takes_says_so_in_one_line(command: str, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(nvmlInit=NVMLError("Driver Not Loaded")))
+    code, out, err = said(capsys, command)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "no NVIDIA driver" in err
+
+
+def test_that_takes_less_than_three_seconds_of_importing(root: Path) -> None:
+    code = "import sys; from planner.cli.main import run; run(['calibrate']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert "'torch'" not in done.stdout and "'scipy'" not in done.stdout
+
+
+def test_no_runs_is_no_error(folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(runs.paths, "runs_dir", lambda: folder / "none")
+    assert said(capsys, "runs")[:2] == (0, "no runs yet; planner calibrate makes one on a machine with a GPU\n")
+
+
+def test_runs_are_listed_and_damaged_ones_named(folder: Path, capsys) -> None:
+    path = runs.write_run(fitted_run(products()), folder)
+    path.with_name("bad.json").write_text("{", "utf-8")
+    code, out, err = said(capsys, "runs", "--json")
+    assert code == 0 and json.loads(out)[0]["points"] == len(products())
+    assert err.startswith("skipped: bad.json: not JSON")
+
+
+def test_a_run_is_shown_with_its_fit(folder: Path, capsys) -> None:
+    runs.write_run(fitted_run(products()), folder)
+    code, out, _ = said(capsys, "runs", "20261120")
+    assert code == 0 and "gemm-16" in out and "held out" in out and "NVIDIA H200" in out
+
+
+def test_a_damaged_file_is_refused_by_name(folder: Path, capsys) -> None:
+    (folder / "x.json").write_text("{}", "utf-8")
+    code, _, err = said(capsys, "runs", str(folder / "x.json"))
+    assert code == 2 and "x.json: not a calibration run" in err
+
+
+def test_two_runs_are_compared_family_by_family(folder: Path, capsys) -> None:
+    runs.write_run(fitted_run(products()), folder)
+    later = fitted_run(products(1.2)).model_copy(update={"id": "later"})
+    runs.write_run(later, folder)
+    code, out, _ = said(capsys, "runs", "20261120", "later", "--json")
+    (row,) = json.loads(out)
+    assert code == 0 and row["median_change_percent"] == pytest.approx(20, abs=0.01) and row["drifted"]
