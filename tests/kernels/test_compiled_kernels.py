@@ -106,10 +106,19 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, m
     assert cubin(kernel, kernel.tiles[0], 90).startswith(b"\x7fELF")
 
 
-def test_many_variants_compile_together_in_order(cache: Path) -> None:
-    kernel = kernel_named("stream-read")
+def test_many_variants_compile_in_several_processes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = kernel_named("gguf-q4_k")
     pairs = [(kernel, tile) for tile in kernel.tiles]
-    assert compile_all(pairs, 90) == [cubin(kernel, tile, 90) for tile in kernel.tiles]
+    here = compiled(kernel, kernel.tiles[-1], 90)
+    monkeypatch.setattr("planner.calibration.kernels.compile.compiled", lambda *_: pytest.fail("compiled here"))
+    found = compile_all(pairs, 90, workers=2)
+    assert len(found) == len(set(found)) == len(kernel.tiles)
+    assert found[-1] == here
+
+
+def test_names_of_tiles_tell_them_apart() -> None:
+    for kernel in KERNELS:
+        assert len({tile.name for tile in kernel.tiles}) == len(kernel.tiles)
 
 
 def test_a_kernel_that_does_not_compile_is_named(cache: Path) -> None:

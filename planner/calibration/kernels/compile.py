@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +26,8 @@ PRIMITIVES = "prim.cuh"
 STANDARD = "c++17"
 ELF = b"\x7fELF"
 CACHE_DIR = "PLANNER_CUBIN_DIR"  # environment variable
+MOST_WORKERS = 16
+LEAST_EACH = 4  # variants worth a process
 
 
 class CompileError(PlannerError):
@@ -124,8 +127,36 @@ def cubin(kernel: Kernel, tile: Tile, cc: int) -> bytes:
     return found
 
 
+def stored(kernel: Kernel, tile: Tile, cc: int) -> bytes | None:
+    """Machine code that the cache holds."""
+    return _stored(cache_dir() / f"{key(kernel, tile, cc)}.cubin")
+
+
+def _start(variants: Iterable[tuple[Kernel, Tile]], cc: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "planner.calibration.kernels.warm", str(cc)]
+    quiet = subprocess.DEVNULL
+    found = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True)
+    assert found.stdin is not None
+    with contextlib.suppress(BrokenPipeError), found.stdin:
+        found.stdin.writelines(f"{kernel.name} {tile.name}\n" for kernel, tile in variants)
+    return found
+
+
 def compile_all(pairs: Iterable[tuple[Kernel, Tile]], cc: int, workers: int | None = None) -> list[bytes]:
-    """Machine code of many variants, several at a time; in the order given. Raises CompileError."""
+    """Machine code of many catalogued variants, in the order given; by several processes where much is missing.
+
+    Raises CompileError.
+    """
+    variants = list(pairs)
     compiler_version()
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda pair: cubin(pair[0], pair[1], cc), pairs))
+    missing = [variant for variant in variants if stored(*variant, cc) is None]
+    count = min(workers or min(MOST_WORKERS, os.cpu_count() or 1), len(missing) // LEAST_EACH)
+    running = [_start(missing[i::count], cc) for i in range(count)] if count > 1 else []
+    try:
+        for process in running:
+            process.wait()
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return [cubin(*variant, cc) for variant in variants]
