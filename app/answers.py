@@ -34,16 +34,25 @@ def rows(scenarios: Sequence[Scenario], library: Library) -> list[Row]:
     return estimate(scenarios, library=Brought(library.models, library.gpus)).rows()
 
 
-def answer(scenario: Scenario, door: str, library: Library) -> Answer:
-    """Everything that the calculator's first screen shows; `row` carries an `error` where nothing can be said."""
+def first_answer(scenario: Scenario, door: str, library: Library) -> Answer:
+    """The answer alone, at once; `row` carries an `error` where nothing can be said."""
     if door == "load":
         scenario = scenario.model_copy(update=dict.fromkeys(LAYOUT))
         found = smallest_count(scenario, COUNTS, lambda asked: rows(asked, library))
-        scenario, row = found.scenario, found.row
-    else:
-        row = rows([scenario], library)[0]
+        return Answer(found.scenario, found.row, [], [])
+    return Answer(scenario, rows([scenario], library)[0], [], [])
+
+
+def answer(scenario: Scenario, door: str, library: Library) -> Answer:
+    """The answer with its load curve and the changes that would help."""
+    return with_curve(first_answer(scenario, door, library), library)
+
+
+def with_curve(found: Answer, library: Library) -> Answer:
+    """The answer with everything that is drawn beside it, in one call."""
+    scenario, row = found.scenario, found.row
     if row["error"]:
-        return Answer(scenario, row, [], [])
+        return found
     along = load_axis(row)
     fixed = {name: row[name] for name in LAYOUT} | {"concurrency": None, "users": None, "request_rate_per_s": None}
     curve = [scenario.model_copy(update=fixed | {"concurrency": n}) for n in along]

@@ -145,11 +145,17 @@ def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
     return {"data": data, "layout": layout}, _load_words(rows, row, top)
 
 
+def full_words(row: Row) -> str:
+    """What the room for requests ends at: the cache, or the engine's own limit."""
+    limit = (row["max_num_seqs"] or 0) * (row["attention_dp"] or 1) * (row["dp"] or 1) * (row["copies_per_gpu"] or 1)
+    return "Most sequences" if limit and row["max_concurrency"] >= limit else "KV full"
+
+
 def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     if not rows:
         return "No speed: the deployment does not start."
     first, last = rows[0], rows[-1]
-    room = f"The KV cache is full at {row['max_concurrency']:,} requests." if row["max_concurrency"] else ""
+    room = f"{full_words(row)} at {row['max_concurrency']:,} requests." if row["max_concurrency"] else ""
     return (
         f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once the speed for each user goes from "
         f"{figure(first[top])} to {figure(last[top])} and the first token from {figure(first['ttft_ms'] / 1e3)} s to "
@@ -202,7 +208,7 @@ def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
     room = row["max_concurrency"]
     if room and x and x[0] <= room <= x[-1]:
         shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | thin())
-        notes.append(label_over(log_place(room), f"KV full: {room:,}", "right"))
+        notes.append(label_over(log_place(room), f"{full_words(row)}: {room:,}", "right"))
     for name, axis, value, label in (
         ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
         ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),

@@ -59,6 +59,10 @@ ANSWERS = {
     "speed_evidence": "Speed from",
     "memory_evidence": "Memory from",
 }
+COMPARED = frozenset(
+    "bf16 fp8 int8-w8a8 awq-int4-g128 nvfp4 mxfp4 bnb-nf4 mlx-4bit-g64 mlx-8bit-g64 gguf-f16 gguf-q8_0 gguf-q6_k "
+    "gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs gguf-q3_k_m gguf-q2_k".split()
+)  # one of each kind
 FORMATS_SHOWN = 8
 WITH_INTERVALS = 4  # columns of a table that leave room for them
 
@@ -75,8 +79,9 @@ def variants(view: str, form: Form, library: Library) -> list[Variant]:
     s = form.scenario
     if view == "formats":
         names = offered_formats(s.engine or "vllm", library.gpu(s.gpu or ""), library.own_format(s.model or ""))
+        kept = [name for name in names if name in COMPARED or name in (names[0], s.weight_format)]
         return [
-            Variant(explain.format_name(n), s.model_copy(update={"weight_format": n})) for n in names[:FORMATS_SHOWN]
+            Variant(explain.format_name(n), s.model_copy(update={"weight_format": n})) for n in kept[:FORMATS_SHOWN]
         ]
     if view == "gpus":
         return [_on(name, s, library) for name in dict.fromkeys((s.gpu or "", *COMMON_GPUS[:9]))]

@@ -19,6 +19,7 @@ from state import STEPS, apply, key, slid, slider_key, unfold
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
 UPLOAD_MB = 1
+NARROW_PX, MIDDLE_PX = 92, 116  # of inputs that stand beside a wide one
 DOORS = {"hardware": "I have this hardware", "load": "I have this load"}
 DOOR_HELP = "With hardware given, the page says what it holds. With a load given, it finds how many GPUs hold it."
 
@@ -55,14 +56,14 @@ def _model(form: Form, library: Library) -> None:
 
 def _gpu(form: Form, library: Library) -> None:
     s = form.scenario
-    gpu_box, count_box = st.columns([3, 1.2]) if form.door == "hardware" else (st.container(), None)
-    gpu_box.selectbox(
+    row = st.container(horizontal=True, wrap=False)
+    row.selectbox(
         "GPU", _with(gpu_choices(), s.gpu, library.gpus), key=key("gpu"),
         format_func=partial(gpu_label, library=library), accept_new_options=True,
         help="Type to search; a slice is written h100-sxm:2g.20gb.",
     )  # fmt: skip
-    if count_box:
-        count_box.number_input("Count", 1, 65536, step=1, key=key("n_gpus"), help=meaning("n_gpus"))
+    if form.door == "hardware":
+        row.number_input("Count", 1, 65536, step=1, key=key("n_gpus"), help=meaning("n_gpus"), width=NARROW_PX)
 
 
 def _formats(form: Form, library: Library) -> None:
@@ -71,12 +72,13 @@ def _formats(form: Form, library: Library) -> None:
     st.selectbox("Engine", engines.engine_ids(), format_func=engine_label, key=key("engine"), help=meaning("engine"))
     gpu = library.gpu(s.gpu or "")
     formats = offered_formats(engine, gpu, library.own_format(s.model or ""))
-    weights, kv = st.columns([1.6, 1])
-    weights.selectbox(
+    row = st.container(horizontal=True, wrap=False)
+    row.selectbox(
         "Weights", _with(formats, s.weight_format), key=key("weight_format"), help=meaning("weight_format"),
         format_func=lambda name: format_label(name, level(name, engine, gpu)),
     )  # fmt: skip
-    kv.selectbox("KV cache", _with(kv_choices(engine), s.kv_format), key=key("kv_format"), help=meaning("kv_format"))
+    choices = _with(kv_choices(engine), s.kv_format)
+    row.selectbox("KV cache", choices, key=key("kv_format"), help=meaning("kv_format"), width=MIDDLE_PX)
 
 
 def _with(choices: tuple[str, ...], current: str | None, more: object = ()) -> list[str]:
@@ -93,13 +95,15 @@ def _load(form: Form) -> None:
         "output_tokens": "Answer, tokens",
     }
     for column, label in names.items():
-        slider, exact = st.columns([2.2, 1], vertical_alignment="bottom")
-        slider.select_slider(
+        row = st.container(horizontal=True, wrap=False, vertical_alignment="bottom")
+        row.select_slider(
             label, STEPS[column], key=slider_key(column), on_change=slid, args=(column,), help=meaning(column),
             format_func=lambda n: f"{n:,}",
         )  # fmt: skip
         least, most = limits(column, True)
-        exact.number_input(f"{label}, exactly", least, most, step=1, key=key(column), label_visibility="collapsed")
+        row.number_input(
+            f"{label}, exactly", least, most, step=1, key=key(column), label_visibility="collapsed", width=NARROW_PX
+        )
 
 
 def _fold(fold: Fold, form: Form) -> None:

@@ -18,6 +18,7 @@ from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
 from planner.errors import BadValue, PlannerError
 from planner.specs.formats import Level
+from planner.specs.model import Task
 from planner.specs.scenario import Scenario
 
 FORM, DROPPED, PAGE, WRITTEN, TOLD, SHOWN = "form", "dropped", "page", "written", "told", "unfolded"
@@ -99,7 +100,19 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
             update |= {name: usual_now[name] for name in ("engine", "weight_format", "kv_format")}
         told = f"Usual settings of a {gpu_class(new)} were filled in." if update else ""
     after = after.model_copy(update=update)
-    return after.model_copy(update=_formats(before, after, library)), told
+    return after.model_copy(update=_formats(before, after, library) | _lengths(before, after, library)), told
+
+
+def _lengths(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
+    """An encoder writes nothing and reads no more than it can; back at a generating model the usual lengths return."""
+    model = library.model(after.model or "")
+    generates, generated = (library.model(s.model or "").task is Task.GENERATE for s in (after, before))
+    if generates and generated:
+        return {}
+    if generates:
+        found = library.usual(after.model or "", library.gpu(after.gpu or ""))
+        return {name: found[name] for name in ("input_tokens", "output_tokens")}
+    return {"output_tokens": 0, "input_tokens": min(after.input_tokens or model.max_position, model.max_position)}
 
 
 def _formats(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:

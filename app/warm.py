@@ -1,17 +1,19 @@
 """Imported once for each server: what pages need is loaded, and then left out of garbage collection.
 
-Streamlit collects garbage after every run of a page; what the libraries have allocated by then never becomes
-garbage, and looking through it again and again would cost more than the pages themselves.
+Streamlit looks through everything for garbage after every run of a page, which costs more than many runs. What
+the libraries have allocated by now never becomes garbage, and for the rest Python's own collector is enough.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 
 import pandas
 import plotly.graph_objects
 import plotly.io
 import plotly.tools
+import streamlit.config
 
 import answers
 from defaults import first_scenario
@@ -26,3 +28,5 @@ FRAME = pandas.DataFrame([FIRST.row])
 breakdown(FIRST.scenario)
 gc.collect()
 gc.freeze()
+with contextlib.suppress(RuntimeError):  # a setting that Streamlit does not document, and may drop
+    streamlit.config.set_option("runner.postScriptGC", False)

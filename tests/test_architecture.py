@@ -25,8 +25,8 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer.split()]
 PURE = frozenset(LAYERS[0].split())
 PURE_IMPORTS = frozenset(
-    "__future__ bisect collections dataclasses difflib enum functools heapq itertools math operator re statistics typing "
-    "numpy pydantic".split()
+    "__future__ bisect collections dataclasses difflib enum functools heapq itertools "
+    "math numpy operator pydantic re statistics typing".split()
 )
 HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
 # Numbers that a formula may hold without a name: small counts, a half, bits of a byte, per cent, a rounding guard.

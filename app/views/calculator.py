@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 import charts
 import sidebar
 from answerbox import changes, memory, problems, tiles, verdict
-from answers import Answer, answer, context_curve
+from answers import Answer, context_curve, first_answer, with_curve
 from drawing import Chart, draw
 from exports import downloads, start_line
 from library import Library, own_library
@@ -55,7 +55,7 @@ def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:
 form = start("calculator")
 library = own_library()
 problems()
-found = answer(form.scenario, form.door, library)
+found = first_answer(form.scenario, form.door, library)
 if found.row["error"]:
     st.error(plain(found.row["error"]), title="This cannot be estimated", icon=":material/error:")
 else:
@@ -65,6 +65,7 @@ with st.sidebar:
     sidebar.show(form, library)
 if not found.row["error"]:
     bar, below = st.container(), st.container()
+    found = with_curve(found, library)
     left, right = st.columns([1, 1], gap="large")
     with left:
         changes(found.changes, found.row)

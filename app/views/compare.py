@@ -54,7 +54,7 @@ labels, kept = [item.label for item, _ in shown], [row for _, row in shown]
 difference_table(labels, kept)
 for title, name, unit in (
     ("Each user", "output_tokens_per_s_per_request", "tokens/s for each user"),
-    ("Room", "max_concurrency", "requests at once, all at full length"),
+    ("Room", "max_concurrency", "requests at once"),
     ("Whole server", "output_tokens_per_s", "tokens/s, whole deployment"),
 ):
     values = [row[name] for row in kept]

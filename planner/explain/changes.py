@@ -149,5 +149,5 @@ def effect(before: Row, after: Row) -> str:
     if before["output_tokens_per_s"] and after["output_tokens_per_s"]:
         parts.append(f"{figure(before['output_tokens_per_s'])} → {figure(after['output_tokens_per_s'])} tok/s")
     if before["usd_per_hour"] and after["usd_per_hour"] and before["usd_per_hour"] != after["usd_per_hour"]:
-        parts.append(f"{before['usd_per_hour']:.2f} → {after['usd_per_hour']:.2f} USD/h")
+        parts.append(f"{before['usd_per_hour']:.2f} → {after['usd_per_hour']:.2f} $/h")
     return " · ".join(parts)
