@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+WAITS = "recommend"  # waits for a process of its own, and must not keep others waiting
 SIDEBAR_PX = 360  # both doors side by side
 
 
@@ -14,14 +16,16 @@ def main() -> None:
     import streamlit as st
 
     st.set_page_config("LLM capacity planner", HERE / "icon.svg", layout="wide", initial_sidebar_state=SIDEBAR_PX)
-    import warm  # noqa: F401
+    import warm
 
     pages = [
         st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
     ]
-    st.navigation(pages, position="top").run()
+    page = st.navigation(pages, position="top")
+    with nullcontext() if page.url_path == WAITS else warm.TURN:
+        page.run()
 
 
 if str(HERE) not in sys.path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 
 import pandas
 import plotly.graph_objects
@@ -21,6 +22,7 @@ from library import Library
 from planner.estimate.breakdown import breakdown
 from words import gpu_choices, model_choices
 
+TURN = threading.Lock()  # one run of a page at a time: runs that take turns are all done sooner than runs that mix
 FIRST = answers.answer(first_scenario(), "hardware", Library({}, {}))
 CHOICES = (gpu_choices(), model_choices())
 CHART = plotly.graph_objects.Figure({"data": [{"type": "scatter"}, {"type": "bar"}], "layout": {"xaxis": {}}})
