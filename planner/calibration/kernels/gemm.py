@@ -215,7 +215,7 @@ def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...
 
 def _kernel(name: str, family: str, kind: Operands, min_cc: int, grouped: bool = False) -> Kernel:
     macros = (("TYPE", kind.number), ("BLOCKWISE", int(kind.blockwise)), ("GROUPED", int(grouped)))
-    shapes = [row for row in SHAPES if not (kind.blockwise and row[1] > SCALE_BLOCK)]
+    shapes = [row for row in SHAPES if not (kind.blockwise and row[2] * row[3] > FP8_SUMS)]  # twice the sums
     tiles = tuple(_tile(row, kind) for row in shapes)
     taken: type[Any] = Grouped if grouped else Gemm
     return Kernel(
