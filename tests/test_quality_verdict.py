@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from planner.quality.verdict import Finding, Passes, Verdict, finding, judged
+from planner.quality.verdict import Finding, Passes, finding, judged
+from planner.specs.quality import Verdict
 
 
 def pairs(both: int, losses: int, gains: int, tags: tuple[str, ...] = ()) -> list[Passes]:

@@ -9,7 +9,8 @@ from typing import Any
 from planner import __version__
 from planner.quality.check import Check, Manner, Pair, flipped, observation, said
 from planner.quality.examples import Answer
-from planner.quality.verdict import Verdict, rows, span
+from planner.quality.verdict import rows, span
+from planner.specs.quality import Verdict
 
 MOST_SHOWN = 200
 MOST_CHARACTERS = 4000

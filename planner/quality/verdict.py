@@ -8,7 +8,6 @@ It holds where the interval excludes a drop beyond the tolerance, also with ever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from math import lcm
 from typing import NamedTuple
 
@@ -16,16 +15,9 @@ import numpy as np
 
 from planner.quality import statistics
 from planner.quality.statistics import ALPHA, Interval, Ints, Noise
+from planner.specs.quality import Verdict
 
 FINEST_STEP = 120  # differences of uneven repeats are rounded to this part of an answer; the test stays exact
-
-
-class Verdict(StrEnum):
-    """What the examples show about the candidate."""
-
-    HOLDS = "holds"
-    CRACKS = "cracks"
-    CANNOT_TELL = "cannot tell"
 
 
 class Passes(NamedTuple):
