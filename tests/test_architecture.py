@@ -18,7 +18,7 @@ LAYERS = (
     "units errors specs params formats collectives memory ops roofline serving simulate finetune uncertainty",
     "catalog calibration.fit",
     "estimate finetuning",
-    "explain search quality report accuracy simulation",
+    "cost quality explain search report accuracy simulation",
     "calibration",
     "cli __main__",
 )

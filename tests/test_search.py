@@ -12,7 +12,17 @@ from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.explain import VERDICT_RANK
 from planner.params import parameters
-from planner.search import combinations, default_formats, priced, ranked, recommend, smallest_count, smallest_of
+from planner.search import (
+    Space,
+    Wish,
+    combinations,
+    default_formats,
+    priced,
+    ranked,
+    recommend,
+    smallest_count,
+    smallest_of,
+)
 from planner.specs.scenario import Scenario
 
 LOAD = Scenario(concurrency=16, input_tokens=2000, output_tokens=500)
@@ -24,27 +34,28 @@ def rows(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
 
 
 def test_every_combination_is_either_a_candidate_or_rejected_with_a_reason() -> None:
-    found = recommend(LOAD, SIZES, ["l4", "h100-sxm"])
+    found = recommend(LOAD, Space(models=SIZES, gpus=("l4", "h100-sxm")), Wish())
     assert len(found.candidates) + len(found.rejected) == len(combinations(LOAD, SIZES, ["l4", "h100-sxm"]))
     assert all(VERDICT_RANK[row["verdict"]] >= VERDICT_RANK["holds"] for row in found.candidates)
     assert all(row["error"] or row["reason"] for row in found.rejected)
 
 
 def test_the_largest_model_that_holds_the_load_comes_first() -> None:
-    found = recommend(LOAD, SIZES, ["h100-sxm"])
+    found = recommend(LOAD, Space(models=SIZES, gpus=("h100-sxm",)), Wish())
     sizes = [parameters(models.model(row["model"])) for row in found.candidates]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_within_a_model_more_bits_come_first() -> None:
-    found = recommend(LOAD, ["Qwen/Qwen3-8B"], ["h100-sxm"])
+    found = recommend(LOAD, Space(models=("Qwen/Qwen3-8B",), gpus=("h100-sxm",)), Wish())
     weights = [row["weights_gib"] for row in found.candidates]
     assert weights == sorted(weights, reverse=True)
 
 
 def test_progress_is_told_to_the_end() -> None:
     told: list[tuple[int, int]] = []
-    recommend(LOAD, SIZES[:2], ["l4"], progress=lambda done, total: told.append((done, total)))
+    space = Space(models=SIZES[:2], gpus=("l4",))
+    recommend(LOAD, space, Wish(), progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] > 0
 
 
@@ -99,5 +110,5 @@ def test_fewest_of_rows_agrees_with_fewest_of_a_scenario() -> None:
 
 def test_an_error_is_a_rejection() -> None:
     found = ranked(rows([Scenario(model="no-such-model", gpu="l4")]))
-    assert found.candidates == []
-    assert "unknown model" in found.rejected[0]["error"]
+    assert found[0] == []
+    assert "unknown model" in found[1][0]["error"]

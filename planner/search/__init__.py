@@ -1,0 +1,36 @@
+"""What to run on what: `recommend(load, space, wish)` ranks every valid combination and says why the others fail."""
+
+from __future__ import annotations
+
+from planner.search.fewest import (
+    Found,
+    combinations,
+    follow_parent,
+    priced,
+    ranked,
+    smallest_count,
+    smallest_of,
+)
+from planner.search.judge import Judged, judge
+from planner.search.recommend import Recommendation, recommend
+from planner.search.usual import default_formats
+from planner.specs.wish import RankBy, Space, Weights, Wish
+
+__all__ = [
+    "Found",
+    "Judged",
+    "RankBy",
+    "Recommendation",
+    "Space",
+    "Weights",
+    "Wish",
+    "combinations",
+    "default_formats",
+    "follow_parent",
+    "judge",
+    "priced",
+    "ranked",
+    "recommend",
+    "smallest_count",
+    "smallest_of",
+]

@@ -1,0 +1,110 @@
+"""Order among candidates: by one wish or a blend, the Pareto front, and near ties. Works on rows of an estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from planner.specs.wish import RankBy, Wish
+
+Row = dict[str, Any]
+METRICS = {  # what each order compares, and whether less of it is better
+    RankBy.QUALITY: ("quality_score", False),
+    RankBy.COST: ("usd_per_million_output_tokens", True),
+    RankBy.THROUGHPUT: ("output_tokens_per_s_per_gpu", False),
+    RankBy.LATENCY: ("e2e_ms", True),
+}
+FRONT = (RankBy.QUALITY, RankBy.COST, RankBy.LATENCY)
+AFTER = {  # what decides between equals
+    RankBy.QUALITY: (RankBy.COST, RankBy.LATENCY),
+    RankBy.COST: (RankBy.QUALITY, RankBy.LATENCY),
+    RankBy.THROUGHPUT: (RankBy.QUALITY, RankBy.LATENCY),
+    RankBy.LATENCY: (RankBy.QUALITY, RankBy.COST),
+    RankBy.BLEND: (RankBy.QUALITY,),
+}
+
+
+def worth(row: Row, by: RankBy) -> float:
+    """A figure as "more is better"; the worst where it is not known. Cost without prices counts GPUs."""
+    name, less = METRICS[by]
+    value = row[name]
+    if value is None and by is RankBy.COST:
+        return -1e12 * float(row["n_gpus"] or 1)
+    if value is None:
+        return -math.inf
+    return -float(value) if less else float(value)
+
+
+def blended(rows: Sequence[Row], wish: Wish) -> list[float]:
+    """Weighted sum of each figure's place between the worst (0) and the best (1) candidate, on a log scale for money
+    and times."""
+    total = [0.0] * len(rows)
+    shares = wish.weights.model_dump()
+    whole = sum(shares.values()) or 1.0
+    for by in METRICS:
+        values = [_scaled(row, by) for row in rows]
+        known = [value for value in values if math.isfinite(value)]
+        low, high = min(known, default=0.0), max(known, default=0.0)
+        for index, value in enumerate(values):
+            place = (value - low) / (high - low) if high > low and math.isfinite(value) else float(high == low)
+            total[index] += shares[by.value] / whole * place
+    return total
+
+
+def _scaled(row: Row, by: RankBy) -> float:
+    value = worth(row, by)
+    if by is RankBy.QUALITY or not math.isfinite(value):
+        return value
+    return math.copysign(math.log(max(abs(value), 1e-12)), value) if value else 0.0
+
+
+def ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
+    """Rows, best first."""
+    first = blended(rows, wish) if wish.rank_by is RankBy.BLEND else [worth(row, wish.rank_by) for row in rows]
+    keys = [(value, *(worth(row, by) for by in AFTER[wish.rank_by])) for value, row in zip(first, rows, strict=True)]
+    return [rows[index] for index in sorted(range(len(rows)), key=keys.__getitem__, reverse=True)]
+
+
+def pareto(rows: Sequence[Row]) -> list[int]:
+    """Indices of rows that no other row beats in quality, cost and latency at once."""
+    points = [tuple(worth(row, by) for by in FRONT) for row in rows]
+    order = sorted(range(len(points)), key=points.__getitem__, reverse=True)
+    front: list[int] = []
+    for index in order:  # whoever dominates a point stands before it
+        if not any(_dominates(points[other], points[index]) for other in front):
+            front.append(index)
+    return sorted(front)
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+
+def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
+    """80 % interval of what the order compares; cost has that of the tokens it is divided by."""
+    name, _ = METRICS[by]
+    value = row[name]
+    if value is None:
+        return -math.inf, math.inf
+    if by is RankBy.COST:
+        low, high = row["output_tokens_per_s_low"], row["output_tokens_per_s_high"]
+        tokens = row["output_tokens_per_s"]
+        return (value * tokens / high, value * tokens / low) if low and high and tokens else (value, value)
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return (value if low is None else low, value if high is None else high)
+
+
+def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> dict[int, list[int]]:
+    """Of the first `most` rows, in order: which others have an interval that overlaps, by index."""
+    spans = [interval_of(row, by) for row in rows[:most]]
+    overlap: Callable[[int, int], bool] = lambda i, j: spans[i][0] <= spans[j][1] and spans[j][0] <= spans[i][1]  # noqa: E731
+    return {i: [j for j in range(len(spans)) if j != i and overlap(i, j)] for i in range(len(spans))}
+
+
+def counted(reasons: Sequence[str]) -> Mapping[str, int]:
+    """How many rows each reason rejects, most first."""
+    found: dict[str, int] = {}
+    for reason in reasons:
+        found[reason] = found.get(reason, 0) + 1
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
