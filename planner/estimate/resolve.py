@@ -84,7 +84,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
-    kv_name = scenario.kv_format or default_kv_format(found.model, engine, gpu)
+    kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
     names: dict[str, Any] = {
         "weight_format": weights.id,
         "kv_format": kv_name,
@@ -150,9 +150,10 @@ def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
     return "llama.cpp" if weights.family == "gguf" or gpu.vendor == "Apple" else "vllm"
 
 
-def default_kv_format(model: ModelSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
-    """16 bit, unless the checkpoint itself asks for less and the engine has it."""
-    own = model.quantization.kv_format if model.quantization else None
+def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
+    """16 bit, unless the checkpoint asks for less, or those that the engine loads in this format do, and it has it."""
+    checkpoint = model.quantization.kv_format if model.quantization else None
+    own = checkpoint or ("fp8" if weights.id in engine.cache.fp8_kv_with else None)
     if own and all(
         supports.support(one, engine.id, gpu).level is not Level.UNSUPPORTED for one in formats.kv_format(own)
     ):

@@ -82,6 +82,7 @@ class CacheRules(Spec):
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
     sharded: bool = True  # KV heads are divided over a tensor-parallel group; false: its first GPU holds all
+    fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
 

@@ -20,7 +20,7 @@ Cells = dict[str, Any]  # of a committed row
 
 SCENARIO = (
     "model weight_format kv_format engine engine_version gpu n_gpus tp pp ep attention_dp dp gpu_memory_utilization "
-    "enforce_eager n_ubatch flash_attention input_tokens output_tokens concurrency request_rate_per_s "
+    "max_num_seqs max_num_batched_tokens enforce_eager n_ubatch flash_attention input_tokens output_tokens concurrency request_rate_per_s "
     "cached_input_fraction"
 ).split()
 MEASURED = (

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import yaml
 from common import Cells, LeftOut, Row, known_gpu, known_model, number, short, tier, whole
+
+SWEEPS = yaml.safe_load((Path(__file__).parent / "sweeps.yaml").read_text("utf-8"))
+SETTINGS = ("kv_format", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens")
 
 MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
@@ -10,6 +17,9 @@ BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as 
 WAVES = 10  # times concurrency are the requests of a run; where not stated too: 61 of those rows repeat stated runs
 CAPPED = ("vllm", "h100-sxm", 512)  # TPOT at 512 at once is that of a few, TTFT tens of seconds
 MAY_DRAFT = "may draft tokens: repeats of one configuration differ by up to 2.3 times"
+DRAFTS = "may draft tokens: the sweep runs this configuration with drafts too, or only so"
+PLACES = (("tp", "tp"), ("ep", "moe_ep"))
+LATEST = "9999"  # rows without a date repeat the newest
 SAME = 0.005  # figures this close, in the same configuration, are one measurement
 
 
@@ -42,7 +52,9 @@ def convert(row: Row) -> Cells:
     concurrency = whole(row["concurrency"]) or 1
     e2e = ttft + (output - 1) * tpot
     stated = bool(row["measured"])
+    sweep = _sweep(row)
     return {
+        **{name: sweep.get(name) for name in SETTINGS},
         "model": model,
         "weight_format": weight_format(row),
         "engine": row["engine"],
@@ -64,8 +76,31 @@ def convert(row: Row) -> Cells:
         "tier": tier(row["source"]),
         "measured_on": row["measured"],
         "source": short(row["source"]),
-        "note": MAY_DRAFT if row["engine"] == "tensorrt-llm" and "DeepSeek" in row["model"] else None,
+        "note": _note(row, sweep),
     }
+
+
+def _sweep(row: Row) -> dict[str, Any]:
+    """What the sweep's script sets for a row; nothing where the row is of no known sweep."""
+    names = ("engine", "gpu")
+    return next(
+        (
+            entry
+            for entry in SWEEPS
+            if entry["model"] in row["model"]
+            and all(entry.get(name, row[name]) == row[name] for name in names)
+            and entry.get("precision", row["weight_precision"] or "bf16") == (row["weight_precision"] or "bf16")
+            and all(entry.get(name, whole(row[column])) == whole(row[column]) for name, column in PLACES)
+            and entry.get("from", "") <= (row["measured"] or LATEST)
+        ),
+        {},
+    )
+
+
+def _note(row: Row, sweep: dict[str, Any]) -> str | None:
+    if row["engine"] == "tensorrt-llm" and "DeepSeek" in row["model"]:
+        return MAY_DRAFT
+    return DRAFTS if sweep.get("drafts") else None
 
 
 def without_repeats(rows: list[Cells]) -> list[Cells]:
