@@ -63,9 +63,14 @@ def memory_parts(row: Row) -> list[tuple[str, float, str]]:
 
 def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
     """One GPU's memory as a stacked bar, with its capacity and the engine's budget as lines."""
-    parts = memory_parts(row)
+    return gpu_bar(memory_parts(row), row["device_gib"], row["budget_gib"], dark)
+
+
+def gpu_bar(
+    parts: Sequence[tuple[str, float, str]], device: float, budget: float, dark: bool = False, limit: str = "budget"
+) -> tuple[Chart, str]:
+    """Segments (name, GiB, colour) of one GPU as a stacked bar, with the card and the budget as lines."""
     total = sum(size for _, size, _ in parts)
-    device, budget = row["device_gib"], row["budget_gib"]
     most = max(total, device)
     names, sizes, colours = zip(*parts, strict=True)
     bar = {
@@ -84,8 +89,9 @@ def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
         "hovertemplate": "%{customdata}: %{x:.2f} GiB<extra></extra>",
     }
     same = abs(budget - device) < 0.01 * device
-    lines = [_line(device, "card" if not same else "card and budget", 18.0, "right" if device > 0.3 * most else "left")]
-    lines += [] if same else [_line(budget, "budget", 2.0, "right" if budget > 0.3 * most else "left")]
+    both = "card and budget" if limit == "budget" else "card"
+    lines = [_line(device, both if same else "card", 18.0, "right" if device > 0.3 * most else "left")]
+    lines += [] if same else [_line(budget, limit, 2.0, "right" if budget > 0.3 * most else "left")]
     layout = frame(height=150, margin={"l": 4, "r": 8, "t": 40, "b": 38}) | {
         "barmode": "overlay",
         "uniformtext": {"minsize": 11, "mode": "hide"},
@@ -101,7 +107,7 @@ def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
     return {
         "data": [bar],
         "layout": layout,
-    }, f"Memory of one GPU in GiB: {spoken}; {device:.1f} on the card, budget {budget:.1f}; {verdict}."
+    }, f"Memory of one GPU in GiB: {spoken}; {device:.1f} on the card, {limit} {budget:.1f}; {verdict}."
 
 
 def _line(x: float, label: str, up: float, side: str) -> tuple[Chart, Chart]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from planner.specs.base import Spec
 from planner.specs.scenario import Scenario
 
 
@@ -107,9 +108,9 @@ class Limits(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def limits(column: str, whole: bool) -> Limits:
-    """Limits of a column from the scenario's own definition; an open lower end is left a hair above."""
-    schema = Scenario.model_json_schema()["properties"][column]
+def limits(column: str, whole: bool, spec: type[Spec] = Scenario) -> Limits:
+    """Limits of a column from its own definition; an open lower end is left a hair above."""
+    schema = spec.model_json_schema()["properties"][column]
     part = next(item for item in schema["anyOf"] if item.get("type") != "null")
     least = part.get("minimum", part.get("exclusiveMinimum", 0))
     if "exclusiveMinimum" in part:
@@ -121,6 +122,6 @@ def limits(column: str, whole: bool) -> Limits:
 
 
 @lru_cache(maxsize=128)
-def meaning(column: str) -> str:
+def meaning(column: str, spec: type[Spec] = Scenario) -> str:
     """The contract's line for a column, for tooltips."""
-    return f"{Scenario.model_fields[column].description}. Column: {column}"
+    return f"{spec.model_fields[column].description}. Column: {column}"

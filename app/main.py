@@ -22,6 +22,7 @@ def main() -> None:
         st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page(HERE / "views" / "finetuning.py", title="Fine-tuning", icon=":material/model_training:"),
     ]
     page = st.navigation(pages, position="top")
     with nullcontext() if page.url_path == WAITS else warm.TURN:

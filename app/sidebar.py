@@ -49,7 +49,7 @@ def show(form: Form, library: Library, with_door: bool = True, with_model: bool 
 def _model(form: Form, library: Library) -> None:
     s = form.scenario
     st.selectbox(
-        "Model", _with(model_choices(), s.model, library.models), format_func=model_label, key=key("model"),
+        "Model", with_current(model_choices(), s.model, library.models), format_func=model_label, key=key("model"),
         accept_new_options=True, help="Type to search, or enter a repository's name such as Qwen/Qwen3-32B-AWQ.",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ def _gpu(form: Form, library: Library) -> None:
     s = form.scenario
     row = st.container(horizontal=True, wrap=False)
     row.selectbox(
-        "GPU", _with(gpu_choices(), s.gpu, library.gpus), key=key("gpu"),
+        "GPU", with_current(gpu_choices(), s.gpu, library.gpus), key=key("gpu"),
         format_func=partial(gpu_label, library=library), accept_new_options=True,
         help="Type to search; a slice is written h100-sxm:2g.20gb.",
     )  # fmt: skip
@@ -74,14 +74,14 @@ def _formats(form: Form, library: Library) -> None:
     formats = offered_formats(engine, gpu, library.own_format(s.model or ""))
     row = st.container(horizontal=True, wrap=False)
     row.selectbox(
-        "Weights", _with(formats, s.weight_format), key=key("weight_format"), help=meaning("weight_format"),
+        "Weights", with_current(formats, s.weight_format), key=key("weight_format"), help=meaning("weight_format"),
         format_func=lambda name: format_label(name, level(name, engine, gpu)),
     )  # fmt: skip
-    choices = _with(kv_choices(engine), s.kv_format)
+    choices = with_current(kv_choices(engine), s.kv_format)
     row.selectbox("KV cache", choices, key=key("kv_format"), help=meaning("kv_format"), width=MIDDLE_PX)
 
 
-def _with(choices: tuple[str, ...], current: str | None, more: object = ()) -> list[str]:
+def with_current(choices: tuple[str, ...], current: str | None, more: object = ()) -> list[str]:
     """The choices, uploads first, and the current one where it is none of them."""
     out = [*more, *choices]  # type: ignore[misc]
     return out if current is None or current in out else [current, *out]

@@ -43,8 +43,7 @@ def start(page: str) -> Form:
     """The form of this run, settled; widgets are seeded with it and the address says it."""
     state = st.session_state
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    moved = state.get(PAGE) != page
-    state[PAGE] = page
+    moved = arrived(page)
     if FORM not in state:
         _open(_link(query))
     elif not moved:  # what widgets of another page hold says nothing here
@@ -57,6 +56,13 @@ def start(page: str) -> Form:
     _seed(form, moved)
     _publish(form, query)
     return form
+
+
+def arrived(page: str) -> bool:
+    """Note which page runs; whether it is another one than in the last run."""
+    moved = st.session_state.get(PAGE) != page
+    st.session_state[PAGE] = page
+    return bool(moved)
 
 
 def change(edit: Callable[[Form], Form]) -> None:

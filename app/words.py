@@ -49,7 +49,8 @@ def _sizes() -> dict[str, str]:
 
 def size(parameters: int, active: int) -> str:
     """671 B, 37 B active."""
-    most = f"{parameters / 1e9:.3g} B" if parameters < 1e12 else f"{parameters / 1e12:.3g} T"
+    scale, unit = next(((s, u) for s, u in ((1e12, "T"), (1e9, "B")) if parameters >= s), (1e6, "M"))
+    most = f"{parameters / scale:.3g} {unit}"
     return f"{most}, {active / 1e9:.2g} B active" if active < 0.8 * parameters else most
 
 

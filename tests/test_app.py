@@ -20,6 +20,7 @@ from planner.specs.scenario import Scenario
 APP = Path(__file__).resolve().parent.parent / "app"
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 PAGES = ("views/calculator.py", "views/recommend.py", "views/compare.py")
+FINETUNING = "views/finetuning.py"
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,

@@ -31,6 +31,7 @@ TERMS = {
     "layer_gib": "one layer at work",
     "loss_gib": "logits and loss",
     "step_gib": "temporaries of the step",
+    "allocator_gib": "held by torch's allocator",
     "context_gib": "CUDA context",
 }
 FIGURES = {

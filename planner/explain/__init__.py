@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from planner.explain.changes import Change, Proposal, changes, chosen, proposals
 from planner.explain.formulas import Formula, formulas
+from planner.explain.training import (
+    peak_parts,
+    training_changes,
+    training_formulas,
+    training_verdict,
+)
 from planner.explain.words import (
     BOUND_WORDS,
     VERDICT_RANK,
@@ -40,7 +46,11 @@ __all__ = [
     "formulas",
     "gpu_name",
     "interval",
+    "peak_parts",
     "proposals",
     "span",
+    "training_changes",
+    "training_formulas",
+    "training_verdict",
     "verdict",
 ]

@@ -12,9 +12,10 @@ import numpy as np
 
 from planner.catalog.finetune import constants
 from planner.errors import PlannerError
+from planner.estimate.resolve import Library
 from planner.finetune import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
 from planner.finetuning.answer import FinetuneAnswer, FinetuneEstimate, answer_columns, documented
-from planner.finetuning.resolve import Row, resolve
+from planner.finetuning.resolve import NO_LIBRARY, Row, resolve
 from planner.params import parameters
 from planner.specs.finetune import FinetuneScenario
 from planner.units import GIB
@@ -26,15 +27,20 @@ MOST_SEQUENCES = 2**16
 POINTS = 258  # of a grid that is priced at once
 
 
-def estimate_finetune(scenarios: FinetuneScenario | Sequence[FinetuneScenario]) -> FinetuneEstimate:
-    """Memory of one fine-tuning run or of many; errors are per run and stop no other."""
+def estimate_finetune(
+    scenarios: FinetuneScenario | Sequence[FinetuneScenario], library: Library = NO_LIBRARY
+) -> FinetuneEstimate:
+    """Memory of one fine-tuning run or of many; errors are per run and stop no other.
+
+    `library`: models and GPUs that the caller brings along, by the names that runs use.
+    """
     asked = [scenarios] if isinstance(scenarios, FinetuneScenario) else list(scenarios)
-    return FinetuneEstimate(tuple(_answer(scenario) for scenario in asked))
+    return FinetuneEstimate(tuple(_answer(scenario, library) for scenario in asked))
 
 
-def _answer(scenario: FinetuneScenario) -> FinetuneAnswer:
+def _answer(scenario: FinetuneScenario, library: Library) -> FinetuneAnswer:
     try:
-        return _answered(resolve(scenario))
+        return _answered(resolve(scenario, library))
     except PlannerError as error:
         return FinetuneAnswer(scenario, error=str(error))
 
@@ -107,6 +113,7 @@ def _terms(plan: Plan) -> dict[str, Array]:
         "layer_gib": found.layer,
         "loss_gib": found.loss,
         "step_gib": states.step,
+        "allocator_gib": plan.reserved - plan.allocated,
         "context_gib": plan.device - plan.reserved,
         "model_states_gib": states.model_states,
     }

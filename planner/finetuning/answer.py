@@ -48,6 +48,7 @@ class FinetuneAnswer:
     layer_gib: float | None = column("one layer at work in the backward pass")
     loss_gib: float | None = column("logits and the loss at their peak")
     step_gib: float | None = column("temporaries of the optimizer's step")
+    allocator_gib: float | None = column("held by torch's allocator beyond its tensors at the peak")
     context_gib: float | None = column("CUDA context and libraries")
     model_states_gib: float | None = column("weights, gradients and optimizer together")
 

@@ -9,6 +9,7 @@ from planner.catalog import finetune as constants
 from planner.catalog import gpus, models
 from planner.catalog.formats import weight_format
 from planner.errors import BadValue
+from planner.estimate.resolve import Library
 from planner.finetune import Recipe
 from planner.specs.finetune import FinetuneScenario, Framework
 from planner.specs.model import ModelSpec
@@ -20,6 +21,7 @@ DEFAULT_TARGETS = "all-linear"
 QLORA_FORMAT = "bnb-nf4-dq"
 ZERO = ("zero1", "zero2", "zero3")
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")
+NO_LIBRARY = Library()
 ADAPTER_COLUMNS = ("lora_rank", "lora_targets", "train_embeddings")
 
 
@@ -31,15 +33,16 @@ class Row(NamedTuple):
     recipe: Recipe
 
 
-def resolve(scenario: FinetuneScenario) -> Row:
+def resolve(scenario: FinetuneScenario, library: Library = NO_LIBRARY) -> Row:
     """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
     if not scenario.model:
         raise BadValue("column 'model' is blank; 'planner models' lists what is known")
-    found = _model(scenario.model)
+    given = library.models.get(scenario.model)
+    found = models.Resolved(given, None, "") if given else _model(scenario.model)
     framework = constants.framework(scenario.framework or "transformers")
     filled = scenario.model_copy(
-        update={"model": found.model.id, "framework": framework.id}
-        | _device(scenario)
+        update={"model": scenario.model if given else found.model.id, "framework": framework.id}
+        | _device(scenario, library)
         | _method(scenario, found)
         | _settings(scenario)
     )
@@ -48,11 +51,11 @@ def resolve(scenario: FinetuneScenario) -> Row:
     return Row(filled, found.model, _recipe(filled, framework))
 
 
-def _device(scenario: FinetuneScenario) -> dict[str, Any]:
+def _device(scenario: FinetuneScenario, library: Library) -> dict[str, Any]:
     """The card, where one is named; without one the answer says what is needed."""
     filled: dict[str, Any] = {"n_gpus": scenario.n_gpus or 1, "reserved_gib": scenario.reserved_gib or 0.0}
     if scenario.gpu:
-        gpu = _gpu(scenario.gpu)
+        gpu = library.gpus.get(scenario.gpu) or _gpu(scenario.gpu)
         filled |= {"gpu": gpu.id, "device_gib": scenario.device_gib or gpu.device_bytes / GIB}
     return filled
 
