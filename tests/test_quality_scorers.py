@@ -155,3 +155,19 @@ def test_processes_that_an_answer_leaves_behind_are_ended(tmp_path: Path) -> Non
     assert scored("unit_test", code, {"timeout_s": 5.0}, reference=ADD)
     time.sleep(3)
     assert not late.exists()
+
+
+def test_meaning_is_near_when_words_differ() -> None:
+    pytest.importorskip("wordllama")
+    one = example(reference="Refunds take five working days.")
+    wanted = Scorer(kind=ScorerKind.SEMANTIC)
+    assert unsuited(wanted, one) is None
+    assert passes(wanted, one, Answer(id="a", output="You get your refund within 5 business days."))
+    assert not passes(wanted, one, Answer(id="a", output="The lamp arrived broken."))
+    assert not passes(wanted, one, Answer(id="a", output=" "))
+
+
+def test_without_an_embedding_model_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    why = unsuited(Scorer(kind=ScorerKind.SEMANTIC), example(reference="a word"))
+    assert why == "needs an embedding model: pip install 'llm-capacity-planner[semantic]'"

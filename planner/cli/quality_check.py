@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from planner.quality.runner import Progress
 
 BAD_INPUT = 2
-PANELS = {"baseline": "Sides", "scorer": "Verdict", "repeats": "Answers", "journal": "Files"}
+PANELS = {"baseline": "Sides", "judge": "Judge", "scorer": "Verdict", "repeats": "Answers", "journal": "Files"}
 TAG_COLUMNS = {
     "tag": "tag",
     "examples": "examples",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics as plain
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from planner.errors import BadFile, BadValue
@@ -54,6 +54,7 @@ class Check(NamedTuple):
 
 
 Scorers = Mapping[str, tuple[Scorer, ...]]
+Preferences = Mapping[tuple[str, int], int]  # of a judge, by example and repeat: 1 candidate, -1 baseline, 0 neither
 
 
 def assigned(examples: Sequence[Example], wanted: Sequence[Scorer] = (), run_tests: bool = False) -> Scorers:
@@ -120,15 +121,13 @@ def compare(
     scorers: Scorers,
     tolerance: float,
     failed: Mapping[str, str] | None = None,
+    preferred: Preferences | None = None,
 ) -> Check:
     """Score and compare both sides. Raises BadValue when no example has an answer of both."""
-    by_id = tuple(_grouped(answers) for answers in sides)
-    pairs = []
-    for example in examples:
-        before, after = (side.get(example.id, []) for side in by_id)
-        repeats = min(len(before), len(after))  # equally many, so that sides which are the same may be swapped
-        if repeats:
-            pairs.append(_pair(example, (before[:repeats], after[:repeats]), scorers[example.id]))
+    pairs = [
+        _pair(example, (before, after), scorers[example.id], preferred or {})
+        for example, before, after in aligned(examples, sides)
+    ]
     if not pairs:
         raise BadValue(
             "no example has an answer of both sides" + "".join(f"; {k}: {v}" for k, v in (failed or {}).items())[:200]
@@ -143,6 +142,18 @@ def compare(
     )
 
 
+def aligned(
+    examples: Sequence[Example], sides: tuple[Sequence[Answer], Sequence[Answer]]
+) -> Iterator[tuple[Example, list[Answer], list[Answer]]]:
+    """Examples that both sides answered, with equally many answers, so that sides which are the same may be swapped."""
+    before, after = map(_grouped, sides)
+    for example in examples:
+        both = before.get(example.id, []), after.get(example.id, [])
+        repeats = min(map(len, both))
+        if repeats:
+            yield example, both[0][:repeats], both[1][:repeats]
+
+
 def _grouped(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     found: dict[str, list[Answer]] = {}
     for answer in sorted(answers, key=lambda one: one.repeat):
@@ -150,8 +161,18 @@ def _grouped(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
-def _pair(example: Example, sides: tuple[list[Answer], list[Answer]], scorers: tuple[Scorer, ...]) -> Pair:
-    scored = [tuple(all(passes(scorer, example, one) for scorer in scorers) for one in side) for side in sides]
+def _pair(
+    example: Example, sides: tuple[list[Answer], list[Answer]], scorers: tuple[Scorer, ...], preferred: Preferences
+) -> Pair:
+    judged = any(scorer.kind is ScorerKind.JUDGE for scorer in scorers)
+    favours = [preferred.get((example.id, i), 0) if judged else 0 for i in range(len(sides[0]))]
+    scored = [
+        tuple(
+            favour != other and all(passes(scorer, example, one) for scorer in scorers)
+            for one, favour in zip(side, favours, strict=True)
+        )
+        for side, other in zip(sides, (1, -1), strict=True)
+    ]
     return Pair(
         example, tuple(sides[0]), tuple(sides[1]), Passes(example.id, tuple(example.tags), scored[0], scored[1])
     )

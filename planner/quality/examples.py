@@ -44,6 +44,8 @@ class ScorerKind(StrEnum):
     JSON_SCHEMA = "json_schema"  # JSON that the example's schema accepts
     TOOL_CALL = "tool_call"  # names and arguments of the reference's calls
     UNIT_TEST = "unit_test"  # the reference's asserts run through on the answer's code
+    SEMANTIC = "semantic"  # means what the reference means, by the similarity of their embeddings
+    JUDGE = "judge"  # a judging model, asked in both orders, does not prefer the other side's answer
 
 
 class Scorer(Spec):
@@ -54,6 +56,7 @@ class Scorer(Spec):
     tolerance: Annotated[float, Field(ge=0)] = 0.0  # numeric: absolute
     relative_tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-6  # numeric: of the reference
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0  # unit_test, regex
+    similarity: Annotated[float, Field(gt=0, le=1)] = 0.5  # semantic: least cosine
 
 
 class Example(Spec):

@@ -88,12 +88,19 @@ def checked_url(url: str, side: str) -> str:
     return url
 
 
-def ask(endpoint: Endpoint, examples: Sequence[Example], journal: Path, progress: Progress | None = None) -> Asked:
+def ask(
+    endpoint: Endpoint,
+    examples: Sequence[Example],
+    journal: Path,
+    progress: Progress | None = None,
+    bound: bool = True,
+) -> Asked:
     """Answers to all examples, as far as they come. Raises BadValue that names the side when the endpoint is of no
-    use (down, unauthorised, not compatible), with all completed answers kept in the journal."""
+    use (down, unauthorised, not compatible), with all completed answers kept in the journal. A journal is bound to
+    its set of examples, unless ids name their content."""
     checked_url(endpoint.base_url, endpoint.side)
     settings = endpoint.model_dump(include={"base_url", "model", "temperature", "max_tokens", "seed"})
-    kept = Journal(journal, endpoint.side, fingerprint(examples, settings))
+    kept = Journal(journal, endpoint.side, fingerprint(examples if bound else (), settings))
     begun, resumed = time.monotonic(), len(kept.answers)
     try:
         failed = asyncio.run(_ask_all(endpoint, examples, kept, progress))

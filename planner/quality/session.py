@@ -12,6 +12,7 @@ from pydantic import Field
 from planner.errors import BadValue, UnknownName
 from planner.quality.check import Check, Scorers, assigned, compare, matched
 from planner.quality.examples import Answer, Example, Scorer, ScorerKind, read_answers, read_examples
+from planner.quality.judge import judged
 from planner.quality.runner import Endpoint, Progress, ask, checked_url
 from planner.specs.base import Spec
 
@@ -29,6 +30,9 @@ class Settings(Spec):
         "PLANNER_BASELINE_API_KEY", description="environment variable with the baseline's key"
     )
     candidate_key_env: str = Field("PLANNER_CANDIDATE_API_KEY", description="the same for the candidate")
+    judge: str = Field("", description="URL of the endpoint that judges, for the scorer `judge`")
+    judge_model: str = Field("", description="name of the model that judges")
+    judge_key_env: str = Field("PLANNER_JUDGE_API_KEY", description="environment variable with the judge's key")
     scorer: str = Field("", description="scorers where an example names none, separated by commas")
     tolerance_points: Annotated[float, Field(gt=0, lt=100)] = Field(2.0, description="drop of the pass rate accepted")
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="answers per example")
@@ -79,6 +83,7 @@ def run(
     for side in sides:
         side.check()
     examples, scorers = prepared(path, settings, run_tests)
+    judge = _judge(settings, scorers)
     from_files = [read_answers(side.source, side.name) if not side.live else None for side in sides]
     for side, answers in zip(sides, from_files, strict=True):
         if answers is not None:
@@ -91,8 +96,30 @@ def run(
             failed |= {f"{side.name}: {name}": why for name, why in asked.failed.items()}
             answers = asked.answers
         both.append(answers)
-    check = compare(examples, (both[0], both[1]), scorers, settings.tolerance_points / 100, failed)
-    return Done(check, settings.concurrency if sides[1].live else None)
+    answered, tolerance = (both[0], both[1]), settings.tolerance_points / 100
+    concurrency = settings.concurrency if sides[1].live else None
+    if judge is None:
+        return Done(compare(examples, answered, scorers, tolerance, failed), concurrency)
+    listener = progress("judge") if progress else None
+    said = judged(judge.endpoint(), examples, answered, scorers, judge.journal(path), listener)
+    failed |= {f"judge: {name}": why for name, why in said.failed.items()}
+    kept = tuple([one for one in side if one.id not in said.failed] for side in answered)
+    check = compare(examples, (kept[0], kept[1]), scorers, tolerance, failed, said.preferences)
+    sentences = (*check.finding.sentences, said.sentence)
+    return Done(check._replace(finding=check.finding._replace(sentences=sentences)), concurrency)
+
+
+def _judge(settings: Settings, scorers: Scorers) -> _Side | None:
+    """The side that judges, where an example asks for it. Raises BadValue naming the example when none is given."""
+    asking = (name for name, own in scorers.items() if any(one.kind is ScorerKind.JUDGE for one in own))
+    name = next(asking, None)
+    if name is None:
+        return None
+    side = _Side("judge", settings)
+    if not side.live:
+        raise BadValue(f"example {name!r}: judge needs an endpoint that judges: --judge URL --judge-model NAME")
+    side.check()
+    return side
 
 
 class _Side:
@@ -118,6 +145,8 @@ class _Side:
         names = ("concurrency", "timeout_s", "retries", "temperature", "max_tokens", "repeats", "seed")
         shared = {name: getattr(self.settings, name) for name in names}
         key_env = getattr(self.settings, f"{self.name}_key_env")
+        if self.name == "judge":  # its own verdicts need no repeats and no chance
+            shared |= {"repeats": 1, "temperature": 0.0, "seed": None}
         return Endpoint(side=self.name, base_url=self.source, model=self.model, key_env=key_env, **shared)
 
     def journal(self, examples: str) -> Path:

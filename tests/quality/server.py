@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ class Server(ThreadingHTTPServer):
         self.delay_s, self.key = delay_s, key
         self.faults: dict[str, tuple[str, int]] = {}
         self.asked: Counter[str] = Counter()
+        self.reply: Callable[[str], str] | None = None  # what to say to a prompt, instead of its echo
         self.served_s = 0.0
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -66,13 +68,13 @@ class Handler(BaseHTTPRequestHandler):
             fault, times = self.server.faults.get(word, ("", 0))
             fault = fault if times < 0 or self.server.asked[word] <= times else ""
         try:
-            self.answer(word, fault)
+            self.answer(word, fault, body["messages"][-1]["content"])
         finally:
             with self.server.lock:
                 self.server.at_once -= 1
                 self.server.served_s += time.monotonic() - begun
 
-    def answer(self, word: str, fault: str) -> None:
+    def answer(self, word: str, fault: str, prompt: str) -> None:
         if self.server.key and self.headers["authorization"] != f"Bearer {self.server.key}":
             return self.send(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
         time.sleep(5.0 if fault == "slow" else self.server.delay_s)
@@ -93,7 +95,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, {"hello": "world"})
         if fault == "surrogate":
             return self.send(200, b'{"choices": [{"message": {"content": "half \\ud83d"}}]}')
-        message = {"role": "assistant", "content": f"echo {word}"}
+        said = self.server.reply(prompt) if self.server.reply else f"echo {word}"
+        message = {"role": "assistant", "content": said}
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         return self.send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
 

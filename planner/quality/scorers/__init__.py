@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from planner.quality.examples import Answer, Example, Scorer, ScorerKind
 from planner.quality.scorers.code import unit_tests_pass
+from planner.quality.scorers.semantic import semantic_fault, similarity
 from planner.quality.scorers.structured import (
     calls_agree,
     expected_calls,
@@ -17,7 +18,6 @@ from planner.quality.scorers.structured import (
 from planner.quality.scorers.text import (
     choice,
     contains,
-    exactly,
     normalised,
     number,
     pattern_fault,
@@ -25,7 +25,9 @@ from planner.quality.scorers.text import (
     within,
 )
 
-TEXT_KINDS = frozenset({ScorerKind.EXACT, ScorerKind.NORMALISED, ScorerKind.CHOICE, ScorerKind.UNIT_TEST})
+TEXT_KINDS = frozenset(
+    {ScorerKind.EXACT, ScorerKind.NORMALISED, ScorerKind.CHOICE, ScorerKind.UNIT_TEST, ScorerKind.SEMANTIC}
+)
 
 
 def unsuited(scorer: Scorer, example: Example) -> str | None:
@@ -41,6 +43,8 @@ def unsuited(scorer: Scorer, example: Example) -> str | None:
         return "needs its text, or a reference that is text"
     if kind is ScorerKind.REGEX:
         return pattern_fault(scorer.text or reference)
+    if kind is ScorerKind.SEMANTIC:
+        return semantic_fault()
     if kind is ScorerKind.JSON_SCHEMA:
         return schema_fault(example.answer_schema)
     if kind is ScorerKind.TOOL_CALL and expected_calls(reference) is None:
@@ -53,7 +57,7 @@ def passes(scorer: Scorer, example: Example, answer: Answer) -> bool:
     reference, output = example.reference, answer.output
     match scorer.kind:
         case ScorerKind.EXACT:
-            return exactly(output, reference)
+            return bool(output.strip() == reference.strip())
         case ScorerKind.NORMALISED:
             return normalised(output) == normalised(reference)
         case ScorerKind.NUMERIC:
@@ -64,11 +68,13 @@ def passes(scorer: Scorer, example: Example, answer: Answer) -> bool:
             return contains(output, scorer.text or reference)
         case ScorerKind.REGEX:
             return pattern_found(scorer.text or reference, output, scorer.timeout_s)
-        case ScorerKind.JSON:
-            return is_json(output)
-        case ScorerKind.JSON_SCHEMA:
-            return matches_schema(output, example.answer_schema)
+        case ScorerKind.JSON | ScorerKind.JSON_SCHEMA:
+            return is_json(output) if scorer.kind is ScorerKind.JSON else matches_schema(output, example.answer_schema)
         case ScorerKind.TOOL_CALL:
             return calls_agree(answer.tool_calls, expected_calls(reference) or [])
         case ScorerKind.UNIT_TEST:
             return unit_tests_pass(output, reference, scorer.timeout_s)
+        case ScorerKind.SEMANTIC:
+            return similarity(output, reference) >= scorer.similarity
+        case ScorerKind.JUDGE:
+            return True  # the judge compares both sides: `planner.quality.judge`

@@ -19,11 +19,6 @@ _REPEATED_GROUP = re.compile(r"[)\]*+}][*+{]|\)\?|[*+].*[*+]|\{")
 _SEARCH = "import re, sys; sys.exit(0 if re.search(sys.argv[1], sys.stdin.read()) else 3)"
 
 
-def exactly(output: str, reference: str) -> bool:
-    """Character by character, white space around it aside."""
-    return output.strip() == reference.strip()
-
-
 def normalised(text: str) -> str:
     """Compatibility form, folded case, single spaces, without quotes around it or a mark at its end."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
