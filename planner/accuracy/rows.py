@@ -164,6 +164,8 @@ def _speed(row: MeasuredRow) -> Question:
         part += ", for sanity only"
     elif "draft" in row.about["note"]:
         part += ", may draft tokens"
+    elif "dynamic mix" in row.about["note"]:
+        part += ", dynamic mix of types"
     return Question(row, row.scenario, figures, part, _regime(row), row.about["protocol"] != "unstated")
 
 

@@ -14,7 +14,15 @@ from planner.errors import BadValue, UnknownName
 from planner.specs.formats import FormatSpec, GgmlType, GgufMix, KvFormatSpec, MixedPacking, MixRule, Packing
 from planner.specs.gpu import MathType
 
-__all__ = ["kv_format", "kv_format_ids", "parametric_formats", "support", "weight_format", "weight_format_ids"]
+__all__ = [
+    "as_gguf",
+    "kv_format",
+    "kv_format_ids",
+    "parametric_formats",
+    "support",
+    "weight_format",
+    "weight_format_ids",
+]
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "formats"
 GGUF = "gguf-"
@@ -138,16 +146,42 @@ def _parametric(family: str, text: str) -> FormatSpec:
     )
 
 
+_LABEL = re.compile(r"(?:(gguf|ud|unsloth|mostly)[ _-])*(?P<type>i?q\d.*|tq\d.*|b?f16|f32|mxfp4 moe)")
+_SPOKEN = ((re.compile(r" ?- [\d.]+ bpw.*"), ""), (re.compile(r" - (small|medium|large|xl)$"), r"_\1"))
+
+
+def _gguf_id(key: str) -> str:
+    """The id behind a GGUF label: Q4_K_M, `GGUF Q4_K - Medium`, `IQ4_XS - 4.25 bpw` as llama.cpp prints, UD-Q4_K_XL."""
+    label = _LABEL.fullmatch(key)
+    if label is None or (label["type"] in PLAIN_MATH and label[1] is None):
+        return ""  # F16 alone may be a checkpoint's type as well
+    text = label["type"]
+    for pattern, short in _SPOKEN:
+        text = pattern.sub(short, text)
+    text = re.sub(r"_(small|medium|large)$", lambda word: f"_{word[1][0]}", text.replace(" ", "_").replace("-", "_"))
+    return GGUF + {"q2_k_m": "q2_k", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "q3_k": "q3_k_m"}.get(text, text)
+
+
+@lru_cache(maxsize=1024)
 def weight_format(name: str) -> FormatSpec:
-    """The weight format of that id, upper or lower case. Raises UnknownName with the nearest id, or BadValue."""
+    """The weight format of that id or of a label with one meaning, in any case.
+
+    Raises UnknownName with the nearest id, or BadValue.
+    """
     key = name.strip().lower()
     family, _, bits = key.partition("-")
     if family in ("exl3", "mixed") and bits:
         return _parametric(family, bits)
-    found = _named().get(key)
+    meant = _weight_data()["synonyms"].get(re.sub(r"[\s_]+", "-", key))
+    found = _named().get(key) or _named().get(meant or _gguf_id(key))
     if found is None:
         raise UnknownName("weight format", name, weight_format_ids(), _hint(key))
     return found
+
+
+def as_gguf(fmt: FormatSpec) -> FormatSpec:
+    """The GGUF type that a checkpoint in this format is converted to as it stands; itself where there is none."""
+    return _named().get(_gguf_data()["converted"].get(fmt.id, ""), fmt)
 
 
 def _hint(key: str) -> str:

@@ -82,6 +82,8 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
     if scenario.weight_format is None:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
+    if engine.id == "llama.cpp":
+        weights = formats.as_gguf(weights)
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)

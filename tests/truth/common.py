@@ -86,8 +86,6 @@ def known_format(label: str, gguf: bool) -> str | None:
     if not label:
         return None
     name = NAMES["gguf"].get(label, f"gguf-{label.lower()}") if gguf else NAMES["formats"].get(label)
-    if label.startswith("UD-") or label in ("Q4_K_XL", "Q2_K_XL", "Q2_K_P"):
-        raise LeftOut("format is a dynamic mix, not a stock type")
     try:
         return formats.weight_format(name or label).id
     except PlannerError:

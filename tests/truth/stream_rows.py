@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from common import Cells, LeftOut, Row, known_format, known_gpu, known_model, number, short, tier, whole
+from common import NAMES, Cells, LeftOut, Row, known_format, known_gpu, known_model, number, short, tier, whole
 
 ENGINES = {
     "llama.cpp": "llama.cpp",
     "Llama.cpp": "llama.cpp",
     "llama.cpp llama-bench": "llama.cpp",
     "llama.cpp (IPEX-LLM SYCL)": "llama.cpp",
+    "llama.cpp or Ollama (see issue)": "llama.cpp",
     "vLLM": "vllm",
     "SGLang": "sglang",
     "HF transformers FP16 baseline": "transformers",
@@ -19,7 +20,7 @@ UNSTATED_LENGTH = 128  # output tokens where the source gives no length; a decod
 REFUSED = (  # (column, pattern, reason)
     ("gpu", r"330W", "power-capped"),
     ("source", r"Qwen3 docs", "absolutes contradict other rows of this GPU"),
-    ("test", r"single request|eval rate|pre\d+ dec\d+|prefill bs|5-token|speed table", "rate of another kind"),
+    ("test", r"single request|pre\d+ dec\d+|prefill bs|5-token|speed table", "rate of another kind"),
     ("engine", r"imp |AutoAWQ|gpt-fast|[Ee]xllama|MLC|TinyChat", "engine not in the contract"),
     ("model", r"MTP", "may draft tokens"),
     ("model", r"F16-named|gpt-oss-\d+b-F16", "format is an own mix"),
@@ -39,7 +40,7 @@ def convert(row: Row) -> Cells:
     if engine is None:
         raise LeftOut("engine not in the contract")
     model, stated = known_model(row["hf_id"] or row["model"]) if not row["format"] else _plain(row)
-    found = known_format(row["format"], engine == "llama.cpp") or stated
+    found = known_format(row["format"], engine == "llama.cpp") or NAMES["ollama"].get(row["model"]) or stated
     if engine == "llama.cpp" and not (found or "").startswith("gguf"):
         raise LeftOut("format not in the contract or not identified")
     count = whole(row["n_gpu"]) or 1
@@ -56,7 +57,7 @@ def convert(row: Row) -> Cells:
         "protocol": "single",
         "tier": tier(row["source"]),
         "source": short(row["source"]),
-        "note": _backend(row["gpu"]),
+        "note": _note(row),
     }
     return cells | _asked(row["test"], float(row["tokens_per_s"]))
 
@@ -69,9 +70,11 @@ def _plain(row: Row) -> tuple[str, str | None]:
         return known_model(re.sub(r"-GGUF$", "", row["hf_id"]) or row["model"])
 
 
-def _backend(gpu: str) -> str | None:
-    found = re.search(r"ROCm.*|Vulkan.*|rocwmma|vulkan_radv", gpu)
-    return found[0] if found else None
+def _note(row: Row) -> str | None:
+    """The back-end, and what the planner only knows about."""
+    backend = re.search(r"ROCm.*|Vulkan.*|rocwmma|vulkan_radv", row["gpu"])
+    dynamic = "dynamic mix" if re.match(r"UD-|.*_XL$", row["format"]) else ""
+    return ", ".join(part for part in (backend and backend[0], dynamic) if part) or None
 
 
 def _asked(test: str, rate: float) -> Cells:
