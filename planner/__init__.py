@@ -1,8 +1,8 @@
 """LLM VRAM and throughput capacity planner: which model, at which precision, fits and serves a load, how fast.
 
-    import planner
-    answer = planner.estimate(planner.Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", concurrency=32))
-    answer.rows()
+import planner
+answer = planner.estimate(planner.Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", concurrency=32))
+answer.rows()
 """
 
 from __future__ import annotations

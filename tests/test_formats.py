@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.catalog.formats import kv_format, kv_format_ids, parametric_formats, weight_format, weight_format_ids
+from planner.catalog.formats import (
+    as_gguf,
+    kv_format,
+    kv_format_ids,
+    parametric_formats,
+    weight_format,
+    weight_format_ids,
+)
 from planner.errors import BadValue, UnknownName
 from planner.formats import is_quantized, kernel_for, packed_bytes, tensor_bytes, weight_bytes
 from planner.params import parameters, tensors
@@ -272,3 +279,28 @@ def ladder_cells(text: str) -> list[list[str]]:
 def test_the_document_is_what_the_catalogue_says(root: Path) -> None:
     script = runpy.run_path(str(root / "docs" / "make_formats.py"))
     assert (root / "docs" / "formats.md").read_text("utf-8") == script["document"](), "run python docs/make_formats.py"
+
+
+@pytest.mark.parametrize(
+    ("label", "format_id"),
+    [
+        ("Q4_K_M", "gguf-q4_k_m"),
+        ("GGUF Q4_K - Medium", "gguf-q4_k_m"),
+        ("IQ4_XS - 4.25 bpw", "gguf-iq4_xs"),
+        ("UD-Q4_K_XL", "gguf-q4_k_xl"),
+        ("mostly Q4_0", "gguf-q4_0"),
+        ("GGUF F16", "gguf-f16"),
+        ("AWQ-INT4", "awq-int4-g128"),
+        ("FP8_DYNAMIC", "fp8"),
+    ],
+)
+def test_labels_of_tables_and_logs_are_formats(label: str, format_id: str) -> None:
+    assert weight_format(label).id == format_id
+
+
+def test_llamacpp_converts_what_it_does_not_quantize() -> None:
+    assert [as_gguf(weight_format(name)).id for name in ("bf16", "mxfp4", "fp8")] == [
+        "gguf-bf16",
+        "gguf-mxfp4_moe",
+        "fp8",
+    ]

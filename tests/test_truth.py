@@ -77,10 +77,22 @@ def test_a_cell_that_cannot_be_read_names_its_place() -> None:
 
 def stream(**cells: str) -> dict[str, Any]:
     row = dict.fromkeys(
-        "engine version model hf_id format params_b gpu n_gpu test tokens_per_s flash_attn source".split(), ""
+        "engine version model hf_id format params_b gpu n_gpu test tokens_per_s flash_attn source quote".split(), ""
     )
     row |= {"engine": "llama.cpp", "model": "Llama 3 8B", "format": "Q4_K_M", "gpu": "RTX 4090", "n_gpu": "1"}
     return stream_rows.convert(row | {"tokens_per_s": "100", "source": "ggml-org/llama.cpp"} | cells)
+
+
+def test_the_micro_batch_is_read_from_the_table() -> None:
+    quote = "| gpt-oss 20B MXFP4 MoE |  11.27 GiB |    20.91 B | CUDA |  99 |     2048 |  1 |    0 | pp2048 | 4505.82 |"
+    assert stream(test="pp2048", quote=quote)["n_ubatch"] == 2048
+    without = "| llama 8B Q4_K - Medium |   4.58 GiB |     8.03 B | CUDA       |  99 | pp 512     |  7003.51 |"
+    assert stream(test="pp512", quote=without)["n_ubatch"] is None
+
+
+def test_a_dynamic_mix_is_marked() -> None:
+    row = stream(test="tg128", format="UD-Q4_K_XL")
+    assert (row["weight_format"], row["note"]) == ("gguf-q4_k_xl", "dynamic mix")
 
 
 def test_a_prompt_at_depth_finds_its_context_cached() -> None:
@@ -103,7 +115,6 @@ def test_micro_batches_are_asked_as_such() -> None:
     ("cells", "reason"),
     [
         ({"test": "tg128", "gpu": "A100 80GB (330W power limit)"}, "power-capped"),
-        ({"test": "tg128", "format": "UD-Q4_K_XL"}, "dynamic mix"),
         ({"test": "tg128", "engine": "exllamav2"}, "not in the contract"),
         ({"test": "tg128", "gpu": "A100 (variant unstated)"}, "variant not stated"),
         ({"test": "tg128", "model": "Nobody's 9B"}, "not bundled"),

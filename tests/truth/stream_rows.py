@@ -51,6 +51,7 @@ def convert(row: Row) -> Cells:
         "engine_version": row["version"].split()[0].strip("()") if re.match(r"[b0-9]", row["version"]) else None,
         "gpu": known_gpu(row["gpu"], row["source"]),
         "n_gpus": count if count > 1 else None,
+        "n_ubatch": _micro_batch(row["quote"]),
         "tp": count if engine == "vllm" else None,
         "flash_attention": bool(float(row["flash_attn"])) if row["flash_attn"] else None,
         "concurrency": 1,
@@ -59,7 +60,9 @@ def convert(row: Row) -> Cells:
         "source": short(row["source"]),
         "note": _note(row),
     }
-    return cells | _asked(row["test"], float(row["tokens_per_s"]))
+    return cells | {
+        name: cell for name, cell in _asked(row["test"], float(row["tokens_per_s"])).items() if cell is not None
+    }
 
 
 def _plain(row: Row) -> tuple[str, str | None]:
@@ -68,6 +71,14 @@ def _plain(row: Row) -> tuple[str, str | None]:
         return known_model(row["model"])
     except LeftOut:
         return known_model(re.sub(r"-GGUF$", "", row["hf_id"]) or row["model"])
+
+
+def _micro_batch(quote: str) -> int | None:
+    """The n_ubatch column of a llama-bench table, which stands between layers (or threads) and flash attention."""
+    found = re.match(
+        r"\|[^|]+GiB \|[^|]+ B \| *[A-Z,]+ *\| *\d+ *\| *(\d{2,5}) *\| *[01] *\|", re.sub(r"^\|[^|]+", "", quote)
+    )
+    return int(found[1]) if found else None
 
 
 def _note(row: Row) -> str | None:
