@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from planner.collectives import Parallel
 from planner.ops import Batch, Op, OpKind, Widths, distinct_experts, forward_ops
+from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.attention import causal_pairs, chunked_pairs
 from planner.ops.traffic import remote_gpus
 from planner.params import active_parameters, tensors
@@ -177,10 +178,32 @@ def test_touched_experts_agree_with_drawing() -> None:
     assert distinct_experts(64, 4, 40) == pytest.approx(np.mean(drawn), rel=0.01)
 
 
+def test_popular_experts_are_touched_as_often_as_drawing_says() -> None:
+    rng = np.random.default_rng(0)
+    asked = np.exp(SKEW * rng.standard_normal((400, 128)))
+    shares = np.minimum(8 * asked / asked.sum(axis=1, keepdims=True), 1)
+    for tokens in (1, 16, 64):
+        expected = np.mean((1 - (1 - shares) ** tokens).sum(axis=1))
+        assert popular_experts(128, 8, tokens) == pytest.approx(expected, rel=0.05)
+
+
+@given(st.integers(2, 512), st.floats(1, 5000))
+def test_skew_touches_fewer_experts_than_uniform_routing(experts: int, tokens: float) -> None:
+    picks = max(experts // 16, 1)
+    assert popular_experts(experts, picks, tokens) <= distinct_experts(experts, picks, tokens) * (1 + 1e-9)
+
+
+def test_the_busiest_of_eight_gpus_waits_for_as_many_tokens_as_drawing_says() -> None:
+    asked = np.exp(SKEW * np.random.default_rng(0).standard_normal((4000, 8, 32)))
+    loads = asked.sum(axis=2) / asked.sum(axis=(1, 2))[:, None] * 8
+    assert busiest_rank(256, 8) == pytest.approx(np.mean(loads.max(axis=1)), rel=0.1)
+    assert busiest_rank(256, 1) == 1
+
+
 def test_a_large_batch_reads_every_expert_once() -> None:
     model = build(ffn=MOE)
     weights = sum(t.numel * 2 for t in tensors(model) if t.role is Role.EXPERT)
-    op = by_name(listed(model, Batch(2000.0, 10.0)), "experts")
+    op = by_name(listed(model, Batch(20000.0, 10.0)), "experts")
     activations = op.m * (op.n + op.k) * 2
     assert op.count * (op.bytes - activations) == pytest.approx(weights, rel=1e-6)
 
@@ -188,7 +211,8 @@ def test_a_large_batch_reads_every_expert_once() -> None:
 def test_experts_split_or_spread_cost_a_gpu_the_same_arithmetic() -> None:
     model = build(ffn=MOE)
     split, spread = (by_name(listed(model, PREFILL, Parallel(tp=8, ep=ep)), "experts") for ep in (1, 8))
-    assert split.flops == spread.flops == by_name(listed(model, PREFILL), "experts").flops / 8
+    assert split.flops == by_name(listed(model, PREFILL), "experts").flops / 8
+    assert spread.flops == pytest.approx(split.flops * busiest_rank(MOE.n_experts, 8))
 
 
 # Parallelism.

@@ -29,6 +29,16 @@ SLOTS = {
 }
 
 
+# Spread of ln popularity of experts. Fitted to gpt-oss-120b in vLLM 0.15 on B200 at 4 to 128 sequences; gpt-oss on H100,
+# Qwen3-235B-A22B in TensorRT-LLM and DeepSeek-R1 in SGLang on H200 say 0.9 to 1.4.
+SKEW = 1.0
+_DEVIATES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a normal deviate
+POPULARITY = np.exp(SKEW * _DEVIATES - SKEW**2 / 2).tolist()
+WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).tolist()
+OCTAVES = (0, 1, 2, 3, 4, 5, 6, 7)
+LARGEST_DEVIATE = (0, 0.56, 1.03, 1.42, 1.77, 2.07, 2.34, 2.59)  # expected, of 1, 2, 4 ... normal deviates
+
+
 class Group(NamedTuple):
     """Indices into `tensors(model)` that run as one product in `layers` layers."""
 
@@ -95,18 +105,31 @@ def product(group: Group, widths: Widths, parallel: Parallel) -> Product:
         shapes[0].k,
         first.copies if experts else 1.0,
         first.active if experts else 1.0,
-        1.0 / parallel.ep if experts else 1.0,
+        busiest_rank(first.copies, parallel.ep) / parallel.ep if experts else 1.0,
         not first.layers,
         first.attention,
     )
 
 
 def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
-    """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform.
-
-    Skewed routing touches fewer; its longest queue is not modelled here.
-    """
+    """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform."""
     return n_experts * (1 - (1 - active / n_experts) ** tokens)
+
+
+def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
+    """The same where some experts are asked for more often than others: the mean over their popularity f.
+
+    E mean(1 - (1 - min(f k/E, 1))^B), ln f normal with a spread of SKEW and f of mean 1.
+    """
+    shares = [distinct_experts(1.0, np.minimum(f * active / n_experts, 1.0), tokens) for f in POPULARITY]
+    return n_experts * sum(weight * share for weight, share in zip(WEIGHTS, shares, strict=True))
+
+
+def busiest_rank(n_experts: Number, ep: Number) -> Number:
+    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of a GPU's E/ep experts x largest of ep.
+    """
+    spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
+    return 1 + spread * np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
 
 
 def products(model: ModelSpec, widths: Widths, parallel: Parallel) -> tuple[Product, ...]:
@@ -133,7 +156,7 @@ def product_op(part: Product, work: Work, activation: Number) -> Op:
     m = tokens * part.active * part.experts_local
     weights = part.weight_bytes
     if part.kind is OpKind.MOE:
-        weights = weights * distinct_experts(part.copies, part.active, tokens) / part.copies
+        weights = weights * popular_experts(part.copies, part.active, tokens) / part.copies
     moved = weights + m * (part.n + part.k) * activation
     flops = 2 * m * part.n * part.k
     return Op(part.name, part.kind, part.rate, part.layers * np.sign(m), flops, moved, m, part.n, part.k)
