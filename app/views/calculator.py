@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import charts
+import logbox
 import sidebar
 from answerbox import changes, memory, problems, tiles, verdict
 from answers import Answer, context_curve, first_answer, with_curve
@@ -76,3 +77,4 @@ if not found.row["error"]:
         memory(found.row)
     with below:
         views(found, library)
+    logbox.show(found.row, form, library)

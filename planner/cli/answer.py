@@ -98,7 +98,22 @@ def show_answer(answer: Answer) -> None:
             table.add_row(Text(f"  {label}"), Text(figure(answer[name])), Text(_interval(answer, name), style="dim"))
         out.print(Text(f"\n{title}", style="bold"))
         out.print(table)
+    _show_log_lines(answer)
     out.print(Text("\nIntervals hold 80 % of cases. Every column: --json or --csv -", style="dim"))
+
+
+def _show_log_lines(answer: Answer) -> None:
+    """The terms as the engine's own log prints them."""
+    from rich.text import Text
+
+    from planner.explain import log_lines
+
+    lines = log_lines(answer)
+    if lines:
+        out = console()
+        out.print(Text("\nAs the engine's log prints it", style="bold"))
+        for line in lines:
+            out.print(Text(f"  {line.text}"))
 
 
 def deployment(answer: Answer) -> str:

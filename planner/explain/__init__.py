@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.explain.changes import Change, Proposal, changes, chosen, proposals
 from planner.explain.formulas import Formula, formulas
+from planner.explain.printed import log_lines
 from planner.explain.training import (
     peak_parts,
     training_changes,
@@ -46,6 +47,7 @@ __all__ = [
     "formulas",
     "gpu_name",
     "interval",
+    "log_lines",
     "peak_parts",
     "proposals",
     "span",

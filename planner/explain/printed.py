@@ -1,0 +1,48 @@
+"""An estimate in the words of the engine's own start-up log, so that both can be held side by side."""
+
+from __future__ import annotations
+
+from string import Formatter
+from typing import NamedTuple
+
+from planner.catalog import models
+from planner.catalog.log_patterns import LINES
+from planner.errors import PlannerError
+from planner.explain.words import Row, interval
+
+MIB_PER_GIB = 2**10
+
+
+class Printed(NamedTuple):
+    """A line as the engine prints it with what is predicted, and the interval of its first figure."""
+
+    text: str
+    column: str
+    span: str
+
+
+def _with_length(row: Row) -> Row:
+    """The row with the checkpoint's own longest sequence where none was given, as engines take it."""
+    if row["max_model_len"] or row["max_concurrency_at_max_model_len"] is None:
+        return dict(row)
+    try:
+        return row | {"max_model_len": models.resolve(row["model"]).model.max_position}
+    except PlannerError:  # a model that its caller brought along
+        return dict(row)
+
+
+def log_lines(row: Row) -> list[Printed]:
+    """The lines of the engine's log that state terms of this row; none for engines that print none."""
+    values = _with_length(row)
+    values |= {
+        f"{name.removesuffix('_gib')}_mib": value * MIB_PER_GIB
+        for name, value in row.items()
+        if name.endswith("_gib") and value is not None
+    }
+    found = []
+    for line in LINES.get(row["engine"], ()):
+        fields = [name for _, name, _, _ in Formatter().parse(line) if name]
+        if all(values.get(name) for name in fields):
+            term = next(name for name in fields if name != "max_model_len").replace("_mib", "_gib")
+            found.append(Printed(line.format(**values), term, interval(row, term)))
+    return found
