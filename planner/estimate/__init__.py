@@ -17,6 +17,7 @@ from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, document
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.group import Outcome, priced_group
 from planner.estimate.layout import Layout, layouts
+from planner.estimate.quality import stored_checks
 from planner.estimate.resolve import Library, Row, resolve
 from planner.specs.scenario import Scenario
 
@@ -42,7 +43,7 @@ def estimate(
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
     resolved = list(asked)
-    library = library._replace(stamp=folder_stamp())
+    library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks())
     groups: dict[tuple[int, int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:

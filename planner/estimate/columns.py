@@ -31,7 +31,7 @@ INTERVALS = (
 ).split()
 TEXTS = (
     "verdict fit_confidence reason_code reason checkpoint support bound "
-    "memory_evidence speed_evidence engine_evidence calibration_id quality_evidence"
+    "memory_evidence speed_evidence engine_evidence calibration_id quality_evidence kv_quality_evidence"
 ).split()
 FLAGS = ("fits", "starts", "holds_load", "meets_slo")
 STAMPS = ("planner_version", "schema_version")
@@ -103,8 +103,15 @@ class Estimate:
     usd_per_month: Floats = column("the same for 730 hours")
     usd_per_million_input_tokens: Floats = column("cost of a million prompt tokens at this load")
     usd_per_million_output_tokens: Floats = column("cost of a million generated tokens at this load")
-    quality_loss_points: Floats = column("points lost against the model's own 16-bit score; blank: no evidence")
-    quality_evidence: Texts = column("badge of that evidence")
+    quality_loss_points: Floats = column(
+        "points of a score lost to the weight format, median of what is published for task and size; blank: no evidence"
+    )
+    quality_worst_points: Floats = column("the worst of those losses")
+    quality_evidence: Texts = column(
+        "own test | reference | native | trained for | good | fair | thin | conflicting | none: badge of that evidence"
+    )
+    kv_quality_loss_points: Floats = column("points lost to the KV format; not to be added, no source measured both")
+    kv_quality_evidence: Texts = column("badge of that evidence")
 
     low: dict[str, Floats] = field(default_factory=dict)  # lower ends of the 80 % intervals, by column
     high: dict[str, Floats] = field(default_factory=dict)

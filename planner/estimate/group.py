@@ -35,6 +35,7 @@ from planner.estimate.price import (
     overheads_of,
     replicas,
 )
+from planner.estimate.quality import quality_columns
 from planner.estimate.resolve import Row
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Load
@@ -73,6 +74,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
     columns = memory | speed | cost_columns(p, verdict.starts) | intervals | texts | flags
+    columns |= quality_columns(p.deployments)
     return Outcome(columns, [_echo(p, i) for i in range(len(p.deployments))])
 
 

@@ -16,6 +16,7 @@ from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Source
 from planner.catalog.checkpoints import checkpoint
+from planner.catalog.quality import family
 from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
@@ -23,9 +24,11 @@ from planner.estimate.evidence import Stamp, source_for
 from planner.estimate.hosting import ENGINES_OF, shares_of
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
+from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
+from planner.specs.quality import QualityResult
 from planner.specs.run import Run
 from planner.specs.scenario import Scenario
 from planner.units import GIB
@@ -33,8 +36,6 @@ from planner.units import GIB
 DEFAULT_INPUT_TOKENS = 2000
 DEFAULT_OUTPUT_TOKENS = 500
 HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
-# Columns of the contract that this release does not model: refused by name, never ignored.
-UNMODELLED = ("task_family",)
 
 
 class Library(NamedTuple):
@@ -43,6 +44,7 @@ class Library(NamedTuple):
     models: Mapping[str, ModelSpec] = MappingProxyType({})
     gpus: Mapping[str, GpuSpec] = MappingProxyType({})
     runs: tuple[Run, ...] = ()  # calibration runs that come before the stored ones
+    checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
     stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
 
 
@@ -58,6 +60,8 @@ class Row:
     gpu: GpuSpec
     support: Support
     checkpoint: str
+    family: Family  # of tasks, that quality is judged by
+    checks: tuple[QualityResult, ...] = ()
     draft: Drafter | None = None
     source: Source | None = None  # of the kernels' rates; None: the datasheet
     waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
@@ -65,12 +69,10 @@ class Row:
 
 def resolve(scenario: Scenario, library: Library) -> Row:
     """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
-    refused = [name for name in UNMODELLED if getattr(scenario, name) is not None]
-    if refused:
-        raise BadValue(f"column {refused[0]!r} is not modelled in this release; leave it blank")
     for required in ("model", "gpu"):
         if not getattr(scenario, required):
             raise BadValue(f"column {required!r} is blank; 'planner {required}s' lists what is known")
+    task = family(scenario.task_family)
     given = library.models.get(scenario.model or "")
     found = models.Resolved(given, None, "") if given else _model(scenario.model or "")
     gpu = library.gpus.get(scenario.gpu or "") or _gpu(scenario.gpu or "")
@@ -95,6 +97,8 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         "gpu": scenario.gpu if scenario.gpu in library.gpus else gpu.id,
         "task": scenario.task or found.model.task.value,
     } | drafting_defaults(scenario)
+    if scenario.task_family:
+        names["task_family"] = task.id
     filled = default_load(scenario, names["task"], found.model) | _device(scenario, gpu)
     return Row(
         scenario=scenario.model_copy(update=names | filled),
@@ -105,6 +109,8 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         gpu=gpu,
         support=_support(weights.id, kv_name, engine.id, Same(gpu)),
         checkpoint=_checkpoint(found, weights),
+        family=task,
+        checks=library.checks,
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
         source=source_for(gpu, library.runs, library.stamp),
     )

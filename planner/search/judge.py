@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from planner.catalog import formats, models
+from planner.catalog import models
+from planner.catalog.quality import CONFLICTING, NONE, Evidence, expected_points, family, worst_known_points
 from planner.errors import PlannerError
-from planner.formats import weight_bytes
-from planner.params import parameters
+from planner.estimate.quality import Results, quality_of, stored_checks
+from planner.params import active_parameters, parameters
+from planner.specs.evidence import Family
+from planner.specs.quality import Verdict
+
+CONFLICTING_POINTS = 10.0  # for an order, where sources disagree by far more: behind what nobody disputes
 
 
 class Judged(NamedTuple):
-    """`score` orders candidates, higher is better; loss and badge are None and "" where nobody measured."""
+    """`score` orders candidates, higher is better; `loss_points` is None where nobody measured."""
 
     score: float
     loss_points: float | None = None
-    evidence: str = ""
+    evidence: str = NONE
+
+
+def judge(model: str, weight_format: str, kv_format: str, task_family: str | None = None) -> Judged:
+    """What is expected of the model, less the larger of what its formats lose.
+
+    The two losses are not added: no source measured both. A loss below the noise of its tests is none.
+    """
+    return _judged(model, weight_format, kv_format, task_family, stored_checks())
 
 
 @lru_cache(maxsize=65536)
-def judge(model: str, weight_format: str, kv_format: str, task_family: str | None = None) -> Judged:
-    """The stated prior: more parameters first, within a size more bits for each weight.
-
-    log2(parameters), and a fraction of one step for the bytes of a weight, so that a format never outweighs a size.
-    """
+def _judged(model: str, weight_format: str, kv_format: str, task_family: str | None, checks: Results) -> Judged:
     try:
         spec = models.model(model)
-        held = weight_bytes(spec, formats.weight_format(weight_format))
     except PlannerError:  # an uploaded model is ranked behind those of the catalogue
         return Judged(0.0)
-    count = parameters(spec)
-    return Judged(math.log2(count) + min(held / count, 4) * _STEP)
+    task = family(task_family)
+    found = quality_of(spec, weight_format, kv_format, task, checks)
+    expected = expected_points(spec, parameters(spec), active_parameters(spec))
+    lost = max(lost_points(found.weights, task), 0.0 if found.weights.own else lost_points(found.kv, task))
+    return Judged(expected - lost, found.weights.loss_points, found.weights.badge)
 
 
-_STEP = 0.01  # of a doubling of parameters, for each byte of a weight
+def lost_points(found: Evidence, task: Family) -> float:
+    """The loss that an order counts: what is known beyond the noise, else the worst of as few bits."""
+    if found.own and found.own.verdict is Verdict.HOLDS:
+        return 0.0
+    loss = found.loss_points
+    if loss is None:
+        loss = worst_known_points(found.group, found.size)
+    if found.badge == CONFLICTING:
+        loss = max(loss, CONFLICTING_POINTS)
+    return loss if loss >= task.noise_points else 0.0

@@ -1,0 +1,199 @@
+"""What is known of the quality that a format costs: published figures by format, task family and model size.
+
+Losses are percentage points of a score against the model's own 16-bit or released form, a gain counts as no loss.
+An empty cell stays empty: nothing is carried over from another size, another task or another number of bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from planner.catalog.files import read_bytes, read_yaml
+from planner.catalog.paths import data_dir
+from planner.errors import BadFile, UnknownName
+from planner.specs.evidence import Family, FormatClass, QualityTables, Statement
+from planner.specs.model import ModelSpec
+from planner.specs.quality import QualityResult
+
+OVERALL = "overall"
+UNKNOWN_BITS = 4
+MONTHS = 12.0
+EDGE_BITS = 3  # from here down losses grow several times as fast
+SIXTEEN_BIT = frozenset("fp32 fp16 bf16 gguf-f32 gguf-f16 gguf-bf16".split())
+MAX_BYTES = 2**20
+# Badges, the surest first. `reference`: nothing is lost by definition, as it is what the others are held against.
+OWN, REFERENCE, NATIVE, TRAINED, GOOD, FAIR, THIN, CONFLICTING, NONE = BADGES = (
+    "own test", "reference", "native", "trained for", "good", "fair", "thin", "conflicting", "none",
+)  # fmt: skip
+
+
+class Cell(NamedTuple):
+    """A line of losses.csv: scores of models of one size, before and after."""
+
+    n: int  # scores
+    models: int
+    median_points: float  # lost; negative is a gain
+    worst_points: float
+    best_points: float
+    relative_rows: int  # losses given as a part of the score, counted as points
+    worst_case: str  # model and test
+    badge: str
+    sources: tuple[str, ...]
+
+
+class Evidence(NamedTuple):
+    """What a format costs a model in a task family; `loss_points` is None where nobody measured it."""
+
+    badge: str
+    loss_points: float | None
+    worst_points: float | None = None
+    group: FormatClass | None = None
+    size: str = ""
+    cell: Cell | None = None
+    statements: tuple[Statement, ...] = ()
+    own: QualityResult | None = None
+    source: str = ""
+
+
+@lru_cache(maxsize=1)
+def tables() -> QualityTables:
+    """quality.yaml. Raises BadFile when it does not hold what it should."""
+    path = data_dir() / "quality" / "quality.yaml"
+    try:
+        return QualityTables.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@lru_cache(maxsize=1)
+def cells() -> dict[tuple[str, str, str], Cell]:
+    """losses.csv by class, family and size."""
+    text = read_bytes(data_dir() / "quality" / "losses.csv", MAX_BYTES).decode()
+    return {(row["class"], row["family"], row["size"]): _cell(row) for row in csv.DictReader(io.StringIO(text))}
+
+
+def _cell(row: dict[str, str]) -> Cell:
+    return Cell(
+        int(row["n"]),
+        int(row["models"]),
+        float(row["median_points"]),
+        float(row["worst_points"]),
+        float(row["best_points"]),
+        int(row["relative_rows"]),
+        row["worst_case"],
+        row["badge"],
+        tuple(row["sources"].split(" | ")),
+    )
+
+
+def family(name: str | None) -> Family:
+    """A task family by id or alias; blank is all tasks together. Raises UnknownName with what is known."""
+    if not name:
+        return tables().overall
+    wanted = name.strip().lower().replace(" ", "_").replace("-", "_")
+    known = {word: one for one in (*tables().families, tables().overall) for word in (one.id, *one.aliases)}
+    if wanted not in known:
+        ids = ", ".join(one.id for one in tables().families)
+        raise UnknownName("task family", name, known, f"known: {ids}")
+    return known[wanted]
+
+
+def size_class(parameters: float) -> str:
+    """Size class of a model by its total parameters."""
+    return next(one.id for one in tables().sizes if parameters < one.below)
+
+
+def format_class(weight_format: str) -> FormatClass | None:
+    """The class whose evidence speaks for a weight format."""
+    return next((one for one in tables().classes if weight_format in one.formats), None)
+
+
+def weight_evidence(model: ModelSpec, parameters: float, weight_format: str, task: Family) -> Evidence:
+    """What the weight format costs this model in a task family."""
+    own = model.quantization.weight_format if model.quantization else None
+    trained = next(
+        (one for one in tables().released.trained_for if model.id in one.models and one.weight_format == weight_format),
+        None,
+    )
+    if trained:
+        return Evidence(TRAINED, 0.0, 0.0, source=trained.source)
+    if own and model.id not in tables().released.made_afterwards and weight_format in (own, *SIXTEEN_BIT):
+        return Evidence(NATIVE, 0.0, 0.0, source=f"{model.id}: released in {own}")
+    if weight_format in SIXTEEN_BIT:
+        return Evidence(REFERENCE, 0.0, 0.0)
+    return _published(format_class(weight_format), size_class(parameters), task)
+
+
+def kv_evidence(parameters: float, kv_format: str, task: Family) -> Evidence:
+    """What the KV format costs; of a pair of different ones nothing is known."""
+    parts = {part for part in kv_format.split("/") if part not in SIXTEEN_BIT}
+    if not parts:
+        return Evidence(REFERENCE, 0.0, 0.0)
+    group = next((one for one in tables().kv_classes if parts & {*one.formats}), None)
+    whole = len(parts) == 1 and len({*kv_format.split("/")}) == 1
+    return _published(group if whole else None, size_class(parameters), task)
+
+
+def own_evidence(test: QualityResult) -> Evidence:
+    """What a user's own check found: it stands before all that is published."""
+    return Evidence(OWN, max(-test.difference_points, 0.0), max(-test.low, 0.0), own=test, source="your own test")
+
+
+def _published(group: FormatClass | None, size: str, task: Family) -> Evidence:
+    if group is None:
+        return Evidence(NONE, None, size=size)
+    said = tuple(
+        one
+        for one in tables().statements
+        if group.id in one.classes and task.id in one.families and (not one.sizes or size in one.sizes)
+    )
+    cell = cells().get((group.id, task.id, size))
+    if cell:
+        worst = max(cell.worst_points, 0.0)
+        return Evidence(cell.badge, max(cell.median_points, 0.0), worst, group, size, cell, said)
+    stated = next((one for one in said if one.points is not None), None)
+    if stated:
+        return Evidence(THIN, stated.points, None, group, size, statements=said, source=stated.source)
+    conflicting = any(one.conflicting for one in said)
+    return Evidence(CONFLICTING if conflicting else NONE, None, None, group, size, statements=said)
+
+
+def worst_known_points(group: FormatClass | None, size: str) -> float:
+    """The worst median loss of as few bits, of this size or else of any: where a format without evidence stands.
+
+    Nothing is known of a format that belongs to no class: it stands behind the worst of 4 bit.
+    """
+    bits = group.bits if group else UNKNOWN_BITS
+    kinds = tables().kv_classes if group in tables().kv_classes else tables().classes
+    alike = [one.id for one in kinds if one.bits == bits] or [one.id for one in kinds if one.bits == UNKNOWN_BITS]
+    known = [(key, cell.median_points) for key, cell in cells().items() if key[0] in alike and key[1] == OVERALL]
+    here = [points for key, points in known if key[2] == size]
+    return max(here or [points for _, points in known], default=0.0)
+
+
+@lru_cache(maxsize=1024)
+def year(model_id: str) -> int:
+    """Year of publication; of a model that nobody dated the latest."""
+    found = (when for when, names in tables().years.items() if any(fnmatchcase(model_id, name) for name in names))
+    return next(found, max(tables().years))
+
+
+def expected_points(model: ModelSpec, total: float, active: float) -> float:
+    """What orders models of all sizes and years where no test compares them: points of an unnamed score.
+
+    points_per_doubling * log2(total^(1 - a) * active^a), less what the years since have gained. Unbounded, and good
+    for an order alone.
+    """
+    order = tables().order
+    share = order.active_exponent.value
+    doublings = (1 - share) * math.log2(total) + share * math.log2(active)
+    years = max(tables().years) - year(model.id)
+    return order.points_per_doubling.value * (doublings - years * MONTHS / order.months_per_doubling.value)
