@@ -40,16 +40,16 @@ def test_every_combination_is_either_a_candidate_or_rejected_with_a_reason() -> 
     assert all(row["error"] or row["reason"] for row in found.rejected)
 
 
-def test_the_largest_model_that_holds_the_load_comes_first() -> None:
-    found = recommend(LOAD, Space(models=SIZES, gpus=("h100-sxm",)), Wish())
-    sizes = [parameters(models.model(row["model"])) for row in found.candidates]
-    assert sizes == sorted(sizes, reverse=True)
+def test_the_largest_model_of_a_generation_comes_first() -> None:
+    found = recommend(LOAD, Space(models=SIZES[:3], gpus=("h100-sxm",)), Wish())
+    assert found.candidates[0]["model"] == max(SIZES[:3], key=lambda name: parameters(models.model(name)))
 
 
-def test_within_a_model_more_bits_come_first() -> None:
+def test_within_a_model_what_loses_more_comes_later() -> None:
     found = recommend(LOAD, Space(models=("Qwen/Qwen3-8B",), gpus=("h100-sxm",)), Wish())
-    weights = [row["weights_gib"] for row in found.candidates]
-    assert weights == sorted(weights, reverse=True)
+    scores = [row["quality_score"] for row in found.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert found.candidates[-1]["quality_loss_points"] > 1
 
 
 def test_progress_is_told_to_the_end() -> None:
