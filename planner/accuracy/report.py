@@ -29,7 +29,8 @@ NAMES = {
     "prefill_tokens_per_s": "prefill tokens/s",
 }
 ORDER = list(NAMES)
-MEMORY_PARTS = ("files", "loaded weights", "engine memory", "llama.cpp memory")
+ENGINE_PARTS = ("engine memory", "engine starts", "engine starts held out")
+MEMORY_PARTS = ("files", "loaded weights", *ENGINE_PARTS, "llama.cpp memory")
 SPEED_PARTS = ("closed loop", "offline, all requests at once", "static batch", "open loop", "single stream")
 
 # Figures that are taken apart, and by what: (title, which comparisons, conditions).
@@ -42,12 +43,12 @@ APART: tuple[tuple[str, Chosen, tuple[str, ...]], ...] = (
     ),
     (
         "KV pool",
-        lambda c: c.part == "engine memory" and c.figure == "kv_pool_gib",
+        lambda c: c.part in ENGINE_PARTS and c.figure == "kv_pool_gib",
         ("engine_version", "gpu", "kind", "evidence"),
     ),
     (
         "Peak activation",
-        lambda c: c.part == "engine memory" and c.figure == "activation_gib",
+        lambda c: c.part in ENGINE_PARTS and c.figure == "activation_gib",
         ("engine_version", "kind"),
     ),
     (

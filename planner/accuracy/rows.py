@@ -28,6 +28,9 @@ LARGE_GIB = 1e5  # a card on which everything fits, for buffers that are summed 
 MIB_PER_GIB = 1024
 SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 
+STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set
+
+OTHERWISE = ("patched", "not a column")  # in the note of a row whose engine was not as its columns say
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
 POOL = "kv_blocks kv_pool_tokens max_concurrency_at_max_model_len".split()
 SPEED = "tpot_ms ttft_ms e2e_ms output_tokens_per_s output_tokens_per_s_per_request prefill_tokens_per_s".split()
@@ -103,9 +106,9 @@ SHORT = {"input_tokens": 128, "output_tokens": 128, "concurrency": 1}
 
 
 def _engine_memory() -> Iterator[Question]:
-    """An engine's start-up figures. A row without a card says something of weights only."""
-    for row in measured_rows("engine_memory"):
-        s = row.scenario
+    """Engines' start-up figures. A row without a card says something of weights only."""
+    for row in (*measured_rows("engine_memory"), *measured_rows("engine_starts")):
+        s, part = row.scenario, STARTS.get(row.about.get("held_out", ""), "engine memory")
         if s.tp is None or s.weight_format is None or row.about["measured_starts"] != "yes":
             continue
         known_card = s.gpu is not None
@@ -114,8 +117,8 @@ def _engine_memory() -> Iterator[Question]:
         asked = s.model_copy(update=SHORT | ({} if known_card else {"gpu": STAND_IN}))
         sized = s.device_gib is not None or s.gpu_memory_utilization is not None
         complete = s.engine_version and known_card and sized and s.gpu_memory_utilization
-        stated = bool(complete) and (s.pp or 1) == 1 and "patched" not in row.about["note"]
-        yield Question(row, asked, {name: row.measured[name] for name in names}, "engine memory", stated=stated)
+        stated = bool(complete) and (s.pp or 1) == 1 and not any(word in row.about["note"] for word in OTHERWISE)
+        yield Question(row, asked, {name: row.measured[name] for name in names}, part, stated=stated)
 
 
 FULL_CACHES = ("mla=0", "mla=1")  # options of ik_llama.cpp and old builds: latent attention cached as keys and values

@@ -150,6 +150,8 @@ def default_limits(spec: EngineSpec, gpu: GpuSpec, device_bytes: float | None = 
     fitting = [
         tier
         for tier in spec.defaults.tiers
-        if memory >= tier.from_bytes and not any(part in name for part in tier.except_names)
+        if memory >= tier.from_bytes
+        and not any(part in name for part in tier.except_names)
+        and not (tier.discrete and gpu.unified_memory)
     ]
     return fitting[-1] if fitting else spec.defaults.tiers[0]

@@ -19,7 +19,7 @@ from planner.catalog.values import columns, number_of, scenario_of, value_of
 from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
-FILES = ("weights", "engine_memory", "llamacpp_memory", "serving", "serving_other", "single_stream")
+FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory", "serving", "serving_other", "single_stream")
 MEASURED = "measured_"
 NOT_NUMBERS = ("measured_starts", "measured_on")  # yes or no, a date
 MAX_BYTES = 8 * 2**20

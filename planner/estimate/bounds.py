@@ -74,14 +74,8 @@ def _budget(engine: EngineSpec, p: Priced) -> Budget:
 
 
 def fit_confidence(engine: EngineSpec, p: Priced, width: Widths) -> NDArray[np.str_]:
-    """yes | tight | no: whether what is left after one sequence could as well be a shortfall.
-
-    Left: of the pool, or of the device where the cache is allocated for the load itself.
-    """
-    terms, kv, verdict = p.plan
+    """yes | tight | no: whether what the tightest condition leaves could as well be a shortfall."""
+    verdict = p.plan.verdict
     half = uncertainty.pool_half_width_bytes(_budget(engine, p), width)
-    per_rank = np.ceil(np.asarray(p.inputs.load.concurrency) / p.inputs.parallel.attention_dp)
-    one = kv.kv_needed_bytes / np.maximum(per_rank, 1)
-    left = terms.kv_pool_bytes - one if engine.cache.allocation is Allocation.POOL else terms.free_bytes
-    margin = np.where(verdict.starts, left, -verdict.shortfall_bytes)
+    margin = np.where(verdict.starts, verdict.margin_bytes, -verdict.shortfall_bytes)
     return uncertainty.fit_confidence(np.zeros_like(margin), Interval(margin - half, margin + half))

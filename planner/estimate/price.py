@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of an activation value
 WIDE_TP = 4  # group from which SGLang captures larger batches
+HOPPER = 9.0  # compute capability
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
 
@@ -39,8 +40,13 @@ class Deployment(NamedTuple):
 
 
 def deployment(row: Row, layout: Layout) -> Deployment:
-    """A row in a layout; the engine's default limits follow from the device."""
-    return Deployment(row, layout, default_limits(row.engine, row.gpu, (row.scenario.device_gib or 0) * GIB))
+    """A row in a layout; the engine's default limits follow from the device, and in old ones from the length."""
+    limits = default_limits(row.engine, row.gpu, (row.scenario.device_gib or 0) * GIB)
+    length = row.scenario.max_model_len or row.model.max_position
+    whole = np.inf if row.model.vision and limits.whole_prompts_to > 1 else limits.whole_prompts_to
+    if limits.max_num_batched_tokens < length <= whole:
+        limits = limits.model_copy(update={"max_num_batched_tokens": length})
+    return Deployment(row, layout, limits)
 
 
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
@@ -135,6 +141,16 @@ def graph_batch(d: Deployment) -> int:
     return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
 
 
+def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
+    """What of the GPUs decides how much their libraries take."""
+    ages = [d.row.gpu.compute_capability or HOPPER for d in deployments]
+    linked = [bool(d.row.gpu.link_bytes_per_s) and d.row.scenario.interconnect != "pcie" for d in deployments]
+    named = [d.row.gpu.compute_capability is not None for d in deployments]
+    early = np.array(ages) < HOPPER
+    unified = np.array([d.row.gpu.unified_memory for d in deployments])
+    return {"early": early, "unified": unified, "multicast": np.array(linked) & np.array(named) & ~early}
+
+
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
     """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
     split, share = parallel(deployments), replicas(deployments)
@@ -144,6 +160,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         copies=numbers(deployments, "copies_per_gpu", 1),
         host_bytes=numbers(deployments, "host_memory_gib", np.inf) * GIB,
     )
+    device = device._replace(**_hardware(deployments))
     per_replica = np.ceil(in_flight / share)
     settings = memory.Settings(
         utilization=np.nan,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from planner.collectives import Parallel
 from planner.memory.placement import Placements
-from planner.memory.terms import Array, Floats, MemoryInputs, floats, slot_tokens
+from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import attention_group, padded, streamed_tensor_bytes
 from planner.specs.engine import EngineSpec, Overheads
 from planner.specs.model import Attention, CompressedAttention, DenseFfn, LatentAttention, Mixer, ModelSpec, MoeFfn
@@ -130,12 +130,13 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     """As many of the largest images as the token budget holds, at least one and at most one per sequence.
 
     patches x (copies x hidden + inner copies x intermediate / tp) x bytes, and the image tokens in the width of
-    the language model. Ref: vllm/multimodal/encoder_budget.py.
+    the language model. A model that attends to images is profiled with one in every sequence, and copies of the
+    joined results outweigh the encoder's layers. Ref: vllm/multimodal/encoder_budget.py.
     """
     vision, constants = model.vision, engine.activation
     if vision is None or not constants.encoder_copies:
         return Encoder(floats(0.0), floats(0.0))
-    grid = (vision.image_size // vision.patch) ** 2
+    grid = vision.tiles * (vision.image_size // vision.patch) ** 2
     tokens = vision.tokens_per_image or grid / vision.merge**2 or constants.encoder_tokens
     patches = grid or tokens * vision.merge**2
     budget = floats(inputs.settings.max_num_batched_tokens)
@@ -143,7 +144,11 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     copies, inner_copies = constants.encoder_copies, constants.encoder_inner_copies
     if not (grid or vision.tokens_per_image):
         copies, inner_copies = constants.encoder_native_copies, constants.encoder_native_inner_copies
+    if any(isinstance(mixer, Attention) and mixer.cross for mixer in model.mixers):
+        items = floats(inputs.settings.max_num_seqs)
     per_patch = copies * vision.hidden + inner_copies * vision.intermediate / floats(inputs.parallel.tp)
+    if vision.output:
+        per_patch = floats(constants.encoder_output_copies * vision.output)
     results = items * tokens * model.hidden_size * inputs.value_bytes
     return Encoder(floats(items * patches * per_patch * inputs.value_bytes + results), floats(results))
 
@@ -165,11 +170,17 @@ def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs,
     return floats(np.where(stage == 0, np.maximum(text + images.results, images.running), text))
 
 
-def non_torch_bytes(engine: EngineSpec, parallel: Parallel) -> Floats:
-    """Context, libraries and workspaces of one process; more once a tensor-parallel group communicates."""
+def non_torch_bytes(engine: EngineSpec, parallel: Parallel, device: Device) -> Floats:
+    """Libraries and workspaces of one process; more once a tensor-parallel group communicates.
+
+    GPUs whose switch adds up (NVLink from Hopper on) hold buffers for it; others exchange through small ones.
+    """
     tp, fixed = floats(parallel.tp), engine.overheads
-    group = fixed.group_bytes + fixed.group_doubling_bytes * np.log2(tp)
-    return fixed.non_torch_bytes + np.where(tp > 1, group, 0.0)
+    early = fixed.non_torch_bytes if fixed.early_non_torch_bytes is None else fixed.early_non_torch_bytes
+    group = fixed.group_bytes + fixed.group_doubling_bytes * np.log2(tp) + np.where(tp > 2, fixed.switch_bytes, 0.0)
+    plain = group if fixed.plain_group_bytes is None else fixed.plain_group_bytes
+    alone = np.where(device.early, early, fixed.non_torch_bytes) + np.where(device.unified, fixed.unified_bytes, 0.0)
+    return floats(alone + np.where(tp > 1, np.where(device.multicast, group, plain), 0.0))
 
 
 def graph_sizes(fixed: Overheads, largest_batch: Array) -> Floats:

@@ -60,6 +60,7 @@ class CachePart(NamedTuple):
     mixer: Attention | LatentAttention
     reach: float
     layers: tuple[int, ...]
+    joint: bool = False  # keys and values are one tensor in every engine
 
 
 class Kinds(NamedTuple):
@@ -69,16 +70,16 @@ class Kinds(NamedTuple):
     states: tuple[tuple[LinearAttention | Mamba, tuple[int, ...]], ...]
 
 
-def _parts_of(mixer: Mixer, layers: tuple[int, ...]) -> list[CachePart]:
+def _parts_of(mixer: Mixer, layers: tuple[int, ...], cross: bool) -> list[CachePart]:
     """Caches that grow with a sequence; layers that read another layer's cache own none.
 
-    Left out: keys and values of images (cross attention), which do not grow with the text.
+    `cross`: layers that attend to an image have pages like the others; else what they keep does not grow with the text.
     """
     if isinstance(mixer, CompressedAttention):
-        return [part for one in cached_as(mixer) for part in _parts_of(one, layers)]
+        return [part._replace(joint=True) for one in cached_as(mixer) for part in _parts_of(one, layers, cross)]
     if isinstance(mixer, LatentAttention):
         return [CachePart(mixer, np.inf, layers)]
-    if isinstance(mixer, Attention) and not (mixer.shares_kv or mixer.cross):
+    if isinstance(mixer, Attention) and not mixer.shares_kv and (cross or not mixer.cross):
         return [CachePart(mixer, float(mixer.window or mixer.chunk or np.inf), layers)]
     return []
 
@@ -92,13 +93,13 @@ def _same_cache(part: CachePart) -> tuple[object, ...]:
 
 
 @lru_cache(maxsize=512)
-def cache_kinds(model: ModelSpec) -> Kinds:
+def cache_kinds(model: ModelSpec, cross: bool = False) -> Kinds:
     """Kinds of cache in the model, equal ones of different mixers merged; an encoder has none."""
     parts: dict[tuple[object, ...], CachePart] = {}
     states: dict[LinearAttention | Mamba, tuple[int, ...]] = {}
     for index, mixer in enumerate(model.mixers):
         layers = mixer_layers(model, index)
-        for part in _parts_of(mixer, layers) if model.causal else []:
+        for part in _parts_of(mixer, layers, cross) if model.causal else []:
             before = parts.get(_same_cache(part))
             parts[_same_cache(part)] = part._replace(layers=(before.layers if before else ()) + layers)
         if isinstance(mixer, LinearAttention | Mamba):
@@ -119,7 +120,8 @@ def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: Me
         values_width = mixer.kv_lora_rank if engine.cache.latent_values else 0
         return width * inputs.kv_k_bytes + values_width * inputs.kv_v_bytes + indexer
     heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, cache_group(engine, inputs.parallel))
-    value_width = 0 if mixer.k_is_v else mixer.v_head_dim or mixer.head_dim
+    once = mixer.k_is_v and (part.joint or engine.cache.keys_are_values)
+    value_width = 0 if once else mixer.v_head_dim or mixer.head_dim
     per_head = mixer.head_dim * inputs.kv_k_bytes + value_width * inputs.kv_v_bytes + inputs.kv_head_bytes
     return heads * per_head + indexer
 
@@ -157,7 +159,7 @@ def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
 
 def cache_table(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
     """The rules of the engine's cache manager for every row."""
-    kinds = cache_kinds(model)
+    kinds = cache_kinds(model, engine.cache.cross_layers)
     where = placements(model, engine, inputs, rows)
     group = cache_group(engine, inputs.parallel)
     attention = LayersAndBytes(

@@ -67,7 +67,7 @@ def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held
     return Spent(
         np.broadcast_to(weights, shape),
         np.broadcast_to(activation, shape),
-        np.broadcast_to(non_torch_bytes(engine, inputs.parallel), shape),
+        np.broadcast_to(non_torch_bytes(engine, inputs.parallel, inputs.device), shape),
         np.broadcast_to(graph_bytes(model, engine, inputs), shape),
     )
 

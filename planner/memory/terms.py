@@ -31,6 +31,9 @@ class Device(NamedTuple):
     reserved_bytes: Array = 0.0  # taken by others on the card
     copies: Array = 1.0  # deployments that share the card
     host_bytes: Array = np.inf  # of host memory, for all GPUs of a replica
+    early: Flags = False  # before Hopper
+    unified: Flags = False  # its memory is the host's
+    multicast: Flags = True  # joined by NVLink that adds up in the switch: Hopper and later
 
 
 class Settings(NamedTuple):
@@ -130,6 +133,7 @@ class Verdict(NamedTuple):
     starts: NDArray[np.bool_]
     holds_load: NDArray[np.bool_]
     shortfall_bytes: Floats  # what is missing to start, 0 when it starts
+    margin_bytes: Floats  # the least that any condition on the engine's own memory leaves, negative where it lacks
     breaks: NDArray[np.str_]  # the first term that does not fit: see `verdict.BREAKS`; "" when it starts
 
 

@@ -15,6 +15,8 @@ from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 # sequence longer than the max_model_len that was given.
 BREAKS = ("reserved", "weights", "activation", "kv_cache", "max_model_len", "cuda_graphs", "host_memory")
 
+OWN = ("weights", "activation", "kv_cache", "max_model_len", "cuda_graphs")  # conditions on what the engine takes
+
 
 def sequence_lacks(engine: EngineSpec, stages: Stages, tokens: Array) -> Floats:
     """(S, R): bytes that one sequence of `tokens` lacks in the cache; its states have a part of their own in SGLang."""
@@ -67,5 +69,6 @@ def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapa
         starts=starts,
         holds_load=starts & (floats(inputs.load.concurrency) <= kv.max_concurrency),
         shortfall_bytes=np.where(any_broken, lacking, 0.0),
+        margin_bytes=-np.max(missing[[BREAKS.index(name) for name in OWN]], axis=0),
         breaks=breaks,
     )

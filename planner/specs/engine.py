@@ -79,6 +79,8 @@ class CacheRules(Spec):
     state_in_pool: bool = False  # recurrent states are pages of the pool
     state_slots: Amount = 1  # copies of the state per running sequence
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
+    keys_are_values: bool = True  # one tensor where the model uses keys as values; false: both are stored
+    cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
     sharded: bool = True  # KV heads are divided over a tensor-parallel group; false: its first GPU holds all
@@ -119,6 +121,7 @@ class Activation(Spec):
     encoder_inner_copies: Amount = 0  # the same of its inner width
     encoder_native_copies: Amount = 0  # as encoder_copies where the resolution is native: rotated in fp32 ...
     encoder_native_inner_copies: Amount = 0  # ... with a gated MLP
+    encoder_output_copies: Amount = 0  # of what leaves an encoder that joins the results of several layers
     encoder_tokens: Amount = 0  # of the largest image where the resolution is native
     score_bytes: Amount = 0  # per query, key and head when attention is not fused
     mask_bytes: Amount = 0  # per query and key
@@ -133,8 +136,12 @@ class Overheads(Spec):
     """
 
     non_torch_bytes: Amount  # context, libraries and workspaces on one GPU
-    group_bytes: Amount = 0  # more of it when tp > 1 (NCCL, custom all-reduce) ...
-    group_doubling_bytes: Amount = 0  # ... and for every doubling of tp
+    early_non_torch_bytes: Amount | None = None  # the same before Hopper, where fewer kernels are loaded; None: as much
+    unified_bytes: Amount = 0  # more where host and GPU share one memory: pages that the system fills meanwhile
+    group_bytes: Amount = 0  # more of it when tp > 1 (NCCL, symmetric memory) ...
+    group_doubling_bytes: Amount = 0  # ... and for every doubling of tp ...
+    switch_bytes: Amount = 0  # ... and when tp > 2 (multicast buffers)
+    plain_group_bytes: Amount | None = None  # instead of these on GPUs without multicast; None: as much
     graph_bytes: Amount = 0  # CUDA graphs: their pool ...
     graph_layer_bytes: Amount = 0  # ... and per layer and captured batch size
     graph_fine_step: Tokens = 8  # captured sizes: 1, 2, 4, then every this many ...
@@ -158,6 +165,8 @@ class Tier(Spec):
     graph_batch: Tokens = 512  # largest batch that is captured
     graph_batch_tp4: Tokens = 512  # the same when tp >= 4
     except_names: tuple[str, ...] = ()  # substrings of device names that stay in the tier below
+    discrete: bool = False  # only for GPUs with memory of their own: of unified memory the engine learns no size
+    whole_prompts_to: Tokens = 1  # up to this max_model_len a step takes a prompt as a whole, however long
 
 
 class Defaults(Spec):

@@ -210,6 +210,8 @@ class Vision(Spec):
     merge: Count = 1  # patches per image token along one side
     image_size: Size = 0  # pixels; 0: native resolution
     tokens_per_image: Size = 0  # 0: follows the image's pixels
+    tiles: Count = 1  # pieces of image_size that the largest image is cut into
+    output: Size = 0  # width that leaves the encoder, where results of several layers are joined; 0: its hidden width
 
 
 class Quantization(Spec):

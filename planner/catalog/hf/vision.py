@@ -164,7 +164,8 @@ def mllama(config: Config) -> Parts:
         weight("gates", 2 * last + 3),
         weight("projector", text_config(config).count("hidden_size"), eye.count("vision_output_dim"), bias=True),
     ]
-    return with_text(config, attention.mllama, extras, spec(shape, 1, size))
+    vision = spec(shape, 1, size).model_copy(update={"tiles": tiles, "output": eye.count("vision_output_dim")})
+    return with_text(config, attention.mllama, extras, vision)
 
 
 def gemma3(config: Config) -> Parts:
