@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from planner.catalog import quality
+from planner.catalog import models, quality
 from planner.catalog.models import model_index
 from planner.catalog.quality_results import keep
 from planner.errors import UnknownName
 from planner.estimate import estimate
+from planner.estimate.quality import quality_of
+from planner.explain.quality import across_sizes, quality_lines
 from planner.search import judge
 from planner.specs.quality import QualityResult, Verdict
 from planner.specs.scenario import Scenario
@@ -148,3 +150,33 @@ def test_an_own_check_stands_before_what_is_published(own_result: QualityResult)
 
 def test_an_own_check_of_another_format_says_nothing(own_result: QualityResult) -> None:
     assert row(model=EIGHT, weight_format="fp8", task_family="tools")["quality_evidence"] == "none"
+
+
+def lines(model: str, weight_format: str, kv_format: str = "bf16", task: str | None = None) -> list[str]:
+    found = quality_of(models.model(model), weight_format, kv_format, quality.family(task), ())
+    return [said.text for said in quality_lines(found, weight_format, kv_format, task)]
+
+
+def test_a_cell_is_said_with_its_count_and_worst_case() -> None:
+    assert lines(SEVENTY, AWQ, task="knowledge")[0] == (
+        "Weights: INT4 AWQ, knowledge, models of at least 60B: 0.76 points lost, within the noise of 1 (median of 4 "
+        "scores of 3 models; worst 1.8: Qwen2-72B-Instruct, MMLU); good evidence"
+    )
+
+
+def test_formats_that_are_fitted_to_texts_come_with_a_warning() -> None:
+    assert any("sample texts" in text for text in lines(EIGHT, AWQ, task="knowledge"))
+    assert not any("sample texts" in text for text in lines(EIGHT, "fp8", task="knowledge"))
+
+
+def test_where_calls_must_not_break_and_nobody_measured_the_next_step_up_is_said() -> None:
+    assert any("8 bit is the next step up" in text for text in lines(SEVENTY, AWQ, task="tools"))
+    assert not any("8 bit is the next step up" in text for text in lines(SEVENTY, AWQ, task="knowledge"))
+
+
+def test_sizes_are_compared_by_one_test_or_by_the_prior() -> None:
+    same = [row(model=f"meta-llama/Llama-2-{size}-hf", weight_format="bf16", n_gpus=4) for size in ("70b", "13b")]
+    told = across_sizes(*same)
+    assert told and told.text == "Before quantizing, MMLU: Llama-2-70b-hf 66.23 against Llama-2-13b-hf 52.86"
+    told = across_sizes(same[0], row(model="Qwen/Qwen3-14B"))
+    assert told and told.text.startswith("Of one generation, the larger model in 4 bit")

@@ -179,6 +179,31 @@ def worst_known_points(group: FormatClass | None, size: str) -> float:
     return max(here or [points for _, points in known], default=0.0)
 
 
+class BaseScores(NamedTuple):
+    """Scores of two models before quantizing, in one test of one source."""
+
+    test: str
+    scores: tuple[float, float]
+    source: str
+
+
+def base_scores(one: str, other: str, family_id: str) -> BaseScores | None:
+    """A test that a source ran on both models; of the family where it is named, else of any."""
+    for key, scores in _base_scores().items():
+        if family_id in (OVERALL, key[0]) and one in scores and other in scores:
+            return BaseScores(key[1], (scores[one], scores[other]), key[2])
+    return None
+
+
+@lru_cache(maxsize=1)
+def _base_scores() -> dict[tuple[str, str, str], dict[str, float]]:
+    text = read_bytes(data_dir() / "quality" / "base_scores.csv", MAX_BYTES).decode()
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        found.setdefault((row["family"], row["test"], row["source"]), {})[row["model"]] = float(row["score"])
+    return found
+
+
 @lru_cache(maxsize=1024)
 def year(model_id: str) -> int:
     """Year of publication; of a model that nobody dated the latest."""

@@ -1,0 +1,133 @@
+"""Quality in words: what a format costs a task, how sure that is, and what to watch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from planner.catalog.quality import (
+    CONFLICTING,
+    EDGE_BITS,
+    FAIR,
+    GOOD,
+    NATIVE,
+    NONE,
+    OWN,
+    REFERENCE,
+    THIN,
+    TRAINED,
+    Evidence,
+    base_scores,
+    family,
+    tables,
+)
+from planner.estimate.quality import Found
+from planner.explain.words import Row, figure, format_name
+from planner.specs.evidence import Family
+
+BADGE_WORDS = {
+    OWN: "your own test",
+    REFERENCE: "16 bit, nothing lost",
+    NATIVE: "released like this, nothing lost",
+    TRAINED: "trained for this format, nothing lost",
+    GOOD: "good evidence",
+    FAIR: "fair evidence",
+    THIN: "thin evidence",
+    CONFLICTING: "sources disagree",
+    NONE: "no evidence",
+}
+TEST_IT = "no evidence: test it on your task"
+
+
+class Said(NamedTuple):
+    """A line about quality and whether it warns."""
+
+    text: str
+    source: str
+    warns: bool = False
+
+
+def badge(name: str | None) -> str:
+    """A badge in words."""
+    return BADGE_WORDS.get(name or NONE, str(name))
+
+
+def in_short(row: Row) -> str:
+    """The loss of a row's weights in a few words: "loses 2.7 points (good evidence)"."""
+    name, loss = row["quality_evidence"] or NONE, row["quality_loss_points"]
+    if name in (REFERENCE, NATIVE, TRAINED):
+        return badge(name)
+    if loss is None:
+        return f"{badge(name)}: test it on your task"
+    noise = family(row["task_family"]).noise_points
+    size = f"loses {figure(round(loss, 1))} points" if loss >= noise else f"within noise ({loss:.1f} points)"
+    return f"{size}, {badge(name)}"
+
+
+def quality_lines(found: Found, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
+    """Everything that is known of a deployment's quality, weights and cache apart, warnings last."""
+    task = family(task_family)
+    said = [*_evidence("Weights", found.weights, task)]
+    if found.kv.badge != REFERENCE and not found.weights.own:
+        said += _evidence(f"KV cache in {kv_format}", found.kv, task)
+    return said + _warnings(found, weight_format, task)
+
+
+def _evidence(what: str, found: Evidence, task: Family) -> list[Said]:
+    if found.own:
+        test = found.own
+        text = (
+            f"{what}, by your own test of {test.n:,} examples: {test.difference_points:+.1f} points "
+            f"({test.low:+.1f} to {test.high:+.1f}), {test.verdict.value}"
+        )
+        return [Said(text, f"quality check {test.id}")]
+    if found.badge in (REFERENCE, NATIVE, TRAINED):
+        return [Said(f"{what}: {badge(found.badge)}", found.source)]
+    lines = [Said(f"{one.text}", one.source) for one in found.statements]
+    name = found.group.name if found.group else "this format"
+    if found.cell is None:
+        first = f"{what}: {name}, {task.name}, models of {_size(found.size)}: "
+        first += f"{found.loss_points:g} points" if found.loss_points is not None else TEST_IT
+        return [Said(first, found.source), *lines]
+    cell = found.cell
+    size = f"{cell.median_points:.2g} points lost" if cell.median_points > 0 else "no loss"
+    noise = f", within the noise of {task.noise_points:g}" if cell.median_points < task.noise_points else ""
+    first = (
+        f"{what}: {name}, {task.name}, models of {_size(found.size)}: {size}{noise} (median of {cell.n} scores of "
+        f"{cell.models} model{'s' if cell.models > 1 else ''}; worst {max(cell.worst_points, 0.0):.1f}: "
+        f"{cell.worst_case}); {badge(cell.badge)}"
+    )
+    return [Said(first, "; ".join(cell.sources)), *lines]
+
+
+def _size(name: str) -> str:
+    return name.replace("<=", "at most ").replace(">=", "at least ") or "any size"
+
+
+def _warnings(found: Found, weight_format: str, task: Family) -> list[Said]:
+    table, group, out = tables().warnings, found.weights.group, []
+    if group and group.bits <= EDGE_BITS:
+        out.append("edge")
+    if group and group.calibrated and not found.weights.own:
+        out.append("calibration")
+    if group and task.step_up and group.bits < 8 and found.weights.badge in (NONE, THIN, CONFLICTING):
+        out.append("step_up")
+    if found.kv.group and task.id == "long_context":
+        out.append("kv_kernel")
+    said = [Said(table[key].text, table[key].source, True) for key in out]  # type: ignore[index]
+    if found.weights.group is None and found.weights.badge == NONE:
+        said.append(Said(f"nobody measured {format_name(weight_format)} in a way that can be counted", "", True))
+    return said
+
+
+def across_sizes(first: Row, second: Row) -> Said | None:
+    """Why the larger of two models comes before the smaller or not: by scores of one test, else by the prior."""
+    if first["model"] == second["model"]:
+        return None
+    task = family(first["task_family"])
+    found = base_scores(first["model"], second["model"], task.id)
+    if found:
+        names = (str(row["model"]).rpartition("/")[2] for row in (first, second))
+        texts = (f"{name} {score:g}" for name, score in zip(names, found.scores, strict=True))
+        return Said(f"Before quantizing, {found.test}: {' against '.join(texts)}", found.source)
+    prior = tables().prior
+    return Said(f"{prior.text}. Exceptions: {'; '.join(prior.exceptions)}", prior.source)
