@@ -1,4 +1,4 @@
-"""The cheapest single changes that make a deployment hold its load, hold more, or cost less."""
+"""Single changes that make a deployment hold its load, hold more, answer sooner or cost less, the best first."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Any, NamedTuple
 
 from planner.catalog import formats, gpus
 from planner.errors import PlannerError
-from planner.explain.words import VERDICT_RANK, VERDICT_WORDS, Row, figure, format_name
+from planner.explain.quality import in_short, kv_in_short
+from planner.explain.words import VERDICT_RANK, VERDICT_WORDS, Row, duration, figure, format_name
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
 Estimator = Callable[[Sequence[Scenario]], list[Row]]
 
 LARGER_GPUS = ("l40s", "a100-80-sxm", "h100-sxm", "h200-sxm", "b200")
+SERVERS = ("vllm", "sglang", "tensorrt-llm")
 LAYOUT = dict.fromkeys(("tp", "pp", "dp", "ep", "attention_dp"))
 HOLDS = VERDICT_RANK["holds"]
 WORTH = 1.1  # gain in room or speed from which a change is worth a line
+FULLER = 0.95  # memory fraction to try: what is left holds the driver's own needs
+SHARED = 0.5  # part of the prompt that all requests have in common, to show what a prefix cache would do
+LEAST_PROMPT = 1024  # tokens from which a shorter or a shared prompt is worth a try
+GAINS = (("max_concurrency", 1), ("output_tokens_per_s", 1), ("ttft_ms", -1), ("tpot_ms", -1))  # and what is better
 
 
 class Change(NamedTuple):
@@ -40,26 +46,37 @@ class Proposal(NamedTuple):
 def proposals(row: Row) -> list[Proposal]:
     """Changes to try for a resolved row, the cheapest first: settings, then formats, then load, then hardware."""
     holds = VERDICT_RANK[row["verdict"]] >= HOLDS
-    found = _settings(row) + _formats(row)
-    if not holds:
-        found += _smaller_load(row)
-    return found + _hardware(row, holds)
+    return _settings(row) + _formats(row) + _load(row, holds) + _hardware(row, holds)
 
 
 def chosen(row: Row, tried: Sequence[Proposal], after: Sequence[Row], limit: int = 6) -> list[Change]:
-    """Of the tried changes those that help, one of each kind: the first that holds the load, else the first better."""
+    """Of the tried changes those that help, one of each kind, the most effective first.
+
+    Of a kind the first that holds the load, else the first better. Effective is a better verdict, then what is
+    gained for the same money, or number of GPUs where no price is known.
+    """
     found: dict[str, tuple[Proposal, Row]] = {}
     for proposal, then in zip(tried, after, strict=True):
         if then["error"] is None and better(row, then):
             known = found.get(proposal.kind)
             if known is None or VERDICT_RANK[known[1]["verdict"]] < HOLDS <= VERDICT_RANK[then["verdict"]]:
                 found[proposal.kind] = proposal, then
-    out = [Change(item.label, item.update, effect(row, then), then["verdict"]) for item, then in found.values()]
-    return out[:limit]
+    ordered = sorted(found.values(), key=lambda pair: _effectiveness(row, pair[1]), reverse=True)
+    return [Change(item.label, item.update, effect(row, then), then["verdict"]) for item, then in ordered[:limit]]
+
+
+def _effectiveness(before: Row, after: Row) -> tuple[float, ...]:
+    price = "usd_per_hour" if before["usd_per_hour"] and after["usd_per_hour"] else "n_gpus"
+    return VERDICT_RANK[after["verdict"]], _gain(before, after) / _ratio(after, before, price)
+
+
+def _gain(before: Row, after: Row) -> float:
+    """The largest factor by which a figure of the row gets better."""
+    return max(_ratio(after, before, name) ** power for name, power in GAINS)
 
 
 def changes(scenario: Scenario, row: Row, estimator: Estimator, limit: int = 6) -> list[Change]:
-    """Single changes that improve this row, the cheapest first."""
+    """Single changes that improve this row, the most effective first."""
     tried = proposals(row)
     return chosen(row, tried, estimator([scenario.model_copy(update=item.update) for item in tried]), limit)
 
@@ -71,12 +88,20 @@ def _settings(row: Row) -> list[Proposal]:
     small = "q8_0" if row["engine"] == "llama.cpp" else "fp8"
     if row["kv_format"] in ("bf16", "fp16"):
         out.append(Proposal(f"KV cache in {small}", {"kv_format": small}, "kv"))
+    if row["engine"] == "vllm" and (row["gpu_memory_utilization"] or 1) < FULLER:
+        out.append(Proposal(f"memory fraction {FULLER:g}", {"gpu_memory_utilization": FULLER}, "fraction"))
+    most, asked = row["max_num_seqs"], row["concurrency"] or 0
+    if row["engine"] in SERVERS and most and most * (row["dp"] or 1) < asked:
+        out.append(Proposal(f"up to {asked:,} sequences at once", {"max_num_seqs": asked}, "sequences"))
+    if (row["dp"] or 1) > 1 and row["engine"] in SERVERS:
+        wider = {"tp": (row["tp"] or 1) * 2, "dp": None, "n_gpus": row["n_gpus"], "ep": None, "attention_dp": None}
+        out.append(Proposal(f"tp {wider['tp']}, fewer replicas", wider, "tp"))
     return out
 
 
 def _formats(row: Row) -> list[Proposal]:
     names: tuple[str, ...] = ("gguf-q8_0", "gguf-q4_k_m", "gguf-q3_k_m") if row["engine"] == "llama.cpp" else ()
-    if row["engine"] in ("vllm", "sglang", "tensorrt-llm"):
+    if row["engine"] in SERVERS:
         names = ("fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")
     now = bits(row["weight_format"])
     small = [name for name in names if bits(name) < 0.8 * now]
@@ -86,14 +111,18 @@ def _formats(row: Row) -> list[Proposal]:
     ]
 
 
-def _smaller_load(row: Row) -> list[Proposal]:
+def _load(row: Row, holds: bool) -> list[Proposal]:
     out = []
     room = int(row["max_concurrency"] or 0)
-    if room >= 1 and row["concurrency"] and room < row["concurrency"]:
+    if not holds and room >= 1 and row["concurrency"] and room < row["concurrency"]:
         out.append(Proposal(f"at most {room:,} at once", {"concurrency": room}, "load"))
-    if row["input_tokens"] > 1024:
+    if row["input_tokens"] > LEAST_PROMPT:
         half = row["input_tokens"] // 2
         out.append(Proposal(f"prompts of {half:,} tokens", {"input_tokens": half}, "prompt"))
+        if row["engine"] in SERVERS and not (row["shared_prefix_tokens"] or row["cached_input_fraction"]):
+            same = round(row["input_tokens"] * SHARED)
+            label = f"prefix cache, if {same:,} tokens are the same in every prompt"
+            out.append(Proposal(label, {"shared_prefix_tokens": same}, "prefix"))
     return out
 
 
@@ -104,6 +133,9 @@ def _hardware(row: Row, holds: bool) -> list[Proposal]:
         out.append(Proposal(f"{count // 2} GPU{'s' if count > 3 else ''}", {"n_gpus": count // 2} | LAYOUT, "fewer"))
     times = (2,) if holds else (2, 4, 8)
     out += [Proposal(f"{count * n} GPUs", {"n_gpus": count * n} | LAYOUT, "more") for n in times]
+    if row["engine"] in SERVERS and row["gpu"] and (row["dp"] or 1) == 1:
+        wide = {"tp": (row["tp"] or 1) * 2, "n_gpus": count * 2, "dp": None, "ep": None, "attention_dp": None}
+        out.append(Proposal(f"tp {wide['tp']} on {count * 2} GPUs", wide, "tp"))
     larger = [name for name in LARGER_GPUS if gpus.gpu(name).device_bytes > 1.2 * row["device_gib"] * GIB]
     return out + [
         Proposal(gpus.gpu(name).name, {"gpu": name, "device_gib": None, "usd_per_gpu_hour": None}, "gpu")
@@ -131,23 +163,36 @@ def better(before: Row, after: Row) -> bool:
         return False
     if (after["n_gpus"] or 1) < (before["n_gpus"] or 1):
         return ranks[0] >= HOLDS
-    gain = max(_ratio(after, before, "max_concurrency"), _ratio(after, before, "output_tokens_per_s"))
-    return gain > WORTH
+    return _gain(before, after) > WORTH
 
 
 def _ratio(after: Row, before: Row, name: str) -> float:
-    return (after[name] or 0) / before[name] if before[name] else 1.0
+    return after[name] / before[name] if before[name] and after[name] else 1.0
 
 
 def effect(before: Row, after: Row) -> str:
-    """What changes, in a phrase."""
+    """What changes in memory, speed, quality and cost, in a phrase."""
     parts = [VERDICT_WORDS[after["verdict"]].lower()] if before["verdict"] != after["verdict"] else []
-    if before["max_concurrency"] and after["max_concurrency"]:
-        parts.append(f"room {figure(before['max_concurrency'])} → {figure(after['max_concurrency'])}")
-    elif after["max_concurrency"]:
-        parts.append(f"room for {figure(after['max_concurrency'])}")
-    if before["output_tokens_per_s"] and after["output_tokens_per_s"]:
-        parts.append(f"{figure(before['output_tokens_per_s'])} → {figure(after['output_tokens_per_s'])} tok/s")
-    if before["usd_per_hour"] and after["usd_per_hour"] and before["usd_per_hour"] != after["usd_per_hour"]:
-        parts.append(f"{before['usd_per_hour']:.2f} → {after['usd_per_hour']:.2f} $/h")
-    return " · ".join(parts)
+    if after["max_concurrency"]:
+        parts.append(_step(before, after, "max_concurrency", "room {}") or f"room {figure(after['max_concurrency'])}")
+    parts.append(_step(before, after, "output_tokens_per_s", "{} tok/s"))
+    if (_ratio(before, after, "ttft_ms")) > WORTH:
+        first, then = duration(before, "ttft_ms")[0], duration(after, "ttft_ms")[0]
+        parts.append(f"first token {first} → {then}")
+    if (
+        before["quality_loss_points"] != after["quality_loss_points"]
+        or after["weight_format"] != before["weight_format"]
+    ):
+        parts.append(in_short(after))
+    if before["kv_format"] != after["kv_format"]:
+        parts.append(f"cache: {kv_in_short(after)}")
+    cost = "usd_per_million_output_tokens" if after["usd_per_million_output_tokens"] else "usd_per_hour"
+    unit = "$/M tokens" if cost != "usd_per_hour" else "$/h"
+    parts.append(_step(before, after, cost, "{} " + unit))
+    return " · ".join(part for part in parts if part)
+
+
+def _step(before: Row, after: Row, name: str, words: str) -> str:
+    """before → after, blank where that reads the same."""
+    first, then = (figure(row[name]) if row[name] else "" for row in (before, after))
+    return words.format(f"{first} → {then}") if first and then and first != then else ""

@@ -21,7 +21,7 @@ from planner.catalog.quality import (
     tables,
 )
 from planner.estimate.quality import Found
-from planner.explain.words import Row, figure, format_name
+from planner.explain.words import Row, format_name
 from planner.specs.evidence import Family
 
 BADGE_WORDS = {
@@ -52,14 +52,19 @@ def badge(name: str | None) -> str:
 
 
 def in_short(row: Row) -> str:
-    """The loss of a row's weights in a few words: "loses 2.7 points (good evidence)"."""
-    name, loss = row["quality_evidence"] or NONE, row["quality_loss_points"]
-    if name in (REFERENCE, NATIVE, TRAINED):
+    """The loss of a row's weights in a few words: "loses 2.7 points, good evidence"."""
+    return _short(row["quality_evidence"] or NONE, row["quality_loss_points"], family(row["task_family"]))
+
+
+def kv_in_short(row: Row) -> str:
+    """The loss of a row's KV format in a few words."""
+    return _short(row["kv_quality_evidence"] or NONE, row["kv_quality_loss_points"], family(row["task_family"]))
+
+
+def _short(name: str, loss: float | None, task: Family) -> str:
+    if loss is None or name in (REFERENCE, NATIVE, TRAINED):
         return badge(name)
-    if loss is None:
-        return f"{badge(name)}: test it on your task"
-    noise = family(row["task_family"]).noise_points
-    size = f"loses {figure(round(loss, 1))} points" if loss >= noise else f"within noise ({loss:.1f} points)"
+    size = f"loses {loss:.1f} points" if loss >= task.noise_points else f"within noise ({loss:.1f} points)"
     return f"{size}, {badge(name)}"
 
 
