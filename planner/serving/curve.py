@@ -98,19 +98,27 @@ def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: 
     return Batch(*np.broadcast_arrays(*fields))
 
 
-def price(step_s: StepTime, batches: Sequence[Batch]) -> Array:
-    """Seconds of every batch; fields (..., R) in, (len(batches), ..., R) out.
+def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
+    """Seconds of every batch, each in its own shape (..., R).
 
-    A few scenarios are priced in one call, (P, R) at once; many are priced batch by batch, an absent part
-    passed as a scalar 0.
+    Steps are priced together, as many as keep a call's arrays in the cache; a part that none of them has is passed
+    as a scalar 0.
     """
-    stacked = [np.stack(field) for field in zip(*batches, strict=True)]
-    shape = stacked[0].shape
-    flat = [field.reshape(-1, shape[-1]) for field in stacked]
-    if flat[0].size <= TOGETHER:
-        return np.reshape(step_s(Batch(*(field if field.any() else 0.0 for field in flat))), shape)
-    rows = [Batch(*(field[i] if field[i].any() else 0.0 for field in flat)) for i in range(len(flat[0]))]
-    return np.stack([step_s(row) for row in rows]).reshape(shape)
+    shapes = [np.broadcast_shapes(*(np.shape(field) for field in one)) for one in batches]
+    rows = shapes[0][-1]
+    flat = [
+        np.concatenate(
+            [np.broadcast_to(field, shape).reshape(-1, rows) for field, shape in zip(fields, shapes, strict=True)]
+        )
+        for fields in zip(*batches, strict=True)
+    ]
+    found = np.empty(flat[0].shape)
+    each = max(TOGETHER // rows, 1)
+    for start in range(0, len(found), each):
+        at = slice(start, start + each) if each > 1 else start
+        found[at] = step_s(Batch(*(field[at] if field[at].any() else 0.0 for field in flat)))
+    ends = np.cumsum([int(np.prod(shape[:-1])) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(found, ends), shapes, strict=True)]
 
 
 def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, Batch, Batch]:
@@ -202,14 +210,24 @@ def _reading(priced: int, refined: int) -> Array:
     return weights
 
 
-def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> LoadCurve:
-    """The life of a request at K loads, from alone to full; step times are interpolated log to log."""
+def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, Array]:
+    """The life of a request at K loads, from alone to full, and the seconds of one step of a lone prompt.
+
+    Step times are interpolated log to log.
+    """
     coarse = mix(request, capacity, arrivals(request, capacity, slots, PRICED))
-    priced = price(step_s, step_batches(request, capacity, coarse)[:2])
-    logs = _reading(PRICED, REFINED) @ np.log(np.maximum(priced, TINY))
+    decode_s, busy_s, alone_s = price(step_s, (*step_batches(request, capacity, coarse)[:2], lone(request, capacity)))
+    logs = _reading(PRICED, REFINED) @ np.log(np.maximum(np.stack([decode_s, busy_s]), TINY))
     m = mix(request, capacity, arrivals(request, capacity, slots, (PRICED - 1) * REFINED + 1))
     decode_s, busy_s = np.exp(logs)
-    return lives(request, capacity, m, Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s)))
+    times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
+    return lives(request, capacity, m, times), alone_s
+
+
+def lone(request: Request, capacity: Capacity) -> Batch:
+    """One step of a prompt that has the engine to itself."""
+    p, room = request.prefill_tokens, capacity.max_num_batched_tokens
+    return batch(request, np.zeros_like(p), p / np.maximum(np.ceil(p / room), 1), room)
 
 
 def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:
@@ -250,9 +268,13 @@ def completed_per_s(curve: LoadCurve, slots: Array) -> Array:
 
 
 def position(rising: Array, target: Array) -> Array:
-    """Where along axis 0 a rising column (K, R) reaches `target` (R,): fractional index, K - 1 where never."""
+    """Where along axis 0 a rising column (K, R) reaches `target`: fractional index, K - 1 where never.
+
+    `target` is (R,), or (N, R) for N targets in every column.
+    """
     column = np.maximum.accumulate(rising, axis=0)
-    above = np.clip((column < target).sum(axis=0), 1, len(column) - 1)
+    below = column < target if np.ndim(target) < 2 else column[:, None] < target
+    above = np.clip(np.count_nonzero(below, axis=0), 1, len(column) - 1)
     rows = np.arange(column.shape[1])
     low, high = column[above - 1, rows], column[above, rows]
     wanted = np.clip(target, low, high)
@@ -261,7 +283,7 @@ def position(rising: Array, target: Array) -> Array:
 
 
 def read(column: Array, at: Array) -> Array:
-    """A column (K, R) at the fractional index `at` (R,)."""
+    """A column (K, R) at the fractional index `at` (R,) or (N, R)."""
     low = np.minimum(at.astype(int), len(column) - 2)
     rows = np.arange(column.shape[1])
     below, above = column[low, rows], column[low + 1, rows]

@@ -79,7 +79,7 @@ def margin(found: Tail, objectives: Objectives) -> Array:
 
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     """Whether the load as it settles meets the objectives; never where its queue grows."""
-    load, _, request, share, _ = offered
+    load, request, share = offered.load, offered.request, offered.share
     wait = slot_wait_s(load, share, settled)
     found = tail(load, request, settled.point.life, wait, objectives.percentile)
     return np.isfinite(wait) & (margin(found, objectives) <= 1)
@@ -97,7 +97,7 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
-    load, capacity, request, share, curve = offered
+    load, capacity, request, share, curve, _ = offered
     closed = np.maximum(
         margin(tail(load, request, curve.life, np.zeros_like(curve.held_s), objectives.percentile), objectives),
         resident(curve) / share.slots,

@@ -73,7 +73,7 @@ class Exact(NamedTuple):
 
     times: Times
     prefill_s: Array  # of a lone prompt
-    wave: Wave  # all that fit in the slots
+    wave: Wave | None  # all that fit in the slots; None where nobody starts together
 
 
 class Settled(NamedTuple):
@@ -116,6 +116,7 @@ class Offered(NamedTuple):
     request: Request
     share: Part
     curve: LoadCurve
+    lone_s: Array  # one step of a lone prompt
 
 
 def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
@@ -123,7 +124,7 @@ def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads
     load, capacity, overheads = aligned(load, capacity, overheads)
     request, share = request_shape(load, overheads), part(load, capacity)
     capacity = capacity._replace(chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0))
-    return Offered(load, capacity, request, share, load_curve(step_s, request, capacity, share.slots))
+    return Offered(load, capacity, request, share, *load_curve(step_s, request, capacity, share.slots))
 
 
 def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
@@ -134,17 +135,20 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, share, curve = offered
+    load, capacity, request, share, curve, lone_s = offered
     full = position(resident(curve), share.slots)
     closed_at = np.minimum(position(population(curve), share.population), full)
     completed = completed_per_s(curve, share.slots)
     open_loop = share.request_rate_per_s < read(completed, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
-    exact = settled_steps(step_s, request, capacity, m, np.minimum(share.population, share.slots))
+    together = np.isfinite(load.waves)
+    wave = np.minimum(share.population, share.slots) if np.any(together) else None
+    exact = settled_steps(step_s, offered, m, wave)
     point = lives(request, capacity, m, exact.times)
-    locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.output_log_sd <= 0) & ~open_loop
-    point = in_lockstep(request, exact.wave, point, locked)
+    if exact.wave is not None:
+        locked = ~capacity.chunks_mixed & together & (load.output_log_sd <= 0) & ~open_loop
+        point = in_lockstep(request, exact.wave, point, locked)
     standing = np.minimum(share.population, population(curve)[-1])
     most_per_s = read(completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
@@ -153,30 +157,33 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
 
 
-def settled_steps(step_s: StepTime, request: Request, capacity: Capacity, m: Mix, wave: Array) -> Exact:
+def settled_steps(step_s: StepTime, offered: Offered, m: Mix, wave: Array | None) -> Exact:
     """Exact step times at mix `m`, of a lone prompt, and of a wave of `wave` prompts that arrive at once.
 
     A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full
     steps, of which the last is on average half over where prompts end within steps.
     """
+    request, capacity = offered.request, offered.capacity
     p, none = request.prefill_tokens, np.zeros_like(request.prefill_tokens)
-    chunks = np.ceil(p / capacity.max_num_batched_tokens)
+    batches = step_batches(request, capacity, m)
+    if wave is None:
+        times = Times(*price(step_s, batches))
+        return Exact(times, _prompt_s(offered, times), None)
     burst = np.minimum(wave * p, m.room_tokens)
-    batches = (
-        *step_batches(request, capacity, m),
-        batch(request, none, p / np.maximum(chunks, 1), capacity.max_num_batched_tokens),
-        batch(request, np.where(capacity.chunks_mixed, m.decodes / 2, 0), burst, m.room_tokens),
-        batch(request, wave, none, m.room_tokens),
-    )
-    decode_s, busy_s, own_s, alone_s, burst_s, together_s = price(step_s, batches)
+    first_batch = batch(request, np.where(capacity.chunks_mixed, m.decodes / 2, 0), burst, m.room_tokens)
+    *found, burst_s, together_s = price(step_s, (*batches, first_batch, batch(request, wave, none, m.room_tokens)))
+    times = Times(*found)
     fills = wave * p / np.maximum(burst, TINY)
     ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
     first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
-    return Exact(
-        Times(decode_s, busy_s, own_s),
-        np.where(p > 0, chunks * alone_s, decode_s),
-        Wave(wave, first * burst_s, np.maximum(fills, 1) * burst_s, together_s),
-    )
+    together = Wave(wave, first * burst_s, np.maximum(fills, 1) * burst_s, together_s)
+    return Exact(times, _prompt_s(offered, times), together)
+
+
+def _prompt_s(offered: Offered, times: Times) -> Array:
+    """A lone prompt's seconds; without a prompt the first token comes from a decode step."""
+    p = offered.request.prefill_tokens
+    return np.where(p > 0, np.ceil(p / offered.capacity.max_num_batched_tokens) * offered.lone_s, times.decode_s)
 
 
 def in_lockstep(request: Request, wave: Wave, point: LoadCurve, locked: Mask) -> LoadCurve:
@@ -233,12 +240,14 @@ def decode_step_s(load: Load, share: Part, s: Settled) -> Array:
 def first_token_s(load: Load, share: Part, s: Settled) -> Array:
     """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
     steady = s.point.life.queue_s + s.point.life.own_prefill_s
+    if s.exact.wave is None:
+        return steady
     return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, share)
 
 
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
-    load, _, request, share, _ = offered
+    load, request, share = offered.load, offered.request, offered.share
     wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
     tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
     ttft = request.overhead_s + wait + first_token_s(load, share, s)
