@@ -147,7 +147,17 @@ def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
     return stacked
 
 
-def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> Priced:
+class _Parts(NamedTuple):
+    """Of one execution of every operation: its time, and what each bound alone would take."""
+
+    total: Array
+    start: Array
+    memory: Array
+    compute: Array
+    times: Array  # that it is executed
+
+
+def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> _Parts:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
     slots = [op.rate for op in ops]
     rate = Rates(*(field[slots, rows] if field.shape[1] > 1 else field[slots] for field in rates))
@@ -167,8 +177,13 @@ def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: s
     total += start
     if residuals is not None:
         total = _corrected(total, ops, residuals, rows)
-    count = _rows([op.count for op in ops], rows, shape)
-    return Priced(count * total, count * (start + rate.latency_s), count * memory, count * compute)
+    start += rate.latency_s
+    return _Parts(total, start, memory, compute, _rows([op.count for op in ops], rows, shape))
+
+
+def _whole(parts: _Parts) -> Priced:
+    """All executions of every operation together."""
+    return Priced(*(parts.times * part for part in parts[:-1]))
 
 
 def _shape(ops: Sequence[Op], rates: Rates) -> tuple[int, ...]:
@@ -189,7 +204,7 @@ def _cut(shape: tuple[int, ...], rows: slice) -> tuple[int, ...]:
 def priced(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> Priced:
     """Seconds of every operation in a step and their parts, each (n_ops, R) or (n_ops, P, R)."""
     shape = _shape(ops, rates)
-    blocks = [_block(ops, rates, residuals, rows, _cut(shape, rows)) for rows in _blocks(shape)]
+    blocks = [_whole(_block(ops, rates, residuals, rows, _cut(shape, rows))) for rows in _blocks(shape)]
     return (
         blocks[0] if len(blocks) == 1 else Priced(*(np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)))
     )
@@ -205,5 +220,6 @@ def step_seconds(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = 
     shape = _shape(ops, rates)
     total = np.empty(shape)
     for rows in _blocks(shape):
-        total[rows] = _block(ops, rates, residuals, rows, _cut(shape, rows)).total.sum(axis=0)
+        parts = _block(ops, rates, residuals, rows, _cut(shape, rows))
+        total[rows] = np.einsum("o...,o...->...", parts.times, parts.total)
     return total

@@ -35,9 +35,10 @@ def rows(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
 
 def test_every_combination_is_either_a_candidate_or_rejected_with_a_reason() -> None:
     found = recommend(LOAD, Space(models=SIZES, gpus=("l4", "h100-sxm")), Wish())
-    assert len(found.candidates) + len(found.rejected) == len(combinations(LOAD, SIZES, ["l4", "h100-sxm"]))
+    assert len(found.candidates) + sum(row["combinations"] for row in found.rejected) == found.combinations
+    assert sum(found.reasons.values()) == found.combinations - len(found.candidates)
     assert all(VERDICT_RANK[row["verdict"]] >= VERDICT_RANK["holds"] for row in found.candidates)
-    assert all(row["error"] or row["reason"] for row in found.rejected)
+    assert all(row["reason_code"] and row["reason"] for row in found.rejected)
 
 
 def test_the_largest_model_of_a_generation_comes_first() -> None:

@@ -191,11 +191,14 @@ def missed_objectives(p: Priced) -> list[list[str]]:
     for word, name, seconds in figures:
         limits = numbers(p.deployments, name, np.inf)
         for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS > limits)):
-            out[i].append(f"p{percentile[i]:g} {word} {_ms(seconds[i] * MS)} is above {_ms(limits[i])}")
+            out[i].append(
+                f"p{percentile[i]:g} {word} {milliseconds(seconds[i] * MS)} is above {milliseconds(limits[i])}"
+            )
     return out
 
 
-def _ms(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """A time with the digits that people read."""
     return f"{value:,.0f} ms" if value >= FINE_MS else f"{value:.2g} ms"
 
 
@@ -219,7 +222,8 @@ def _waiting(p: Priced, i: int) -> str:
     return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
 
 
-def _shortfall(short_bytes: float) -> str:
+def shortfall(short_bytes: float) -> str:
+    """ " by 3.2 GiB", or blank where nothing is missing."""
     short = short_bytes / GIB
     return f" by {short:,.{1 if short >= CLOSE_GIB else 3}f} GiB" if short > 0 else ""
 
@@ -232,7 +236,7 @@ def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> 
         return "unsupported_format", d.row.support.reason
     if not starts:
         code, words = STOPS[str(plan.verdict.breaks[i])]
-        return code, words + _shortfall(plan.verdict.shortfall_bytes[i])
+        return code, words + shortfall(plan.verdict.shortfall_bytes[i])
     if not holds:
         if p.point.above_capacity[i]:
             most = p.point.requests_per_s[i]

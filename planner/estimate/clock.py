@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,14 +35,31 @@ DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gem
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
     """The kernels' rates of every row and what they rest on; the draft model's are not among them."""
-    return [_rate_set(d, d.row.model, d.row.weights) for d in deployments]
+    return _rate_sets_of(deployments, lambda d: (d.row.model, d.row.weights))
+
+
+def _rate_sets_of(
+    deployments: Sequence[Deployment], parts: Callable[[Deployment], tuple[ModelSpec, FormatSpec]]
+) -> list[RateSet]:
+    """Rates of one part of every deployment; equal ones are looked up once."""
+    known: dict[tuple[int, ...], RateSet] = {}
+    found = []
+    for d in deployments:
+        row, layout = d.row, d.layout
+        specs = (row.weights, row.kv[0], row.gpu, row.source, row.scenario, row.support)
+        key = (*map(id, specs), layout.tp, layout.attention_dp)
+        if key not in known:
+            known[key] = _rate_set(d, *parts(d))
+        found.append(known[key])
+    return found
 
 
 def _draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
     draft = deployments[0].row.draft
     if draft is None or draft.model is None:
         return []
-    return [_rate_set(d, draft.model, draft.weights) for d in deployments]
+    drafts = draft.model, draft.weights
+    return _rate_sets_of(deployments, lambda _: drafts)
 
 
 def corrections(own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Residuals | None:

@@ -86,7 +86,7 @@ def _split_over_gpus(row: Row) -> Layout:
 
 
 def _layout(row: Row, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
-    return Layout(tp, pp, ep, attention_dp, dp, _fault(row.model, row.engine, Parts(tp, pp, ep, attention_dp)))
+    return Layout(tp, pp, ep, attention_dp, dp, fault(row.model, row.engine, Parts(tp, pp, ep, attention_dp)))
 
 
 class Parts(NamedTuple):
@@ -98,7 +98,7 @@ class Parts(NamedTuple):
     attention_dp: int
 
 
-def _fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
+def fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
     """Why an engine refuses this division; "" when it does not."""
     tp, pp, ep, attention_dp = parts
     if pp > model.n_layers and not engine.weights.head_is_layer:

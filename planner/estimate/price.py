@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +49,28 @@ def deployment(row: Row, layout: Layout) -> Deployment:
     return Deployment(row, layout, limits)
 
 
+class Replicas(tuple[Deployment, ...]):
+    """Deployments of which many share a scenario object: its columns are read once for each."""
+
+    @cached_property
+    def distinct(self) -> tuple[list[Deployment], NDArray[np.intp]]:
+        """One deployment for each scenario, and which of them every deployment is like."""
+        first: dict[int, int] = {}
+        found: list[Deployment] = []
+        at = []
+        for d in self:
+            index = first.setdefault(id(d.row.scenario), len(found))
+            if index == len(found):
+                found.append(d)
+            at.append(index)
+        return found, np.array(at, dtype=np.intp)
+
+
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
+    if isinstance(deployments, Replicas):
+        distinct, at = deployments.distinct
+        return numbers(distinct, name, default)[at]
     if default is None:
         values = [_set(getattr(d.row.scenario, name), getattr(d.limits, name)) for d in deployments]
     else:

@@ -107,7 +107,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         kv=formats.kv_format(kv_name),
         engine=engine,
         gpu=gpu,
-        support=_support(weights.id, kv_name, engine.id, Same(gpu)),
+        support=supported(weights.id, kv_name, engine.id, Same(gpu)),
         checkpoint=_checkpoint(found, weights),
         family=task,
         checks=library.checks,
@@ -203,8 +203,8 @@ _model = lru_cache(maxsize=1024)(models.resolve)
 _gpu = lru_cache(maxsize=1024)(gpus.gpu)
 
 
-@lru_cache(maxsize=8192)
-def _support(format_id: str, kv_name: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
+@lru_cache(maxsize=2**18)  # of a whole catalogue
+def supported(format_id: str, kv_name: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
     """Support of the weights, or of the cache where the engine does not have such a one."""
     found = supports.support(formats.weight_format(format_id), engine_id, gpu.value)
     if found.level is Level.UNSUPPORTED:

@@ -6,9 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
+Floats = NDArray[np.float64]
+NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
     RankBy.COST: ("usd_per_million_output_tokens", True),
@@ -30,10 +35,39 @@ def worth(row: Row, by: RankBy) -> float:
     name, less = METRICS[by]
     value = row[name]
     if value is None and by is RankBy.COST:
-        return -1e12 * float(row["n_gpus"] or 1)
+        return NO_PRICE * float(row["n_gpus"] or 1)
     if value is None:
         return -math.inf
     return -float(value) if less else float(value)
+
+
+def scores(columns: Mapping[str, Floats], by: RankBy) -> Floats:
+    """`worth` of many rows at once, from their columns."""
+    name, less = METRICS[by]
+    values = -columns[name] if less else columns[name]
+    unknown = NO_PRICE * columns["n_gpus"] if by is RankBy.COST else -np.inf
+    return np.where(np.isnan(values), unknown, values)
+
+
+def front_mask(columns: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    """Rows that none of the same quality beats in cost and latency: all of the Pareto front, and few more."""
+    points = np.stack([scores(columns, by) for by in FRONT], axis=1)
+    order = np.lexsort(tuple(-points[:, axis] for axis in reversed(range(len(FRONT)))))
+    found = np.zeros(len(order), dtype=bool)
+    found[order] = _fronts(points[order])
+    return found
+
+
+def _fronts(points: Floats) -> NDArray[np.bool_]:
+    """Of points sorted by all axes, best first: which are quicker than all before them of the same first axis."""
+    starts = np.flatnonzero(np.diff(points[:, 0], prepend=np.nan) != 0)
+    found = np.zeros(len(points), dtype=bool)
+    for start, end in zip(starts, [*starts[1:], len(points)], strict=True):
+        last = points[start:end, -1]
+        best = np.maximum.accumulate(np.concatenate([[-np.inf], last[:-1]]))
+        found[start:end] = last > best
+        found[start] = True
+    return found
 
 
 def blended(rows: Sequence[Row], wish: Wish) -> list[float]:
@@ -68,17 +102,15 @@ def ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
 
 def pareto(rows: Sequence[Row]) -> list[int]:
     """Indices of rows that no other row beats in quality, cost and latency at once."""
-    points = [tuple(worth(row, by) for by in FRONT) for row in rows]
-    order = sorted(range(len(points)), key=points.__getitem__, reverse=True)
+    points = np.array([[worth(row, by) for by in FRONT] for row in rows]).reshape(-1, len(FRONT))
+    order = np.lexsort(tuple(-points[:, axis] for axis in reversed(range(len(FRONT)))))
+    likely = _fronts(points[order])
     front: list[int] = []
-    for index in order:  # whoever dominates a point stands before it
-        if not any(_dominates(points[other], points[index]) for other in front):
+    for index in order[likely].tolist():  # whoever dominates a point stands before it
+        beaten = np.all(points[front] >= points[index], axis=1) & np.any(points[front] > points[index], axis=1)
+        if not np.any(beaten):
             front.append(index)
     return sorted(front)
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def interval_of(row: Row, by: RankBy) -> tuple[float, float]:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 from planner.catalog import gpus
-from planner.errors import BadValue, PlannerError
+from planner.errors import PlannerError
 from planner.estimate import estimate
-from planner.explain import VERDICT_RANK
+from planner.estimate.answer import STOPS
+from planner.estimate.evidence import folder_stamp
+from planner.search import axes, limits
 from planner.search.judge import judge
-from planner.search.order import counted, near_ties, ordered, pareto
-from planner.search.usual import default_formats
+from planner.search.order import near_ties, ordered, pareto
+from planner.search.records import Kept, Reached, Refused, Sifted, Task
+from planner.search.sift import sift
 from planner.specs.scenario import Scenario
 from planner.specs.wish import RankBy, Space, Wish
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
-BATCH = 512
-MAX_COMBINATIONS = 20_000
+MOST_CANDIDATES = 200
+MOST_REJECTED = 5000
 MOST_TIED = 50
+HOLDING = ("holds", "meets_slo")
+STAGES = (  # the filters in the order in which they apply, and the codes by which each rejects
+    ("what the catalogue says of them", ("error",)),
+    ("formats that somebody makes", ("format_not_made",)),
+    ("what engine and GPU support", ("unsupported_format", "unknown_support")),
+    ("valid parallelism", ("tp_invalid", "count_not_divided")),
+    ("budgets", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
+    ("memory", tuple(code for code, _ in STOPS.values())),
+    ("room for the load", ("above_capacity", "kv_pool_full")),
+    ("objectives", ("slo_missed",)),
+    ("least figures", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
+)
 
 
 class Recommendation(NamedTuple):
@@ -28,7 +43,8 @@ class Recommendation(NamedTuple):
 
     Candidates, best first: `rank` from 1, `replicas`, `gpus_per_replica`, `power_w`, `quality_score`,
     `quality_loss_points`, `quality_evidence`, `pareto`, `tie_with` (ranks whose intervals overlap).
-    Rejected: `reason_code` and `reason`, the first that applies; figures only where it was priced.
+    Rejected, nearest first: columns of the scenario, `reason_code`, `reason`, the first that applies, and for how
+    many `combinations` it stands. Both lists are cut; `reasons` counts all.
     """
 
     candidates: list[Row]
@@ -38,88 +54,90 @@ class Recommendation(NamedTuple):
     reasons: Mapping[str, int]  # combinations by why they were rejected
     combinations: int  # all, masked ones among them
     priced: int
+    best: Mapping[str, Reached]  # the best figure that anything reaches, by the objective or limit given
+    verdict: str  # in a sentence: which filter left nothing, which limit binds; blank where there is a winner
 
 
 def recommend(load: Scenario, space: Space, wish: Wish, progress: Progress | None = None) -> Recommendation:
-    """Rank what `space` allows under `load`, whose own model, GPU, format and layout are ignored where the space
-    names others.
+    """Rank what `space` allows under `load`, whose own model, GPU, format and layout stand where the space is empty.
 
-    `progress` is called with the number of combinations done and their total. BadValue for an empty space.
+    `progress` is called with the number of models done and their total. Raises PlannerError for names that nobody
+    knows and for a space without GPUs.
     """
-    asked = _with_objectives(load, wish)
-    scenarios = _scenarios(asked, space)
-    if not scenarios:
-        raise BadValue("nothing to choose from: name at least one model and one GPU")
-    if len(scenarios) > MAX_COMBINATIONS:
-        raise BadValue(f"{len(scenarios):,} combinations, more than {MAX_COMBINATIONS:,}: narrow an axis")
-    rows: list[Row] = []
-    for start in range(0, len(scenarios), BATCH):
-        rows += estimate(scenarios[start : start + BATCH]).rows()
+    found = []
+    todo, stamp = tasks(load, space, wish), folder_stamp()
+    for done, task in enumerate(todo, 1):
+        found.append(sift(task, stamp))
         if progress:
-            progress(len(rows), len(scenarios))
-    return judged([_with_worth(row, wish) for row in rows], wish)
+            progress(done, len(todo))
+    return judged(load, wish, found)
 
 
-def judged(rows: Sequence[Row], wish: Wish) -> Recommendation:
-    """Split priced rows by what rejects them, and order the rest."""
-    faults = [refusal(row, wish) for row in rows]
-    refused = [
-        row | {"reason_code": code, "reason": why} for row, (code, why) in zip(rows, faults, strict=True) if code
-    ]
+def tasks(load: Scenario, space: Space, wish: Wish) -> list[Task]:
+    """The parts of a search, one for each model; `judged` puts what `sift` makes of them together."""
+    asked = limits.under(load, wish)
+    axes.check(load, space)
+    return [Task(asked, name, space, wish) for name in axes.chosen_models(load, space)]
+
+
+def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendation:
+    """The recommendation from all parts of a search."""
+    asked = limits.under(load, wish)
+    best = _chosen([one for part in parts for one in part.kept], wish)
+    rows = [_with_worth(row, wish) for row in estimate([_scenario(asked, one.columns) for one in best]).rows()]
+    faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
-    ties = near_ties(kept, _tie_metric(wish), MOST_TIED)
-    front = {index + 1 for index in pareto(kept)}
-    for index, row in enumerate(kept):
-        row |= {
-            "rank": index + 1,
-            "pareto": index + 1 in front,
-            "tie_with": [other + 1 for other in ties.get(index, [])],
-        }
-    refused.sort(
-        key=lambda row: (VERDICT_RANK.get(row["verdict"] or "no", 0), row["max_concurrency"] or 0), reverse=True
-    )
+    refused = [one for part in parts for one in part.refused]
+    late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
+    reasons = sum((part.reasons for part in parts), Counter(why.code for why in late))
+    reached = _best_of(parts)
+    front = _ranked(kept, wish)
     return Recommendation(
         kept,
-        refused,
-        sorted(front),
+        [_refused_row(asked, one) for one in sorted(late + refused, key=lambda one: one.distance)[:MOST_REJECTED]],
+        front,
         kept[0]["tie_with"] if kept else [],
-        counted([row["reason_code"] for row in refused]),
-        len(rows),
-        len(rows),
+        dict(reasons.most_common()),
+        sum(part.combinations for part in parts),
+        sum(part.priced for part in parts),
+        reached,
+        "" if kept else emptied(asked, wish, reasons, reached),
     )
 
 
-def refusal(row: Row, wish: Wish) -> tuple[str, str]:
+def _ranked(rows: Sequence[Row], wish: Wish) -> list[int]:
+    """Number the rows, mark the front and the ties; the ranks of the front."""
+    ties = near_ties(rows, RankBy.COST if wish.rank_by in (RankBy.BLEND, RankBy.QUALITY) else wish.rank_by, MOST_TIED)
+    front = {index + 1 for index in pareto(rows)}
+    for rank, row in enumerate(rows, 1):
+        others = [other + 1 for other in ties.get(rank - 1, [])]
+        row |= {"rank": rank, "pareto": rank in front, "tie_with": others}
+    return sorted(front)
+
+
+def _chosen(kept: Sequence[Kept], wish: Wish) -> list[Kept]:
+    """The first by the wish, and of the Pareto front what comes first, at most MOST_CANDIDATES."""
+    rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
+    front = ordered([rows[index] for index in pareto(rows)], wish)[: MOST_CANDIDATES // 3]
+    chosen = {row["index"]: None for row in front}
+    for row in ordered(rows, wish):
+        if len(chosen) >= MOST_CANDIDATES:
+            break
+        chosen.setdefault(row["index"])
+    return [kept[index] for index in chosen]
+
+
+def _scenario(load: Scenario, columns: Mapping[str, Any]) -> Scenario:
+    return load.model_copy(update=dict(columns))
+
+
+def _fault(row: Row, wish: Wish) -> tuple[str, str]:
     """Code and words of the first reason against a priced row; blank for a candidate."""
     if row["error"]:
         return "error", row["error"]
-    if row["verdict"] not in ("holds", "meets_slo") or not row["meets_slo"]:
+    if row["verdict"] not in HOLDING or not row["meets_slo"]:
         return row["reason_code"], row["reason"]
-    for name, column, least, words in LIMITS:
-        bound, value = getattr(wish, name), row[column]
-        if bound is None or value is None:
-            continue
-        if (value < bound) if least else (value > bound):
-            side = "below" if least else "above"
-            return name, f"{words} {value:,.4g} is {side} {bound:,.4g}"
-    return "", ""
-
-
-LIMITS = (
-    ("max_gpus", "n_gpus", False, "GPUs:"),
-    ("max_usd_per_hour", "usd_per_hour", False, "USD per hour:"),
-    ("max_usd_per_month", "usd_per_month", False, "USD per month:"),
-    ("max_power_w", "power_w", False, "watts:"),
-    ("min_output_tokens_per_s", "output_tokens_per_s", True, "tokens/s:"),
-    ("min_output_tokens_per_s_per_request", "output_tokens_per_s_per_request", True, "tokens/s for each user:"),
-    ("min_requests_per_s", "requests_per_s", True, "requests/s:"),
-    ("min_context_tokens", "max_context_tokens", True, "longest request, tokens:"),
-    ("max_quality_loss_points", "quality_loss_points", False, "points lost:"),
-)
-
-
-def _tie_metric(wish: Wish) -> RankBy:
-    return RankBy.COST if wish.rank_by in (RankBy.BLEND, RankBy.QUALITY) else wish.rank_by
+    return limits.fault_of(row, wish)
 
 
 def _with_worth(row: Row, wish: Wish) -> Row:
@@ -140,33 +158,46 @@ def _watts(row: Row) -> float | None:
         board = row["power_limit_w"] or gpus.gpu(row["gpu"]).tdp_w
     except PlannerError:
         return None
-    return None if board is None else board * (row["n_gpus"] or 1)
+    return None if board is None else float(board) * (row["n_gpus"] or 1)
 
 
-def _with_objectives(load: Scenario, wish: Wish) -> Scenario:
-    """The load under the wish's objectives, which come before its own."""
-    names = ("ttft_slo_ms", "tpot_slo_ms", "e2e_slo_ms")
-    return load.model_copy(update={name: value for name in names if (value := getattr(wish, name)) is not None})
+def _refused_row(load: Scenario, one: Refused) -> Row:
+    """A rejected combination as a row: what it is and why it is out."""
+    asked = {
+        name: getattr(load, name) for name in ("input_tokens", "output_tokens", "concurrency", "request_rate_per_s")
+    }
+    return asked | one.columns | {"reason_code": one.code, "reason": one.reason, "combinations": one.combinations}
 
 
-def _scenarios(load: Scenario, space: Space) -> list[Scenario]:
-    """Every combination as a scenario; without counts, up to 64 replicas of each layout."""
-    out = []
-    kinds = space.kv_formats or (load.kv_format,)
-    for model, gpu in product(space.models or (load.model or "",), space.gpus or (load.gpu or "",)):
-        for engine in space.engines or (load.engine,):
-            for name, kv in product(space.formats or default_formats(model, gpu, engine), kinds):
-                runs = engine or ("llama.cpp" if name.startswith("gguf-") else None)
-                base = {"model": model, "gpu": gpu, "weight_format": name, "kv_format": kv, "engine": runs}
-                for layout, concurrency in product(_layouts(space), space.concurrencies or (load.concurrency,)):
-                    out.append(load.model_copy(update=base | layout | {"concurrency": concurrency}))
-    return out
+def _best_of(parts: Sequence[Sifted]) -> dict[str, Reached]:
+    found: dict[str, Reached] = {}
+    for part in parts:
+        for name, reached in part.best.items():
+            less = name in limits.OBJECTIVES
+            if name not in found or (reached.value < found[name].value) == less:
+                found[name] = reached
+    return found
 
 
-def _layouts(space: Space) -> list[dict[str, int | None]]:
-    split = product(space.pps or (None,), space.eps or (None,), space.attention_dps or (None,))
-    axes = list(product(space.counts or (None,), space.tps or (None,), split))
-    return [
-        {"n_gpus": count, "tp": tp, "pp": pp, "ep": ep, "attention_dp": ranks, "dp": None}
-        for count, tp, (pp, ep, ranks) in axes
-    ]
+def emptied(load: Scenario, wish: Wish, reasons: Mapping[str, int], best: Mapping[str, Reached]) -> str:
+    """Why nothing is left: the last filter that rejected, and the best that anything reaches of what binds."""
+    counts = [(name, sum(reasons.get(code, 0) for code in codes)) for name, codes in STAGES]
+    told = [(name, count) for name, count in counts if count]
+    if not told:
+        return "nothing to choose from"
+    said = f"nothing is left after {told[-1][0]}: " + ", ".join(f"{count:,} fail {name}" for name, count in told)
+    binding = [text for name, reached in best.items() if (text := _binds(load, wish, name, reached))]
+    return f"{said}. {'. '.join(binding)}" if binding else said
+
+
+def _binds(load: Scenario, wish: Wish, name: str, reached: Reached) -> str:
+    """A limit that nothing reaches, beside the best that is."""
+    limit = getattr(load, name, None) or getattr(wish, name, None)
+    less = name in limits.OBJECTIVES
+    if limit is None or (reached.value <= limit) == less:
+        return ""
+    words = limits.OBJECTIVES.get(name) or next(bound.words for bound in limits.BOUNDS if bound.name == name)
+    unit = " ms" if less else ""
+    c = reached.columns
+    where = f"{str(c['model']).rsplit('/', 1)[-1]} in {c['weight_format']} on {c['tp'] * c['pp']} x {c['gpu']}"
+    return f"{words} of {limit:,.4g}{unit} is out of reach: the best is {reached.value:,.4g}{unit} ({where})"

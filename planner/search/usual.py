@@ -5,24 +5,35 @@ from __future__ import annotations
 from planner.catalog import formats, gpus, models
 from planner.specs.formats import Level
 from planner.specs.gpu import GpuSpec
+from planner.specs.model import ModelSpec
 
 SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4", "mxfp4")
 FP4_FORMATS = ("nvfp4", "mxfp4")
-LLAMA_CPP_FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m", "gguf-iq4_xs", "gguf-q3_k_m")
+GGUF_OF_MXFP4 = "gguf-mxfp4_moe"  # which keeps its blocks as they are
+OTHER_FORMATS = {
+    "llama.cpp": ("gguf-f16 gguf-q8_0 gguf-q6_k gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs gguf-q3_k_m".split()),
+    "mlx": ["bf16", "mlx-8bit-g64", "mlx-4bit-g64"],
+    "transformers": ["bf16", "bnb-int8", "bnb-nf4", "awq-int4-g128", "gptq-int4-g128"],
+}
 
 
 def default_formats(model_id: str, gpu_id: str, engine: str | None) -> tuple[str, ...]:
-    """Formats worth pricing when nobody names any: the checkpoint's own, then what the engine and GPU run.
+    """`usual_formats` by name; without an engine llama.cpp's on Apple and vLLM's elsewhere."""
+    gpu = gpus.gpu(gpu_id)
+    return usual_formats(models.model(model_id), engine or ("llama.cpp" if gpu.vendor == "Apple" else "vllm"), gpu)
+
+
+def usual_formats(model: ModelSpec, engine: str, gpu: GpuSpec) -> tuple[str, ...]:
+    """The checkpoint's own format, then what the engine and GPU run.
 
     A model that is released in 4 or 8 bit is not blown up to 16 again.
     """
-    gpu = gpus.gpu(gpu_id)
-    if engine == "llama.cpp" or (engine is None and gpu.vendor == "Apple"):
-        return LLAMA_CPP_FORMATS
-    spec = models.model(model_id)
-    own = (spec.quantization.weight_format,) if spec.quantization else ()
+    if engine in OTHER_FORMATS:
+        packed = model.quantization is not None and model.quantization.weight_format == "mxfp4"
+        return (GGUF_OF_MXFP4,) if packed and engine == "llama.cpp" else tuple(OTHER_FORMATS[engine])
+    own = (model.quantization.weight_format,) if model.quantization else ()
     usual = own + tuple(name for name in SERVER_FORMATS if name not in own and not (own and name == "bf16"))
-    return tuple(name for name in usual if _worth(name, name in own, engine or "vllm", gpu))
+    return tuple(name for name in usual if _worth(name, name in own, engine, gpu))
 
 
 def _worth(name: str, own: bool, engine: str, gpu: GpuSpec) -> bool:

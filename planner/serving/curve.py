@@ -9,7 +9,6 @@ no equation is solved. The curve is priced at a few values of L and read off in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -202,12 +201,11 @@ def arrivals(request: Request, capacity: Capacity, slots: Array, points: int) ->
     return (rungs - 1) / (n + rungs / fullest)
 
 
-@lru_cache(maxsize=8)
-def _reading(priced: int, refined: int) -> Array:
-    """Weights (K, priced) that read K = (priced - 1) * refined + 1 points off `priced` ones, linearly."""
-    where = np.linspace(0, priced - 1, (priced - 1) * refined + 1)
-    weights: Array = np.maximum(1 - np.abs(where[:, None] - np.arange(priced)), 0)
-    return weights
+def refined(priced: Array) -> Array:
+    """K = (P - 1) REFINED + 1 points off the `priced` ones (P, ...), on straight lines between them."""
+    parts = np.arange(REFINED).reshape(-1, *(1,) * (priced.ndim - 1)) / REFINED
+    between = priced[:-1, None] + parts * np.diff(priced, axis=0)[:, None]
+    return np.concatenate([between.reshape(-1, *priced.shape[1:]), priced[-1:]])
 
 
 def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, Array]:
@@ -217,9 +215,8 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
     """
     coarse = mix(request, capacity, arrivals(request, capacity, slots, PRICED))
     decode_s, busy_s, alone_s = price(step_s, (*step_batches(request, capacity, coarse)[:2], lone(request, capacity)))
-    logs = _reading(PRICED, REFINED) @ np.log(np.maximum(np.stack([decode_s, busy_s]), TINY))
     m = mix(request, capacity, arrivals(request, capacity, slots, (PRICED - 1) * REFINED + 1))
-    decode_s, busy_s = np.exp(logs)
+    decode_s, busy_s = (np.exp(refined(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
     times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
     return lives(request, capacity, m, times), alone_s
 

@@ -135,7 +135,7 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, share, curve, lone_s = offered
+    load, capacity, request, share, curve, _ = offered
     full = position(resident(curve), share.slots)
     closed_at = np.minimum(position(population(curve), share.population), full)
     completed = completed_per_s(curve, share.slots)

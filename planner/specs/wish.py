@@ -62,9 +62,10 @@ class Wish(Spec):
 
 
 class Space(Spec):
-    """What may be combined; an empty axis means everything sensible there.
+    """What may be combined; an empty axis means what is usual there.
 
-    `counts`: GPUs of the whole deployment; empty: one replica's, and as many replicas as the load needs.
+    `tps`: GPUs of one replica's tensor-parallel group; llama.cpp divides layers, not tensors, over so many.
+    `counts`: GPUs of the whole deployment; `replicas`: how many of them; both empty: as many as the load needs.
     `concurrencies`: loads to try in place of the load's own.
     """
 
@@ -74,6 +75,7 @@ class Space(Spec):
     kv_formats: Names = ()
     engines: Names = ()
     counts: Counts = ()
+    replicas: Counts = ()
     tps: Counts = ()
     pps: Counts = ()
     eps: Counts = ()

@@ -1,0 +1,148 @@
+"""The figures that a search decides by, for many deployments under many loads: the kernels of an estimate, without
+its texts, intervals and breakdowns.
+
+    screened = screen(engine, deployments, loads)   # arrays (loads, deployments)
+
+A deployment's memory and its load curve do not depend on how many requests are offered, so they are computed once
+and read at every load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import serving
+from planner.estimate.answer import n_gpus
+from planner.estimate.clock import clock
+from planner.estimate.group import objectives
+from planner.estimate.price import (
+    Deployment,
+    Floats,
+    capacity_of,
+    is_closed,
+    load_of,
+    memory_of,
+    numbers,
+    overheads_of,
+)
+from planner.memory import MemoryInputs, MemoryPlan
+from planner.serving import Offered, ServingPoint, Tail
+from planner.serving.steady import part, slot_wait_s
+from planner.specs.engine import Allocation, EngineSpec
+
+Bools = NDArray[np.bool_]
+ROUNDING = 1e-9
+
+
+class Loads(NamedTuple):
+    """Loads to try on every deployment, each (N, 1) or (N, C)."""
+
+    concurrency: Floats  # requests in flight on all replicas; nan: as the scenario says
+    replicas: Floats
+
+
+class Planned(NamedTuple):
+    """Memory of the deployments, (C,)."""
+
+    inputs: MemoryInputs
+    plan: MemoryPlan
+
+
+class Screened(NamedTuple):
+    """Figures (N, C) in SI units; those of a whole deployment count its replicas."""
+
+    holds: Bools
+    meets: Bools
+    above_capacity: Bools
+    tail: Tail  # of TTFT, TPOT, end-to-end at the percentile of the objectives, seconds
+    point: ServingPoint
+    cost: serving.Cost
+
+
+def shares_memory(engine: EngineSpec) -> bool:
+    """Whether an engine's memory is the same whatever is in flight: a pool is sized, and a step profiled, at start."""
+    running = engine.activation.logit_rows == "running" or engine.activation.whole_prompt
+    return not running and engine.cache.allocation is not Allocation.GROWING
+
+
+def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> Planned:
+    """What starts, and how many requests there is room for; `in_flight` (C,) of one replica matters only where
+    memory is not the same whatever is in flight."""
+    return Planned(*memory_of(engine, deployments, in_flight))
+
+
+def replicas_needed(found: Curves, most: serving.Sustainable, concurrency: Floats) -> Floats:
+    """(N, C): replicas that hold `concurrency` (N, 1) requests, or the scenario's own load, and meet its objectives.
+
+    From `most`, the largest load of one replica. Where not even one request meets them: as many as hold the load.
+    """
+    load = found.offered.load
+    asked = np.where(np.isnan(concurrency), load.concurrency, concurrency)
+    thinks = np.asarray(load.think_time_s) > 0
+    each = np.where(most.concurrency >= 1, most.concurrency, np.inf)
+    each = np.where(thinks, each, np.minimum(each, np.maximum(found.room, 1)))
+    by_requests = np.ceil(asked / each - ROUNDING)
+    each_rate = np.where(most.request_rate_per_s > 0, most.request_rate_per_s, np.inf)
+    by_rate = np.ceil(load.request_rate_per_s / each_rate - ROUNDING)
+    return np.maximum(np.where(np.isnan(load.request_rate_per_s), by_requests, by_rate), 1.0)
+
+
+class Curves(NamedTuple):
+    """One replica of every deployment with its load curve, (C,)."""
+
+    deployments: Sequence[Deployment]
+    step_s: Any
+    offered: Offered
+    room: Floats  # requests of one replica
+    wishes: serving.Objectives
+
+    def most(self) -> serving.Sustainable:
+        """The largest load of one replica that meets the objectives."""
+        return serving.sustainable(self.offered, self.wishes)
+
+
+def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planned) -> Curves:
+    """Price the load curve of deployments that start."""
+    inputs, plan = memory
+    load = load_of(deployments)
+    steps = clock(engine, deployments, inputs)
+    capacity = capacity_of(engine, plan, inputs, deployments)
+    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine))
+    room = np.where(is_closed(offered.load), plan.kv.max_concurrency, plan.kv.max_concurrency_expected)
+    return Curves(deployments, steps.step_s, offered, room, objectives(deployments))
+
+
+def screen(found: Curves, loads: Loads) -> Screened:
+    """Every load settled on every deployment."""
+    offered = with_loads(found, loads)
+    settled = serving.settle(found.step_s, offered)
+    point = serving.serving_point(offered, settled)
+    wait = slot_wait_s(offered.load, offered.share, settled)
+    tail = serving.tail(offered.load, offered.request, settled.point.life, wait, found.wishes.percentile)
+    copies = offered.capacity.replicas
+    standing = np.where(is_closed(offered.load), offered.load.concurrency, point.requests_per_s * point.e2e_s)
+    holds = ~point.above_capacity & (np.maximum(standing, 1) <= np.maximum(found.room * copies, 1))
+    missed = [seconds > limit for seconds, limit in zip(tail, found.wishes[: len(tail)], strict=True)]
+    price = numbers(found.deployments, "usd_per_gpu_hour", np.nan)
+    gpus = n_gpus(found.deployments) * loads.replicas
+    return Screened(
+        holds,
+        holds & ~np.any(missed, axis=0),
+        point.above_capacity,
+        tail,
+        point,
+        serving.cost(price, gpus, offered.load, point),
+    )
+
+
+def with_loads(found: Curves, loads: Loads) -> Offered:
+    """The same curves, offered every load: arrays (N, C) where a load decides."""
+    offered = found.offered
+    asked = np.where(np.isnan(loads.concurrency), offered.load.concurrency, loads.concurrency)
+    load = offered.load._replace(concurrency=asked)
+    capacity = offered.capacity._replace(replicas=loads.replicas * offered.capacity.replicas)
+    return offered._replace(load=load, capacity=capacity, share=part(load, capacity))

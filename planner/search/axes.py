@@ -1,0 +1,153 @@
+"""What a space spans once its empty axes are filled: models, GPUs, engines, formats, layouts and loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+from planner.catalog import engines, formats, gpus, models
+from planner.catalog.checkpoints import checkpoint
+from planner.catalog.rates import is_half_rate
+from planner.errors import BadValue
+from planner.estimate.layout import Parts, fault
+from planner.estimate.resolve import own_format
+from planner.formats import bits_per_weight
+from planner.formats.identity import Same
+from planner.search.usual import usual_formats
+from planner.specs.engine import EngineSpec
+from planner.specs.gpu import GpuSpec
+from planner.specs.model import ModelSpec
+from planner.specs.scenario import Scenario
+from planner.specs.wish import Space
+
+USUAL_TPS = (1, 2, 4, 8)
+LLAMA_CPP = "llama.cpp"
+ROUNDING = 1.1  # scales and padding in which formats of the same bits differ
+
+
+class Division(NamedTuple):
+    """How one replica is divided, and why an engine would refuse it."""
+
+    tp: int
+    pp: int
+    ep: int
+    attention_dp: int
+    invalid: str = ""
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica."""
+        return self.tp * self.pp
+
+
+class Load(NamedTuple):
+    """One load of the space; a blank concurrency is the scenario's own, blank sizes are as many as it needs."""
+
+    concurrency: int | None
+    gpus: int | None = None
+    replicas: int | None = None
+
+
+def chosen_models(load: Scenario, space: Space) -> tuple[str, ...]:
+    """Models to try: those named, else the load's own, else all of the catalogue that generate text."""
+    if space.models or load.model:
+        return space.models or (load.model or "",)
+    return tuple(entry.id for entry in models.model_index() if entry.task == "generate")
+
+
+def chosen_gpus(load: Scenario, space: Space) -> tuple[str, ...]:
+    """GPUs to try. BadValue when none is named: nobody wants the whole catalogue by accident."""
+    if not (space.gpus or load.gpu):
+        raise BadValue("no GPU to choose from: name one or more (planner gpus lists all)")
+    return space.gpus or (load.gpu or "",)
+
+
+def chosen_engines(load: Scenario, space: Space, gpu: GpuSpec) -> tuple[str, ...]:
+    """Engines to try on a GPU: those named, else llama.cpp on what people have at home and vLLM where it runs."""
+    named = space.engines or ((load.engine,) if load.engine else ())
+    if named:
+        return tuple(engines.engine_id(name) for name in named)
+    if gpu.vendor == "Apple":
+        return (LLAMA_CPP,)
+    return ("vllm", LLAMA_CPP) if gpu.unified_memory or is_half_rate(gpu) else ("vllm",)
+
+
+def chosen_formats(model: ModelSpec, space: Space, engine: EngineSpec, gpu: GpuSpec) -> tuple[str, ...]:
+    """Weight formats to try: those named and worth making of this checkpoint, else the usual ones of the engine."""
+    named = tuple(formats.weight_format(name).id for name in space.formats)
+    return named or usual_formats(model, engine.id, gpu)
+
+
+@lru_cache(maxsize=2**16)
+def _unfit(model: Same[ModelSpec], format_id: str) -> str:
+    spec, fmt = model.value, formats.weight_format(format_id)
+    own = formats.weight_format(own_format(spec))
+    if fmt.id == own.id:
+        return ""
+    if bits_per_weight(spec, fmt) > bits_per_weight(spec, own) * ROUNDING:
+        return f"released in {own.name}: more bits would add nothing"
+    return "" if checkpoint(spec, fmt).rstrip().rstrip(":") != f"quantize {spec.id}" else f"nobody makes {fmt.name}"
+
+
+def unfit(model: ModelSpec, format_id: str) -> str:
+    """Why nobody would have the model in this format: blown up from fewer bits, or nothing makes it; else blank."""
+    return _unfit(Same(model), format_id)
+
+
+def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario, most: int) -> list[Division]:
+    """Ways of dividing one replica over at most `most` GPUs, invalid ones with their reason."""
+    tps = space.tps or ((load.tp,) if load.tp else tuple(n for n in USUAL_TPS if n <= most))
+    pps = space.pps or (load.pp or 1,)
+    ranks = product(space.eps or (load.ep or 1,), space.attention_dps or (load.attention_dp or 1,))
+    found: dict[Division, None] = {}
+    for (ep, attention_dp), tp, pp in product(ranks, tps, pps):
+        split = (1, tp * pp) if engine.id == LLAMA_CPP and load.split_mode != "row" else (tp, pp)
+        parts = Parts(*split, ep, attention_dp)
+        found[Division(*parts, fault(model, engine, parts))] = None
+    return list(found)
+
+
+def loads(load: Scenario, space: Space) -> list[Load]:
+    """Every concurrency under every count of GPUs or replicas."""
+    asked: Sequence[int | None] = space.concurrencies or (None,)
+    return list(_loads(asked, space, load))
+
+
+def _loads(asked: Sequence[int | None], space: Space, load: Scenario) -> Iterator[Load]:
+    counts = space.counts or ((load.n_gpus,) if load.n_gpus else ())
+    replicas = space.replicas or ((load.dp,) if load.dp else ())
+    for concurrency in asked:
+        for number in counts:
+            yield Load(concurrency, gpus=number)
+        for number in replicas if not counts else ():
+            yield Load(concurrency, replicas=number)
+        if not (counts or replicas):
+            yield Load(concurrency)
+
+
+def most_gpus(load: Scenario, space: Space, limit: int) -> int:
+    """GPUs that one replica may have: no more than any count allows."""
+    counts = space.counts or ((load.n_gpus,) if load.n_gpus else ())
+    return int(min(max(counts, default=math.inf), limit))
+
+
+def check(load: Scenario, space: Space) -> None:
+    """Raises UnknownName for a model, a GPU, an engine or a format that nobody knows."""
+    for name in chosen_models(load, space) if space.models or load.model else ():
+        models.resolve(name)
+    for name in chosen_gpus(load, space):
+        gpus.gpu(name)
+    for name in space.engines:
+        engines.engine_id(name)
+    for name in space.formats:
+        formats.weight_format(name)
+    for name in space.kv_formats:
+        formats.kv_format(name)
+
+
+def gpu_of(name: str) -> GpuSpec:
+    """A GPU of the catalogue by any of its names. Raises UnknownName."""
+    return gpus.gpu(name)

@@ -1,0 +1,255 @@
+"""Loads on priced replicas: how many replicas each takes, what they cost, which are candidates and why others fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds
+from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
+from planner.search import limits
+from planner.search.axes import Load
+from planner.search.order import METRICS, front_mask, scores
+from planner.search.records import Config, Kept, Ledger
+from planner.serving.cost import HOURS_PER_MONTH
+from planner.specs.wish import Wish
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MOST_GPUS = 1024  # of a deployment whose size nothing limits
+MORE = 1.25  # times the replicas that one alone would suggest, tried when that many do not do
+MOST_KEPT = 64  # of a chunk by each order
+MS = 1e3
+CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
+SORTED = ("quality_score", "usd_per_million_output_tokens", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
+
+
+class Offers(NamedTuple):
+    """Loads (N,) on configurations (C,): replicas (N, C), and whether they divide the GPUs that are asked for."""
+
+    concurrency: Floats  # (N, 1)
+    replicas: Floats
+    divides: Bools
+    needs: Bools  # (N, 1): as many replicas as it takes
+
+
+def offers(configs: Sequence[Config], asked: Sequence[Load]) -> Offers:
+    """Replicas where the load states GPUs or replicas; 1 where it takes as many as it needs."""
+    each = np.array([config.division.gpus for config in configs], dtype=float)
+    counts = np.array([[load.gpus or 0] for load in asked], dtype=float)
+    stated = np.array([[load.replicas or 1] for load in asked], dtype=float)
+    replicas = np.where(counts > 0, np.floor(counts / each), stated) + 0 * each
+    divides = (counts == 0) | ((replicas * each == counts) & (replicas > 0))
+    concurrency = np.array([[np.nan if load.concurrency is None else load.concurrency] for load in asked])
+    needs = np.array([[load.gpus is None and load.replicas is None] for load in asked])
+    return Offers(concurrency, np.maximum(replicas, 1), divides, needs)
+
+
+def early_figures(configs: Sequence[Config], replicas: Floats) -> dict[str, Floats]:
+    """Figures that need no pricing, (N, C)."""
+    gpus = replicas * np.array([config.division.gpus for config in configs], dtype=float)
+    price = np.array([config.price for config in configs])
+    return {
+        "n_gpus": gpus,
+        "usd_per_hour": gpus * price,
+        "usd_per_month": gpus * price * HOURS_PER_MONTH,
+        "power_w": gpus * np.array([config.gpu.tdp_w or np.nan for config in configs]),
+        "quality_loss_points": np.array([config.loss_points for config in configs]) + 0 * gpus,
+    }
+
+
+class Verdicts:
+    """The first reason against every load on every configuration, (N, C); 0 for a candidate."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.first = np.zeros(shape, dtype=np.int64)
+        self.distance = np.zeros(shape)
+        self.codes = [""]
+        self.words: list[Callable[[int, int], str]] = [lambda i, j: ""]
+
+    def against(self, code: str, where: Bools, distance: Any, words: Callable[[int, int], str]) -> None:
+        """Another reason, for those that none before it refused."""
+        new = where & (self.first == 0)
+        self.first = np.where(new, len(self.codes), self.first)
+        self.distance = np.where(new, distance, self.distance)
+        self.codes.append(code)
+        self.words.append(words)
+
+
+def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
+    """What is out before pricing: GPUs that do not divide, budgets of money, power, GPUs and points."""
+    found = Verdicts(offered.replicas.shape)
+    figures = early_figures(configs, offered.replicas)
+    each = [config.division.gpus for config in configs]
+    found.against(
+        "count_not_divided", ~offered.divides, FAR, lambda i, j: f"replicas of {each[j]} GPUs do not make up the count"
+    )
+    for bound, limit in budgets(wish):
+        figure = figures[bound.column]
+        words = partial(_said, bound, limit, figure)
+        found.against(bound.name, limits.broken(bound, limit, figure), FAR + figure / limit, words)
+    return found
+
+
+def _said(bound: limits.Bound, limit: float, figure: Floats, i: int, j: int) -> str:
+    return limits.said(bound, limit, float(figure[i, j]))
+
+
+def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
+    """Limits on what is known before pricing; nothing grows beyond MOST_GPUS."""
+    found = [(bound, limit) for bound, limit in limits.given(wish) if bound.early]
+    return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
+
+
+def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Load], wish: Wish, ledger: Ledger) -> None:
+    """Every load on every configuration that starts: candidates and refusals go to the ledger."""
+    offered = offers(configs, asked)
+    if np.any(offered.needs):
+        most = found.most()
+        needed = replicas_needed(found, most, offered.concurrency)
+        offered = offered._replace(replicas=np.where(offered.needs, needed, offered.replicas))
+    verdicts = early(configs, offered, wish)
+    figures = screen(found, Loads(offered.concurrency, offered.replicas))
+    if np.any(offered.needs):
+        reachable = (most.concurrency >= 1) & (most.request_rate_per_s > 0)
+        if np.any(offered.needs & ~figures.meets & reachable & (verdicts.first == 0)):
+            offered, figures = _with_more(found, offered, figures)
+            verdicts = early(configs, offered, wish)
+    ledger.priced += int(np.count_nonzero(verdicts.first == 0))
+    columns = _figures(configs, offered, figures)
+    _late(verdicts, found, figures, columns, wish)
+    _reached(configs, found, (verdicts, figures, columns), wish, ledger)
+    _keep(configs, offered, verdicts, columns, ledger)
+    _refuse(configs, verdicts, ledger)
+
+
+def _with_more(found: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
+    """A quarter more replicas where those that one alone suggests do not do."""
+    more = np.where(offered.needs & ~figures.meets, np.ceil(offered.replicas * MORE), offered.replicas)
+    better = screen(found, Loads(offered.concurrency, more)).meets & ~figures.meets
+    offered = offered._replace(replicas=np.where(better, more, offered.replicas))
+    return offered, screen(found, Loads(offered.concurrency, offered.replicas))
+
+
+def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dict[str, Floats]:
+    """Columns that limits and orders look at, (N, C)."""
+    point, early = found.point, early_figures(configs, offered.replicas)
+    return early | {
+        "quality_score": np.array([config.quality for config in configs]) + 0 * early["n_gpus"],
+        "usd_per_million_output_tokens": found.cost.usd_per_million_output_tokens,
+        "output_tokens_per_s": point.output_tokens_per_s,
+        "output_tokens_per_s_per_gpu": point.output_tokens_per_s / early["n_gpus"],
+        "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
+        "requests_per_s": point.requests_per_s,
+        "e2e_ms": point.e2e_s * MS,
+    }
+
+
+def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
+    """What only pricing tells: capacity, room, objectives, least figures."""
+    most = figures.point.requests_per_s
+    verdicts.against(
+        "above_capacity",
+        figures.above_capacity,
+        HOPELESS,
+        lambda i, j: f"the rate exceeds what the deployment completes ({most[i, j]:,.3g} requests/s)",
+    )
+    room = found.room
+    verdicts.against(
+        "kv_pool_full",
+        ~figures.holds,
+        CROWDED,
+        lambda i, j: f"each replica has room for {room[j]:,.0f} requests at once",
+    )
+    ratios = [seconds / limit for seconds, limit in zip(figures.tail, found.wishes[: len(figures.tail)], strict=True)]
+    worst = np.fmax.reduce(np.nan_to_num(ratios, nan=0.0))
+    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(found, figures, i, j))
+    for bound, limit in limits.given(wish):
+        if not bound.early and bound.column in columns:
+            figure = columns[bound.column]
+            away = limit / np.maximum(figure, limit / FAR)
+            verdicts.against(
+                bound.name, limits.broken(bound, limit, figure), away, partial(_said, bound, limit, figure)
+            )
+
+
+def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:
+    """Objectives that a load misses, in the words of the estimate."""
+    percentile = found.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
+    parts = []
+    for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, found.wishes, strict=False):
+        value, limit = seconds[i, j] * MS, np.asarray(wishes)[j] * MS
+        if value > limit:
+            parts.append(f"p{percentile:g} {word} {milliseconds(value)} is above {milliseconds(limit)}")
+    return "; ".join(parts)
+
+
+def _reached(
+    configs: Sequence[Config],
+    found: Curves,
+    settled: tuple[Verdicts, Screened, dict[str, Floats]],
+    wish: Wish,
+    ledger: Ledger,
+) -> None:
+    """The best figure under every objective and least figure that was given, of all that hold the load."""
+    verdicts, figures, columns = settled
+    free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
+    watched = [
+        (name, seconds * MS, True)
+        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, found.wishes, strict=False)
+        if np.any(np.isfinite(limit))
+    ]
+    watched += [
+        (bound.name, columns[bound.column], False)
+        for bound, _ in limits.given(wish)
+        if not bound.early and bound.column in columns
+    ]
+    for name, values, less in watched:
+        worst = np.inf if less else -np.inf
+        usable = np.where(free & np.isfinite(values), values, worst)
+        at = np.unravel_index(np.argmin(usable) if less else np.argmax(usable), usable.shape)
+        if np.isfinite(usable[at]):
+            ledger.reach(name, float(usable[at]), less, configs[int(at[1])].columns)
+
+
+LEAST = tuple(bound.name for bound in limits.BOUNDS if bound.least)
+
+
+def _keep(
+    configs: Sequence[Config], offered: Offers, verdicts: Verdicts, columns: dict[str, Floats], ledger: Ledger
+) -> None:
+    """The best by every order, and whatever nothing beats in quality, cost and latency at once."""
+    at = np.flatnonzero(verdicts.first == 0)
+    flat = {name: np.ravel(columns[name])[at] for name in SORTED}
+    if len(at) > MOST_KEPT:
+        best = [np.argpartition(-scores(flat, by), MOST_KEPT)[:MOST_KEPT] for by in METRICS]
+        chosen = np.union1d(np.concatenate(best), np.flatnonzero(front_mask(flat)))
+        at, flat = at[chosen], {name: values[chosen] for name, values in flat.items()}
+    rows, cells = np.unravel_index(at, verdicts.first.shape)
+    for k, (i, j) in enumerate(zip(rows.tolist(), cells.tolist(), strict=True)):
+        figures = {name: None if np.isnan(values[k]) else float(values[k]) for name, values in flat.items()}
+        concurrency = float(offered.concurrency[i, 0])
+        load = {} if np.isnan(concurrency) else {"concurrency": int(concurrency)}
+        replicas = int(offered.replicas[i, j])
+        layout = {"dp": replicas, "n_gpus": replicas * configs[j].division.gpus}
+        ledger.kept.append(Kept(configs[j].columns() | layout | load, figures))
+
+
+def _refuse(configs: Sequence[Config], verdicts: Verdicts, ledger: Ledger) -> None:
+    """Counts of every reason; the first in words, the nearest load of a configuration standing for its others."""
+    total = np.bincount(np.ravel(verdicts.first), minlength=len(verdicts.codes))
+    for code in np.flatnonzero(total[1:]) + 1:
+        left = int(total[code])
+        each = np.count_nonzero(verdicts.first == code, axis=0)
+        nearest = np.argmin(np.where(verdicts.first == code, verdicts.distance, np.inf), axis=0)
+        for j in np.flatnonzero(each)[: ledger.room()].tolist():
+            i = int(nearest[j])
+            why = verdicts.codes[code], verdicts.words[code](i, j)
+            ledger.refuse(configs[j].columns, why, int(each[j]), float(verdicts.distance[i, j]))
+            left -= int(each[j])
+        ledger.reasons[verdicts.codes[code]] += left

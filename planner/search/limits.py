@@ -1,0 +1,65 @@
+"""Objectives, budgets and least figures of a wish: which figure each one bounds, and from which side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from planner.specs.scenario import Scenario
+from planner.specs.wish import Wish
+
+
+class Bound(NamedTuple):
+    """A limit that a wish may hold, on a column of the estimate or of the search."""
+
+    name: str  # of the wish's field
+    column: str
+    least: bool  # the figure must not be below it; else not above
+    words: str
+    early: bool = False  # known before anything is priced
+
+
+BOUNDS = (
+    Bound("max_gpus", "n_gpus", False, "GPUs", True),
+    Bound("max_usd_per_hour", "usd_per_hour", False, "USD per hour", True),
+    Bound("max_usd_per_month", "usd_per_month", False, "USD per month", True),
+    Bound("max_power_w", "power_w", False, "watts", True),
+    Bound("max_quality_loss_points", "quality_loss_points", False, "points lost", True),
+    Bound("min_output_tokens_per_s", "output_tokens_per_s", True, "tokens/s"),
+    Bound("min_output_tokens_per_s_per_request", "output_tokens_per_s_per_request", True, "tokens/s for each user"),
+    Bound("min_requests_per_s", "requests_per_s", True, "requests/s"),
+    Bound("min_context_tokens", "max_context_tokens", True, "longest request, tokens"),
+)
+OBJECTIVES = {"ttft_slo_ms": "TTFT", "tpot_slo_ms": "TPOT", "e2e_slo_ms": "end-to-end time"}
+
+
+def under(load: Scenario, wish: Wish) -> Scenario:
+    """The load under the wish's objectives, which come before its own."""
+    return load.model_copy(update={name: value for name in OBJECTIVES if (value := getattr(wish, name)) is not None})
+
+
+def given(wish: Wish) -> Iterator[tuple[Bound, float]]:
+    """The limits that the wish holds, with their values."""
+    for bound in BOUNDS:
+        value = getattr(wish, bound.name)
+        if value is not None:
+            yield bound, float(value)
+
+
+def broken(bound: Bound, limit: float, figure: Any) -> Any:
+    """Where a figure (a number or an array) breaks the limit; an unknown figure breaks none."""
+    return figure < limit if bound.least else figure > limit
+
+
+def said(bound: Bound, limit: float, figure: float) -> str:
+    """The broken limit in words."""
+    return f"{bound.words}: {figure:,.4g} is {'below' if bound.least else 'above'} {limit:,.4g}"
+
+
+def fault_of(row: Mapping[str, Any], wish: Wish) -> tuple[str, str]:
+    """Name and words of the first limit that a row breaks; blank when it breaks none."""
+    for bound, limit in given(wish):
+        value = row[bound.column]
+        if value is not None and broken(bound, limit, value):
+            return bound.name, said(bound, limit, value)
+    return "", ""

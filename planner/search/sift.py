@@ -1,0 +1,207 @@
+"""From a model's combinations to those worth showing: masks first, then the rest is priced by the estimate's kernels.
+
+One task is one model. What it hands back is small whatever the space: the best by every order, the first of what
+was refused, and how many each reason refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.catalog import formats
+from planner.catalog.engines import default_limits
+from planner.errors import PlannerError
+from planner.estimate.answer import STOPS, shortfall
+from planner.estimate.evidence import Stamp, folder_stamp
+from planner.estimate.group import taken
+from planner.estimate.layout import Layout
+from planner.estimate.price import Deployment, Replicas
+from planner.estimate.resolve import Library, Row, default_kv_format, resolve, supported
+from planner.estimate.screen import curves, planned, shares_memory
+from planner.formats import tensor_bytes
+from planner.formats.identity import Same
+from planner.params import tensors
+from planner.search import axes
+from planner.search.axes import Load
+from planner.search.choose import MOST_GPUS, early, offers, settle
+from planner.search.judge import judge
+from planner.search.records import Config, Ledger, Sifted, Task
+from planner.specs.engine import EngineSpec
+from planner.specs.formats import FormatSpec, Level
+from planner.specs.model import ModelSpec, Role
+from planner.units import GIB
+
+CHUNK = 1024  # replicas priced together, so that arrays stay in the cache
+FAR = 1e9  # distance of what is refused before anything is priced
+PLACING = ("cpu_offload_gib", "n_gpu_layers", "n_cpu_moe", "draft_model")  # columns beside which weights are not all
+
+
+class Job(NamedTuple):
+    """A task with what it has found so far."""
+
+    task: Task
+    ledger: Ledger
+    library: Library
+    loads: Sequence[Load]
+
+
+class Replica(NamedTuple):
+    """A configuration with the specs that price it."""
+
+    config: Config
+    deployment: Deployment
+
+
+def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
+    """Everything that one model offers; `stamp` of the folders of runs, where many tasks share it."""
+    library = Library(stamp=folder_stamp() if stamp is None else stamp)
+    job = Job(task, Ledger(), library, axes.loads(task.load, task.space))
+    by_engine: dict[tuple[int, int], list[Row]] = {}
+    for name in axes.chosen_gpus(task.load, task.space):
+        for row in _places(job, name):
+            by_engine.setdefault((id(row.engine), id(row.model)), []).append(row)
+    for rows in by_engine.values():
+        replicas = (replica for row in rows for replica in _replicas(job, row))
+        while chunk := list(islice(replicas, CHUNK)):
+            _price(job, rows[0].engine, chunk)
+    return job.ledger.sifted()
+
+
+def _places(job: Job, gpu_name: str) -> Iterator[Row]:
+    """The model on one GPU in every engine: a row with the load's blanks filled."""
+    task = job.task
+    gpu = axes.gpu_of(gpu_name)
+    for engine in axes.chosen_engines(task.load, task.space, gpu):
+        names = {"model": task.model, "gpu": gpu_name, "engine": engine, "weight_format": None, "kv_format": None}
+        blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp"))
+        try:
+            yield resolve(task.load.model_copy(update=names | blank), job.library)
+        except PlannerError as error:
+            columns = {"model": task.model, "gpu": gpu_name, "engine": engine}
+            job.ledger.combinations += len(job.loads)
+            job.ledger.refuse(lambda found=columns: found, ("error", str(error)), len(job.loads), FAR)  # type: ignore[misc]
+
+
+def _replicas(job: Job, row: Row) -> Iterator[Replica]:
+    """Every format, KV format and division of a place that the masks let through."""
+    task, space, gpu_name = job.task, job.task.space, row.scenario.gpu or ""
+    most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
+    ways = axes.divisions(row.model, row.engine, space, task.load, most)
+    device_bytes = (row.scenario.device_gib or 0) * GIB
+    limits = default_limits(row.engine, row.gpu, device_bytes)
+    placed = any(getattr(row.scenario, name) for name in PLACING)
+    price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
+    for name in axes.chosen_formats(row.model, space, row.engine, row.gpu):
+        weights = formats.weight_format(name)
+        own_kv = task.load.kv_format or default_kv_format(row.model, weights, row.engine, row.gpu)
+        for kv in space.kv_formats or (own_kv,):
+            count = len(ways) * len(job.loads)
+            job.ledger.combinations += count
+            why = _unsupported(job, row, name, kv)
+            columns = {"model": task.model, "gpu": gpu_name, "engine": row.engine.id}
+            columns |= {"weight_format": name, "kv_format": kv}
+            if why[0]:
+                job.ledger.refuse(lambda found=columns: found, why, count, FAR)  # type: ignore[misc]
+                continue
+            found = judge(task.model, name, kv, task.wish.task_family)
+            loss = np.nan if found.loss_points is None else found.loss_points
+            own = _row_in(job, row, weights, kv)
+            least = 0.0 if placed else _least_bytes(row.model, weights, row.engine)
+            for way in ways:
+                config = Config(task.model, name, kv, row.engine.id, gpu_name, row.gpu, way, price, found.score, loss)
+                layout = Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid)
+                if _let_through(job, least, device_bytes, config):
+                    yield Replica(config, Deployment(own, layout, limits))
+
+
+def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
+    """The row with other formats."""
+    if row.draft is not None:  # which shares parts with the weights
+        return resolve(row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": kv}), job.library)
+    support = supported(weights.id, kv, row.engine.id, Same(row.gpu))
+    pair = formats.kv_format(kv)
+    return Row(row.scenario, row.model, weights, pair, row.engine, row.gpu, support, "", row.draft, row.source)
+
+
+def _unsupported(job: Job, row: Row, name: str, kv: str) -> tuple[str, str]:
+    """Why nobody would run these formats here; blank when somebody would."""
+    unfit = axes.unfit(row.model, name)
+    if unfit:
+        return "format_not_made", unfit
+    level, reason, _ = supported(name, kv, row.engine.id, Same(row.gpu))
+    if level is Level.UNSUPPORTED:
+        return "unsupported_format", reason
+    if level is Level.UNKNOWN and name not in job.task.space.formats:
+        return "unknown_support", reason
+    return "", ""
+
+
+def _let_through(job: Job, least_bytes: float, device_bytes: float, config: Config) -> bool:
+    """Whether a configuration can be divided so, and its weights alone leave anything of the memory."""
+    if config.division.invalid:
+        job.ledger.refuse(config.columns, ("tp_invalid", config.division.invalid), len(job.loads), FAR)
+        return False
+    needed = least_bytes / config.division.gpus
+    if needed <= device_bytes:
+        return True
+    why = "out_of_weights", f"the weights exceed the memory of the card{shortfall(needed - device_bytes)}"
+    job.ledger.refuse(config.columns, why, len(job.loads), FAR * needed / device_bytes)
+    return False
+
+
+def _least_bytes(model: ModelSpec, weights: FormatSpec, engine: EngineSpec) -> float:
+    """Bytes that all GPUs of a replica hold together at the very least."""
+    return _least(Same(model), Same(weights), Same(engine))
+
+
+@lru_cache(maxsize=2**16)
+def _least(model: Same[ModelSpec], weights: Same[FormatSpec], engine: Same[EngineSpec]) -> float:
+    left_out = {*engine.value.weights.host_roles, Role.VISION, Role.MTP}
+    on_gpu = np.array([tensor.role not in left_out for tensor in tensors(model.value)])
+    return float(np.sum(tensor_bytes(model.value, weights.value, True) * on_gpu))
+
+
+def _price(job: Job, engine: EngineSpec, replicas: Sequence[Replica]) -> None:
+    """Memory, then load curves of what starts, then every load; chunks whose loads have memory of their own apart."""
+    asked = [job.loads] if shares_memory(engine) else [[load] for load in job.loads]
+    for loads in asked:
+        affordable = _within_budget(job, replicas, loads)
+        if affordable:
+            _price_loads(job, engine, affordable, loads)
+
+
+def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load]) -> list[Replica]:
+    """Those of which at least one load stays within the budgets; the others are refused unpriced."""
+    configs = [replica.config for replica in replicas]
+    found = early(configs, offers(configs, loads), job.task.wish)
+    fine = np.any(found.first == 0, axis=0)
+    for j in np.flatnonzero(~fine).tolist():
+        code = int(found.first[0, j])
+        why = found.codes[code], found.words[code](0, j)
+        job.ledger.refuse(configs[j].columns, why, len(loads), float(found.distance[0, j]))
+    return [replica for replica, good in zip(replicas, fine.tolist(), strict=True) if good]
+
+
+def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], loads: Sequence[Load]) -> None:
+    deployments = Replicas(replica.deployment for replica in replicas)
+    in_flight = np.ones(len(deployments))
+    if not shares_memory(engine):  # one load at a time
+        asked = loads[0].concurrency or job.task.load.concurrency or 1
+        in_flight = asked / offers([replica.config for replica in replicas], loads).replicas[0]
+    memory = planned(engine, deployments, in_flight)
+    starts = memory.plan.verdict.starts
+    for j in np.flatnonzero(~starts).tolist():
+        code, words = STOPS[str(memory.plan.verdict.breaks[j])]
+        short = float(memory.plan.verdict.shortfall_bytes[j])
+        distance = FAR * (1 + short / (deployments[j].row.scenario.device_gib or 1) / GIB)
+        job.ledger.refuse(replicas[j].config.columns, (code, words + shortfall(short)), len(loads), distance)
+    at = np.flatnonzero(starts)
+    if len(at):
+        run = [replicas[j] for j in at.tolist()]
+        found = curves(engine, Replicas(replica.deployment for replica in run), taken(memory, at))
+        settle([replica.config for replica in run], found, loads, job.task.wish, job.ledger)
