@@ -39,7 +39,7 @@ $(BIN)/python:
 	@$(PY) -m venv $(VENV) || { rm -rf $(VENV); echo "The venv module is missing: sudo apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) .
+	$(INSTALL) '.[quality]'
 	@$(BIN)/python -m compileall -q planner app
 	@touch $@
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from library import Library
 from planner import explain
-from planner.estimate import Library as Brought
 from planner.estimate import estimate
 from planner.search import smallest_count
 from planner.specs.scenario import Scenario
@@ -31,7 +30,7 @@ class Answer(NamedTuple):
 
 def rows(scenarios: Sequence[Scenario], library: Library) -> list[Row]:
     """Estimate scenarios that may name uploads of this session."""
-    return estimate(scenarios, library=Brought(library.models, library.gpus)).rows()
+    return estimate(scenarios, library=library.brought()).rows()
 
 
 def first_answer(scenario: Scenario, door: str, library: Library) -> Answer:

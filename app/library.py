@@ -9,8 +9,10 @@ import streamlit as st
 import defaults
 from planner.catalog import gpus, models
 from planner.catalog.models import from_bytes
+from planner.estimate import Library as Brought
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
+from planner.specs.quality import QualityResult
 
 STORE = "library"
 MAX_UPLOADS = 16  # of each kind in one session; the oldest goes first
@@ -22,6 +24,11 @@ class Library(NamedTuple):
 
     models: dict[str, ModelSpec]
     gpus: dict[str, GpuSpec]
+    checks: tuple[QualityResult, ...] = ()  # of a visitor's own, newest first
+
+    def brought(self) -> Brought:
+        """What the estimator is given beside the catalogue."""
+        return Brought(self.models, self.gpus, checks=self.checks)
 
     def model(self, name: str) -> ModelSpec:
         """The architecture of a name. Raises UnknownName."""
@@ -67,6 +74,12 @@ def keep_gpu(spec: GpuSpec, name: str) -> str:
     """Keep a GPU under a name."""
     _keep(own_library().gpus, name, spec.model_copy(update={"id": name, "name": spec.name or name}))
     return name
+
+
+def keep_check(result: QualityResult) -> None:
+    """Keep a quality check's result for this visit."""
+    library = own_library()
+    st.session_state[STORE] = library._replace(checks=(result, *library.checks)[:MAX_UPLOADS])
 
 
 def _keep(store: dict[str, Any], name: str, spec: Any) -> None:

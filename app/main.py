@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WAITS = "recommend"  # waits for a process of its own, and must not keep others waiting
+WAIT = ("recommend", "quality_check")  # wait for files or a process of their own, and must not keep others waiting
 SIDEBAR_PX = 360  # both doors side by side
 
 
@@ -23,9 +23,10 @@ def main() -> None:
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page(HERE / "views" / "finetuning.py", title="Fine-tuning", icon=":material/model_training:"),
+        st.Page(HERE / "views" / "quality_check.py", title="Quality check", icon=":material/rule:"),
     ]
     page = st.navigation(pages, position="top")
-    with nullcontext() if page.url_path == WAITS else warm.TURN:
+    with nullcontext() if page.url_path in WAIT else warm.TURN:
         page.run()
 
 

@@ -93,8 +93,21 @@ def test_a_file_before_and_an_endpoint_after(folder: Path, capsys: pytest.Captur
         live = ("--candidate", server.url, "--candidate-model", "m", "--tolerance-points", "5", "--json")
         assert check("--baseline", "before.jsonl", *live) == 0
         said = json.loads(capsys.readouterr().out)
-        assert said["verdict"] == "holds" and said["observation"]["concurrency"] == 8
+        speed = said["observations"]["candidate"]
+        assert said["verdict"] == "holds" and (speed["max_concurrency"], speed["completed"]) == (8, 120)
+        assert speed["output_throughput"] == pytest.approx(240 / speed["duration"])
         assert check("--baseline", "before.jsonl", *live) == 0 and sum(server.asked.values()) == 120
+        assert json.loads(capsys.readouterr().out)["observations"] == {}  # its time was another run's
+
+
+def test_the_candidates_speed_is_written_for_observe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server() as server:
+        live = ("--candidate", server.url, "--candidate-model", "m", "--observation", "speed.json")
+        assert check("--baseline", "before.jsonl", *live) == 0
+    speed = json.loads(Path("speed.json").read_text("utf-8"))
+    assert (speed["total_input_tokens"], speed["total_output_tokens"], speed["failed"]) == (360, 240, 0)
+    assert check(*FILES, "--observation", "none.json") == 0 and not Path("none.json").exists()
+    assert "no observation" in capsys.readouterr().err
 
 
 def test_what_failed_is_said_and_repeated_alone(

@@ -58,7 +58,7 @@ def test_formats_of_the_same_weights_are_told_apart(
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == verdict and said["unanswered"] == 0
     assert said["candidate"]["mean_completion_tokens"] == 6 and said["candidate"]["cut_rate"] == 1
-    assert said["observation"]["output_tokens_per_s_per_request"] > 0
+    assert said["observations"]["candidate"]["total_output_tokens"] == 6 * N
 
 
 def test_eight_bits_lose_less_than_four(

@@ -17,7 +17,6 @@ from drawing import Chart, draw
 from exports import downloads, start_line
 from library import Library, own_library
 from planner import explain
-from planner.estimate import Library as Brought
 from planner.estimate.breakdown import breakdown
 from state import start
 from words import plain
@@ -44,7 +43,7 @@ def views(found: Answer, library: Library) -> None:
     elif load.open:
         drawn(load, "chart_load", *charts.load_speed(found.curve, row))
     elif step.open:
-        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, Brought(*library))))
+        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, library.brought())))
 
 
 def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:

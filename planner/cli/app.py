@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from planner.errors import BadFile, BadValue
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
+VISITOR_UPLOAD_MB = 2
 
 
 def app(
@@ -24,11 +26,21 @@ def app(
         list[str] | None,
         typer.Option(metavar="NAME", help="Name by which browsers reach it, when not localhost; repeatable."),
     ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Endpoint that visitors of a network may have checked; repeatable."),
+    ] = None,
 ) -> None:
     """Open the calculator on http://localhost:8501."""
     page, settings = pages(), production_settings()
     _check_free(host, port)
     server = settings["server"]
+    if endpoint:
+        from planner.quality.runner import checked_url
+
+        os.environ["PLANNER_ENDPOINTS"] = " ".join(checked_url(url, "--endpoint") for url in endpoint)
+    if host != LOOPBACK or allowed_host:
+        server["maxUploadSize"] = VISITOR_UPLOAD_MB
     server |= {"port": port, "address": host, "allowedHosts": [*server["allowedHosts"], *(allowed_host or [])]}
     print(f"Calculator on http://{'localhost' if host == LOOPBACK else host}:{port} (Ctrl-C ends it)", file=sys.stderr)
     from streamlit.web.cli import main as streamlit

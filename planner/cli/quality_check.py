@@ -34,15 +34,6 @@ TAG_COLUMNS = {
     "verdict": "verdict",
 }
 MANNER_COLUMNS = {"figure": "", "baseline": "baseline", "candidate": "candidate"}
-EXAMPLE_COLUMNS = (
-    "id",
-    "tags",
-    "baseline_pass_rate",
-    "candidate_pass_rate",
-    "change",
-    "baseline_output",
-    "candidate_output",
-)
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +98,7 @@ def quality_check(
         return _describe(file, settings, run_tests)
     with _progress() as listener:
         done = run(file, settings, run_tests, listener)
-    return _say(done, settings.html, json, csv)
+    return _say(done, settings, json, csv)
 
 
 def _settings(flags: Mapping[str, str]) -> Settings:
@@ -140,9 +131,9 @@ def _describe(file: str, settings: Settings, run_tests: bool) -> int:
     return 0
 
 
-def _say(done: Any, html: str, json: bool, csv: str) -> int:
+def _say(done: Any, settings: Settings, json: bool, csv: str) -> int:
     from planner.catalog.files import write_atomically
-    from planner.quality.check import example_rows
+    from planner.quality.check import EXAMPLE_COLUMNS, example_rows
     from planner.quality.report import document, html_report, manner_rows
     from planner.quality.verdict import rows
     from planner.report import csv_text, json_text
@@ -150,14 +141,19 @@ def _say(done: Any, html: str, json: bool, csv: str) -> int:
     check = done.check
     if json and csv == "-":
         raise BadValue("--json and --csv - both write to standard output; give --csv a file")
-    if html:
-        write_atomically(html, html_report(check))
+    if settings.html:
+        write_atomically(settings.html, html_report(check))
+    speed = done.observations.get("candidate")
+    if settings.observation and speed is None:
+        print("no observation: the candidate was not asked in one go, or counts no tokens", file=sys.stderr)
+    elif settings.observation:
+        write_atomically(settings.observation, json_text(speed))
     if csv == "-":
         sys.stdout.write(csv_text(EXAMPLE_COLUMNS, example_rows(check)))
     elif csv:
         write_atomically(csv, csv_text(EXAMPLE_COLUMNS, example_rows(check)))
     if json:
-        sys.stdout.write(json_text(document(check, done.concurrency)))
+        sys.stdout.write(json_text(document(check, done.observations)))
     elif csv != "-":
         print(check.finding.headline)
         print("\n".join(check.finding.sentences))

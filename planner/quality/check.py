@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics as plain
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,19 @@ from planner.quality.scorers import passes, unsuited
 from planner.quality.scorers.structured import expected_calls
 from planner.quality.scorers.text import choice
 from planner.quality.verdict import Finding, Passes, finding
+
+MOST_SHOWN = 200  # examples side by side; the CSV holds all
+MOST_CHARACTERS = 4000  # of an answer shown there
+
+EXAMPLE_COLUMNS = (
+    "id",
+    "tags",
+    "baseline_pass_rate",
+    "candidate_pass_rate",
+    "change",
+    "baseline_output",
+    "candidate_output",
+)
 
 _REFUSAL = re.compile(
     r"^\W*(?:i'?m (?:really |very )?sorry,? (?:but )?|sorry,? (?:but )?|unfortunately,? |as an ai\b[^.]{0,80}?,? )?"
@@ -222,17 +236,33 @@ def example_rows(check: Check) -> list[dict[str, Any]]:
     ]
 
 
+def flip_rows(check: Check) -> list[dict[str, Any]]:
+    """The examples that flipped for reading side by side: what was asked, and each side's telling answer."""
+    return [
+        {
+            "id": pair.example.id,
+            "tags": ", ".join(pair.example.tags),
+            "change": "worse" if pair.passes.difference < 0 else "better",
+            "asked": _shortened(str(pair.example.messages[-1].get("content") or "")),
+            "baseline_passed": f"{sum(pair.passes.baseline)} of {len(pair.passes.baseline)}",
+            "candidate_passed": f"{sum(pair.passes.candidate)} of {len(pair.passes.candidate)}",
+            "baseline_output": _telling(pair.baseline, pair.passes.baseline),
+            "candidate_output": _telling(pair.candidate, pair.passes.candidate),
+        }
+        for pair in flipped(check)[:MOST_SHOWN]
+    ]
+
+
+def _telling(answers: Sequence[Answer], passed: Sequence[bool]) -> str:
+    """The first failure, which tells more than another pass; else the first answer."""
+    return _shortened(said(answers[passed.index(False) if False in passed else 0]))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …"
+
+
 def said(answer: Answer) -> str:
     """An answer as text: its words, and its tool calls as they came."""
-    return "\n".join([*([answer.output] if answer.output else []), *map(str, answer.tool_calls)])
-
-
-def observation(side: Manner, concurrency: int) -> dict[str, float] | None:
-    """What a side's speed says to the throughput model; None where its answers hold no times."""
-    if side.tokens_per_s_per_request is None or side.mean_completion_tokens is None:
-        return None
-    return {
-        "concurrency": concurrency,
-        "output_tokens": side.mean_completion_tokens,
-        "output_tokens_per_s_per_request": side.tokens_per_s_per_request,
-    }
+    calls = [json.dumps(call, ensure_ascii=False) for call in answer.tool_calls]
+    return "\n".join([answer.output, *calls] if answer.output else calls)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from planner import __version__
-from planner.quality.check import Check, Manner, Pair, flipped, observation, said
-from planner.quality.examples import Answer
+from planner.quality.check import Check, Manner, flip_rows, flipped
 from planner.quality.verdict import rows, span
-from planner.specs.quality import Verdict
+from planner.specs.quality import QualityResult, Verdict
 
-MOST_SHOWN = 200
-MOST_CHARACTERS = 4000
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2126;--soft:#5d656e;--line:#d5dae0;--ground:#fff;--good:#12734a;--bad:#b3261e}
 @media (prefers-color-scheme:dark){
@@ -51,8 +48,8 @@ def _scaled(side: Manner, name: str, scale: float) -> float | None:
     return None if value is None else scale * value
 
 
-def document(check: Check, concurrency: int | None = None) -> dict[str, Any]:
-    """The check as plain values; `concurrency` is that of a live run, whose speed is then offered as an observation."""
+def document(check: Check, observations: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The check as plain values; `observations` are the speeds of sides that were asked, for `planner observe`."""
     found = check.finding
     noise = found.noise
     return {
@@ -72,10 +69,28 @@ def document(check: Check, concurrency: int | None = None) -> dict[str, Any]:
         "scorers": list(check.scorers),
         "baseline": check.baseline._asdict(),
         "candidate": check.candidate._asdict(),
-        "observation": None if concurrency is None else observation(check.candidate, concurrency),
+        "observations": dict(observations),
+        "manner": manner_rows(check),
+        "flips": flip_rows(check),
         "worse": [pair.example.id for pair in flipped(check) if pair.passes.difference < 0],
         "better": [pair.example.id for pair in flipped(check) if pair.passes.difference > 0],
     }
+
+
+def as_result(found: Mapping[str, Any], about: Mapping[str, Any]) -> QualityResult:
+    """A check's document as evidence of the model and formats in `about`."""
+    whole = found["parts"][0]
+    return QualityResult.model_validate(
+        {
+            **about,
+            "verdict": found["verdict"],
+            "difference_points": whole["difference_points"],
+            "low": whole["difference_points_low"],
+            "high": whole["difference_points_high"],
+            "n": whole["examples"],
+            "tolerance_points": found["tolerance_points"],
+        }
+    )
 
 
 def html_report(check: Check) -> str:
@@ -114,31 +129,24 @@ def _manners(check: Check) -> Iterable[tuple[str, ...]]:
 
 
 def _flips(check: Check) -> str:
-    changed = flipped(check)
+    changed, shown = len(flipped(check)), flip_rows(check)
     if not changed:
         return "<h2>Examples that flipped</h2><p>None.</p>"
-    cut = f"<p>{MOST_SHOWN} of {len(changed)}; the CSV holds all.</p>" if len(changed) > MOST_SHOWN else ""
-    return "<h2>Examples that flipped</h2>" + cut + "".join(map(_flip, changed[:MOST_SHOWN]))
+    cut = f"<p>{len(shown)} of {changed}; the CSV holds all.</p>" if changed > len(shown) else ""
+    return "<h2>Examples that flipped</h2>" + cut + "".join(map(_flip, shown))
 
 
-def _flip(pair: Pair) -> str:
-    change, state = ("worse", "cracks") if pair.passes.difference < 0 else ("better", "holds")
-    asked = _text(str(pair.example.messages[-1].get("content") or ""))
-    sides = [_cell(pair.baseline, pair.passes.baseline), _cell(pair.candidate, pair.passes.candidate)]
-    return (
-        f'<h3>{escape(pair.example.id)}: <span class="{state}">{change}</span></h3>'
-        f'<pre class="soft">{asked}</pre><table class="pair"><tr><th>baseline</th><th>candidate</th></tr>'
-        f"<tr>{''.join(sides)}</tr></table>"
+def _flip(row: Mapping[str, Any]) -> str:
+    state = "cracks" if row["change"] == "worse" else "holds"
+    sides = "".join(
+        f"<td>{row[f'{side}_passed']} passed<pre>{escape(row[f'{side}_output'])}</pre></td>"
+        for side in ("baseline", "candidate")
     )
-
-
-def _cell(answers: Sequence[Answer], passed: Sequence[bool]) -> str:
-    shown = passed.index(False) if False in passed else 0  # the first failure tells more than another pass
-    return f"<td>{sum(passed)} of {len(passed)} passed<pre>{_text(said(answers[shown]))}</pre></td>"
-
-
-def _text(text: str) -> str:
-    return escape(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …")
+    return (
+        f'<h3>{escape(row["id"])}: <span class="{state}">{row["change"]}</span></h3>'
+        f'<pre class="soft">{escape(row["asked"])}</pre>'
+        f'<table class="pair"><tr><th>baseline</th><th>candidate</th></tr><tr>{sides}</tr></table>'
+    )
 
 
 def _table(title: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

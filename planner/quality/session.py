@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from planner.errors import BadValue, UnknownName
 from planner.quality.check import Check, Scorers, assigned, compare, matched
 from planner.quality.examples import Answer, Example, Scorer, ScorerKind, read_answers, read_examples
 from planner.quality.judge import judged
+from planner.quality.observations import observation
 from planner.quality.runner import Endpoint, Progress, ask, checked_url
 from planner.specs.base import Spec
 
@@ -44,20 +45,26 @@ class Settings(Spec):
     retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="tries after the first, with growing pauses")
     journal: str = Field("", description="folder for answers as they come; a rerun goes on there (EXAMPLES.quality)")
     html: str = Field("", description="write the report as one HTML file")
+    observation: str = Field("", description="write the candidate's speed as JSON, for planner observe")
 
 
 class Done(NamedTuple):
-    """A check, and the concurrency of the candidate's requests where it was asked live."""
+    """A check, and the speed of the sides that were asked, by their names."""
 
     check: Check
-    concurrency: int | None
+    observations: dict[str, dict[str, Any]]
+
+
+def missing_libraries() -> str:
+    """What is to be installed before a check can run, in a line; "" when nothing is."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    return f"a quality check needs {', '.join(missing)}: pip install 'llm-capacity-planner[quality]'" if missing else ""
 
 
 def prepared(path: str, settings: Settings, run_tests: bool) -> tuple[list[Example], Scorers]:
     """The examples and their scorers, checked. Raises BadFile and BadValue naming the example at fault."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise BadValue(f"a quality check needs {', '.join(missing)}: pip install 'llm-capacity-planner[quality]'")
+    if missing := missing_libraries():
+        raise BadValue(missing)
     examples = read_examples(path)
     return examples, assigned(examples, scorers_of(settings.scorer), run_tests)
 
@@ -90,23 +97,26 @@ def run(
             matched(examples, answers, side.name)
     failed: dict[str, str] = {}
     both: list[Sequence[Answer]] = []
+    observations: dict[str, dict[str, Any]] = {}
     for side, answers in zip(sides, from_files, strict=True):
         if answers is None:
-            asked = ask(side.endpoint(), examples, side.journal(path), progress(side.name) if progress else None)
+            endpoint = side.endpoint()
+            asked = ask(endpoint, examples, side.journal(path), progress(side.name) if progress else None)
+            if speed := observation(endpoint, asked):
+                observations[side.name] = speed
             failed |= {f"{side.name}: {name}": why for name, why in asked.failed.items()}
             answers = asked.answers
         both.append(answers)
     answered, tolerance = (both[0], both[1]), settings.tolerance_points / 100
-    concurrency = settings.concurrency if sides[1].live else None
     if judge is None:
-        return Done(compare(examples, answered, scorers, tolerance, failed), concurrency)
+        return Done(compare(examples, answered, scorers, tolerance, failed), observations)
     listener = progress("judge") if progress else None
     said = judged(judge.endpoint(), examples, answered, scorers, judge.journal(path), listener)
     failed |= {f"judge: {name}": why for name, why in said.failed.items()}
     kept = tuple([one for one in side if one.id not in said.failed] for side in answered)
     check = compare(examples, (kept[0], kept[1]), scorers, tolerance, failed, said.preferences)
     sentences = (*check.finding.sentences, said.sentence)
-    return Done(check._replace(finding=check.finding._replace(sentences=sentences)), concurrency)
+    return Done(check._replace(finding=check.finding._replace(sentences=sentences)), observations)
 
 
 def _judge(settings: Settings, scorers: Scorers) -> _Side | None:

@@ -1,0 +1,48 @@
+"""How fast a side answered, in the layout of `vllm bench serve --save-result`: a closed loop of own requests.
+
+`planner observe` reads it as it reads any such file. First tokens and gaps between tokens are not in it, as answers
+were not streamed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from datetime import UTC, datetime
+from typing import Any
+
+from planner.quality.runner import Asked, Endpoint
+
+FEWEST_WAVES = 3  # of requests in flight: fewer are all beginning and end
+
+
+def observation(endpoint: Endpoint, asked: Asked) -> dict[str, Any] | None:
+    """What a live side's run says; None where it was resumed, too short, or its server counts no tokens."""
+    answers = asked.answers
+    told = [
+        (one.prompt_tokens, one.completion_tokens, one.latency_s)
+        for one in answers
+        if one.prompt_tokens and one.completion_tokens and one.latency_s
+    ]
+    if asked.resumed or len(told) < max(len(answers), FEWEST_WAVES * endpoint.concurrency):
+        return None
+    prompts, outputs, seconds = (list(column) for column in zip(*told, strict=True))
+    return {
+        "date": f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        "backend": "openai-chat",
+        "label": "quality check",
+        "model_id": endpoint.model,
+        "num_prompts": len(told) + len(asked.failed),
+        "request_rate": "inf",
+        "max_concurrency": endpoint.concurrency,
+        "duration": asked.seconds,
+        "completed": len(told),
+        "failed": len(asked.failed),
+        "total_input_tokens": sum(prompts),
+        "total_output_tokens": sum(outputs),
+        "request_throughput": len(told) / asked.seconds,
+        "output_throughput": sum(outputs) / asked.seconds,
+        "total_token_throughput": (sum(prompts) + sum(outputs)) / asked.seconds,
+        "mean_e2el_ms": 1e3 * statistics.fmean(seconds),
+        "median_e2el_ms": 1e3 * statistics.median(seconds),
+        "std_e2el_ms": 1e3 * statistics.pstdev(seconds),
+    }
