@@ -238,7 +238,7 @@ def test_every_column_is_documented_once() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(16, 16000), st.integers(2, 2000))
 def test_more_at_once_never_lowers_the_server_nor_speeds_up_a_user(at_once: int, prompt: int, answer: int) -> None:
-    load = {"input_tokens": prompt, "output_tokens": answer}
+    load = {"input_tokens": prompt, "output_tokens": answer, "enforce_eager": True}  # steps jump where graphs end
     less, more = row(concurrency=at_once, **load), row(concurrency=at_once + 40, **load)
     assert more["output_tokens_per_s"] >= less["output_tokens_per_s"] * 0.99
     assert more["tpot_ms"] >= less["tpot_ms"] * 0.99 and more["ttft_ms"] >= less["ttft_ms"] * 0.99

@@ -175,6 +175,19 @@ def test_partly_taken_slots_complete_no_more_than_all_of_them(case):
     assert point.requests_per_s[0] <= point.requests_per_s[1] * 1.001
 
 
+def test_slots_beyond_the_largest_graph_do_not_slow_a_load_below_it():
+    """Of 300 slots 256 are replayed as a graph; beyond, the host launches every kernel."""
+
+    def launched_s(batch):
+        return step_s(batch) + 0.05 * (batch.decode_seqs > 256)
+
+    load = Load(200, 400, np.array([100.0, 200.0, 250.0, 300.0]))
+    beyond, within = engine(300, graph_batch=256), engine(255)
+    found, expected = (steady_state(launched_s, load, capacity, NO_OVERHEAD) for capacity in (beyond, within))
+    assert found.requests_per_s[:3] == pytest.approx(expected.requests_per_s[:3], rel=0.01)
+    assert found.requests_per_s[3] < 0.8 * expected.requests_per_s[3]
+
+
 @given(st.lists(loads, min_size=2, max_size=5))
 @settings(max_examples=20, deadline=None)
 def test_rows_of_a_batch_equal_rows_alone(cases):

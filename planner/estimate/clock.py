@@ -16,7 +16,7 @@ from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for,
 from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.estimate.price import HALF_BYTES, Deployment, Floats, draft_columns, kv_widths, numbers, parallel
+from planner.estimate.price import HALF_BYTES, Deployment, Floats, captured, draft_columns, kv_widths, numbers, parallel
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same
@@ -210,7 +210,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         adapters=_adapters(engine, row.model, inputs),
         residuals=corrections(own, drafts),
         rate_sets=own,
-        graph_batch=np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch),
+        graph_batch=captured(inputs),
     )
     if row.draft is None or row.draft.model is None:
         return found

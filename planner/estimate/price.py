@@ -311,7 +311,13 @@ def capacity_of(
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
         replicas=replicas(deployments),
+        graph_batch=captured(inputs),
     )
+
+
+def captured(inputs: MemoryInputs) -> Floats:
+    """Largest batch of each row that a CUDA graph replays."""
+    return np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch)
 
 
 def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:

@@ -22,6 +22,7 @@ StepTime = Callable[[Batch], Array]
 PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
 TOGETHER = 4096  # steps times scenarios that are priced in one call
+BESIDE = 1e-6  # sequences; on which side of the largest CUDA graph a batch is
 TINY = 1e-12
 
 
@@ -183,22 +184,53 @@ class LoadCurve(NamedTuple):
     cycle_steps: Array
 
 
-def arrivals(request: Request, capacity: Capacity, slots: Array, points: int) -> Array:
-    """Values of L from a lone request to full slots or a full token budget, shape (points, R).
+def fullest(request: Request, capacity: Capacity) -> Array:
+    """L at which prompts and the decodes that they lead to would fill every step."""
+    work = np.maximum(request.prefill_tokens + request.decode_steps, TINY)
+    most = np.where(capacity.chunks_mixed, (capacity.max_num_batched_tokens - 1) / work, np.inf)
+    return np.where(request.prefill_tokens > 0, np.maximum(most, TINY), np.inf)
 
-    Spaced evenly in log((1 + L n) / (1 - L / L_max)), which follows the number of requests that stand: the
-    first factor counts those that decode, the second those that wait for prefill.
+
+class Ladder(NamedTuple):
+    """Places 0 to 1 from a lone request to full slots or a full token budget, even in ln((1 + L n) / (1 - L / L_max)).
+
+    That follows the number of requests that stand: the first factor counts those that decode, the second those that
+    wait for prefill.
     """
-    n = np.maximum(request.decode_steps, 1)
-    spare = capacity.max_num_batched_tokens - 1
-    fullest = np.where(
-        capacity.chunks_mixed, spare / np.maximum(request.prefill_tokens + request.decode_steps, TINY), np.inf
-    )
-    fullest = np.where(request.prefill_tokens > 0, np.maximum(fullest, TINY), np.inf)
-    last = np.minimum((slots - 1) / n, fullest * (1 - 1 / (2 * slots + 2)))
-    height = (1 + last * n) / (1 - last / fullest)
-    rungs = height ** np.linspace(0, 1, points).reshape(-1, 1)
-    return (rungs - 1) / (n + rungs / fullest)
+
+    n: Array
+    fullest: Array
+    height: Array  # of the top
+
+    def prompts(self, places: Array) -> Array:
+        """L at each place."""
+        rungs = self.height**places
+        found: Array = (rungs - 1) / (self.n + rungs / self.fullest)
+        return found
+
+    def place(self, prompts: Array) -> Array:
+        """Where L stands, at most 1."""
+        free = np.maximum(1 - prompts / self.fullest, TINY)
+        found: Array = np.clip(np.log((1 + prompts * self.n) / free) / np.maximum(np.log(self.height), TINY), 0, 1)
+        return found
+
+
+def ladder(request: Request, capacity: Capacity, slots: Array) -> Ladder:
+    """The ladder up to `slots` sequences."""
+    n, most = np.maximum(request.decode_steps, 1), fullest(request, capacity)
+    last = np.minimum((slots - 1) / n, most * (1 - 1 / (2 * slots + 2)))
+    return Ladder(n, most, (1 + last * n) / (1 - last / most))
+
+
+def priced_places(steps: Ladder, capacity: Capacity, slots: Array) -> Array:
+    """PRICED even places, and one on each side of the largest CUDA graph where slots go beyond: a step jumps there."""
+    even = np.broadcast_to(np.linspace(0, 1, PRICED).reshape(-1, 1), (PRICED, len(slots)))
+    jumps = capacity.graph_batch < slots
+    if not jumps.any():
+        return even
+    others = np.maximum(capacity.graph_batch - 1, 0)
+    sides = np.stack([np.maximum(others - BESIDE, 0), others + BESIDE]) / steps.n
+    return np.sort(np.concatenate([even, steps.place(sides * jumps)]), axis=0)
 
 
 def refined(priced: Array) -> Array:
@@ -213,9 +245,11 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
 
     Step times are interpolated log to log.
     """
-    coarse = mix(request, capacity, arrivals(request, capacity, slots, PRICED))
+    steps = ladder(request, capacity, slots)
+    places = priced_places(steps, capacity, slots)
+    coarse = mix(request, capacity, steps.prompts(places))
     decode_s, busy_s, alone_s = price(step_s, (*step_batches(request, capacity, coarse)[:2], lone(request, capacity)))
-    m = mix(request, capacity, arrivals(request, capacity, slots, (PRICED - 1) * REFINED + 1))
+    m = mix(request, capacity, steps.prompts(refined(places)))
     decode_s, busy_s = (np.exp(refined(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
     times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
     return lives(request, capacity, m, times), alone_s

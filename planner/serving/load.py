@@ -52,6 +52,7 @@ class Capacity(NamedTuple):
     count where the engine reserves a request's full length, the expected count (mean residency) where it
     admits by the prompt. `chunks_mixed`: prefill chunks share a step with decodes (true) or run in steps of
     their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
+    `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there.
     """
 
     sequences: Any
@@ -60,6 +61,7 @@ class Capacity(NamedTuple):
     chunks_mixed: Any = True
     lanes: Any = 1
     replicas: Any = 1
+    graph_batch: Any = np.inf
 
 
 class Overheads(NamedTuple):

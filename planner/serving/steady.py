@@ -84,7 +84,7 @@ class Settled(NamedTuple):
     point: LoadCurve  # one point of it, priced exactly
     open_loop: Mask  # the rate is met
     per_s: Array  # requests that the lane completes
-    most_per_s: Array  # requests that the lane completes with all slots taken
+    most_per_s: Array  # the most requests that the lane completes, up to full slots
 
 
 def part(load: Load, capacity: Capacity) -> Part:
@@ -150,11 +150,18 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
         locked = ~capacity.chunks_mixed & together & (load.output_log_sd <= 0) & ~open_loop
         point = in_lockstep(request, exact.wave, point, locked)
     standing = np.minimum(share.population, population(curve)[-1])
-    most_per_s = read(completed, full)
+    most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
-    looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # fewer never complete more
+    looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # below the slots none completes more
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
+
+
+def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full: Array) -> Array:
+    """With all slots taken; beyond the largest CUDA graph steps jump, and fewer sequences may complete more."""
+    reached = np.arange(len(completed)).reshape(-1, 1) <= np.ceil(full)
+    most = np.where(reached, completed, 0).max(axis=0)
+    return np.where(capacity.graph_batch < share.slots, most, read(completed, full))
 
 
 def settled_steps(step_s: StepTime, offered: Offered, m: Mix, wave: Array | None) -> Exact:
