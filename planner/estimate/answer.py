@@ -129,9 +129,9 @@ class StepParts(NamedTuple):
     engine_s: Floats
 
 
-def step_parts(p: Priced) -> StepParts:
-    """The mean step, operation by operation."""
-    batch = mean_batch(p)
+def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
+    """A step, operation by operation; the mean one unless another is given."""
+    batch = mean_batch(p) if batch is None else batch
     ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates, p.clock.residuals)
     waits = p.clock.engine_s(batch, seconds.total.sum(axis=0))

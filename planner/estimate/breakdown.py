@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.estimate.answer import step_parts
+from planner.estimate.answer import Priced, mean_batch, step_parts
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.resolve import Library, resolve
-from planner.ops import OpKind
+from planner.ops import Batch, OpKind
+from planner.specs.formats import Level
+from planner.specs.gpu import MathType
 from planner.specs.scenario import Scenario
 
 NO_LIBRARY = Library()
@@ -58,6 +60,52 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[Part]:
     engine_s = _first(parts.engine_s)
     out += [Part("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
     return sorted(out, key=lambda part: -part.seconds)
+
+
+class Phase(NamedTuple):
+    """A step of one phase on one GPU: what it moves and computes, and how long the kernels take."""
+
+    name: str  # prefill | decode
+    bytes: float
+    flops: float
+    seconds: float
+
+
+class Limits(NamedTuple):
+    """What one GPU moves and computes at most by its datasheet, in the arithmetic of the weights."""
+
+    bytes_per_s: float
+    flops_per_s: float
+    math: str
+
+
+def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, list[Phase]]:
+    """A prompt's step and a step that only decodes at this load, against the GPU's limits.
+
+    Messages between GPUs and the engine's own time are left out. Raises PlannerError as `resolve` does.
+    """
+    row = resolve(scenario, library)
+    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    mean, native = mean_batch(priced), row.support.level is Level.NATIVE
+    math = row.weights.weight_math if native and row.weights.weight_math in row.gpu.flops_per_s else None
+    math = math or next(one for one in (MathType.BF16, MathType.FP16, MathType.FP32) if one in row.gpu.flops_per_s)
+    limits = Limits(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
+    found = []
+    if _first(priced.offered.load.input_tokens) > 0:
+        room = np.asarray(priced.inputs.settings.max_num_batched_tokens)
+        tokens = np.minimum(priced.offered.request.prefill_tokens, room)
+        found.append(_phase("prefill", priced, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
+    if _first(priced.offered.load.output_tokens) > 0:
+        found.append(_phase("decode", priced, Batch(mean.decode_seqs, mean.decode_context)))
+    return limits, found
+
+
+def _phase(name: str, priced: Priced, batch: Batch) -> Phase:
+    parts = step_parts(priced, batch)
+    own = [index for index, op in enumerate(parts.ops) if op.kind is not OpKind.COMMUNICATION]
+    moved = sum(_first(parts.ops[i].count) * _first(parts.ops[i].bytes) for i in own)
+    done = sum(_first(parts.ops[i].count) * _first(parts.ops[i].flops) for i in own)
+    return Phase(name, moved, done, sum(_first(parts.seconds.total[i]) for i in own))
 
 
 def _first(value: Any) -> float:

@@ -1,0 +1,159 @@
+"""Charts of advice: which format leads at which load, the roofline, and quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drawing import (
+    BLUE,
+    GREY,
+    LINE,
+    ORANGE,
+    PURPLE,
+    RED,
+    Chart,
+    faint,
+    frame,
+    label_at,
+    label_over,
+    log_place,
+    scale,
+    thin,
+)
+from planner.explain import figure, format_name
+from planner.explain.crossover import Crossover, Series, crossover_words
+from planner.explain.roofline import TERA, Roofline, roofline_words
+
+Row = dict[str, Any]
+LINES = (BLUE, ORANGE, "#009e73", PURPLE, RED, GREY)  # one for each format, in the order they are compared
+LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+LEAST_PX, MOST_PX = 9, 26  # of a point of the Pareto plot: the slower, the larger
+
+
+def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
+    """Tokens/s of the deployment in each format against requests at once; every change of the lead is marked."""
+    data: list[Chart] = []
+    notes: list[Chart] = []
+    for one, colour in zip(found.series, LINES, strict=False):
+        data += _series(one, colour)
+    ends = sorted(zip(found.series, LINES, strict=False), key=lambda pair: pair[0].speed[-1])
+    top = max((max(one.speed) for one in found.series), default=1.0)
+    last = -1.0
+    for one, colour in ends:  # labels at the lines' ends, kept apart
+        y = max(one.speed[-1], last + 0.055 * top)
+        last = y
+        name = label_at(log_place(one.concurrency[-1]), y, f" {format_name(one.weight_format)}", "left")
+        notes.append(name | {"font": name["font"] | {"color": colour}})
+    shapes = []
+    for change in found.changes:
+        at = change.concurrency
+        shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper"} | thin())
+        text = f"{format_name(change.after)} leads from {figure(at)}"
+        notes.append(label_over(log_place(at), text, "center"))
+    x = [count for one in found.series for count in one.concurrency]
+    shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper",
+                   "line": {"color": LINE, "width": 3}})  # fmt: skip
+    layout = frame(height=380, margin={"l": 60, "r": 150, "t": 28, "b": 44}) | {
+        "showlegend": False,
+        "hovermode": "x unified",
+        "xaxis": scale("requests at once")
+        | {"type": "log", "tickvals": [n for n in LOADS if x and min(x) <= n <= max(x)], "tickformat": ",d"},
+        "yaxis": scale("tokens/s, whole deployment") | {"rangemode": "tozero", "nticks": 6},
+        "shapes": shapes,
+        "annotations": notes,
+    }
+    return {"data": data, "layout": layout}, crossover_words(found)
+
+
+def _series(one: Series, colour: str) -> list[Chart]:
+    x = list(one.concurrency)
+    band = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*x, *reversed(x)],
+        "y": [*one.high, *reversed(one.low)],
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": faint(colour).replace("0.2)", "0.1)"),
+        "hoverinfo": "skip",
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": format_name(one.weight_format),
+        "x": x,
+        "y": list(one.speed),
+        "line": {"width": 2, "color": colour},
+        "customdata": list(zip(one.low, one.high, strict=True)),
+        "hovertemplate": "%{y:,.0f} (%{customdata[0]:,.0f}–%{customdata[1]:,.0f})",
+    }
+    return [band, line]
+
+
+def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
+    """Attained FLOP/s of prefill and decode against their intensity, under the GPU's two limits."""
+    limits, ridge = found.limits, found.ridge_flops_per_byte
+    left = min([point.flops_per_byte for point in found.points] + [ridge]) / 4
+    right = max([point.flops_per_byte for point in found.points] + [ridge]) * 4
+    roof = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [left, ridge, right],
+        "y": [left * limits.bytes_per_s / TERA, limits.flops_per_s / TERA, limits.flops_per_s / TERA],
+        "line": {"color": GREY, "width": 2},
+        "hoverinfo": "skip",
+    }
+    points = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [point.flops_per_byte for point in found.points],
+        "y": [point.flops_per_s / TERA for point in found.points],
+        "text": [point.name for point in found.points],
+        "textposition": "bottom right",
+        "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in found.points]},
+        "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOPS<extra></extra>",
+    }
+    memory = label_at(log_place(left * 1.3), log_place(left * 1.3 * limits.bytes_per_s / TERA),
+                      f"memory, {limits.bytes_per_s / TERA:.2f} TB/s", "left") | {"yanchor": "bottom", "yshift": 12}  # fmt: skip
+    arithmetic = label_at(log_place(right), log_place(limits.flops_per_s / TERA),
+                          f"{limits.math.upper()}, {limits.flops_per_s / TERA:,.0f} TFLOPS", "right") | {"yanchor": "bottom"}  # fmt: skip
+    layout = frame(height=380, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
+        "showlegend": False,
+        "xaxis": scale("FLOPs for each byte moved") | {"type": "log", "dtick": 1},
+        "yaxis": scale("TFLOPS of one GPU") | {"type": "log", "dtick": 1},
+        "annotations": [memory, arithmetic],
+    }
+    return {"data": [roof, points], "layout": layout}, roofline_words(found, row)
+
+
+def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, str]:
+    """Expected quality against cost, a point for each row; those that another beats in everything are faint."""
+    front = [bool(row["pareto"]) for row in rows]
+    times = [row["e2e_ms"] or 0.0 for row in rows]
+    low, high = min(times, default=0.0), max(times, default=0.0)
+    sizes = [LEAST_PX + (MOST_PX - LEAST_PX) * ((t - low) / (high - low) if high > low else 0.0) for t in times]
+    data = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [row["usd_per_million_output_tokens"] for row in rows],
+        "y": [row["quality_score"] for row in rows],
+        "text": list(labels),
+        "customdata": [[row["rank"], time / 1e3] for row, time in zip(rows, times, strict=True)],
+        "marker": {
+            "size": sizes,
+            "color": [BLUE if on else GREY for on in front],
+            "opacity": [0.9 if on else 0.25 for on in front],
+            "line": {"width": [0 if row["rank"] != 1 else 3 for row in rows], "color": ORANGE},
+        },
+        "hovertemplate": "%{customdata[0]}. %{text}<br>%{x:.3~g} USD per million answer tokens, "
+        "%{customdata[1]:.3~g} s a request<extra></extra>",
+    }
+    layout = frame(height=380, margin={"l": 20, "r": 12, "t": 12, "b": 44}) | {
+        "showlegend": False,
+        "xaxis": scale("USD per million answer tokens") | {"type": "log", "nticks": 6},
+        "yaxis": scale("expected quality, higher is better") | {"showticklabels": False},
+    }
+    best = next((label for row, label in zip(rows, labels, strict=True) if row["rank"] == 1), "")
+    words = f"{sum(front)} of {len(rows)} are beaten by no other in quality, cost and time at once. First: {best}."
+    return {"data": [data], "layout": layout}, words
