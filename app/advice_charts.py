@@ -21,7 +21,7 @@ from drawing import (
     scale,
     thin,
 )
-from planner.explain import figure, format_name
+from planner.explain import format_name
 from planner.explain.crossover import Crossover, Series, crossover_words
 from planner.explain.roofline import TERA, Roofline, roofline_words
 
@@ -35,10 +35,11 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
     """Tokens/s of the deployment in each format against requests at once; every change of the lead is marked."""
     data: list[Chart] = []
     notes: list[Chart] = []
+    leading = {name for change in found.changes for name in (change.before, change.after)}
     for one, colour in zip(found.series, LINES, strict=False):
-        data += _series(one, colour)
+        data += _series(one, colour, one.weight_format in leading)
     ends = sorted(zip(found.series, LINES, strict=False), key=lambda pair: pair[0].speed[-1])
-    top = max((max(one.speed) for one in found.series), default=1.0)
+    top = max((max(one.high) for one in found.series), default=1.0)
     last = -1.0
     for one, colour in ends:  # labels at the lines' ends, kept apart
         y = max(one.speed[-1], last + 0.055 * top)
@@ -49,7 +50,7 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
     for change in found.changes:
         at = change.concurrency
         shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper"} | thin())
-        text = f"{format_name(change.after)} leads from {figure(at)}"
+        text = f"{format_name(change.after)} leads from {at:,.0f}"
         notes.append(label_over(log_place(at), text, "center"))
     x = [count for one in found.series for count in one.concurrency]
     shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper",
@@ -66,7 +67,8 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
     return {"data": data, "layout": layout}, crossover_words(found)
 
 
-def _series(one: Series, colour: str) -> list[Chart]:
+def _series(one: Series, colour: str, leads: bool) -> list[Chart]:
+    """A format's line; its interval only where it takes part in a change of the lead."""
     x = list(one.concurrency)
     band = {
         "type": "scatter",
@@ -75,7 +77,7 @@ def _series(one: Series, colour: str) -> list[Chart]:
         "y": [*one.high, *reversed(one.low)],
         "line": {"width": 0},
         "fill": "toself",
-        "fillcolor": faint(colour).replace("0.2)", "0.1)"),
+        "fillcolor": faint(colour),
         "hoverinfo": "skip",
     }
     line = {
@@ -88,7 +90,7 @@ def _series(one: Series, colour: str) -> list[Chart]:
         "customdata": list(zip(one.low, one.high, strict=True)),
         "hovertemplate": "%{y:,.0f} (%{customdata[0]:,.0f}–%{customdata[1]:,.0f})",
     }
-    return [band, line]
+    return [band, line] if leads else [line]
 
 
 def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
@@ -114,15 +116,15 @@ def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
         "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in found.points]},
         "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOPS<extra></extra>",
     }
-    memory = label_at(log_place(left * 1.3), log_place(left * 1.3 * limits.bytes_per_s / TERA),
-                      f"memory, {limits.bytes_per_s / TERA:.2f} TB/s", "left") | {"yanchor": "bottom", "yshift": 12}  # fmt: skip
-    arithmetic = label_at(log_place(right), log_place(limits.flops_per_s / TERA),
-                          f"{limits.math.upper()}, {limits.flops_per_s / TERA:,.0f} TFLOPS", "right") | {"yanchor": "bottom"}  # fmt: skip
+    slope = 1.3 * left
+    bandwidth, rate = limits.bytes_per_s / TERA, limits.flops_per_s / TERA
+    memory = label_at(log_place(slope), log_place(slope * bandwidth), f"memory, {bandwidth:.2f} TB/s", "left")
+    arithmetic = label_at(log_place(right), log_place(rate), f"{limits.math.upper()}, {rate:,.0f} TFLOPS", "right")
     layout = frame(height=380, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
         "showlegend": False,
         "xaxis": scale("FLOPs for each byte moved") | {"type": "log", "dtick": 1},
         "yaxis": scale("TFLOPS of one GPU") | {"type": "log", "dtick": 1},
-        "annotations": [memory, arithmetic],
+        "annotations": [note | {"yanchor": "bottom", "yshift": 6} for note in (memory, arithmetic)],
     }
     return {"data": [roof, points], "layout": layout}, roofline_words(found, row)
 

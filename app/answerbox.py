@@ -114,5 +114,6 @@ def changes(found: Sequence[explain.Change], row: Row) -> None:
     if not found:
         st.caption("No single change of format, load or hardware that is tried here helps.")
     for number, item in enumerate(found):
-        label = f"**{plain(item.label)}**: {plain(item.effect)}"
-        st.button(label, key=f"change_{number}", on_click=apply, args=(item.update,), width="stretch")
+        line = st.container(gap=None)
+        line.button(f"**{plain(item.label)}**", key=f"change_{number}", on_click=apply, args=(item.update,))
+        line.caption(plain(item.effect))

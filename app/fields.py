@@ -80,6 +80,7 @@ FOLDS = (
             Field("tpot_slo_ms", "Each further token within, ms", 5.0),
             Field("e2e_slo_ms", "Whole answer within, ms", 1000.0),
             Field("slo_percentile", "For this percentage of requests", 1.0),
+            Field("task_family", "Quality is judged by"),
         ),
     ),
     Fold(

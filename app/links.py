@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from fields import COLUMNS
 from planner.catalog import engines, formats, gpus, models
+from planner.catalog.quality import family
 from planner.catalog.values import scenario_of, shown, value_of
 from planner.errors import BadValue, PlannerError
 from planner.specs.scenario import Scenario
@@ -135,6 +136,8 @@ def check_name(column: str, name: str, names: Names) -> None:
             formats.weight_format(name)
         case "kv_format":
             formats.kv_format(name)
+        case "task_family":
+            family(name)
 
 
 def _pins(texts: Iterable[str], names: Names, dropped: list[str]) -> tuple[Scenario, ...]:

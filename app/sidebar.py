@@ -14,6 +14,7 @@ from fields import FOLDS, Field, Fold, limits, meaning
 from library import Library, own_library, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
+from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from state import STEPS, apply, key, slid, slider_key, unfold
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
@@ -128,6 +129,9 @@ def _input(field: Field) -> None:
     elif field.column in ("enforce_eager", "flash_attention"):
         words = {None: "default", True: "yes", False: "no"}
         st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
+    elif field.column == "task_family":
+        names = {None: "all tasks together"} | {one.id: one.name for one in tables().families}
+        st.selectbox(label, list(names), format_func=names.__getitem__, key=name, help=meaning(field.column))
     else:
         st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+import advice
 import charts
 import logbox
 import sidebar
@@ -21,13 +22,16 @@ from planner.estimate.breakdown import breakdown
 from state import start
 from words import plain
 
-VIEWS = ("Load and speed", "Prompt length and KV cache", "One step", "Formulas and sources")
+VIEWS = (
+    "Load and speed", "Prompt length and KV cache", "One step", "Formats compared", "Roofline", "Quality",
+    "Formulas and sources",
+)  # fmt: skip
 
 
 def views(found: Answer, library: Library) -> None:
-    """One of four views of the answer; only the open one is computed."""
+    """One view of the answer; only the open one is computed."""
     tabs = st.tabs(VIEWS, key="views", on_change="rerun")
-    load, context, step, formulas = tabs
+    load, context, step, compared, roof, quality, formulas = tabs
     row = found.row
     if formulas.open:
         for formula in explain.formulas(row, library.model(row["model"])):
@@ -36,12 +40,18 @@ def views(found: Answer, library: Library) -> None:
             formulas.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
     elif context.open:
         drawn(context, "chart_context", *charts.kv_context(context_curve(found.scenario, row, library), row))
+    elif quality.open:
+        advice.quality(quality, row, library)
+    elif compared.open:
+        drawn(compared, "chart_formats", *advice.formats(found, library))
     elif row["ttft_ms"] is None:
-        (load if load.open else step).caption(
+        next(tab for tab in tabs if tab.open).caption(
             "Nothing runs, so there is no speed to draw. What would help stands below."
         )
     elif load.open:
         drawn(load, "chart_load", *charts.load_speed(found.curve, row))
+    elif roof.open:
+        drawn(roof, "chart_roofline", *advice.roofline_of(found.scenario, row, library))
     elif step.open:
         drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, library.brought())))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from planner.explain.words import Row, figure, format_name
+from planner.explain.words import Row, format_name
 from planner.specs.scenario import Scenario
 
 SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")
@@ -130,7 +130,7 @@ def crossover_words(found: Crossover) -> str:
 
 def _change_words(change: LeadChange) -> str:
     said = (
-        f"{format_name(change.before)} leads up to about {figure(change.concurrency)} requests at once, then "
+        f"{format_name(change.before)} leads up to about {change.concurrency:,.0f} requests at once, then "
         f"{format_name(change.after)}"
     )
     if change.earliest is None and change.latest is None:

@@ -96,10 +96,15 @@ def _evidence(what: str, found: Evidence, task: Family) -> list[Said]:
     cell = found.cell
     size = f"{cell.median_points:.2g} points lost" if cell.median_points > 0 else "no loss"
     noise = f", within the noise of {task.noise_points:g}" if cell.median_points < task.noise_points else ""
+    models = f"{cell.models} model{'s' if cell.models > 1 else ''}"
+    counted = (
+        f"median of {cell.n} scores of {models}; worst {max(cell.worst_points, 0.0):.1f}:"
+        if cell.n > 1
+        else "one score:"
+    )
     first = (
-        f"{what}: {name}, {task.name}, models of {_size(found.size)}: {size}{noise} (median of {cell.n} scores of "
-        f"{cell.models} model{'s' if cell.models > 1 else ''}; worst {max(cell.worst_points, 0.0):.1f}: "
-        f"{cell.worst_case}); {badge(cell.badge)}"
+        f"{what}: {name}, {task.name}, models of {_size(found.size)}: {size}{noise} "
+        f"({counted} {cell.worst_case}); {badge(cell.badge)}"
     )
     return [Said(first, "; ".join(cell.sources)), *lines]
 

@@ -126,8 +126,7 @@ def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number
 
 
 def busiest_rank(n_experts: Number, ep: Number) -> Number:
-    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of a GPU's E/ep experts x largest of ep.
-    """
+    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of a GPU's E/ep experts x largest of ep."""
     spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
     return 1 + spread * np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
 

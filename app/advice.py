@@ -1,0 +1,48 @@
+"""Advice on a scenario beside its answer: which format leads at which load, the roofline, what is known of quality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamlit.delta_generator import DeltaGenerator
+
+from advice_charts import crossover_lines, roofline_chart
+from answers import Answer, load_axis, rows
+from drawing import Chart
+from library import Library
+from planner.catalog.quality import family, tables
+from planner.estimate import Library as Brought
+from planner.estimate.quality import quality_of, stored_checks
+from planner.explain.crossover import crossover, crossover_scenarios
+from planner.explain.quality import quality_lines
+from planner.explain.roofline import roofline
+from planner.specs.scenario import Scenario
+from words import plain
+
+Row = dict[str, Any]
+
+
+def formats(found: Answer, library: Library) -> tuple[Chart, str]:
+    """Tokens/s in each usual format against the load, on the same GPUs."""
+    asked = crossover_scenarios(found.scenario, found.row, load_axis(found.row)[::2])
+    return crossover_lines(crossover(rows(asked, library)), found.row["concurrency"] or 1)
+
+
+def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, str]:
+    """Prefill and decode of the scenario under the roof of its GPU."""
+    return roofline_chart(roofline(scenario, Brought(*library)), row)
+
+
+def quality(place: DeltaGenerator, row: Row, library: Library) -> None:
+    """What is known of the loss of quality: weights and cache apart, then warnings."""
+    task = family(row["task_family"])
+    found = quality_of(library.model(row["model"]), row["weight_format"], row["kv_format"] or "", task, stored_checks())
+    for said in quality_lines(found, row["weight_format"], row["kv_format"] or "", row["task_family"]):
+        icon = ":material/warning: " if said.warns else ""
+        place.markdown(f"{icon}{plain(said.text)}")
+        if said.source:
+            place.caption(f"Source: {plain(said.source)}")
+    place.caption(
+        f"Judged for {plain(task.name)}; a task is chosen under Objectives. A difference below {task.noise_points:g} "
+        f"point{'s' if task.noise_points > 1 else ''} is no ranking: {plain(tables().noise_source)}."
+    )
