@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,9 +117,9 @@ def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
         "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in found.points]},
         "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOPS<extra></extra>",
     }
-    slope = 1.3 * left
+    slope = math.sqrt(left * ridge)
     bandwidth, rate = limits.bytes_per_s / TERA, limits.flops_per_s / TERA
-    memory = label_at(log_place(slope), log_place(slope * bandwidth), f"memory, {bandwidth:.2f} TB/s", "left")
+    memory = label_at(log_place(slope), log_place(slope * bandwidth), f"memory, {bandwidth:.2f} TB/s ", "right")
     arithmetic = label_at(log_place(right), log_place(rate), f"{limits.math.upper()}, {rate:,.0f} TFLOPS", "right")
     layout = frame(height=380, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
         "showlegend": False,

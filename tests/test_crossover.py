@@ -32,7 +32,8 @@ def test_four_bit_leads_alone_and_fp8_in_a_crowd_on_hopper() -> None:
 def test_at_a_change_of_the_lead_both_are_equally_fast() -> None:
     found = compared(ON_HOPPER)
     at = round(found.changes[0].concurrency)
-    pair = [ON_HOPPER.model_copy(update={"weight_format": name, "concurrency": at}) for name in ("fp8", "awq-int4-g128")]
+    names = ("fp8", "awq-int4-g128")
+    pair = [ON_HOPPER.model_copy(update={"weight_format": name, "concurrency": at, "tp": 2}) for name in names]
     speeds = [row["output_tokens_per_s"] for row in estimate(pair).rows()]
     assert speeds[0] == pytest.approx(speeds[1], rel=0.05)
 

@@ -82,28 +82,30 @@ def _series(name: str, rows: Sequence[Row]) -> Series:
 def _changes(series: Sequence[Series]) -> list[LeadChange]:
     """The fastest at every load; a change counts once the new one leads by more than rounding."""
     speeds = {one.weight_format: dict(zip(one.concurrency, one.speed, strict=True)) for one in series}
-    counts = sorted({count for one in series for count in one.concurrency})
     out: list[LeadChange] = []
-    leader, last = "", 0
-    for count in counts:
+    leader = ""
+    for count in sorted({count for one in series for count in one.concurrency}):
         here = {name: values[count] for name, values in speeds.items() if count in values}
         first = max(here, key=here.__getitem__)
         if leader in here and here[first] < EVEN * here[leader]:
             first = leader
         if leader and first != leader:
-            at = _crossing(speeds[leader], speeds[first], last, count)
+            at = _crossing(speeds[leader], speeds[first], count)
             out.append(LeadChange(at, leader, first, *_doubt(series, leader, first, at)))
-        leader, last = first, count
+        leader = first
     return out
 
 
-def _crossing(before: Mapping[int, float], after: Mapping[int, float], low: int, high: int) -> float:
-    """Load at which both are equally fast, on a log scale between two loads; the later one where they never were."""
-    if low not in before or low not in after or high not in before:
-        return float(high)
-    gaps = [math.log(after[count] / before[count]) for count in (low, high)]
-    share = -gaps[0] / (gaps[1] - gaps[0]) if gaps[1] > gaps[0] else 1.0
-    return float(low * (high / low) ** min(max(share, 0.0), 1.0))
+def _crossing(before: Mapping[int, float], after: Mapping[int, float], now: int) -> float:
+    """Load up to `now` at which both are equally fast, on a log scale between two loads; `now` where they never are."""
+    shared = [count for count in sorted(before) if count in after and count <= now]
+    gaps = [math.log(after[count] / before[count]) for count in shared]
+    behind = [index for index, gap in enumerate(gaps) if gap <= 0]
+    if not behind or behind[-1] + 1 == len(gaps):
+        return float(now)
+    low, high = behind[-1], behind[-1] + 1
+    share = -gaps[low] / (gaps[high] - gaps[low])
+    return float(shared[low] * (shared[high] / shared[low]) ** share)
 
 
 def _doubt(series: Sequence[Series], before: str, after: str, at: float) -> tuple[int | None, int | None]:
