@@ -10,6 +10,7 @@ import defaults
 from planner.catalog import gpus, models
 from planner.catalog.models import from_bytes
 from planner.estimate import Library as Brought
+from planner.specs.calibration import Calibration
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
 from planner.specs.quality import QualityResult
@@ -20,15 +21,16 @@ MARK = "upload:"  # how names of uploads begin, so that they never hide one of t
 
 
 class Library(NamedTuple):
-    """Uploaded specs by name; every other name is looked up in the catalogue."""
+    """Uploaded specs by name and uploaded measurements; every other name is looked up in the catalogue."""
 
     models: dict[str, ModelSpec]
     gpus: dict[str, GpuSpec]
     checks: tuple[QualityResult, ...] = ()  # of a visitor's own, newest first
+    runs: tuple[Calibration, ...] = ()  # fitted to the runs that this visitor uploaded
 
     def brought(self) -> Brought:
         """What the estimator is given beside the catalogue."""
-        return Brought(self.models, self.gpus, checks=self.checks)
+        return Brought(self.models, self.gpus, self.runs, self.checks)
 
     def model(self, name: str) -> ModelSpec:
         """The architecture of a name. Raises UnknownName."""
@@ -80,6 +82,19 @@ def keep_check(result: QualityResult) -> None:
     """Keep a quality check's result for this visit."""
     library = own_library()
     st.session_state[STORE] = library._replace(checks=(result, *library.checks)[:MAX_UPLOADS])
+
+
+def keep_run(found: Calibration) -> None:
+    """Use a run's fit for the estimates of this session, before what the planner has of that GPU."""
+    library = own_library()
+    others = tuple(run for run in library.runs if run.id != found.id)
+    st.session_state[STORE] = library._replace(runs=(*others, found)[-MAX_UPLOADS:])
+
+
+def drop_run(run_id: str) -> None:
+    """For callbacks: estimates of this session forget a run."""
+    library = own_library()
+    st.session_state[STORE] = library._replace(runs=tuple(run for run in library.runs if run.id != run_id))
 
 
 def _keep(store: dict[str, Any], name: str, spec: Any) -> None:

@@ -14,7 +14,6 @@ from links import Form, check_name
 from planner import explain
 from planner.catalog.logs import LogTerms, read_log
 from planner.errors import PlannerError
-from planner.estimate import Library as Brought
 from planner.estimate.logs import Compared, Comparison, compare, scenario_of_log
 from planner.specs.scenario import Scenario
 from state import apply, names_of
@@ -84,7 +83,7 @@ def beside(data: str | bytes, form: Form, library: Library) -> Beside:
         given["gpu"] = form.scenario.gpu
         notes = (*notes, "The log does not say which GPU it is: the page's is used. Choose yours at the left.")
         scenario = scenario_of_log(log, given)
-    return Beside(compare(log, scenario, Brought(library.models, library.gpus)), scenario, notes)
+    return Beside(compare(log, scenario, library.brought()), scenario, notes)
 
 
 def _known(log: LogTerms, library: Library) -> tuple[LogTerms, tuple[str, ...]]:

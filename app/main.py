@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WAIT = ("recommend", "quality_check")  # wait for files or a process of their own, and must not keep others waiting
+WAIT = ("recommend", "calibration", "quality_check")  # for files or processes, and must not keep others waiting
 SIDEBAR_PX = 360  # both doors side by side
 
 
@@ -22,6 +22,7 @@ def main() -> None:
         st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page(HERE / "views" / "calibration.py", title="Calibration", icon=":material/speed:"),
         st.Page(HERE / "views" / "finetuning.py", title="Fine-tuning", icon=":material/model_training:"),
         st.Page(HERE / "views" / "quality_check.py", title="Quality check", icon=":material/rule:"),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from library import MARK, Library
 from planner.catalog import engines, gpus, models
 from planner.catalog.repositories import repositories
+from planner.catalog.runs import age_days
 from planner.explain import format_name
 from planner.specs.formats import Level
 from planner.units import GIB
@@ -30,6 +31,7 @@ EVIDENCE = {
 }
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$:!&])")
 _LINKED = re.compile(r"(https?:|www(?=\.)|@)", re.IGNORECASE)  # what markdown makes a link of, escaped or not
+_RUN = re.compile(r"(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z-", re.ASCII)
 _JOINER = "\u2060"  # takes no room and is no part of a link
 COMMON_GPUS = tuple(
     "h100-sxm h200-sxm b200 a100-80-sxm l40s l4 a10g rtx4090 rtx5090 rtx3090 rtxpro6000 mi300x gb10 "
@@ -93,8 +95,22 @@ def format_label(name: str, found: Level) -> str:
     return f"{format_name(name)} · {LEVELS[found]}"
 
 
+def _age(run_id: str) -> str:
+    """How old a run is, by the time that its name holds."""
+    stamp = _RUN.match(run_id)
+    if stamp is None:
+        return ""
+    year, month, day, *_ = stamp.groups()
+    try:
+        days = age_days(f"{year}-{month}-{day}T{stamp[4]}:{stamp[5]}:{stamp[6]}Z")
+    except ValueError:  # a name of somebody's own
+        return ""
+    return f", {days} day{'' if days == 1 else 's'} old"
+
+
 def evidence(row: dict[str, Any]) -> str:
     """What the figures of a row rest on, in a line."""
     parts = ("memory", row["memory_evidence"]), ("speed", row["speed_evidence"])
     words = [f"{name} {EVIDENCE.get(kind, kind)}" for name, kind in parts if kind]
+    words += [f"calibration {row['calibration_id']}{_age(row['calibration_id'])}"] if row["calibration_id"] else []
     return ", ".join([*words, EVIDENCE.get(row["engine_evidence"], "")]).strip(", ")

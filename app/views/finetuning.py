@@ -113,7 +113,7 @@ def downloads(row: Row, run: FinetuneScenario) -> None:
 
 run = training.start()
 library = own_library()
-brought = Brought(library.models, library.gpus)
+brought = library.brought()
 problems()
 row = estimate_finetune(run, brought).rows()[0]
 refused = st.session_state.pop(training.REFUSED, "")

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from planner.specs.run import SCHEMA_VERSION, Run
 
 RUNS_DIR = "PLANNER_RUNS_DIR"
 MAX_RUN_BYTES = 16 * 2**20
+SECONDS_PER_DAY = 86400
 
 
 class Damaged(NamedTuple):
@@ -81,6 +83,10 @@ def run_from_bytes(data: bytes, where: str = "run") -> Run:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadFile(f"{where}: {'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:160]}") from None
+    try:
+        age_days(run.created)
+    except ValueError:
+        raise BadFile(f"{where}: created: {run.created} is no moment") from None
     if run.checksum != checksum(run):
         raise BadFile(f"{where}: its checksum does not match its content; the file was cut or changed")
     return run
@@ -115,6 +121,12 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def age_days(created: str) -> int:
+    """Whole days since a run was made. Raises ValueError for a moment that no calendar has."""
+    made = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return int((datetime.now(UTC) - made).total_seconds() // SECONDS_PER_DAY)
 
 
 # Many runs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,8 +18,6 @@ Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A run's id or its beginning, or a file.", show_default=False)
 ]
 Other = Annotated[str, typer.Argument(metavar="OTHER", help="A second run to compare with.", show_default=False)]
-SECONDS_PER_DAY = 86400
-NO_ARITHMETIC = 1e17  # FLOP/s that no kernel reaches: the family computes next to nothing
 DRIFT = 0.05  # change of a time from which a family has drifted
 
 
@@ -45,7 +42,7 @@ def _list(json: bool, csv: str) -> None:
             "id": run.id,
             "gpu": run.gpu,
             "mode": run.mode.value,
-            "age_days": _age_days(run.created),
+            "age_days": catalog.age_days(run.created),
             "points": len(run.timed()),
             "not_measured": len(run.points) - len(run.timed()),
             "driver": run.environment.driver,
@@ -63,11 +60,6 @@ def _list(json: bool, csv: str) -> None:
         show_table({column: column.replace("_", " ") for column in columns}, rows, exact)
 
 
-def _age_days(created: str) -> int:
-    made = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return int((datetime.now(UTC) - made).total_seconds() // SECONDS_PER_DAY)
-
-
 def fitted(run: Run) -> Calibration:
     """The run's calibration. Raises BadFile when its GPU has no profile here."""
     from planner.calibration.fit import fit
@@ -80,47 +72,21 @@ def fitted(run: Run) -> Calibration:
         raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
 
 
-def _fit_rows(run: Run) -> list[dict[str, object]]:
-    found = fitted(run)
-    rows: list[dict[str, object]] = [
-        {
-            "family": fit.family,
-            "kernel": fit.kernel,
-            "points": fit.points,
-            "t0_us": fit.t0_s * 1e6,
-            "gb_per_s": fit.bytes_per_s / 1e9,
-            "tflops": fit.flops_per_s / 1e12 if fit.flops_per_s < NO_ARITHMETIC else None,
-            "held_out_median_percent": fit.held_out.median * 100 if fit.held_out else None,
-            "held_out_p90_percent": fit.held_out.p90 * 100 if fit.held_out else None,
-        }
-        for fit in found.families
-    ]
-    rows += [
-        {
-            "family": f"{link.family} of {link.ranks}",
-            "kernel": "nccl",
-            "points": link.points,
-            "t0_us": link.latency_s * 1e6,
-            "gb_per_s": link.bytes_per_s / 1e9,
-            "held_out_median_percent": link.held_out.median * 100 if link.held_out else None,
-            "held_out_p90_percent": link.held_out.p90 * 100 if link.held_out else None,
-        }
-        for link in found.links
-    ]
-    return rows
-
-
 def show_fit(run: Run) -> None:
     """Every family with its rates and its error on held-back points."""
-    rows = _fit_rows(run)
+    from planner.explain.kernels import fit_rows
+
+    rows = fit_rows(fitted(run))
     if rows:
         show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
 
 
 def _show(run: Run, json: bool, csv: str) -> None:
+    from planner.explain.kernels import anchor_drift_percent, fit_rows
+
     columns = ["family", "kernel", "points", "t0_us", "gb_per_s", "tflops"]
     columns += ["held_out_median_percent", "held_out_p90_percent"]
-    rows = _fit_rows(run)
+    rows = fit_rows(fitted(run))
     if written(columns, rows, json, csv):
         return
     about = run.environment
@@ -133,14 +99,8 @@ def _show(run: Run, json: bool, csv: str) -> None:
     print(f"SM MHz {figure(before.sm_mhz)} to {figure(after.sm_mhz)}, ", end="")
     print(f"°C {figure(before.temperature_c)} to {figure(after.temperature_c)}")
     flags = sorted({flag.value for point in run.points for flag in point.flags})
-    print(f"flags: {', '.join(flags) or 'none'}; anchor drift {figure(_anchor_drift_percent(run))} %")
+    print(f"flags: {', '.join(flags) or 'none'}; anchor drift {figure(anchor_drift_percent(run))} %")
     show_fit(run)
-
-
-def _anchor_drift_percent(run: Run) -> float | None:
-    """Spread of the repeated shape over the run: how much the GPU changed while it was measured."""
-    times = [point.timing.median_s for point in run.timed() if point.anchor and point.timing]
-    return 100 * (max(times) / min(times) - 1) if len(times) > 1 else None
 
 
 def _compare(first: Run, second: Run, json: bool, csv: str) -> None:

@@ -30,19 +30,20 @@ FITS = "fits"
 Stamp = tuple[tuple[str, int], ...]  # folders and when they changed
 
 
-def source_for(gpu: GpuSpec, brought: tuple[Run, ...] = (), stamp: Stamp | None = None) -> Source | None:
-    """The best source of rates for a GPU; `brought` runs of a caller come first. None: the datasheet.
+def source_for(gpu: GpuSpec, brought: tuple[Run | Calibration, ...] = (), stamp: Stamp | None = None) -> Source | None:
+    """The best source of rates for a GPU; runs or fits that a caller `brought` come first. None: the datasheet.
 
     `stamp`: the folders of runs as `folder_stamp` found them, once for many GPUs; None: look now.
     """
-    mine = [run for run in brought if run.gpu == gpu.id]
+    mine = [item for item in brought if item.gpu == gpu.id]
     if mine:
-        return _fitted(Same(max(mine, key=_rank)), Same(gpu))
+        best = max(mine, key=_rank)
+        return _fitted(Same(best), Same(gpu)) if isinstance(best, Run) else Source(best, gpu, Evidence.MEASURED)
     return _stored(Same(gpu), folder_stamp() if stamp is None else stamp)
 
 
-def _rank(run: Run) -> tuple[bool, str, str]:
-    return run.mode is not Mode.QUICK, run.created, run.id
+def _rank(item: Run | Calibration) -> tuple[bool, str, str]:
+    return isinstance(item, Calibration) or item.mode is not Mode.QUICK, item.created, item.id
 
 
 def folder_stamp() -> Stamp:
@@ -85,10 +86,10 @@ def _kind(gpu: GpuSpec) -> tuple[str, bool]:
 
 @lru_cache(maxsize=64)
 def _fitted(run: Same[Run], gpu: Same[GpuSpec]) -> Source:
-    return Source(_kept_fit(run.value, gpu.value), gpu.value, Evidence.MEASURED)
+    return Source(kept_fit(run.value, gpu.value), gpu.value, Evidence.MEASURED)
 
 
-def _kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
+def kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
     """The run's fit from the cache folder, or made and kept there; a cache that cannot be used is no fault."""
     path = _cache_path(run)
     try:

@@ -23,6 +23,7 @@ from planner.estimate.drafting import Drafter, Target, drafter, drafting_default
 from planner.estimate.evidence import Stamp, source_for
 from planner.estimate.hosting import ENGINES_OF, shares_of
 from planner.formats.identity import Same
+from planner.specs.calibration import Calibration
 from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
@@ -43,7 +44,7 @@ class Library(NamedTuple):
 
     models: Mapping[str, ModelSpec] = MappingProxyType({})
     gpus: Mapping[str, GpuSpec] = MappingProxyType({})
-    runs: tuple[Run, ...] = ()  # calibration runs that come before the stored ones
+    runs: tuple[Run | Calibration, ...] = ()  # or what was fitted to them; they come before the stored ones
     checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
     stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
 

@@ -1,0 +1,285 @@
+"""Calibration: what the speed of a GPU rests on, what was measured on it, and how a run of one's own is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import calibrating
+import runcharts
+from calibrating import Known
+from drawing import Chart, draw
+from library import Library
+from planner import explain
+from planner.calibration.compare import compared
+from planner.catalog import gpus, runs
+from planner.catalog.calibrated import Source
+from planner.catalog.rates import Evidence
+from planner.explain import kernels
+from planner.explain.kernels import Matrix
+from planner.report import csv_text
+from planner.specs.gpu import GpuSpec
+from planner.specs.run import Run
+from words import gpu_choices, gpu_label, plain
+
+MATRICES = {
+    "4,096 × 4,096": Matrix(4096, 4096),
+    "8,192 × 8,192": Matrix(8192, 8192),
+    "28,672 × 8,192": Matrix(28672, 8192),
+}
+VIEWS = ("Roofline", "Bandwidth", "Formats against batch", "Error of the fit", "Environment", "Two runs")
+DRIFT_PERCENT = 5
+COMMANDS = """pip install 'llm-capacity-planner[calibrate,cu13]'   # cu12 with a driver before 580
+planner calibrate            # about three minutes; --quick under one
+planner runs                 # what was measured, and where the file lies"""
+FIT = {
+    "family": st.column_config.Column("Kernels"),
+    "kernel": st.column_config.Column("Measured with"),
+    "points": st.column_config.NumberColumn("Points"),
+    "t0_us": st.column_config.NumberColumn("Start, µs", format="%.1f"),
+    "gb_per_s": st.column_config.NumberColumn("GB/s", format="%.0f"),
+    "tflops": st.column_config.NumberColumn("TFLOP/s", format="%.0f"),
+    "held_out_median_percent": st.column_config.NumberColumn("Error, median %", format="%.1f"),
+    "held_out_p90_percent": st.column_config.NumberColumn("Error, p90 %", format="%.1f"),
+}
+CHANGES = {
+    "family": st.column_config.Column("Kernels"),
+    "kernel": st.column_config.Column("Measured with"),
+    "points": st.column_config.NumberColumn("Shapes"),
+    "median_change_percent": st.column_config.NumberColumn("Time, median %", format="%+.1f"),
+    "p10_change_percent": st.column_config.NumberColumn("p10 %", format="%+.1f"),
+    "p90_change_percent": st.column_config.NumberColumn("p90 %", format="%+.1f"),
+    "drifted": st.column_config.Column("Drifted"),
+}
+
+
+def standing(gpu: GpuSpec, source: Source | None, chosen: Known | None) -> None:
+    """What estimates of this GPU rest on, in a sentence."""
+    box, icon, words = st.info, ":material/menu_book:", "from published measurements"
+    if source is None:
+        box, icon, words = st.warning, ":material/description:", "from the datasheet"
+        body = "Peaks of the datasheet times what its generation typically attains. A run makes it a measurement."
+    elif source.evidence is Evidence.MEASURED:
+        box, icon, words = st.success, ":material/check_circle:", "measured"
+        days = runs.age_days(source.calibration.created)
+        whose = "your upload, used for all estimates of this session" if chosen and chosen.uploaded else "kept here"
+        body = f"Run {source.calibration.id}, {days} days old, {whose}."
+    elif source.gpu.id != gpu.id:
+        words = f"transferred from {source.gpu.name}"
+        body = f"Calibration {source.calibration.id}, scaled by the ratio of the two cards' peaks."
+    else:
+        body = f"Curves fitted to {source.calibration.source or 'published operator measurements'}."
+    box(plain(body), title=plain(f"{gpu.name}: {words}"), icon=icon)
+
+
+def how_to() -> None:
+    """What a run gives, and how one is made."""
+    st.markdown(
+        "**No run of this GPU is known here.** A run measures the kernels themselves on the card: products in each "
+        "format, attention, experts, bandwidth, collectives. From then on estimates of this GPU say *measured*, their "
+        "intervals narrow, and the charts below carry points. It needs no engine, no weights and no network; it "
+        "holds no name of a host or a user. On a machine with the GPU:"
+    )
+    st.code(COMMANDS, language="bash", wrap_lines=True)
+
+
+def tiles(gpu: GpuSpec, source: Source | None) -> None:
+    """Four figures of what the kernels attain."""
+    stream = kernels.stream_curve(gpu, source)
+    curves = {curve.family: curve for curve in kernels.format_curves(gpu, source, MATRICES["8,192 × 8,192"])}
+    boxes = st.container(horizontal=True)
+    top = float((stream.bytes / stream.seconds).max())
+    share = f"{top / gpu.bandwidth_bytes_per_s:.0%} of the datasheet"
+    boxes.metric("Bandwidth", f"{top / 1e9:,.0f} GB/s", share, delta_color="off", delta_arrow="off", border=True)
+    for family, label in (("gemm-16", "16-bit products"), ("gemm-fp8", "FP8 products")):
+        if family in curves:
+            rate = float((curves[family].flops / curves[family].seconds).max())
+            share = f"{rate / kernels.peaks(gpu, family)[1]:.0%} of the datasheet"
+            boxes.metric(label, f"{rate / 1e12:,.0f} TFLOP/s", share, delta_color="off", delta_arrow="off", border=True)
+    error = kernels.middle_error_percent(source.calibration) if source else None
+    if error is not None:
+        small = f"median over {len(source.calibration.families) if source else 0} kernel families"
+        boxes.metric(
+            "Error on held-back points", f"{error:.1f} %", small, delta_color="off", delta_arrow="off", border=True
+        )
+
+
+def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
+    """One of the views; only the open one is computed."""
+    tabs = dict(zip(VIEWS, st.tabs(VIEWS, key="run_views", on_change="rerun"), strict=True))
+    points = kernels.readings(run) if run else []
+    if tabs["Roofline"].open:
+        with tabs["Roofline"]:
+            curves = kernels.format_curves(gpu, source, MATRICES["8,192 × 8,192"])
+            peak = kernels.peaks(gpu, "gemm-16")
+            _drawn("chart_roofline", *runcharts.roofline(curves, points, *peak))
+    elif tabs["Bandwidth"].open:
+        with tabs["Bandwidth"]:
+            stream = kernels.stream_curve(gpu, source)
+            _drawn("chart_bandwidth", *runcharts.bandwidth(stream, points, gpu.bandwidth_bytes_per_s))
+    elif tabs["Formats against batch"].open:
+        with tabs["Formats against batch"]:
+            name = st.segmented_control(
+                "Weights of one product", list(MATRICES), default="8,192 × 8,192", required=True, key="matrix"
+            )
+            curves = kernels.format_curves(gpu, source, MATRICES[name or "8,192 × 8,192"])
+            _drawn("chart_crossover", *runcharts.crossover(curves, kernels.leads(curves)))
+            st.caption("Weight-only formats save bytes, not arithmetic: they win at small batches.")
+    elif tabs["Error of the fit"].open:
+        with tabs["Error of the fit"]:
+            _errors(source)
+    elif tabs["Environment"].open:
+        with tabs["Environment"]:
+            _environment(run)
+    elif tabs["Two runs"].open:
+        with tabs["Two runs"]:
+            _two_runs(gpu, run)
+
+
+def _drawn(key: str, chart: Chart, words: str) -> None:
+    draw(st.container(), key, chart, words)
+    st.caption(plain(words))
+
+
+def _errors(source: Source | None) -> None:
+    if source is None:
+        st.caption(
+            "The datasheet was fitted to nothing: docs/accuracy.md says how far estimates are off at that level."
+        )
+        return
+    rows = kernels.fit_rows(source.calibration)
+    frame = pd.DataFrame(rows)
+    st.dataframe(frame, hide_index=True, column_config=FIT, height="content", alt="Rates and errors by kernel family")
+    st.caption(
+        "Each of five parts of the shapes is predicted by a fit to the others; the error is on what was held back."
+    )
+    st.download_button(
+        "CSV", lambda: csv_text(list(rows[0]) if rows else ["family"], rows), "fit.csv", "text/csv", on_click="ignore",
+        key="csv_fit",
+    )  # fmt: skip
+
+
+def _environment(run: Run | None) -> None:
+    if run is None:
+        st.caption("No run is chosen, so there is no machine to describe.")
+        return
+    about = run.environment
+    flags = sorted({flag.value for point in run.points for flag in point.flags})
+    drift = kernels.anchor_drift_percent(run)
+    facts: dict[str, Any] = {
+        "Run": run.id,
+        "Made": run.created,
+        "Mode": run.mode.value,
+        "Source": run.source,
+        "GPU as the driver names it": about.gpu_name,
+        "Points with a time": f"{len(run.timed()):,} of {len(run.points):,}",
+        "Driver": about.driver,
+        "CUDA of torch": about.cuda,
+        "torch": about.torch,
+        "Power limit, W": about.power_limit_w,
+        "ECC": {True: "on", False: "off", None: ""}[about.ecc],
+        "MIG slice": about.mig,
+        "SM clock before and after, MHz": _pair(about.before.sm_mhz, about.after.sm_mhz),
+        "Temperature before and after, °C": _pair(about.before.temperature_c, about.after.temperature_c),
+        "Flags": ", ".join(flags) or "none",
+        "Drift of the repeated shape": "" if drift is None else f"{drift:.1f} %",
+        "Planner": run.planner_version,
+    }
+    st.download_button(
+        "This run as JSON",
+        lambda: runs.run_text(run),
+        f"{run.id}.json",
+        "application/json",
+        on_click="ignore",
+        key="json",
+    )
+    st.table({"": {name: plain(value) for name, value in facts.items() if value not in (None, "")}})
+
+
+def _pair(before: float | None, after: float | None) -> str:
+    return "" if before is None and after is None else f"{explain.figure(before)} → {explain.figure(after)}"
+
+
+def _two_runs(gpu: GpuSpec, run: Run | None) -> None:
+    others = [item for item in calibrating.known_runs(gpu.id) if run is None or item.run.id != run.id]
+    if run is None or not others:
+        st.caption("Two runs of this GPU are needed: upload a second one, or measure again after a driver's update.")
+        return
+    other = st.selectbox("Compare with", others, format_func=lambda item: item.label, key="other_run")
+    rows = [change._asdict() for change in compared(other.run, run)]
+    if not rows:
+        st.caption("They have no shape in common.")
+        return
+    rows = [row | {"drifted": "yes" if abs(row["median_change_percent"]) > DRIFT_PERCENT else ""} for row in rows]
+    drifted = sum(bool(row["drifted"]) for row in rows)
+    said = (
+        f"{drifted} of {len(rows)} kernels drifted by more than {DRIFT_PERCENT} %" if drifted else "No kernel drifted"
+    )
+    st.markdown(f"**{said}** from {plain(other.run.id)} to {plain(run.id)}; positive: slower.")
+    rows.sort(key=lambda row: -abs(row["median_change_percent"]))
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=CHANGES, height="content", alt=said)
+    st.download_button(
+        "CSV", lambda: csv_text(list(rows[0]), rows), "drift.csv", "text/csv", on_click="ignore", key="csv_drift"
+    )
+
+
+def _chosen(gpu: GpuSpec) -> Known | None:
+    known = calibrating.known_runs(gpu.id)
+    if not known:
+        return None
+    return st.selectbox("Run", known, format_func=lambda item: item.label, key=f"run_of_{gpu.id}")
+
+
+def everything() -> None:
+    """All runs that are known, and files that are none."""
+    known = calibrating.known_runs()
+    rows = [
+        {
+            "Run": item.run.id,
+            "GPU": item.run.gpu,
+            "Mode": item.run.mode.value,
+            "Made": item.run.created,
+            "Points": len(item.run.timed()),
+            "Driver": item.run.environment.driver,
+            "Whose": "uploaded" if item.uploaded else "kept here",
+        }
+        for item in known
+    ]
+    if rows:
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="All runs that are known here")
+    else:
+        st.caption("No run of any GPU is known here yet.")
+    for damaged in runs.found().damaged[:20]:
+        st.caption(f"Skipped: {plain(damaged.reason)}")
+
+
+gpu_id = calibrating.start()
+library: Library = calibrating.current_library()
+gpu = gpus.gpu(gpu_id)
+with st.sidebar:
+    st.selectbox("GPU", gpu_choices(), key=calibrating.GPU, format_func=lambda name: gpu_label(name, library))
+    chosen = _chosen(gpu)
+    calibrating.upload()
+    refused = st.session_state.get(calibrating.REFUSED)
+    if refused:
+        st.error(plain(refused), icon=":material/error:")
+    if chosen and chosen.uploaded:
+        st.button(
+            "Forget this run",
+            key="forget",
+            on_click=calibrating.forget,
+            args=(chosen.run.id,),
+            icon=":material/delete:",
+        )
+st.subheader("What the speed of this GPU rests on", anchor=False)
+source = calibrating.source_of(gpu, chosen, library)
+standing(gpu, source, chosen)
+if chosen is None:
+    how_to()
+tiles(gpu, source)
+charts(gpu, source, chosen.run if chosen else None)
+with st.expander("All runs that are known here", key="all_runs", on_change="rerun") as fold:
+    if fold.open:
+        everything()

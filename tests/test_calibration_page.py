@@ -1,0 +1,122 @@
+"""The Calibration page: what a GPU's speed rests on, and runs that a visitor brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import calibrating
+from planner.catalog import runs
+from planner.errors import BadFile
+from planner.specs.run import Run
+from tests.test_app import PAGES, opened, shown
+from tests.test_fit import fitted_run, products
+
+PAGE = "views/calibration.py"
+VIEWS = ("Roofline", "Bandwidth", "Formats against batch", "Error of the fit", "Environment", "Two runs")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(runs.RUNS_DIR, str(tmp_path))
+    monkeypatch.setattr(runs, "user_dir", lambda: tmp_path)
+    monkeypatch.setattr("planner.catalog.paths.runs_dir", lambda: tmp_path)
+    return tmp_path
+
+
+def page() -> AppTest:
+    return opened(PAGE, model="Qwen/Qwen3-8B", gpu="h200-sxm", weight_format="bf16")
+
+
+def brought(at: AppTest, data: bytes) -> AppTest:
+    at.file_uploader(key="upload_run").set_value(("run.json", data, "application/json")).run(timeout=120)
+    assert not at.exception
+    return at
+
+
+def data_of(run: Run) -> bytes:
+    return runs.run_text(run).encode()
+
+
+def test_without_a_run_the_page_says_what_one_gives_and_how_to_make_it() -> None:
+    at = page()
+    assert any("planner calibrate" in block.value for block in at.code)
+    assert any("No run of this GPU" in text.value for text in at.markdown)
+    assert at.metric[0].value.endswith("GB/s")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("stored", [False, True])
+def test_every_view_opens_with_and_without_a_run(view: str, stored: bool, folder: Path) -> None:
+    if stored:
+        runs.write_run(fitted_run(products()), folder)
+        runs.write_run(runs.sealed(fitted_run(products(1.2)).model_copy(update={"id": "later"})), folder)
+    at = page()
+    at.session_state["run_views"] = view
+    at.run()
+    assert not at.exception
+    assert ("measured" in shown(at)) is stored
+
+
+def test_an_uploaded_run_counts_at_once_for_this_visitor_only(folder: Path) -> None:
+    at = brought(page(), data_of(fitted_run(products())))
+    assert "your upload" in shown(at) and not list(folder.rglob("*.json"))
+    at.switch_page(PAGES[0]).run()
+    run_id = fitted_run(products()).id
+    assert any(run_id in caption.value.replace("\\", "") for caption in at.caption)
+    other = opened(model="Qwen/Qwen3-8B", gpu="h200-sxm", weight_format="bf16")
+    assert not any(run_id in caption.value.replace("\\", "") for caption in other.caption)
+
+
+def test_an_uploaded_run_can_be_forgotten() -> None:
+    at = brought(page(), data_of(fitted_run(products())))
+    at.button(key="forget").click().run()
+    assert (not at.exception and "from the datasheet" in shown(at)) or "published" in shown(at)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not JSON"),
+        (b"[" * 100_000, "nested"),
+        (b"{}", "not a calibration run"),
+        (data_of(fitted_run(products())).replace(b'"reps": ', b'"reps": 1'), "checksum"),
+        (data_of(runs.sealed(fitted_run(products()).model_copy(update={"gpu": "nobodys-gpu"}))), "has no profile"),
+        (data_of(runs.sealed(fitted_run(products()).model_copy(update={"created": "2026-99-01T00:00:00Z"}))), "moment"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_a_bad_run_is_one_line_and_changes_nothing(data: bytes, says: str) -> None:
+    at = brought(page(), data)
+    assert len(at.error) == 1 and says in at.error[0].value.replace("\\", "") and "\n" not in at.error[0].value
+    assert "upload, used" not in shown(at)
+
+
+def test_a_run_of_too_many_points_is_refused_before_it_is_fitted() -> None:
+    run = fitted_run(products())
+    many = run.model_copy(update={"points": run.points * (calibrating.MOST_POINTS // len(run.points) + 1)})
+    with pytest.raises(BadFile, match="points"):
+        calibrating.fitted(many)
+
+
+def test_a_damaged_file_among_the_runs_is_named(folder: Path) -> None:
+    (folder / "h200-sxm").mkdir()
+    (folder / "h200-sxm" / "torn.json").write_text('{"points": [')
+    at = page()
+    at.session_state["all_runs"] = True
+    at.run()
+    assert any("torn" in caption.value for caption in at.caption)
+
+
+def test_the_page_opens_on_the_gpu_that_is_planned_for_and_says_so_in_the_address() -> None:
+    at = page()
+    assert at.selectbox(key="c_gpu").value == "h200-sxm" and at.query_params["gpu"] in ("h200-sxm", ["h200-sxm"])
+
+
+def test_a_run_of_a_sibling_is_said_to_be_transferred(folder: Path) -> None:
+    runs.write_run(fitted_run(products()), folder)
+    at = page()
+    at.selectbox(key="c_gpu").set_value("h100-sxm").run()
+    assert "transferred from H200" in shown(at)
