@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from planner.accuracy.rows import questions
 from planner.catalog.engines import default_limits, engine
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu
 from planner.catalog.models import resolve
 from planner.collectives import Parallel
+from planner.estimate import estimate
 from planner.formats import tensor_bytes
 from planner.memory import Device, Load, MemoryInputs, Settings
 from planner.memory.placement import Placement, host_placement
@@ -22,6 +24,8 @@ from planner.memory.stages import Stages, row_count, stages_of
 from planner.specs.engine import EngineSpec
 from planner.units import GIB
 
+LOGS, SEQUENCES = ("engine_memory", "engine_starts"), "max_concurrency_at_max_model_len"
+POOLED = {SEQUENCES, "kv_pool_gib"}
 TRUTH = Path(__file__).resolve().parent.parent / "planner" / "data" / "truth"
 Row = dict[str, str]
 
@@ -263,3 +267,21 @@ def test_llama_cpp_keeps_the_embedding_in_host_memory() -> None:
     row = next(row for row in rows("llamacpp_memory.csv") if row["measured_weights_gpu_mib"] == "4403.49")
     weights_mib = float(np.sum(llama_cpp_stages({**row, "measured_compute_gpus": "1"}).spent.weights)) / 2**20
     assert weights_mib == pytest.approx(4403.49, abs=0.1)
+
+
+def test_tokens_and_sequences_follow_from_the_logged_pool() -> None:
+    """The cache manager's rules alone: devices as large as makes the pool what the log says."""
+    asked = [q for q in questions() if q.row.file in LOGS and q.scenario.engine == "vllm" and set(q.figures) >= POOLED]
+    answered = zip(asked, estimate([q.scenario for q in asked]).rows(), strict=True)
+    known = [(q, a) for q, a in answered if not a["error"]]
+    exact = []
+    for q, a in known:
+        missing = (q.figures["kv_pool_gib"] - a["kv_pool_gib"]) / a["gpu_memory_utilization"]
+        pinned = {name: a[name] for name in ("max_num_seqs", "max_num_batched_tokens")}
+        exact.append(q.scenario.model_copy(update=pinned | {"device_gib": a["device_gib"] + missing}))
+    off = {}
+    for (q, _), a in zip(known, estimate(exact).rows(), strict=True):
+        assert a["kv_pool_gib"] == pytest.approx(q.figures["kv_pool_gib"], abs=1e-3)
+        off[q.row.where] = a[SEQUENCES] / q.figures[SEQUENCES] - 1
+    assert len(off) > 60
+    assert {where: error for where, error in off.items() if abs(error) > 0.01} == {}

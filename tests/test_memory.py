@@ -13,7 +13,7 @@ from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
 from planner.memory import Device, Load, MemoryInputs, MemoryPlan, Settings, default_utilization, memory_plan
-from planner.memory.activation import encoder_bytes
+from planner.memory.activation import encoder_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.concurrency import concurrency_at, printed_tokens
@@ -92,6 +92,26 @@ def test_layers_that_read_another_cache_own_none() -> None:
     layers = (Layer(mixer=0, ffn=0, count=2), Layer(mixer=1, ffn=0, count=2))
     both = build(mixers=(GQA, sharing)).model_copy(update={"layers": layers})
     assert plan(both, NONE).kv.kv_bytes_per_token[0] == plan(build(layers=2), NONE).kv.kv_bytes_per_token[0]
+
+
+def test_vllm_stores_keys_that_serve_as_values_twice() -> None:
+    once = build(GQA.model_copy(update={"k_is_v": True}))
+    assert plan(once, VLLM).kv.kv_bytes_per_token[0] == plan(build(), VLLM).kv.kv_bytes_per_token[0]
+
+
+def test_layers_that_attend_to_an_image_own_pages_in_vllm() -> None:
+    """vllm#12126: 6001 blocks of 16 tokens in 14.65 GiB, all 40 layers."""
+    found = plan(named("meta-llama/Llama-3.2-11B-Vision"), engine("vllm", "0.6.6")).kv.kv_bytes_per_token[0]
+    assert 6001 * 16 * found / GIB == pytest.approx(14.65, abs=0.01)
+
+
+def test_groups_without_a_multicasting_switch_hold_little() -> None:
+    def taken(version: str, tp: int, **device: bool) -> float:
+        return float(non_torch_bytes(engine("vllm", version), Parallel(tp), Device(H100, **device)) / GIB)
+
+    assert taken("0.19.0", 2) == pytest.approx(2.07, abs=0.01)  # llm-d-planner report, H100
+    assert taken("0.19.0", 2, multicast=False, early=True) < 0.2
+    assert taken("0.10.0", 4) - taken("0.10.0", 2) == pytest.approx(1.65)
 
 
 def test_keys_that_serve_as_values_are_cached_once() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from planner.collectives import Parallel
 from planner.ops import Batch, Op, OpKind, Widths, distinct_experts, forward_ops
-from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.attention import causal_pairs, chunked_pairs
+from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.traffic import remote_gpus
 from planner.params import active_parameters, tensors
 from planner.roofline import step_seconds

@@ -129,9 +129,9 @@ class Encoder(NamedTuple):
 def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Encoder:
     """As many of the largest images as the token budget holds, at least one and at most one per sequence.
 
-    patches x (copies x hidden + inner copies x intermediate / tp) x bytes, and the image tokens in the width of
-    the language model. A model that attends to images is profiled with one in every sequence, and copies of the
-    joined results outweigh the encoder's layers. Ref: vllm/multimodal/encoder_budget.py.
+    patches x (copies x hidden + (split copies x hidden + inner copies x intermediate) / tp) x bytes, and the image
+    tokens in the width of the language model. A model that attends to images is profiled with one in every
+    sequence, and copies of the joined results outweigh the layers. Ref: vllm/multimodal/encoder_budget.py.
     """
     vision, constants = model.vision, engine.activation
     if vision is None or not constants.encoder_copies:
@@ -141,12 +141,14 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     patches = grid or tokens * vision.merge**2
     budget = floats(inputs.settings.max_num_batched_tokens)
     items = np.clip(np.floor(budget / tokens), 1, inputs.settings.max_num_seqs)
-    copies, inner_copies = constants.encoder_copies, constants.encoder_inner_copies
+    copies, split, inner = constants.encoder_copies, 0.0, constants.encoder_inner_copies
     if not (grid or vision.tokens_per_image):
-        copies, inner_copies = constants.encoder_native_copies, constants.encoder_native_inner_copies
+        copies, inner = constants.encoder_native_copies, constants.encoder_native_inner_copies
+        split = constants.encoder_native_split_copies
     if any(isinstance(mixer, Attention) and mixer.cross for mixer in model.mixers):
         items = floats(inputs.settings.max_num_seqs)
-    per_patch = copies * vision.hidden + inner_copies * vision.intermediate / floats(inputs.parallel.tp)
+    divided = (split * vision.hidden + inner * vision.intermediate) / floats(inputs.parallel.tp)
+    per_patch = copies * vision.hidden + divided
     if vision.output:
         per_patch = floats(constants.encoder_output_copies * vision.output)
     results = items * tokens * model.hidden_size * inputs.value_bytes

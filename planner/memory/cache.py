@@ -134,14 +134,15 @@ def _indexer_bytes(mixer: Attention | LatentAttention, engine: EngineSpec) -> fl
     return indexer.head_dim * engine.cache.indexer_value_bytes / (indexer.block if indexer.pooled else 1)
 
 
-def state_bytes_per_sequence_and_layer(mixer: LinearAttention | Mamba, group: Array) -> Array:
-    """Bytes of one sequence's recurrent state in one layer on one GPU: the state, and the inputs that the
-    convolution keeps in 16 bit. Heads divide over the group.
+def state_bytes_per_sequence_and_layer(mixer: LinearAttention | Mamba, group: Array, drafted: Array = 0.0) -> Array:
+    """Bytes of one recurrent state in one layer on one GPU: the state, and the inputs that the convolution keeps
+    in 16 bit, those of drafted tokens with them. Heads divide over the group.
     """
     size = recurrent_state(mixer)
     heads = mixer.n_v_heads if isinstance(mixer, LinearAttention) else mixer.n_heads
     units = mixer.inner if isinstance(mixer, Mamba) and mixer.version == 1 else heads
-    whole = size.state_values * _BYTES[mixer.state_dtype] + size.conv_values * _BYTES["bf16"]
+    kept = size.conv_values * (1 + floats(drafted) / max(mixer.conv_width - 1, 1))
+    whole = size.state_values * _BYTES[mixer.state_dtype] + kept * _BYTES["bf16"]
     return whole * largest_part(units, group)
 
 
@@ -157,33 +158,75 @@ def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
     return attention_group(parallel) if engine.cache.sharded else np.ones_like(attention_group(parallel))
 
 
-def cache_table(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
-    """The rules of the engine's cache manager for every row."""
+class CacheLayers(NamedTuple):
+    """Everything that keeps a cache: kinds of attention with the tokens behind which they forget, and of states."""
+
+    attention: LayersAndBytes
+    reach: Floats  # (K, 1, 1)
+    states: LayersAndBytes
+
+
+def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheLayers:
+    """Kinds of cache of a model with their layers on each stage."""
     kinds = cache_kinds(model, engine.cache.cross_layers)
-    where = placements(model, engine, inputs, rows)
-    group = cache_group(engine, inputs.parallel)
-    attention = LayersAndBytes(
-        layers_on_stages(model, tuple(part.layers for part in kinds.parts), where),
-        _stacked([kv_bytes_per_token_and_layer(part, engine, inputs) for part in kinds.parts], rows),
+    where, group = placements(model, engine, inputs, rows), cache_group(engine, inputs.parallel)
+    drafted = inputs.settings.draft_tokens if engine.cache.draft_state_slots else 0.0
+    return CacheLayers(
+        LayersAndBytes(
+            layers_on_stages(model, tuple(part.layers for part in kinds.parts), where),
+            _stacked([kv_bytes_per_token_and_layer(part, engine, inputs) for part in kinds.parts], rows),
+        ),
+        floats([part.reach for part in kinds.parts]).reshape(-1, 1, 1),
+        LayersAndBytes(
+            layers_on_stages(model, tuple(layers for _, layers in kinds.states), where),
+            _stacked([state_bytes_per_sequence_and_layer(mixer, group, drafted) for mixer, _ in kinds.states], rows),
+        ),
     )
-    states = LayersAndBytes(
-        layers_on_stages(model, tuple(layers for _, layers in kinds.states), where),
-        _stacked([state_bytes_per_sequence_and_layer(mixer, group) for mixer, _ in kinds.states], rows),
-    )
+
+
+def joined(one: CacheLayers, more: CacheLayers) -> CacheLayers:
+    """The kinds of two models in one pool; layers of equal kinds add up."""
+    attention, reach = _added(one.attention, more.attention, one.reach, more.reach)
+    states, _ = _added(one.states, more.states, *(np.zeros((len(x.states.layers), 1, 1)) for x in (one, more)))
+    return CacheLayers(attention, reach, states)
+
+
+def _added(
+    one: LayersAndBytes, more: LayersAndBytes, reach: Floats, more_reach: Floats
+) -> tuple[LayersAndBytes, Floats]:
+    layers, sizes, reaches = list(one.layers), list(one.unit_bytes), list(reach)
+    for count, size, far in zip(more.layers, more.unit_bytes, more_reach, strict=True):
+        same = [i for i, known in enumerate(sizes) if reaches[i] == far and np.array_equal(known, size)]
+        if same:
+            layers[same[0]] = layers[same[0]] + count
+        else:
+            layers, sizes, reaches = [*layers, count], [*sizes, size], [*reaches, far]
+    if not layers:
+        return one, reach
+    return LayersAndBytes(np.stack(np.broadcast_arrays(*layers)), np.stack(sizes)), np.stack(reaches)
+
+
+def cache_table(
+    model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int, draft: CacheLayers | None = None
+) -> CacheTable:
+    """The rules of the engine's cache manager for every row; a draft model's layers are in the same pool."""
+    found = cache_layers(model, engine, inputs, rows)
+    attention, reach, states = joined(found, draft) if draft else found
     given = inputs.settings.block_tokens
     block = floats(engine.cache.block_tokens if given is None else given)
-    reach = floats([part.reach for part in kinds.parts]).reshape(-1, 1, 1)
     windowed = np.isfinite(reach) & (engine.cache.layout is not Layout.FULL)
     table = _plain_table(block, attention, states, np.where(windowed, reach, np.inf))
+    slots = engine.cache.state_slots + engine.cache.draft_state_slots * floats(inputs.settings.draft_tokens)
     table = table._replace(
         cap_tokens=table.live_tokens + _margin(engine, inputs),
         spare_blocks=np.where(windowed, engine.cache.spare_blocks, 0.0),
-        state_bytes=table.state_bytes * engine.cache.state_slots,
+        state_bytes=table.state_bytes * slots,
     )
     mixed = bool(np.any(windowed) and not np.all(windowed))
     pooled = any(isinstance(mixer, CompressedAttention) for mixer in model.mixers)
-    if engine.cache.layout is Layout.GROUPED and not pooled and (mixed or kinds.states):
-        return _grouped(table, block, engine, attention, states)
+    if engine.cache.layout is Layout.GROUPED and not pooled and (mixed or len(states.layers)):
+        table = _grouped(table, block, engine, attention, states)
+        return table._replace(state_bytes=table.state_bytes * slots)
     return _split(table, engine, windowed) if engine.cache.layout is Layout.SPLIT and mixed else table
 
 
@@ -217,8 +260,8 @@ def _grouped(
 
     The group size is the smallest count of layers of a kind (the largest where the counts are close); a last
     group is padded. The page is the largest of any kind: attention blocks grow until a recurrent state fits
-    in one, and smaller pages hold more tokens where they divide the page, else they are padded.
-    Ref: vllm/v1/core/kv_cache_utils.py.
+    in one, and smaller pages hold more tokens where they divide the page, else they are padded. `state_bytes`
+    are those of one state of a sequence. Ref: vllm/v1/core/kv_cache_utils.py.
     """
     counts = np.concatenate([attention.layers, states.layers])
     smallest = np.min(np.where(counts > 0, counts, np.inf), axis=0)
@@ -236,7 +279,7 @@ def _grouped(
         block_tokens=block * stretch * np.where(ratio == np.floor(ratio), ratio, 1.0),
         block_bytes=groups[:n_attention] * per_group,
         pool_block_bytes=per_group,
-        state_bytes=np.sum(groups[n_attention:] * per_group, axis=0) * engine.cache.state_slots,
+        state_bytes=np.sum(groups[n_attention:] * per_group, axis=0),
         groups=np.sum(groups, axis=0),
     )
 

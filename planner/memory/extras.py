@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import local_shape
-from planner.memory.cache import CacheTable, cache_table
+from planner.memory.cache import CacheLayers, cache_layers
 from planner.memory.placement import Placements
 from planner.memory.terms import Floats, MemoryInputs, Settings, floats
 from planner.memory.weights import by_stage, held_bytes, stage_shares, weight_bytes_per_gpu
@@ -75,31 +75,11 @@ def draft_weight_bytes(engine: EngineSpec, inputs: MemoryInputs, alone: Placemen
     return floats(weight_bytes_per_gpu(draft.model, engine, own, held, alone)[0])
 
 
-def with_draft(table: CacheTable, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheTable:
-    """The rules of a pool that holds the draft model's cache too: kinds of layers that stand on the last stage."""
+def draft_layers(engine: EngineSpec, inputs: MemoryInputs, rows: int, n_stages: int) -> CacheLayers | None:
+    """Layers of the draft model that keep a cache, on the last stage of each row; None where nothing drafts."""
     if inputs.draft is None:
-        return table
-    more = cache_table(inputs.draft.model, engine, draft_inputs(inputs), rows)
-    n_stages = table.block_bytes.shape[1]
+        return None
+    found = cache_layers(inputs.draft.model, engine, draft_inputs(inputs), rows)
     last = np.arange(n_stages).reshape(-1, 1) == np.broadcast_to(floats(inputs.parallel.pp), (rows,)) - 1
-    share = None
-    if table.share is not None or more.share is not None:
-        ones = [np.ones((len(one.block_bytes), 1, 1)) if one.share is None else one.share for one in (table, more)]
-        share = np.concatenate(ones)
-    return CacheTable(
-        block_tokens=np.concatenate([table.block_tokens, more.block_tokens]),
-        cap_tokens=np.concatenate([_wide(table.cap_tokens, rows), _wide(more.cap_tokens, rows)]),
-        live_tokens=np.concatenate([_wide(table.live_tokens, rows), _wide(more.live_tokens, rows)]),
-        spare_blocks=np.concatenate([_wide(table.spare_blocks, rows), _wide(more.spare_blocks, rows)]),
-        block_bytes=np.concatenate([table.block_bytes, more.block_bytes * last]),
-        pool_block_bytes=table.pool_block_bytes + more.pool_block_bytes * last,
-        token_bytes=table.token_bytes + more.token_bytes * last,
-        state_bytes=table.state_bytes + more.state_bytes * last,
-        groups=table.groups,
-        share=share,
-    )
-
-
-def _wide(values: Floats, rows: int) -> Floats:
-    """(K, 1, R) from (K, 1, 1 or R)."""
-    return np.broadcast_to(values, (*values.shape[:2], rows))
+    attention, states = (part._replace(layers=part.layers * last) for part in (found.attention, found.states))
+    return CacheLayers(attention, found.reach, states)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
-from planner.memory.extras import draft_inputs, draft_weight_bytes, lora_bytes, with_draft
+from planner.memory.extras import draft_inputs, draft_layers, draft_weight_bytes, lora_bytes
 from planner.memory.placement import Placement, Placements, placements
 from planner.memory.terms import Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import (
@@ -91,7 +91,7 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     rows = row_count(inputs)
     held, where = held_bytes(model, engine, inputs), placements(model, engine, inputs, rows)
     spent = spent_bytes(model, engine, inputs, held, where)
-    table = with_draft(cache_table(model, engine, inputs, rows), engine, inputs, rows)
+    table = cache_table(model, engine, inputs, rows, draft_layers(engine, inputs, rows, where.n_stages))
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, inputs.settings.utilization), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)

@@ -15,6 +15,7 @@ from planner.params import Shard, Tensor, tensors
 from planner.specs.engine import EngineSpec
 from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
 
+_SPLIT_IN_ENCODER = ("vision.attention", "vision.mlp.up", "vision.mlp.down", "vision.merger.in", "vision.merger.out")
 _ABSORBED = "attention.kv_b"  # MLA's expansion of the latent, which serving folds into Q and the output
 
 
@@ -38,6 +39,8 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
         return padded(tensor.n, engine.weights.vocab_multiple) / tensor.n / parts
     if tensor.shard is Shard.EXPERT:
         return largest_part(tensor.copies, parallel.ep) * floats(parallel.ep) / tp
+    if tensor.role is Role.VISION and engine.weights.encoder_split and tensor.name in _SPLIT_IN_ENCODER:
+        return 1 / tp
     if tensor.shard in (Shard.COLUMN, Shard.ROW):
         return largest_part(tensor.units, parts)
     return 1.0

@@ -78,6 +78,7 @@ class CacheRules(Spec):
     window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
     state_in_pool: bool = False  # recurrent states are pages of the pool
     state_slots: Amount = 1  # copies of the state per running sequence
+    draft_state_slots: Amount = 0  # more copies per drafted token
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
     keys_are_values: bool = True  # one tensor where the model uses keys as values; false: both are stored
     cross_layers: bool = False  # layers that attend to an image own pages like all others
@@ -93,6 +94,7 @@ class WeightRules(Spec):
 
     vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
     host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
+    encoder_split: bool = False  # the image encoder's matrices are divided over the tensor-parallel group
     separate_encoder: bool = False  # the image encoder is a file of its own, loaded for images only
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
     head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
@@ -119,7 +121,8 @@ class Activation(Spec):
     expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
     encoder_copies: Amount = 0  # activations of an image encoder's width per patch in the profiled step; 0: not run
     encoder_inner_copies: Amount = 0  # the same of its inner width
-    encoder_native_copies: Amount = 0  # as encoder_copies where the resolution is native: rotated in fp32 ...
+    encoder_native_copies: Amount = 0  # as encoder_copies where the resolution is native ...
+    encoder_native_split_copies: Amount = 0  # ... with those that tensor parallelism divides: rotated in fp32 ...
     encoder_native_inner_copies: Amount = 0  # ... with a gated MLP
     encoder_output_copies: Amount = 0  # of what leaves an encoder that joins the results of several layers
     encoder_tokens: Amount = 0  # of the largest image where the resolution is native
