@@ -171,25 +171,26 @@ def scenarios_from_flags(flags: Mapping[str, str]) -> list[Scenario]:
     given = {name: flags[name] for name in columns() if flags.get(name)}
     for name in flags:
         check_column(name)
-    axes = {name: _axis(name, text) for name, text in given.items()}
-    size = math.prod(len(axis) for axis in axes.values())
+    axes = {name: axis(name, text) for name, text in given.items()}
+    size = math.prod(map(len, axes.values()))
     if size > MAX_ROWS:
         raise BadValue(f"the ranges span {size} scenarios, more than the {MAX_ROWS} that are priced at once")
     return [scenario_of(dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
 
 
-def _axis(column: str, text: str) -> list[Value]:
+def axis(column: str, text: str) -> list[Value]:
+    """The values of a flag: one, a comma list, or a range. Raises BadValue."""
     kind = columns()[column]
     parts = [text] if column in _HOLDS_COMMAS else text.split(",")
-    axis: list[Value] = []
+    found: list[Value] = []
     for part in parts:
         if kind in (int, float) and ":" in part:
-            axis += _range(column, part, kind is int)
+            found += _range(column, part, kind is int)
         elif (value := value_of(column, part)) is None:
             raise BadValue(f"{column} {shown(text)} has an empty entry")
         else:
-            axis.append(value)
-    return axis
+            found.append(value)
+    return found
 
 
 def _range(column: str, text: str, whole: bool) -> list[Value]:

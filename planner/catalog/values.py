@@ -12,14 +12,15 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from planner.errors import BadValue, UnknownName
 from planner.specs.scenario import Scenario
 
 Value = str | int | float | bool
+Checked = TypeVar("Checked", bound=BaseModel)
 MAX_TEXT = 4096
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -120,8 +121,13 @@ _MEANT = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 def scenario_of(values: Mapping[str, Value]) -> Scenario:
     """The scenario with these values. Raises BadValue for the first that is out of range."""
+    return checked(Scenario, values)
+
+
+def checked(kind: type[Checked], values: Mapping[str, Any]) -> Checked:
+    """A record from outside. Raises BadValue for the first value that is out of range."""
     try:
-        return Scenario.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise BadValue(next(_faults(error))) from None
 
@@ -144,6 +150,8 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 def _fault(kind: str, limits: Mapping[str, Any], given: str) -> str:
     match kind:
+        case "finite_number":
+            return "is not a finite number"
         case "greater_than_equal":
             return f"is below {limits['ge']:g}"
         case "greater_than":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -36,6 +36,26 @@ def with_scenario_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *_options())}
     del wrapped.__wrapped__
     return wrapped
+
+
+def with_choices(choices: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options that are the fields of a NamedTuple; it receives them as `choices`."""
+    hints, defaults = get_type_hints(choices, include_extras=True), choices._field_defaults
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(name, kind, default=defaults[name], annotation=hints[name]) for name in hints]
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> Any:
+            return command(choices=choices(*(given.pop(name) for name in choices._fields)), **given)
+
+        own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "choices"]
+        signature = inspect.Signature([*options, *(item.replace(kind=kind) for item in own)])
+        wrapped.__signature__ = signature  # type: ignore[attr-defined]
+        del wrapped.__wrapped__
+        return wrapped
+
+    return decorated
 
 
 @functools.lru_cache(maxsize=1)

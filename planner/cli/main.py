@@ -23,6 +23,7 @@ from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
 from planner.cli.output import NO_VALUE
 from planner.cli.quality_check import quality_check
+from planner.cli.recommend import recommend
 from planner.cli.runs import runs
 from planner.cli.schema import schema
 from planner.cli.simulate import simulate
@@ -63,6 +64,7 @@ def planner(
 
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     estimate_command.estimate,
+    recommend,
     simulate,
     finetune,
     lists.models,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,7 +12,7 @@ from planner.catalog.scenarios import scenarios_from_flags
 from planner.catalog.traces import read_trace
 from planner.catalog.values import columns
 from planner.cli.answer import VERDICTS, deployment
-from planner.cli.flags import with_scenario_flags
+from planner.cli.flags import with_choices, with_scenario_flags
 from planner.cli.output import NO_VALUE, Csv, Json, console, show_table, written
 from planner.errors import BadValue
 from planner.report import csv_text
@@ -88,24 +86,8 @@ class Choices(NamedTuple):
     ] = ""
 
 
-def with_choices(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Choices`; it receives them as `choices`."""
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        return command(choices=Choices(*(given.pop(name) for name in Choices._fields)), **given)
-
-    hints, defaults = get_type_hints(Choices, include_extras=True), Choices._field_defaults
-    kind = inspect.Parameter.KEYWORD_ONLY
-    options = [inspect.Parameter(name, kind, default=defaults[name], annotation=hints[name]) for name in hints]
-    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "choices"]
-    wrapped.__signature__ = inspect.Signature([*options, *(item.replace(kind=kind) for item in own)])  # type: ignore[attr-defined]
-    del wrapped.__wrapped__
-    return wrapped
-
-
 @with_scenario_flags
-@with_choices
+@with_choices(Choices)
 def simulate(flags: Mapping[str, str], choices: Choices, json: Json = False, csv: Csv = "") -> int:
     """Replay a load request by request through the engines' schedulers: percentiles, queue, preemptions.
 

@@ -55,20 +55,24 @@ def report(row: Row, curve: Sequence[Row], model: ModelSpec, link: str = "") -> 
     said = explain.verdict(row)
     parts = [
         f'<h1 class="{escape(said.state)}">{escape(said.headline)}</h1><p>{escape(said.sentence)}</p>',
-        _table("Figures", ("", "", "80 % interval"), _figures(row)),
+        table("Figures", ("", "", "80 % interval"), _figures(row)),
         f"<p>Limited by {escape(BOUND_WORDS.get(row['bound'] or '', 'nothing'))}.</p>" if row["bound"] else "",
         f"<h2>Memory of one GPU</h2>{svg.memory_bar(row)}",
         f"<h2>Load and speed</h2>{svg.load_speed(curve, row)}" if curve else "",
         _start(row),
         "<h2>How the figures come about</h2>" + "".join(map(_formula, explain.formulas(row, model))),
-        _table("The scenario, defaults filled in", ("column", "value"), _scenario(row)),
+        table("The scenario, defaults filled in", ("column", "value"), _scenario(row)),
         _evidence(row, link),
     ]
-    title = f"Sizing report: {row['model']}"
+    return page(f"Sizing report: {row['model']}", "".join(parts))
+
+
+def page(title: str, body: str) -> str:
+    """A whole document that loads nothing and runs nothing."""
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
     meta = '<meta name="viewport" content="width=device-width,initial-scale=1">'
     policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-    return f"{head}{meta}{policy}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    return f"{head}{meta}{policy}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
 
 def _figures(row: Row) -> Iterable[tuple[str, str, str]]:
@@ -82,7 +86,8 @@ def _scenario(row: Row) -> Iterable[tuple[str, str]]:
     return ((name, str(row[name])) for name in Scenario.model_fields if row[name] is not None)
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A titled table; the first cell of a row names it, the others stand right."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr><td>{escape(row[0])}</td>" + "".join(f'<td class="n">{escape(cell)}</td>' for cell in row[1:]) + "</tr>"

@@ -12,7 +12,8 @@ from planner.search.fewest import (
     smallest_of,
 )
 from planner.search.judge import Judged, judge
-from planner.search.recommend import Recommendation, recommend
+from planner.search.recommend import Recommendation, judged, recommend, tasks
+from planner.search.sift import sift
 from planner.search.usual import default_formats
 from planner.specs.wish import RankBy, Space, Weights, Wish
 
@@ -28,9 +29,12 @@ __all__ = [
     "default_formats",
     "follow_parent",
     "judge",
+    "judged",
     "priced",
     "ranked",
     "recommend",
+    "sift",
     "smallest_count",
     "smallest_of",
+    "tasks",
 ]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog.checkpoints import checkpoint
+from planner.catalog.quality import family
 from planner.catalog.rates import is_half_rate
-from planner.errors import BadValue
 from planner.estimate.layout import Parts, fault
 from planner.estimate.resolve import own_format
 from planner.formats import bits_per_weight
@@ -59,10 +59,10 @@ def chosen_models(load: Scenario, space: Space) -> tuple[str, ...]:
 
 
 def chosen_gpus(load: Scenario, space: Space) -> tuple[str, ...]:
-    """GPUs to try. BadValue when none is named: nobody wants the whole catalogue by accident."""
-    if not (space.gpus or load.gpu):
-        raise BadValue("no GPU to choose from: name one or more (planner gpus lists all)")
-    return space.gpus or (load.gpu or "",)
+    """GPUs to try: those named, else the load's own, else those that can be rented at a known price."""
+    if space.gpus or load.gpu:
+        return space.gpus or (load.gpu or "",)
+    return tuple(name for name in gpus.gpu_ids() if gpus.gpu(name).price)
 
 
 def chosen_engines(load: Scenario, space: Space, gpu: GpuSpec) -> tuple[str, ...]:
@@ -135,9 +135,10 @@ def most_gpus(load: Scenario, space: Space, limit: int) -> int:
 
 
 def check(load: Scenario, space: Space) -> None:
-    """Raises UnknownName for a model, a GPU, an engine or a format that nobody knows."""
+    """Raises UnknownName for a task, a model, a GPU, an engine or a format that nobody knows."""
     for name in chosen_models(load, space) if space.models or load.model else ():
         models.resolve(name)
+    family(load.task_family)
     for name in chosen_gpus(load, space):
         gpus.gpu(name)
     for name in space.engines:

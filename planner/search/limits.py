@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from planner.errors import BadValue
+from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Wish
 
@@ -34,8 +36,19 @@ OBJECTIVES = {"ttft_slo_ms": "TTFT", "tpot_slo_ms": "TPOT", "e2e_slo_ms": "end-t
 
 
 def under(load: Scenario, wish: Wish) -> Scenario:
-    """The load under the wish's objectives, which come before its own."""
-    return load.model_copy(update={name: value for name in OBJECTIVES if (value := getattr(wish, name)) is not None})
+    """The load under the wish's objectives and its task, which come before its own. BadValue for a price of zero."""
+    if load.usd_per_gpu_hour == 0:
+        raise BadValue(
+            "column 'usd_per_gpu_hour': a price of 0 orders nothing; leave it blank or state what an hour costs"
+        )
+    names = (*OBJECTIVES, "task_family")
+    return load.model_copy(update={name: value for name in names if (value := getattr(wish, name)) is not None})
+
+
+def price_of(gpu: GpuSpec, wish: Wish) -> dict[str, float]:
+    """The column of a GPU's price where the wish has one; else none."""
+    price = wish.usd_per_gpu_hour.get(gpu.id)
+    return {} if price is None else {"usd_per_gpu_hour": price}
 
 
 def given(wish: Wish) -> Iterator[tuple[Bound, float]]:

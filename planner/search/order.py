@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.catalog.quality import family
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
+TINY = 1e-12
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
@@ -60,9 +63,9 @@ def front_mask(columns: Mapping[str, Floats]) -> NDArray[np.bool_]:
 
 def _fronts(points: Floats) -> NDArray[np.bool_]:
     """Of points sorted by all axes, best first: which are quicker than all before them of the same first axis."""
-    starts = np.flatnonzero(np.diff(points[:, 0], prepend=np.nan) != 0)
+    borders = [0, *(np.flatnonzero(np.diff(points[:, 0])) + 1), len(points)]
     found = np.zeros(len(points), dtype=bool)
-    for start, end in zip(starts, [*starts[1:], len(points)], strict=True):
+    for start, end in pairwise(borders if len(points) else []):
         last = points[start:end, -1]
         best = np.maximum.accumulate(np.concatenate([[-np.inf], last[:-1]]))
         found[start:end] = last > best
@@ -90,7 +93,8 @@ def _scaled(row: Row, by: RankBy) -> float:
     value = worth(row, by)
     if by is RankBy.QUALITY or not math.isfinite(value):
         return value
-    return math.copysign(math.log(max(abs(value), 1e-12)), value) if value else 0.0
+    size = math.log(max(abs(value), TINY))
+    return -size if value < 0 else size
 
 
 def ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
@@ -114,11 +118,15 @@ def pareto(rows: Sequence[Row]) -> list[int]:
 
 
 def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
-    """80 % interval of what the order compares; cost has that of the tokens it is divided by."""
+    """80 % interval of what the order compares; cost has that of the tokens it is divided by, quality the noise of
+    its tests."""
     name, _ = METRICS[by]
     value = row[name]
     if value is None:
         return -math.inf, math.inf
+    if by is RankBy.QUALITY:
+        noise = family(row["task_family"]).noise_points / 2
+        return value - noise, value + noise
     if by is RankBy.COST:
         low, high = row["output_tokens_per_s_low"], row["output_tokens_per_s_high"]
         tokens = row["output_tokens_per_s"]
@@ -127,16 +135,14 @@ def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
     return (value if low is None else low, value if high is None else high)
 
 
-def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> dict[int, list[int]]:
-    """Of the first `most` rows, in order: which others have an interval that overlaps, by index."""
-    spans = [interval_of(row, by) for row in rows[:most]]
-    overlap: Callable[[int, int], bool] = lambda i, j: spans[i][0] <= spans[j][1] and spans[j][0] <= spans[i][1]  # noqa: E731
-    return {i: [j for j in range(len(spans)) if j != i and overlap(i, j)] for i in range(len(spans))}
+def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> list[list[int]]:
+    """Of each of the first `most` rows, in order: which of them its intervals overlap, by index.
 
-
-def counted(reasons: Sequence[str]) -> Mapping[str, int]:
-    """How many rows each reason rejects, most first."""
-    found: dict[str, int] = {}
-    for reason in reasons:
-        found[reason] = found.get(reason, 0) + 1
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+    Quality and blends compare money too: equal answers for less are no tie.
+    """
+    metrics = (RankBy.QUALITY, RankBy.COST) if by in (RankBy.QUALITY, RankBy.BLEND) else (by,)
+    spans = np.array([[interval_of(row, metric) for metric in metrics] for row in rows[:most]])
+    spans = spans.reshape(-1, len(metrics), 2)
+    low, high = spans[..., 0], spans[..., 1]
+    overlap = np.all((low[:, None] <= high) & (low <= high[:, None]), axis=-1)
+    return [[j for j in np.flatnonzero(line).tolist() if j != i] for i, line in enumerate(overlap)]

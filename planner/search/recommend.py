@@ -17,7 +17,7 @@ from planner.search.order import near_ties, ordered, pareto
 from planner.search.records import Kept, Reached, Refused, Sifted, Task
 from planner.search.sift import sift
 from planner.specs.scenario import Scenario
-from planner.specs.wish import RankBy, Space, Wish
+from planner.specs.wish import Space, Wish
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
@@ -76,7 +76,7 @@ def recommend(load: Scenario, space: Space, wish: Wish, progress: Progress | Non
 def tasks(load: Scenario, space: Space, wish: Wish) -> list[Task]:
     """The parts of a search, one for each model; `judged` puts what `sift` makes of them together."""
     asked = limits.under(load, wish)
-    axes.check(load, space)
+    axes.check(asked, space)
     return [Task(asked, name, space, wish) for name in axes.chosen_models(load, space)]
 
 
@@ -84,7 +84,7 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendatio
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
     best = _chosen([one for part in parts for one in part.kept], wish)
-    rows = [_with_worth(row, wish) for row in estimate([_scenario(asked, one.columns) for one in best]).rows()]
+    rows = [_with_worth(row) for row in estimate([scenario_of(asked, one.columns, wish) for one in best]).rows()]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
     refused = [one for part in parts for one in part.refused]
@@ -107,11 +107,11 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendatio
 
 def _ranked(rows: Sequence[Row], wish: Wish) -> list[int]:
     """Number the rows, mark the front and the ties; the ranks of the front."""
-    ties = near_ties(rows, RankBy.COST if wish.rank_by in (RankBy.BLEND, RankBy.QUALITY) else wish.rank_by, MOST_TIED)
+    ties = near_ties(rows, wish.rank_by, MOST_TIED)
     front = {index + 1 for index in pareto(rows)}
     for rank, row in enumerate(rows, 1):
-        others = [other + 1 for other in ties.get(rank - 1, [])]
-        row |= {"rank": rank, "pareto": rank in front, "tie_with": others}
+        others = ties[rank - 1] if rank <= len(ties) else []
+        row |= {"rank": rank, "pareto": rank in front, "tie_with": [other + 1 for other in others]}
     return sorted(front)
 
 
@@ -127,8 +127,9 @@ def _chosen(kept: Sequence[Kept], wish: Wish) -> list[Kept]:
     return [kept[index] for index in chosen]
 
 
-def _scenario(load: Scenario, columns: Mapping[str, Any]) -> Scenario:
-    return load.model_copy(update=dict(columns))
+def scenario_of(load: Scenario, columns: Mapping[str, Any], wish: Wish) -> Scenario:
+    """What a candidate is as a scenario of its own."""
+    return load.model_copy(update=dict(columns) | limits.price_of(axes.gpu_of(columns["gpu"]), wish))
 
 
 def _fault(row: Row, wish: Wish) -> tuple[str, str]:
@@ -140,9 +141,9 @@ def _fault(row: Row, wish: Wish) -> tuple[str, str]:
     return limits.fault_of(row, wish)
 
 
-def _with_worth(row: Row, wish: Wish) -> Row:
+def _with_worth(row: Row) -> Row:
     """The row with its replicas, its watts and its quality."""
-    found = judge(row["model"], row["weight_format"] or "", row["kv_format"] or "", wish.task_family)
+    found = judge(row["model"], row["weight_format"] or "", row["kv_format"] or "", row["task_family"])
     return row | {
         "replicas": row["dp"] or 1,
         "gpus_per_replica": (row["tp"] or 1) * (row["pp"] or 1),

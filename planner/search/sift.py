@@ -7,6 +7,7 @@ was refused, and how many each reason refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from planner.estimate.screen import curves, planned, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same
 from planner.params import tensors
-from planner.search import axes
+from planner.search import axes, limits
 from planner.search.axes import Load
 from planner.search.choose import MOST_GPUS, early, offers, settle
 from planner.search.judge import judge
@@ -78,7 +79,7 @@ def _places(job: Job, gpu_name: str) -> Iterator[Row]:
     gpu = axes.gpu_of(gpu_name)
     for engine in axes.chosen_engines(task.load, task.space, gpu):
         names = {"model": task.model, "gpu": gpu_name, "engine": engine, "weight_format": None, "kv_format": None}
-        blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp"))
+        blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")) | limits.price_of(gpu, task.wish)
         try:
             yield resolve(task.load.model_copy(update=names | blank), job.library)
         except PlannerError as error:
@@ -93,7 +94,7 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
     ways = axes.divisions(row.model, row.engine, space, task.load, most)
     device_bytes = (row.scenario.device_gib or 0) * GIB
-    limits = default_limits(row.engine, row.gpu, device_bytes)
+    tier = default_limits(row.engine, row.gpu, device_bytes)
     placed = any(getattr(row.scenario, name) for name in PLACING)
     price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
     for name in axes.chosen_formats(row.model, space, row.engine, row.gpu):
@@ -108,7 +109,7 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
             if why[0]:
                 job.ledger.refuse(lambda found=columns: found, why, count, FAR)  # type: ignore[misc]
                 continue
-            found = judge(task.model, name, kv, task.wish.task_family)
+            found = judge(task.model, name, kv, task.load.task_family)
             loss = np.nan if found.loss_points is None else found.loss_points
             own = _row_in(job, row, weights, kv)
             least = 0.0 if placed else _least_bytes(row.model, weights, row.engine)
@@ -116,7 +117,7 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
                 config = Config(task.model, name, kv, row.engine.id, gpu_name, row.gpu, way, price, found.score, loss)
                 layout = Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid)
                 if _let_through(job, least, device_bytes, config):
-                    yield Replica(config, Deployment(own, layout, limits))
+                    yield Replica(config, Deployment(own, layout, tier))
 
 
 def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
@@ -124,8 +125,7 @@ def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
     if row.draft is not None:  # which shares parts with the weights
         return resolve(row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": kv}), job.library)
     support = supported(weights.id, kv, row.engine.id, Same(row.gpu))
-    pair = formats.kv_format(kv)
-    return Row(row.scenario, row.model, weights, pair, row.engine, row.gpu, support, "", row.draft, row.source)
+    return replace(row, weights=weights, kv=formats.kv_format(kv), support=support)
 
 
 def _unsupported(job: Job, row: Row, name: str, kv: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from planner.specs.base import Name, Spec
 from planner.specs.scenario import GpuCount
 
 Limit = Annotated[float, Field(gt=0, le=1e12)]
+Price = Annotated[float, Field(gt=0, le=1e5)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[tuple[Name, ...], Field(max_length=4096)]
 Counts = Annotated[tuple[GpuCount, ...], Field(max_length=64)]
@@ -56,6 +57,9 @@ class Wish(Spec):
     max_usd_per_month: Limit | None = limit("most USD per month of 730 hours, all GPUs")
     max_power_w: Limit | None = limit("most watts, boards of all GPUs at their limits")
     max_quality_loss_points: Annotated[float, Field(ge=0, le=100)] | None = limit("most points lost to the formats")
+    usd_per_gpu_hour: dict[Name, Price] = Field(
+        default_factory=dict, description="prices by GPU id, in place of the profiles' dated examples"
+    )
     rank_by: RankBy = RankBy.QUALITY
     weights: Weights = Weights()  # of a blend
     task_family: Name | None = limit("what the answers are judged by: chat, knowledge, maths, code, tools, ...")

@@ -1,0 +1,52 @@
+"""What a search found as one HTML file: the winner and why, the candidates, and what was rejected for which reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from planner import explain
+from planner.explain.quality import in_short
+from planner.report.html import page, table
+from planner.report.launch import launch_command
+from planner.search import Recommendation, words
+from planner.specs.wish import Wish
+
+Row = dict[str, Any]
+MOST = 50
+HEAD = ("", "tokens/s for each user", "first token, ms", "tokens/s, all", "USD per million", "weights", "near tie")
+
+
+def choice_report(found: Recommendation, wish: Wish) -> str:
+    """The report of a search."""
+    state = "holds" if found.candidates else "no"
+    why = "".join(f"<p>{escape(line)}</p>" for line in words.reasons(found, wish))
+    parts = [f'<h1 class="{state}">{escape(words.headline(found))}</h1>{why}']
+    if found.candidates:
+        command = launch_command(found.candidates[0])
+        parts.append(table(f"The first {min(len(found.candidates), MOST)} candidates", HEAD, _candidates(found)))
+        parts.append(f"<h2>Start it</h2><pre>{escape(command)}</pre>" if command else "")
+    if found.reasons:
+        counts = [(code.replace("_", " "), f"{count:,}") for code, count in found.reasons.items()]
+        parts.append(
+            table(f"Rejected of {found.combinations:,} combinations", ("first reason", "combinations"), counts)
+        )
+        parts.append(table(f"The nearest {min(len(found.rejected), MOST)} of them", ("", "reason"), _rejected(found)))
+    return page("Recommendation", "".join(parts))
+
+
+def _candidates(found: Recommendation) -> Iterable[tuple[str, ...]]:
+    for row in found.candidates[:MOST]:
+        name = f"{row['rank']}. {words.settings(row)}, {words.arrangement(row)}"
+        speeds = (explain.interval(row, "output_tokens_per_s_per_request"), explain.interval(row, "ttft_ms"))
+        whole = explain.interval(row, "output_tokens_per_s")
+        price = explain.figure(row["usd_per_million_output_tokens"])
+        yield name, *speeds, whole, price, in_short(row), "yes" if 1 in row["tie_with"] else ""
+
+
+def _rejected(found: Recommendation) -> Iterable[tuple[str, ...]]:
+    for row in found.rejected[:MOST]:
+        names = (row.get("model"), row.get("weight_format"), row.get("kv_format"), row.get("engine"), row.get("gpu"))
+        layout = [f"{name} {row[name]}" for name in ("tp", "pp") if (row.get(name) or 1) > 1]
+        yield ", ".join([str(name) for name in names if name] + layout), str(row["reason"])

@@ -1,0 +1,90 @@
+"""A recommendation in words: what to run, why it comes first, how close the next one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.explain import figure, format_name, gpu_name, interval
+from planner.explain.quality import in_short
+from planner.search.recommend import Recommendation
+from planner.specs.wish import RankBy, Wish
+
+Row = dict[str, Any]
+
+ORDERS = {
+    RankBy.QUALITY: "the best answers to expect",
+    RankBy.COST: "the least money for a token",
+    RankBy.THROUGHPUT: "the most tokens from a GPU",
+    RankBy.LATENCY: "the quickest answers",
+    RankBy.BLEND: "the blend that was asked for",
+}
+
+
+def arrangement(row: Row) -> str:
+    """Replicas, GPUs and division of a row: "4 replicas x tp 2 on 8 x H100 SXM"."""
+    parts = [
+        f"{name.replace('_', ' ')} {row[name]}" for name in ("tp", "pp", "ep", "attention_dp") if (row[name] or 1) > 1
+    ]
+    replicas = row["replicas"]
+    each = ", ".join(parts) or "1 GPU"
+    gpus = f"{row['n_gpus']} x {gpu_name(row['gpu'])}"
+    return (
+        f"{replicas} replicas x {each} on {gpus}"
+        if replicas > 1
+        else f"{', '.join(parts) + ' on ' if parts else ''}{gpus}"
+    )
+
+
+def settings(row: Row) -> str:
+    """Model, formats and engine of a row."""
+    kv = "" if row["kv_format"] in ("bf16", "fp16") else f", KV cache in {row['kv_format']}"
+    model = str(row["model"]).rsplit("/", 1)[-1]
+    return (
+        f"{model} in {format_name(row['weight_format'])}{kv} ({row['engine']} {row['engine_version'] or ''})".replace(
+            " )", ")"
+        )
+    )
+
+
+def headline(found: Recommendation) -> str:
+    """What to run; or why nothing is left."""
+    if not found.candidates:
+        return f"No candidate: {found.verdict}."
+    best = found.candidates[0]
+    return f"{settings(best)}, {arrangement(best)}"
+
+
+def reasons(found: Recommendation, wish: Wish) -> list[str]:
+    """Why the winner comes first: its order, what it does, what it costs in quality and money, and who is close."""
+    if not found.candidates:
+        return []
+    best = found.candidates[0]
+    said = [
+        f"First of {found.combinations - sum(found.reasons.values()):,} that hold the load, by {ORDERS[wish.rank_by]}.",
+        f"Each user sees {interval(best, 'output_tokens_per_s_per_request')} tokens/s after "
+        f"{interval(best, 'ttft_ms')} ms; the whole deployment gives {interval(best, 'output_tokens_per_s')} tokens/s.",
+        f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
+    ]
+    if best["usd_per_million_output_tokens"] is not None:
+        said.append(
+            f"{figure(best['usd_per_hour'])} USD an hour, {figure(best['usd_per_million_output_tokens'])} USD for a "
+            "million answer tokens at this load."
+        )
+    return said + _close(found)
+
+
+def _close(found: Recommendation) -> list[str]:
+    """The runner-up, and how many cannot be told from the winner."""
+    if len(found.candidates) < 2:
+        return ["Nothing else holds the load."]
+    second = found.candidates[1]
+    said = [f"Next: {settings(second)}, {arrangement(second)}."]
+    if found.near_ties:
+        count = len(found.near_ties)
+        said.append(f"{count} of those listed {'is' if count == 1 else 'are'} as good within the 80 % interval.")
+    return said
+
+
+def refusals(found: Recommendation) -> str:
+    """How many combinations each reason rejected."""
+    return ", ".join(f"{count:,} {code.replace('_', ' ')}" for code, count in found.reasons.items())

@@ -1,0 +1,211 @@
+"""`planner recommend` as people and scripts meet it, and what a recommendation says when nothing is left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from planner.catalog.presets import presets
+from planner.cli.main import run
+from planner.search import RankBy, Space, Weights, Wish, recommend
+from planner.search.order import near_ties, ordered, pareto
+from planner.specs.scenario import Scenario
+
+SMALL = "--model Qwen/Qwen3-8B,Qwen/Qwen3-32B --gpu l4,h100-sxm --input-tokens 2000 --output-tokens 300".split()
+SPACE = Space(models=("Qwen/Qwen3-8B", "Qwen/Qwen3-32B"), gpus=("h100-sxm",))
+LOAD = Scenario(concurrency=16, input_tokens=2000, output_tokens=500)
+Program = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def program(capsys: pytest.CaptureFixture[str]) -> Program:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(["recommend", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def document(program: Program, *arguments: str) -> dict[str, Any]:
+    code, out, err = program(*arguments, "--json")
+    assert (code, err) == (0, "")
+    return dict(json.loads(out))
+
+
+def test_json_holds_candidates_and_what_was_rejected_with_reasons(program: Program) -> None:
+    found = document(program, *SMALL, "--concurrency", "8", "--n-gpus", "1")
+    assert found["candidates"][0]["rank"] == 1
+    assert found["rejected"] and all(row["reason_code"] and row["reason"] for row in found["rejected"])
+    assert sum(found["reasons"].values()) + len(found["candidates"]) == found["combinations"]
+    assert found["launch"].startswith("vllm serve")
+
+
+def test_the_winner_of_a_load_states_its_replicas(program: Program) -> None:
+    found = document(program, *SMALL, "--users", "400", "--think-time-s", "10", "--tpot-slo-ms", "40", "--tp", "2")
+    best = found["candidates"][0]
+    assert best["replicas"] > 1
+    assert best["n_gpus"] == best["replicas"] * best["gpus_per_replica"] == best["replicas"] * 2
+    assert f"{best['replicas']} replicas x tp 2 on {best['n_gpus']} x" in found["verdict"]
+    assert best["meets_slo"]
+
+
+def test_one_replica_less_does_not_meet_what_the_winner_meets() -> None:
+    load = LOAD.model_copy(update={"concurrency": 600, "tpot_slo_ms": 30.0})
+    best = recommend(load, SPACE.model_copy(update={"tps": (1,), "formats": ("fp8",)}), Wish()).candidates[-1]
+    fewer = (best["replicas"] - 1,)
+    less = recommend(load, SPACE.model_copy(update={"tps": (1,), "formats": ("fp8",), "replicas": fewer}), Wish())
+    assert best["replicas"] > 1
+    assert best["model"] not in {row["model"] for row in less.candidates}
+
+
+def test_csv_has_a_line_for_every_candidate(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "found.csv"
+    code, out, _ = program(*SMALL, "--concurrency", "8", "--csv", str(path))
+    lines = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+    assert code == 0 and "Start it" in out
+    assert [line["rank"] for line in lines] == [str(n + 1) for n in range(len(lines))]
+
+
+def test_report_and_compose_file_are_written_whole(program: Program, tmp_path: Path) -> None:
+    report, compose = tmp_path / "a.html", tmp_path / "compose.yaml"
+    program(*SMALL, "--concurrency", "8", "--html", str(report), "--compose", str(compose))
+    text = report.read_text("utf-8")
+    assert "<script" not in text and "Rejected of" in text
+    assert len(yaml.safe_load(compose.read_text("utf-8"))["services"]) == 1
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_gives_an_answer(program: Program, name: str) -> None:
+    found = document(program, "--preset", name, "--model", "Qwen/Qwen3-8B", "--gpu", "h100-sxm")
+    assert found["candidates"] or found["verdict"]
+    if name == "swarm":
+        assert {row["n_gpus"] for row in found["candidates"]} == {1}
+
+
+def test_what_is_given_comes_before_the_preset(program: Program) -> None:
+    rows = document(program, "--preset", "chat", "--concurrency", "5", "--gpu", "l4", "--model", "Qwen/Qwen3-8B")
+    assert {row["concurrency"] for row in rows["candidates"]} == {5}
+
+
+REFUSED = {
+    "--price h100-sxm=0": "price h100-sxm=0 must be above 0",
+    "--price h100-sxm=-2": "must be above 0",
+    "--price h100-sxm=nan": "is not a number",
+    "--usd-per-gpu-hour 0": "a price of 0",
+    "--usd-per-gpu-hour -1": "is below 0",
+    "--usd-per-gpu-hour inf": "is not a number",
+    "--max-usd-per-hour 0": "must be above 0",
+    "--max-gpus 2.5": "max_gpus",
+    "--concurrency 1e300": "is not a whole number",
+    "--users 99999999999999999": "is above",
+    "--input-tokens -5": "is below 0",
+    "--request-rate-per-s 1e30": "is above",
+    "--gpu h10": "did you mean 'h100-sxm'?",
+    "--preset cat": "did you mean 'chat'?",
+    "--weight-format int99": "unknown weight format",
+    "--engine vlm": "did you mean 'vllm'?",
+    "--blend speed=1": "shares are 0 to 1 of quality",
+    "--blend quality=0": "at least one share",
+    "--parameters 8:9:2": "is not a number",
+    "--parameters 5000:6000": "no bundled model",
+    "--input-tokens 1,2": "one value",
+    "--task-family juggling": "juggling",
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_what_cannot_be_searched_is_one_line(program: Program, flags: str) -> None:
+    gpu = [] if "--gpu" in flags else ["--gpu", "l4"]
+    model = [] if "--parameters" in flags else ["--model", "Qwen/Qwen3-8B"]
+    code, out, err = program(*gpu, *model, *flags.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert REFUSED[flags] in err
+
+
+def test_objectives_out_of_reach_name_the_limit_and_the_best(program: Program) -> None:
+    found = document(program, *SMALL, "--concurrency", "4", "--tpot-slo-ms", "0.5")
+    assert found["candidates"] == []
+    assert "TPOT of 0.5 ms is out of reach: the best is" in found["verdict"]
+    assert found["best_reached"]["tpot_slo_ms"]["value"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("wish", "filtered"),
+    [
+        (Wish(max_usd_per_hour=0.5), "budgets"),
+        (Wish(min_output_tokens_per_s=1e7), "least figures"),
+        (Wish(min_context_tokens=1e9), "least figures"),
+        (Wish(ttft_slo_ms=1), "objectives"),
+    ],
+)
+def test_an_empty_set_says_which_filter_emptied_it(wish: Wish, filtered: str) -> None:
+    found = recommend(LOAD, SPACE, wish)
+    assert found.candidates == []
+    assert f"nothing is left after {filtered}" in found.verdict
+
+
+def test_a_format_that_nothing_runs_is_the_filter() -> None:
+    found = recommend(LOAD, SPACE.model_copy(update={"formats": ("gguf-q4_k_m",), "engines": ("vllm",)}), Wish())
+    assert "nothing is left after what engine and GPU support" in found.verdict
+
+
+def test_budgets_hold_for_every_candidate() -> None:
+    wish = Wish(max_gpus=4, max_usd_per_hour=9, max_power_w=2100, min_output_tokens_per_s_per_request=30)
+    found = recommend(LOAD.model_copy(update={"concurrency": 200}), SPACE, wish)
+    assert found.candidates
+    for row in found.candidates:
+        assert row["n_gpus"] <= 4 and row["usd_per_hour"] <= 9 and row["power_w"] <= 2100
+        assert row["output_tokens_per_s_per_request"] >= 30
+
+
+def test_a_price_of_ones_own_takes_the_place_of_the_examples() -> None:
+    found = recommend(LOAD, SPACE, Wish(usd_per_gpu_hour={"h100-sxm": 1.25}))
+    assert all(row["usd_per_hour"] == pytest.approx(1.25 * row["n_gpus"]) for row in found.candidates)
+
+
+@pytest.mark.parametrize("by", [by for by in RankBy if by is not RankBy.BLEND])
+def test_an_order_is_kept_by_what_it_orders(by: RankBy) -> None:
+    rows = recommend(LOAD, SPACE, Wish(rank_by=by)).candidates
+    column = {"quality": "quality_score", "cost": "usd_per_million_output_tokens"}
+    column |= {"throughput": "output_tokens_per_s_per_gpu", "latency": "e2e_ms"}
+    values = [row[column[by.value]] for row in rows]
+    assert values == sorted(values, reverse=by in (RankBy.QUALITY, RankBy.THROUGHPUT))
+
+
+def test_a_blend_of_one_wish_is_that_wish() -> None:
+    only = Weights(quality=0, cost=1, throughput=0, latency=0)
+    rows = recommend(LOAD, SPACE, Wish()).candidates
+    blend, cost = (
+        ordered(rows, wish) for wish in (Wish(rank_by=RankBy.BLEND, weights=only), Wish(rank_by=RankBy.COST))
+    )
+    money = "usd_per_million_output_tokens"
+    assert [row[money] for row in blend] == [row[money] for row in cost]
+
+
+def test_nothing_beats_the_front_and_the_front_beats_the_rest() -> None:
+    rows = recommend(LOAD, SPACE, Wish()).candidates
+    points = [(row["quality_score"], -row["usd_per_million_output_tokens"], -row["e2e_ms"]) for row in rows]
+    front = {points[index] for index in pareto(rows)}
+
+    def beaten(point: tuple[float, ...]) -> bool:
+        return any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for other in points)
+
+    assert front == {point for point in points if not beaten(point)}
+
+
+def test_ties_are_mutual_and_overlap() -> None:
+    rows = recommend(LOAD, SPACE, Wish(rank_by=RankBy.LATENCY)).candidates
+    ties = near_ties(rows, RankBy.LATENCY, 50)
+    assert any(ties)
+    for one, others in enumerate(ties):
+        for other in others:
+            assert one in ties[other]
+            assert rows[one]["e2e_ms_low"] <= rows[other]["e2e_ms_high"]
