@@ -13,7 +13,7 @@ from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import Priced
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.price import images, numbers
+from planner.estimate.price import images
 from planner.estimate.resolve import resolve
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.concurrency import usable_bytes, without_states
@@ -46,6 +46,7 @@ from planner.specs.scenario import Scenario
 
 MS = 1e3
 MAX_REQUESTS = 1_000_000
+SHORTEST = 0.8  # of the longest length in a closed loop that states no spread, as load generators draw them
 WARM_UP_SHARE = 0.1  # of the requests, before those that are counted
 LONGEST_SD = 2.5  # standard deviations above the mean up to which the step table has knots
 UNLIMITED = 10**9  # blocks, where sequences leave nothing in the pool
@@ -59,7 +60,6 @@ class Protocol(NamedTuple):
     seed: int = 0
     routing: Routing = Routing.ROUND_ROBIN
     burst: bool = False
-    shortest_fraction: float = 1.0  # lengths are uniform in [this, 1] of nominal
     trace: Trace | None = None
 
 
@@ -82,6 +82,8 @@ class Sent(NamedTuple):
 
 def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Library = NO_LIBRARY) -> Simulated:  # noqa: B008
     """Simulate one scenario. Raises PlannerError for a scenario that cannot be read, as `estimate` explains."""
+    if scenario.waves is None:
+        scenario = scenario.model_copy(update={"waves": 0.0})
     row = estimate(scenario, library=library).rows()[0]
     if row["error"]:
         raise BadValue(row["error"])
@@ -211,35 +213,42 @@ def source(p: Priced, protocol: Protocol) -> Sent:
 
 
 def users(p: Priced, protocol: Protocol, prefix: int) -> Sent:
-    """A closed loop, whose first requests are spread over a cycle and which goes on until all that count ended."""
+    """A closed loop: of a service, whose first requests are spread over a cycle and which goes on until all that count
+    ended; or of a load generator, which offers so many waves of requests at once, all of which count.
+    """
     scenario, point, load = p.deployments[0].row.scenario, p.point, p.offered.load
-    people = int(_one(load.concurrency))
-    warm = people + math.ceil(WARM_UP_SHARE * protocol.requests)
-    count = warm + protocol.requests + people
+    people, waves = int(_one(load.concurrency)), _one(load.waves)
+    service = math.isinf(waves)
+    warm = people + math.ceil(WARM_UP_SHARE * protocol.requests) if service else 0
+    counted = protocol.requests if service else math.ceil(waves * people)
+    count = warm + counted + (people if service else 0)
     _check_count(count)
     turns, think = scenario.turns or 1, _one(load.think_time_s)
     prompt = float(scenario.input_tokens or 0) + _one(images(p.deployments).tokens)
     lengths = length_spreads(p, protocol, prompt)
     cached = Cached(prefix, scenario.cached_input_fraction or 0.0)
-    group = Users(people, think, turns, start_s=_one(point.e2e_s) + think)
+    group = Users(people, think, turns, start_s=_one(point.e2e_s) + think if service else 0.0)
     longest = _longest(lengths) * turns
-    measured = slice(warm, warm + protocol.requests)
+    measured = slice(warm, warm + counted)
     return Sent(Loop(group, lengths, cached, count, protocol.seed), measured, people, longest)
 
 
 def length_spreads(p: Priced, protocol: Protocol, prompt: float) -> tuple[Lengths, Lengths]:
-    """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else fixed or uniform."""
-    p95 = (numbers(p.deployments, f"{name}_tokens_p95", np.nan) for name in ("input", "output"))
-    means = (prompt, _one(p.offered.load.output_tokens))
+    """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else uniform or fixed."""
+    s, means = p.deployments[0].row.scenario, (prompt, _one(p.offered.load.output_tokens))
+    closed = s.request_rate_per_s is None and not protocol.burst
+    shortest = s.shortest_fraction or (SHORTEST if closed else 1.0)
     leasts = (0, min(round(means[1]), 1))  # an encoder writes nothing
     return tuple(  # type: ignore[return-value]
-        Lengths(mean, _one(log_sd(np.array(mean), tail)), protocol.shortest_fraction, least)
-        for mean, tail, least in zip(means, p95, leasts, strict=True)
+        Lengths(mean, least=least, shortest_fraction=shortest)
+        if tail is None
+        else Lengths(mean, _one(log_sd(np.array(mean), np.array(tail))), least=least)
+        for mean, tail, least in zip(means, (s.input_tokens_p95, s.output_tokens_p95), leasts, strict=True)
     )
 
 
 def _longest(lengths: tuple[Lengths, Lengths]) -> float:
-    return sum(length.mean * math.exp(LONGEST_SD * length.log_sd) for length in lengths)
+    return sum(n.mean * 2 / (1 + n.shortest_fraction) * math.exp(LONGEST_SD * n.log_sd) for n in lengths)
 
 
 def _check_count(count: int) -> None:

@@ -97,7 +97,11 @@ def test_a_benchmark_of_ten_waves_has_its_first_queue_in_the_mean(case):
 @pytest.mark.parametrize("case", [case for case in CASES if case[2] > 4], ids=str)
 def test_requests_of_one_length_stay_in_waves_on_an_engine_that_prefills_first(case):
     inputs, outputs, concurrency, slots, budget = case
-    point = serve(Load(inputs, outputs, concurrency, waves=10), engine(slots, budget, mixed=False), Overheads(0.001))
+    point = serve(
+        Load(inputs, outputs, concurrency, waves=10, equal_lengths=True),
+        engine(slots, budget, mixed=False),
+        Overheads(0.001),
+    )
     truth = benchmark(Setting(inputs, outputs, slots, budget, mixed=False, spread=0), seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
     assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.05)

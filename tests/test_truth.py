@@ -62,7 +62,7 @@ def test_throughput_of_a_closed_loop_is_concurrency_over_the_time_of_a_request()
 
 
 def test_sweeps_offer_ten_waves_and_say_whether_their_source_does() -> None:
-    protocols = Counter((row.about["protocol"], row.waves) for row in measured_rows("serving"))
+    protocols = Counter((row.about["protocol"], row.scenario.waves) for row in measured_rows("serving"))
     assert protocols == {("closed", 10.0): 463, ("unstated", 10.0): 653}
 
 

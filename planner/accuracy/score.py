@@ -128,7 +128,7 @@ def label(s: Scenario) -> str:
 def compared() -> Compared:
     """Every measured row that ships, estimated in one batch."""
     asked = list(questions())
-    answers = estimate([q.scenario for q in asked], waves=[q.row.waves for q in asked]).rows()
+    answers = estimate([q.scenario for q in asked]).rows()
     comparisons: list[Comparison] = [_file(known.row, known.predicted, known.measured) for known in files()]
     unanswered: list[Unanswered] = []
     for question, answer in zip(asked, answers, strict=True):

@@ -1,7 +1,7 @@
 """Measured rows that ship with the planner: scenario columns, what was measured, and where it was published.
 
 A file holds scenario columns of CONTRACT, `measured_*` columns, and columns about the row: `source`, `note`, and
-for times `protocol` (closed, offline, static, rate, single, unstated), `waves` (requests over concurrency) and
+for times `protocol` (closed, offline, static, rate, single, unstated) and
 `tier` (a: scored, b: with doubt, c: for sanity only).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -33,11 +32,6 @@ class MeasuredRow(NamedTuple):
     scenario: Scenario
     measured: dict[str, float]
     about: dict[str, str]
-
-    @property
-    def waves(self) -> float:
-        """Requests of the run over its concurrency; inf where the source does not say."""
-        return float(self.about.get("waves") or math.inf)
 
     @property
     def where(self) -> str:

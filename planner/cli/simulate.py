@@ -77,9 +77,6 @@ class Choices(NamedTuple):
         int, typer.Option(min=0, max=2**32, help="Decides lengths and arrivals; the same seed, the same run.")
     ] = DEFAULT.seed
     routing: Annotated[Routing, typer.Option(help="Which replica takes a request.")] = DEFAULT.routing
-    shortest_fraction: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Lengths are uniform from this part of nominal to all of it.")
-    ] = DEFAULT.shortest_fraction
     timeline: Annotated[
         str,
         typer.Option(metavar="PATH", help="Queue, running requests and KV use over time, as CSV.", show_default=False),
@@ -91,8 +88,9 @@ class Choices(NamedTuple):
 def simulate(flags: Mapping[str, str], choices: Choices, json: Json = False, csv: Csv = "") -> int:
     """Replay a load request by request through the engines' schedulers: percentiles, queue, preemptions.
 
-    Requests arrive as the load says: --concurrency keeps so many in flight, --request-rate-per-s is Poisson,
-    --users with --think-time-s and --turns converse; --trace and --burst replace it. Lists and ranges span a grid.
+    Requests arrive as the load says: --concurrency keeps so many in flight (with --waves as a load generator does, all
+    offered at once), --request-rate-per-s is Poisson, --users with --think-time-s and --turns converse; --trace and
+    --burst replace it. Lists and ranges span a grid.
     """
     if choices.trace and choices.burst:
         raise BadValue("--trace and --burst both say when requests arrive; give one of them")
@@ -113,7 +111,6 @@ def protocol_of(choices: Choices) -> Protocol:
         seed=choices.seed,
         routing=choices.routing,
         burst=choices.burst,
-        shortest_fraction=choices.shortest_fraction,
         trace=read_trace(choices.trace, choices.requests or MAX_REQUESTS) if choices.trace else None,
     )
 

@@ -31,14 +31,12 @@ def estimate(
     scenarios: Scenario | Sequence[Scenario],
     progress: Callable[[int], None] | None = None,
     library: Library = NO_LIBRARY,
-    waves: Sequence[float] | None = None,
 ) -> Estimate:
     """Estimate one scenario or many.
 
     A scenario that names something unknown or contradicts itself gets an `error` and stops no other.
     `progress` is called with the number of scenarios done since its last call. `library` holds models and GPUs
-    that no catalogue does. `waves` says, one per scenario, that a benchmark offers this many times its
-    concurrency of requests all at once; inf, the default, is a service.
+    that no catalogue does.
     """
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
@@ -48,7 +46,6 @@ def estimate(
     for index, scenario in enumerate(asked):
         try:
             row = resolve(scenario, library)
-            row.waves = waves[index] if waves is not None else row.waves
             groups[id(row.model), id(row.engine), id(row.draft)].append((index, row, layouts(row)))
         except PlannerError as error:
             errors[index] = str(error)

@@ -199,7 +199,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
     default = memory.default_utilization(engine, device, settings, split)
     given = numbers(deployments, "gpu_memory_utilization", np.nan)
     k, v, head = kv_widths(deployments)
-    prompts, _ = prompt_lengths(deployments)
+    (prompts, _), outputs = prompt_lengths(deployments), numbers(deployments, "output_tokens", 0)
     return MemoryInputs(
         tensor_bytes=weight_columns(deployments),
         kv_k_bytes=k,
@@ -210,10 +210,10 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.Load(
             input_tokens=prompts,
-            output_tokens=numbers(deployments, "output_tokens", 0),
+            output_tokens=outputs,
             concurrency=per_replica,
             shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
-            written=np.exp(output_log_sd(deployments) ** 2) / 2,
+            written=np.exp(length_log_sd(deployments, "output", outputs) ** 2) / 2,
         ),
         parallel=split,
         draft=_draft(deployments, k, v),
@@ -251,10 +251,11 @@ def memory_of(
     return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
 
 
-def output_log_sd(deployments: Sequence[Deployment]) -> Floats:
-    """Spread of the answers' lengths."""
-    outputs = numbers(deployments, "output_tokens", 0)
-    return serving.log_sd(outputs, numbers(deployments, "output_tokens_p95", np.nan))
+def length_log_sd(deployments: Sequence[Deployment], which: str, mean: Floats) -> Floats:
+    """Spread of the lengths of "input" or "output": from their 95th percentile, else from the shortest; else 0."""
+    tail = numbers(deployments, f"{which}_tokens_p95", np.nan)
+    even = serving.uniform_log_sd(numbers(deployments, "shortest_fraction", 1))
+    return np.where(np.isnan(tail), even, serving.log_sd(mean, tail))
 
 
 def load_of(deployments: Sequence[Deployment]) -> Load:
@@ -264,7 +265,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
     rate = numbers(deployments, "request_rate_per_s", np.nan) * peak
     prompts, cached = prompt_lengths(deployments)
     outputs = numbers(deployments, "output_tokens", 0)
-    seen = images(deployments)
+    seen, waves = images(deployments), numbers(deployments, "waves", 0)
     closed = np.where(np.isnan(users), np.inf, users)
     return Load(
         input_tokens=prompts,
@@ -274,9 +275,10 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         think_time_s=np.where(np.isnan(users), 0.0, numbers(deployments, "think_time_s", 0)),
         shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
         cached_input_fraction=np.minimum(cached, 1.0),
-        waves=np.array([d.row.waves for d in deployments]),
-        input_log_sd=serving.log_sd(prompts, numbers(deployments, "input_tokens_p95", np.nan)),
-        output_log_sd=output_log_sd(deployments),
+        waves=np.where(waves > 0, waves, np.inf),
+        equal_lengths=numbers(deployments, "shortest_fraction", np.nan) == 1,
+        input_log_sd=length_log_sd(deployments, "input", prompts),
+        output_log_sd=length_log_sd(deployments, "output", outputs),
         tokens_per_step=_tokens_per_step(deployments),
         image_patches=seen.patches,
         patches_per_image=seen.patches_per_image,

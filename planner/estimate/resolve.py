@@ -5,7 +5,6 @@ Resolving is the only per-row Python of an estimate; lookups are cached, so a lo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +33,7 @@ from planner.specs.run import Run
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
+GENERATOR_WAVES = 10.0  # requests over concurrency that load generators offer by custom
 DEFAULT_INPUT_TOKENS = 2000
 DEFAULT_OUTPUT_TOKENS = 500
 HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
@@ -65,7 +65,6 @@ class Row:
     checks: tuple[QualityResult, ...] = ()
     draft: Drafter | None = None
     source: Source | None = None  # of the kernels' rates; None: the datasheet
-    waves: float = math.inf  # a benchmark's requests over its concurrency, all offered at once
 
 
 def resolve(scenario: Scenario, library: Library) -> Row:
@@ -178,8 +177,11 @@ def default_load(scenario: Scenario, task: str, model: ModelSpec) -> dict[str, A
         "input_tokens": DEFAULT_INPUT_TOKENS if scenario.input_tokens is None else scenario.input_tokens,
         "output_tokens": output if model.lm_head else 0,
     }
-    if scenario.concurrency is None and scenario.request_rate_per_s is None and scenario.users is None:
+    service = scenario.request_rate_per_s is not None or scenario.users is not None
+    if scenario.concurrency is None and not service:
         filled["concurrency"] = 1
+    if scenario.waves is None:
+        filled["waves"] = 0.0 if service else GENERATOR_WAVES
     return filled
 
 

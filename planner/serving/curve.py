@@ -240,25 +240,38 @@ def refined(priced: Array) -> Array:
     return np.concatenate([between.reshape(-1, *priced.shape[1:]), priced[-1:]])
 
 
-def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, Array]:
-    """The life of a request at K loads, from alone to full, and the seconds of one step of a lone prompt.
+class PromptSteps(NamedTuple):
+    """Seconds of steps that only prefill, (R,)."""
 
-    Step times are interpolated log to log.
-    """
+    lone_s: Array  # one step of a lone prompt
+    full_s: Array  # filled with prompts
+
+
+def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, PromptSteps]:
+    """The life of a request at K loads, from alone to full; step times are interpolated log to log."""
     steps = ladder(request, capacity, slots)
     places = priced_places(steps, capacity, slots)
     coarse = mix(request, capacity, steps.prompts(places))
-    decode_s, busy_s, alone_s = price(step_s, (*step_batches(request, capacity, coarse)[:2], lone(request, capacity)))
+    decode_s, busy_s, lone_s, full_s = price(
+        step_s, (*step_batches(request, capacity, coarse)[:2], *prompt_batches(request, capacity))
+    )
     m = mix(request, capacity, steps.prompts(refined(places)))
     decode_s, busy_s = (np.exp(refined(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
     times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
-    return lives(request, capacity, m, times), alone_s
+    return lives(request, capacity, m, times), PromptSteps(lone_s, full_s)
 
 
-def lone(request: Request, capacity: Capacity) -> Batch:
-    """One step of a prompt that has the engine to itself."""
-    p, room = request.prefill_tokens, capacity.max_num_batched_tokens
-    return batch(request, np.zeros_like(p), p / np.maximum(np.ceil(p / room), 1), room)
+def lone_tokens(request: Request, capacity: Capacity) -> Array:
+    """Prefilled in one step of a prompt that has the engine to itself."""
+    p = request.prefill_tokens
+    found: Array = p / np.maximum(np.ceil(p / capacity.max_num_batched_tokens), 1)
+    return found
+
+
+def prompt_batches(request: Request, capacity: Capacity) -> tuple[Batch, Batch]:
+    """The steps of `PromptSteps`, as batches."""
+    none, room = np.zeros_like(request.prefill_tokens), capacity.max_num_batched_tokens
+    return batch(request, none, lone_tokens(request, capacity), room), batch(request, none, room, room)
 
 
 def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:

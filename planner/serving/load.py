@@ -25,7 +25,7 @@ class Load(NamedTuple):
     the rest is the request's own history, found in the cache. `tokens_per_step` above 1 means speculative
     decoding. `waves`: a benchmark offers waves x concurrency requests all at once, at most `concurrency` of
     them in flight, so that the first wave's queue is in the mean TTFT; inf for a service. A benchmark whose
-    requests are all of one length (`output_log_sd` 0) stays in waves on an engine that prefills first.
+    requests are all of one length (`equal_lengths`) stays in waves on an engine that prefills first.
     `*_log_sd`: spread of lengths as standard deviation of their logarithm; 0 for fixed lengths.
     `image_patches`: of all images of a request, encoded with its prompt.
     """
@@ -39,6 +39,7 @@ class Load(NamedTuple):
     cached_input_fraction: Any = 0.0
     tokens_per_step: Any = 1.0
     waves: Any = np.inf
+    equal_lengths: Any = False
     input_log_sd: Any = 0.0
     output_log_sd: Any = 0.0
     image_patches: Any = 0.0

@@ -10,12 +10,14 @@ from planner.serving.curve import (
     TINY,
     LoadCurve,
     Mix,
+    PromptSteps,
     StepTime,
     Times,
     batch,
     completed_per_s,
     lives,
     load_curve,
+    lone_tokens,
     mix,
     population,
     position,
@@ -65,7 +67,6 @@ class Wave(NamedTuple):
     requests: Array
     first_s: Array  # mean time until the prompt of one is prefilled
     all_s: Array  # until all are
-    decode_s: Array  # one step of all of them decoding
 
 
 class Exact(NamedTuple):
@@ -73,7 +74,7 @@ class Exact(NamedTuple):
 
     times: Times
     prefill_s: Array  # of a lone prompt
-    wave: Wave | None  # all that fit in the slots; None where nobody starts together
+    wave: Wave  # all that fit in the slots
 
 
 class Settled(NamedTuple):
@@ -116,7 +117,7 @@ class Offered(NamedTuple):
     request: Request
     share: Part
     curve: LoadCurve
-    lone_s: Array  # one step of a lone prompt
+    prompts: PromptSteps
 
 
 def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
@@ -142,13 +143,13 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     open_loop = share.request_rate_per_s < read(completed, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
-    together = np.isfinite(load.waves)
-    wave = np.minimum(share.population, share.slots) if np.any(together) else None
-    exact = settled_steps(step_s, offered, m, wave)
-    point = lives(request, capacity, m, exact.times)
-    if exact.wave is not None:
-        locked = ~capacity.chunks_mixed & together & (load.output_log_sd <= 0) & ~open_loop
-        point = in_lockstep(request, exact.wave, point, locked)
+    times = Times(*price(step_s, step_batches(request, capacity, m)))
+    exact = Exact(times, _prompt_s(offered, times), first_wave(offered, m, times.decode_s))
+    point = lives(request, capacity, m, times)
+    locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
+    if np.any(locked):
+        (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
+        point = in_lockstep(request, exact.wave, together_s, point, locked)
     standing = np.minimum(share.population, population(curve)[-1])
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
@@ -164,45 +165,44 @@ def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full
     return np.where(capacity.graph_batch < share.slots, most, read(completed, full))
 
 
-def settled_steps(step_s: StepTime, offered: Offered, m: Mix, wave: Array | None) -> Exact:
-    """Exact step times at mix `m`, of a lone prompt, and of a wave of `wave` prompts that arrive at once.
-
-    A prompt of the wave has (wave + 1) / 2 prompts to prefill on average, itself included, in full
-    steps, of which the last is on average half over where prompts end within steps.
-    """
-    request, capacity = offered.request, offered.capacity
-    p, none = request.prefill_tokens, np.zeros_like(request.prefill_tokens)
-    batches = step_batches(request, capacity, m)
-    if wave is None:
-        times = Times(*price(step_s, batches))
-        return Exact(times, _prompt_s(offered, times), None)
-    burst = np.minimum(wave * p, m.room_tokens)
-    first_batch = batch(request, np.where(capacity.chunks_mixed, m.decodes / 2, 0), burst, m.room_tokens)
-    *found, burst_s, together_s = price(step_s, (*batches, first_batch, batch(request, wave, none, m.room_tokens)))
-    times = Times(*found)
-    fills = wave * p / np.maximum(burst, TINY)
-    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
-    first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
-    together = Wave(wave, first * burst_s, np.maximum(fills, 1) * burst_s, together_s)
-    return Exact(times, _prompt_s(offered, times), together)
-
-
 def _prompt_s(offered: Offered, times: Times) -> Array:
     """A lone prompt's seconds; without a prompt the first token comes from a decode step."""
     p = offered.request.prefill_tokens
-    return np.where(p > 0, np.ceil(p / offered.capacity.max_num_batched_tokens) * offered.lone_s, times.decode_s)
+    return np.where(
+        p > 0, np.ceil(p / offered.capacity.max_num_batched_tokens) * offered.prompts.lone_s, times.decode_s
+    )
 
 
-def in_lockstep(request: Request, wave: Wave, point: LoadCurve, locked: Mask) -> LoadCurve:
+def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
+    """The prompts that find all slots empty and are prefilled in full steps.
+
+    One of them has (wave + 1) / 2 prompts to prefill on average, itself included; of its last step half is over
+    where prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a full
+    one's; where chunks are mixed in, half of those that will decode beside each other do so already.
+    """
+    request, share, (lone_s, full_s) = offered.request, offered.share, offered.prompts
+    wave, p = np.minimum(share.population, share.slots), request.prefill_tokens
+    burst = np.minimum(wave * p, m.room_tokens)
+    least, most = lone_tokens(request, offered.capacity), offered.capacity.max_num_batched_tokens
+    filled = np.clip((burst - least) / np.maximum(most - least, 1), 0, 1)
+    beside = np.maximum(decode_s - offered.curve.times.decode_s[0], 0) / 2
+    step = lone_s + filled * (full_s - lone_s) + np.where(offered.capacity.chunks_mixed, beside, 0)
+    fills = wave * p / np.maximum(burst, TINY)
+    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
+    first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
+    return Wave(wave, first * step, np.maximum(fills, 1) * step)
+
+
+def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, locked: Mask) -> LoadCurve:
     """Requests of one length that start together on an engine that prefills first stay together to the end.
 
-    No decode runs before the whole wave is prefilled, then all decode and end in the same step; the next wave
-    starts together again. Those prefilled early wait for the rest before their second token.
+    No decode runs before the whole wave is prefilled, then all decode, `decode_s` a step, and end in the same step;
+    the next wave starts together again. Those prefilled early wait for the rest before their second token.
     """
     n = np.maximum(request.decode_steps, 1)
-    step = np.where(locked, wave.decode_s + (wave.all_s - wave.first_s) / n, point.life.step_s)
+    step = np.where(locked, decode_s + (wave.all_s - wave.first_s) / n, point.life.step_s)
     queue = np.where(locked, np.maximum(wave.first_s - point.life.own_prefill_s, 0), point.life.queue_s)
-    held = np.where(locked, wave.all_s + request.decode_steps * wave.decode_s, point.held_s)
+    held = np.where(locked, wave.all_s + request.decode_steps * decode_s, point.held_s)
     return point._replace(
         life=point.life._replace(step_s=step, decode_s=request.decode_steps * step, queue_s=queue),
         times=point.times._replace(decode_s=np.where(locked, step, point.times.decode_s)),
@@ -247,8 +247,6 @@ def decode_step_s(load: Load, share: Part, s: Settled) -> Array:
 def first_token_s(load: Load, share: Part, s: Settled) -> Array:
     """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
     steady = s.point.life.queue_s + s.point.life.own_prefill_s
-    if s.exact.wave is None:
-        return steady
     return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, share)
 
 

@@ -18,7 +18,7 @@ DRAWN = 4096  # lengths drawn at a time
 
 
 class Lengths(NamedTuple):
-    """A length in tokens: fixed, log-normal of that mean, or uniform in [shortest_fraction, 1] of nominal."""
+    """A length in tokens of that mean: fixed, log-normal, or uniform in [shortest_fraction, 1] of the longest."""
 
     mean: float
     log_sd: float = 0.0
@@ -28,7 +28,8 @@ class Lengths(NamedTuple):
     def drawn(self, random: np.random.Generator, count: int) -> Integers:
         """`count` lengths; a log-normal's mean is `mean`: exp(N(-s^2 / 2, s)) times it."""
         spread = np.exp(random.normal(-(self.log_sd**2) / 2, self.log_sd, count)) if self.log_sd > 0 else 1.0
-        share = random.uniform(self.shortest_fraction, 1, count) if self.shortest_fraction < 1 else 1.0
+        shortest = self.shortest_fraction
+        share = random.uniform(shortest, 1, count) * 2 / (1 + shortest) if shortest < 1 else 1.0
         found: Integers = np.maximum(np.round(self.mean * spread * share * np.ones(count)), self.least).astype(np.int64)
         return found
 

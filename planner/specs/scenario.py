@@ -99,6 +99,13 @@ class Scenario(Spec):
     request_rate_per_s: Annotated[float, Field(gt=0, le=1e7)] | None = says(
         "requests that arrive per second, whole deployment"
     )
+    waves: Annotated[float, Field(ge=0, le=1e6)] | None = says(
+        "a load generator offers this many times the concurrency of requests, all at once; 0: a service that goes on; "
+        "blank: 10 where a concurrency alone says the load, else 0"
+    )
+    shortest_fraction: Annotated[float, Field(ge=0.01, le=1)] | None = says(
+        "lengths vary evenly between this part of the longest and the longest; 1: all equal; blank: not stated"
+    )
     users: Annotated[int, Field(ge=1, le=10**9)] | None = says(
         "people using the service, each with think time between requests"
     )

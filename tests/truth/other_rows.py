@@ -44,6 +44,7 @@ OFFLINE_REQUESTS = {
 }
 DEFAULT_REQUESTS = 3000
 SHAREGPT_REQUESTS = 200
+STATIC = {"protocol": "static", "waves": 1, "shortest_fraction": 1}
 STEADY = 4  # arrivals must last this many times a request, or the rate is never lived through
 HUB_IN_BRACKETS = re.compile(r".*\[([^\]@ ]+)")
 
@@ -151,7 +152,7 @@ def _throughput(row: Row, cells: Cells) -> Cells:
         "measured_tpot_ms": number(row["tpot_ms"]),
     }
     if "static batch" in row["engine"]:
-        return found | {"protocol": "static", "waves": 1}
+        return found | STATIC
     if row["engine"].startswith("TensorRT-LLM"):
         requests = OFFLINE_REQUESTS.get((cells["input_tokens"], cells["output_tokens"]), DEFAULT_REQUESTS)
         return found | {"concurrency": requests, "protocol": "offline", "waves": 1}
@@ -193,7 +194,7 @@ def _single(row: Row, cells: Cells) -> Cells:
 def _batched(row: Row, cells: Cells) -> Cells:
     """Decode of a batch whose prompts stand in the cache: the prompts are asked as cached."""
     tpot = 1e3 * cells["concurrency"] / float(row["value"])
-    return {"cached_input_fraction": 1.0, "measured_tpot_ms": tpot, "protocol": "static", "waves": 1}
+    return {"cached_input_fraction": 1.0, "measured_tpot_ms": tpot, **STATIC}
 
 
 def _tpot(row: Row, cells: Cells) -> Cells:
@@ -212,7 +213,7 @@ def _first_token(row: Row, cells: Cells) -> Cells:
 
 
 def _whole_batch(row: Row, cells: Cells) -> Cells:
-    return {"measured_e2e_ms": float(row["value"]) * 1e3, "protocol": "static", "waves": 1}
+    return {"measured_e2e_ms": float(row["value"]) * 1e3, **STATIC}
 
 
 def _intercept(row: Row, cells: Cells) -> Cells:

@@ -15,6 +15,7 @@ MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
 BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as FP8 with blocks of 128
 WAVES = 10  # times concurrency are the requests of a run; where not stated too: 61 of those rows repeat stated runs
+SHORTEST = 0.8  # of the longest length, where the protocol is stated
 CAPPED = ("vllm", "h100-sxm", 512)  # TPOT at 512 at once is that of a few, TTFT tens of seconds
 MAY_DRAFT = "may draft tokens: repeats of one configuration differ by up to 2.3 times"
 DRAFTS = "may draft tokens: the sweep runs this configuration with drafts too, or only so"
@@ -73,6 +74,7 @@ def convert(row: Row) -> Cells:
         "measured_output_tokens_per_s": number(str(concurrency * output / e2e * 1e3)),
         "protocol": "closed" if stated else "unstated",
         "waves": WAVES,
+        "shortest_fraction": SHORTEST if stated else 1,
         "tier": tier(row["source"]),
         "measured_on": row["measured"],
         "source": short(row["source"]),
