@@ -8,7 +8,7 @@ k0: inner length at which half of the arithmetic is start-up (K: inputs of a pro
 a: start-up of a collective, which hides under its transfer. Source of the form: fits to the operator
 measurements of ai-dynamo/aiconfigurator@095f58a (Apache-2.0): 3 to 7 % median on unseen bf16 shapes.
 
-A calibrated family may carry a table of residuals: its time is then multiplied by exp(R(log m, log n, log k)).
+Of a kernel for few rows and of tiles: `Rates`. A calibrated family may carry a table of residuals: its time is then multiplied by exp(R(log m, log n, log k)).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.collectives import Array, p_norm
+from planner.collectives import TINY, Array, p_norm
 from planner.ops import Op, Slot
 from planner.specs.calibration import ResidualTable
 
@@ -42,6 +42,9 @@ class Rates(NamedTuple):
     k0: Any
     quantize_bytes: Any  # moved per input value to quantize activations before the product
     latency_s: Any  # of a collective
+    few_rows: Any  # products of at most this many rows per matrix run in a kernel of vectors ...
+    few_flops_per_s: Any  # ... whose arithmetic this bounds
+    tile_rows: Any  # of the other kernel: its arithmetic is done for whole tiles
 
 
 class Priced(NamedTuple):
@@ -157,6 +160,19 @@ class _Parts(NamedTuple):
     times: Array  # that it is executed
 
 
+def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
+    """Useful arithmetic over the full rate on `rows` rows of each of `matrices`.
+
+    Few rows run in a kernel of their own. One matrix fills ceil(rows / tile) tiles; of many, each leaves half a tile
+    empty, at most as much as it fills.
+    """
+    half = rate.tile_rows / 2
+    whole = rows / (np.ceil(np.maximum(rows, 1.0) / rate.tile_rows) * rate.tile_rows)
+    tiles = np.where(matrices > 1, 1 / (1 + half / np.maximum(rows, half)), np.minimum(whole, 1.0))
+    found = np.where(rows <= rate.few_rows, rate.few_flops_per_s / rate.flops_per_s, np.maximum(tiles, TINY))
+    return np.asarray(found)
+
+
 def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> _Parts:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
     slots = [op.rate for op in ops]
@@ -164,13 +180,17 @@ def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: s
     if len(shape) > 1:
         rate = Rates(*(field[:, None, :] for field in rate))
     k = _rows([op.k for op in ops], rows, shape)
-    memory = _rows([op.m for op in ops], rows, shape) * k
+    m = _rows([op.m for op in ops], rows, shape)
+    memory = m * k
     memory *= rate.quantize_bytes
     memory += _rows([op.bytes for op in ops], rows, shape)
     memory /= rate.bytes_per_s
     compute = rate.k0 / k + 1
     compute *= _rows([op.flops for op in ops], rows, shape)
     compute /= rate.flops_per_s
+    if np.any(rate.few_rows) or np.any(rate.tile_rows != 1):
+        matrices = _rows([op.matrices for op in ops], rows, shape)
+        compute /= _useful_share(rate, m / matrices, matrices)
     start = rate.k_s * k
     start += rate.t0_s
     total = p_norm(memory, compute + rate.latency_s, rate.p)

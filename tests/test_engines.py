@@ -111,3 +111,9 @@ def test_constants_outside_of_sections_reach_the_spec() -> None:
     assert not engine("sglang", "0.5.9").chunks_mixed
     assert not engine("sglang").rank_budget
     assert engine("vllm").chunks_mixed
+
+
+def test_builds_of_llamacpp_differ_in_graphs_and_attention() -> None:
+    old, new = engine("llama.cpp", "b2824"), engine("llama.cpp", "b7000")
+    assert (old.overheads.graphs, new.overheads.graphs) == ("none", "single")
+    assert (old.defaults.flash_attention, new.defaults.flash_attention) == (False, True)

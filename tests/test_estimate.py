@@ -380,3 +380,9 @@ def test_a_checkpoint_s_own_cache_format_holds_where_the_engine_has_it() -> None
     assert row(model=name, gpu="h200-sxm")["kv_format"] == "fp8"
     found = row(model=name, gpu="h200-sxm", engine="llama.cpp", weight_format="gguf-q4_k_m")
     assert (found["kv_format"], found["fits"]) == ("fp16", True)
+
+
+def test_an_old_build_of_llamacpp_starts_its_kernels_later() -> None:
+    asked = Scenario(model="llama-3-8b", weight_format="gguf-q4_k_m", gpu="rtx4090", input_tokens=0, output_tokens=128)
+    old, new = estimate([asked.model_copy(update={"engine_version": build}) for build in ("b2824", "b7000")]).tpot_ms
+    assert 1.1 < old / new < 1.5

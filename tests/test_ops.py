@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.collectives import Parallel
-from planner.ops import Batch, Op, OpKind, Widths, distinct_experts, forward_ops
+from planner.ops import Batch, Op, OpKind, Widths, batch_ops, distinct_experts, forward_ops, prepare
 from planner.ops.attention import causal_pairs, chunked_pairs
 from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.traffic import remote_gpus
@@ -127,6 +127,19 @@ def test_mla_does_not_shard_its_cache() -> None:
     one, eight = (by_name(listed(build(MLA), Batch(1.0, 1e5), Parallel(tp=tp)), "attention.decode") for tp in (1, 8))
     assert eight.bytes == pytest.approx(one.bytes, rel=0.01)
     assert eight.flops == one.flops / 8
+
+
+def test_prompts_that_attend_to_latents_expand_nothing() -> None:
+    batch = Batch(0.0, 0.0, 512.0, 4096.0, 1.0)
+    plain, latent = (
+        batch_ops(prepare(build(MLA), widths(build(MLA)), Parallel(), flag), batch) for flag in (False, True)
+    )
+    assert by_name(latent, "attention.kv_b").m == 512
+    width = (2 * MLA.kv_lora_rank + MLA.qk_rope_head_dim) / (
+        MLA.qk_nope_head_dim + MLA.qk_rope_head_dim + MLA.v_head_dim
+    )
+    pairs = [by_name(ops, "attention.prefill").flops for ops in (plain, latent)]
+    assert pairs[1] / pairs[0] == pytest.approx(width)
 
 
 def test_a_later_chunk_of_mla_expands_the_cached_latents_again() -> None:

@@ -111,7 +111,15 @@ def test_a_rate_that_no_profile_states_is_assumed() -> None:
 
 def test_an_engine_brings_its_own_kernels() -> None:
     ours, theirs = (rates("a100-80-sxm", "gguf-q4_k_m", engine) for engine in ("vllm", "llama.cpp"))
-    assert theirs.t0_s[Slot.MLP_GEMM] > ours.t0_s[Slot.MLP_GEMM]
+    assert theirs.bytes_per_s[Slot.MLP_GEMM] < ours.bytes_per_s[Slot.MLP_GEMM]
+
+
+def test_check_bits_in_the_memory_take_bandwidth_of_figures_without_them() -> None:
+    shares = {
+        name: rates(name, "gguf-q8_0", "llama.cpp").bytes_per_s[Slot.MLP_GEMM, 0] / gpu(name).bandwidth_bytes_per_s
+        for name in ("l40s", "rtx6000ada")
+    }
+    assert shares["l40s"] == pytest.approx(0.91 * shares["rtx6000ada"])
 
 
 def test_eight_bit_arithmetic_is_faster_where_the_gpu_has_it() -> None:

@@ -118,3 +118,19 @@ def test_weight_only_formats_win_at_small_batches_and_lose_at_large_ones() -> No
         four = step_seconds(forward_ops(LLAMA_8B, batch, narrow, Parallel()), four_bit)
         eight = step_seconds(forward_ops(LLAMA_8B, batch, wide, Parallel()), eight_bit)
         assert (four < eight) == smaller
+
+
+def test_few_rows_take_the_kernel_of_vectors() -> None:
+    # 4 and 8 rows of a compute-bound product cost 4 and 8 times one row; 9 rows cost a tile of 16
+    rates = with_rates(flops_per_s=1e14, few_rows=8.0, few_flops_per_s=1e12, tile_rows=16.0, bytes_per_s=1e30)
+    one, four, eight, nine, sixteen = (step_seconds([gemm(m, 64, 64)], rates)[0] for m in (1.0, 4.0, 8.0, 9.0, 16.0))
+    assert (four / one, eight / one) == (pytest.approx(4), pytest.approx(8))
+    assert nine == pytest.approx(sixteen)
+    assert nine < one
+
+
+def test_each_expert_leaves_half_a_tile_empty() -> None:
+    rates = with_rates(flops_per_s=1e14, tile_rows=32.0, bytes_per_s=1e30)
+    spread = [gemm(2048.0, 64, 64)._replace(kind=OpKind.MOE, matrices=n) for n in (1.0, 32.0, 128.0)]
+    one, many, more = (step_seconds([op], rates)[0] for op in spread)
+    assert (many / one, more / one) == (pytest.approx(1 + 16 / 64), pytest.approx(2))

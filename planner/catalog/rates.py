@@ -66,6 +66,9 @@ class Figures(Spec):
     p: Annotated[float, Field(ge=0.3, le=10)] = 1
     k0: Annotated[float, Field(ge=0, le=1e4)] = 0
     quantize: Annotated[float, Field(ge=0, le=8)] = 0
+    few: Annotated[float, Field(ge=0, le=256)] = 0
+    few_math: Annotated[float, Field(gt=0, le=1.2)] = 1
+    tile: Annotated[float, Field(ge=1, le=256)] = 1
     kind: Kind = Kind.ASSUMED
     source: str = "guess"
 
@@ -90,6 +93,9 @@ class KernelRate(NamedTuple):
     k0: float = 0.0
     quantize_bytes: float = 0.0
     latency_s: float = 0.0
+    few_rows: float = 0.0
+    few_flops_per_s: float = 1.0
+    tile_rows: float = 1.0
 
 
 class RateSet(NamedTuple):
@@ -126,14 +132,14 @@ def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
 
 @lru_cache(maxsize=4096)
 def _families(
-    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, fp8_prefill: bool
+    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, fp8_prefill: bool, fused: bool
 ) -> tuple[str, ...]:
     slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
     own = _data()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
-    slots[Slot.DECODE] = f"attention-decode-{width}"
-    slots[Slot.PREFILL] = "attention-prefill-8" if fp8_prefill else "attention-prefill-16"
+    slots[Slot.DECODE] = f"attention-decode-{width if fused else 'plain'}"
+    slots[Slot.PREFILL] = f"attention-prefill-{'plain' if not fused else '8' if fp8_prefill else '16'}"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()
@@ -141,13 +147,19 @@ def _families(
 
 
 def kernel_families(
-    model: ModelSpec, fmt: FormatSpec, kernel: str, kv_format: KvFormatSpec, fp8_prefill: bool = False
+    model: ModelSpec,
+    fmt: FormatSpec,
+    kernel: str,
+    kv_format: KvFormatSpec,
+    fp8_prefill: bool = False,
+    fused: bool = True,
 ) -> tuple[str, ...]:
     """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
 
     `fp8_prefill`: the engine's prefill attention multiplies in FP8 (FP8 KV, native FP8, and its own choice).
+    `fused`: attention keeps its scores on chip; else they are written and read between three products.
     """
-    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, fp8_prefill)
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, fp8_prefill, fused)
 
 
 # What a family attains.
@@ -204,13 +216,13 @@ class _Peaks(NamedTuple):
     link: float | None
     pcie: float | None
     link_gpus: int | None = None
+    inline_ecc: bool = False
 
 
 def _peaks_of(gpu: GpuSpec) -> _Peaks:
     flops = tuple(sorted(gpu.flops_per_s.items()))
-    return _Peaks(
-        gpu.generation, gpu.bandwidth_bytes_per_s, flops, gpu.link_bytes_per_s, gpu.pcie_bytes_per_s, gpu.link_gpus
-    )
+    links = (gpu.link_bytes_per_s, gpu.pcie_bytes_per_s, gpu.link_gpus)
+    return _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, *links, gpu.inline_ecc)
 
 
 def _peak(peaks: _Peaks, math_type: str) -> tuple[float, bool]:
@@ -234,14 +246,18 @@ def _is_half_rate(peaks: _Peaks) -> bool:
 def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
     found = figures(peaks.generation, _is_half_rate(peaks), engine_id, family)
     peak, stated = _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))
+    checked = _data()["inline_ecc"].get(engine_id, 1) if peaks.inline_ecc else 1
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
-        found.memory * peaks.bandwidth,
+        found.memory * checked * peaks.bandwidth,
         found.math * peak,
         found.p,
         found.k0,
         found.quantize,
+        few_rows=found.few,
+        few_flops_per_s=found.few_math * peak,
+        tile_rows=found.tile,
     )
     return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
 

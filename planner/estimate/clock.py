@@ -80,7 +80,11 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     left = _power_left(deployments)
     on_gpu = np.arange(len(found.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
     compute, moved = (np.where(on_gpu, share, 1.0) / copies for share in left)
-    found = found._replace(bytes_per_s=found.bytes_per_s * moved, flops_per_s=found.flops_per_s * compute)
+    found = found._replace(
+        bytes_per_s=found.bytes_per_s * moved,
+        flops_per_s=found.flops_per_s * compute,
+        few_flops_per_s=found.few_flops_per_s * compute,
+    )
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
     return found
 
@@ -110,9 +114,15 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
     return frozenset(group.slot for group in groups(model.value)) & DECISIVE | {Slot.DECODE}
 
 
+def _fused(d: Deployment) -> bool:
+    """Whether attention runs in fused kernels: as the scenario says, else as the engine's version does by itself."""
+    stated = d.row.scenario.flash_attention
+    return d.row.engine.defaults.flash_attention if stated is None else stated
+
+
 def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> RateSet:
     kernel = kernel_for(weights, kernel_level(d.row))
-    families = kernel_families(model, weights, kernel, d.row.kv[0])
+    families = kernel_families(model, weights, kernel, d.row.kv[0], fused=_fused(d))
     nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
     topology = Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
     if d.row.source is None:
@@ -134,6 +144,7 @@ class Clock(NamedTuple):
     residuals: Residuals | None = None
     rate_sets: Sequence[RateSet] = ()  # what the rates of every row rest on
     graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
+    replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
@@ -150,19 +161,33 @@ class Clock(NamedTuple):
         """Seconds of the step's operations, (R,)."""
         return step_seconds(self.ops(batch), self.rates, self.residuals)
 
-    def launch_s(self, batch: Batch) -> Any:
-        """Seconds that the host takes to launch the kernels of a step that no CUDA graph replays, else 0."""
-        fixed = self.engine.overheads
+    def is_launched(self, batch: Batch) -> Any:
+        """Whether the host launches the kernels of a step one by one, because no CUDA graph replays them."""
+        graphs, tokens = self.engine.overheads.graphs, np.asarray(batch.decode_seqs + batch.prefill_tokens)
         prefills = np.asarray(batch.prefill_tokens) > 0
-        eager = (fixed.graphs == "none") | (prefills & (fixed.graphs == "decode"))
-        beyond = np.asarray(batch.decode_seqs + batch.prefill_tokens) > self.graph_batch
-        return np.where(eager | beyond, fixed.per_layer_s * self.prepared.model.n_layers, 0.0)
+        eager = (graphs == "none") | (prefills & (graphs == "decode")) | ((tokens > 1) & (graphs == "single"))
+        return eager | (tokens > self.graph_batch)
+
+    def launch_s(self, batch: Batch) -> Any:
+        """Seconds that the host takes to launch the kernels of such a step, else 0."""
+        per_step_s = self.engine.overheads.per_layer_s * self.prepared.model.n_layers
+        return np.where(self.is_launched(batch), per_step_s, 0.0)
+
+    def gap_s(self, batch: Batch) -> Any:
+        """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
+        factor = self.engine.overheads.start_factor
+        if factor == 1:
+            return 0.0
+        starts_s = sum(op.count * self.rates.t0_s[op.rate] for op in self.ops(batch))
+        later = self.is_launched(batch) & (self.replays | (self.engine.overheads.graphs == "none"))
+        return np.where(later, (factor - 1) * starts_s, 0.0)
 
     def engine_s(self, batch: Batch, accelerator_s: Floats) -> Any:
         """Seconds of a step in which the accelerator waits: for scheduling, sampling and late launches."""
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
-        return fixed.step_s + sequences + np.maximum(self.launch_s(batch) - accelerator_s, 0.0)
+        late_s = np.maximum(self.launch_s(batch) - accelerator_s, 0.0) + self.gap_s(batch)
+        return fixed.step_s + sequences + late_s
 
     def step_s(self, batch: Batch) -> Floats:
         """Seconds of the whole step, (R,)."""
@@ -200,7 +225,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
-    prepared = prepare(row.model, Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments)), split)
+    held = Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments))
+    prepared = prepare(row.model, held, split, engine.cache.latent_prompts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
         rates(deployments, own, drafts),
@@ -211,6 +237,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         residuals=corrections(own, drafts),
         rate_sets=own,
         graph_batch=captured(inputs),
+        replays=np.array([d.row.gpu.vendor == "NVIDIA" for d in deployments]),
     )
     if row.draft is None or row.draft.model is None:
         return found

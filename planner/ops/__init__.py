@@ -61,21 +61,23 @@ class Prepared(NamedTuple):
     products: tuple[Product, ...]
     mixings: tuple[Mixing, ...]
     decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
+    latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
 
 
-def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel) -> Mixing:
+def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, latent_prompts: bool) -> Mixing:
     mixer, layers = model.mixers[index], model.mixer_layers(index)
     if isinstance(mixer, CompressedAttention):
         return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
     if isinstance(mixer, Attention | LatentAttention):
-        return Mixing(layers, tuple(readings(mixer, widths, parallel)))
+        return Mixing(layers, tuple(readings(mixer, widths, parallel, latent_prompts)))
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
 
 
-def prepare(model: ModelSpec, widths: Widths, parallel: Parallel) -> Prepared:
+def prepare(model: ModelSpec, widths: Widths, parallel: Parallel, latent_prompts: bool = False) -> Prepared:
     """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
-    mixings = tuple(_mixing(model, index, widths, parallel) for index in range(len(model.mixers)))
-    return Prepared(model, widths, parallel, products(model, widths, parallel), mixings)
+    mixings = tuple(_mixing(model, index, widths, parallel, latent_prompts) for index in range(len(model.mixers)))
+    products_of = products(model, widths, parallel)
+    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts)
 
 
 def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
@@ -121,7 +123,8 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     """The operations of one step on `batch`."""
     model, widths, parallel = prepared.model, prepared.widths, prepared.parallel
     work = work_of(batch, parallel, prepared.decode_tokens)
-    ops = [product_op(part, work, widths.activation) for part in prepared.products]
+    expanded = 0.0 if prepared.latent_prompts else work.prefill_context * work.prefill_seqs
+    ops = [product_op(part, work, widths.activation, expanded) for part in prepared.products]
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, model.causal, batch, work)
     ops.append(elementwise_op(model, widths, parallel, work))

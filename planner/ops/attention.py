@@ -112,14 +112,20 @@ def indexer_heads(indexer: Indexer, widths: Widths) -> Heads:
     return Heads(indexer.n_heads, 2 * values / pool, indexer.head_dim * widths.index / pool, scored)
 
 
-def readings(mixer: Attention | LatentAttention, widths: Widths, parallel: Parallel) -> list[Reading]:
-    """The attention itself and, unless it takes an earlier layer's picks, the indexer that scores every token."""
+def readings(
+    mixer: Attention | LatentAttention, widths: Widths, parallel: Parallel, latent_prompts: bool = False
+) -> list[Reading]:
+    """The attention itself and, unless it takes an earlier layer's picks, the indexer that scores every token.
+
+    `latent_prompts`: prompts attend to the latents of MLA as generated tokens do.
+    """
     reach = reach_tokens(mixer)
     if isinstance(mixer, Attention):
         heads = attention_heads(mixer, widths, parallel)
         own = Reading("attention", heads, heads, reach, mixer.chunk)
     else:
-        decode, prefill = absorbed_heads(mixer, widths, parallel), expanded_heads(mixer, widths, parallel)
+        decode = absorbed_heads(mixer, widths, parallel)
+        prefill = decode if latent_prompts else expanded_heads(mixer, widths, parallel)
         own = Reading("attention", decode, prefill, reach)
     if mixer.indexer is None or mixer.indexer.shared:
         return [own]

@@ -136,26 +136,26 @@ def products(model: ModelSpec, widths: Widths, parallel: Parallel) -> tuple[Prod
     return tuple(product(group, widths, parallel) for group in groups(model))
 
 
-def _tokens(part: Product, work: Work, expand: Number) -> Number:
+def _tokens(part: Product, work: Work, expanded: Number) -> Number:
     if part.sampled:
         return work.sampled
     if part.name == "attention.kv_b":
-        return work.rank_tokens + expand
+        return work.rank_tokens + expanded
     return work.rank_tokens if part.attention else work.tokens
 
 
-def product_op(part: Product, work: Work, activation: Number) -> Op:
+def product_op(part: Product, work: Work, activation: Number, expanded: Number) -> Op:
     """2 m n k FLOPs; weights once (of experts those touched), inputs read and outputs written.
 
-    Chunked prefill of latent attention expands the cached latents of its prompt again, hence the extra rows
+    Chunked prefill of latent attention expands the cached latents of its prompt again: `expanded` more rows
     of kv_b.
     """
-    expand = work.prefill_context * work.prefill_seqs
-    tokens = _tokens(part, work, expand)
+    tokens = _tokens(part, work, expanded)
     m = tokens * part.active * part.experts_local
-    weights = part.weight_bytes
+    weights, matrices = part.weight_bytes, 1.0
     if part.kind is OpKind.MOE:
-        weights = weights * popular_experts(part.copies, part.active, tokens) / part.copies
+        reached = popular_experts(part.copies, part.active, tokens)
+        weights, matrices = weights * reached / part.copies, np.maximum(reached * part.experts_local, 1.0)
     moved = weights + m * (part.n + part.k) * activation
     flops = 2 * m * part.n * part.k
-    return Op(part.name, part.kind, part.rate, part.layers * np.sign(m), flops, moved, m, part.n, part.k)
+    return Op(part.name, part.kind, part.rate, part.layers * np.sign(m), flops, moved, m, part.n, part.k, matrices)

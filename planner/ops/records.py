@@ -66,6 +66,7 @@ class Op(NamedTuple):
     m: Number
     n: Number
     k: Number
+    matrices: Number = 1.0  # over which the m rows are spread: the experts that they reach
 
 
 class Batch(NamedTuple):

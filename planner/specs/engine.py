@@ -84,6 +84,7 @@ class CacheRules(Spec):
     cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
+    latent_prompts: bool = False  # MLA reads the latent for prompts too, instead of expanding keys and values
     sharded: bool = True  # KV heads are divided over a tensor-parallel group; false: its first GPU holds all
     fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
@@ -152,9 +153,11 @@ class Overheads(Spec):
     graph_coarse_step: Tokens = 16  # ... and every this many beyond
     graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
+    start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
     per_sequence_s: Amount = 0  # per running sequence and step
     per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them, while the GPU works
-    graphs: Literal["none", "decode", "mixed"] = "mixed"  # steps that graphs replay: none, without prefill, all
+    # steps that graphs replay: none, those of one token, those without prefill, all
+    graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
 
@@ -177,6 +180,7 @@ class Defaults(Spec):
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
     n_ubatch: Tokens = 512
+    flash_attention: bool = True  # llama.cpp: attention is fused unless the scenario says otherwise
 
 
 class EngineSpec(Spec):

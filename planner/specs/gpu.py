@@ -57,6 +57,7 @@ class GpuSpec(Spec):
     pcie_bytes_per_s: float | None = None  # one direction
     tdp_w: float | None = None
     unified_memory: bool = False
+    inline_ecc: bool = False
     price: Price | None = None
     mig: str | None = None  # the slice, when this is one
 

@@ -45,9 +45,19 @@ def rates(rows: int) -> Rates:
     def spread(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, (len(Slot), rows))
 
-    one = np.zeros((len(Slot), rows))
+    zero, one = np.zeros((len(Slot), rows)), np.ones((len(Slot), rows))
     return Rates(
-        spread(2e-6, 6e-6), one, spread(1e12, 3e12), spread(2e14, 8e14), spread(1, 3.5), spread(0, 100), one, one
+        spread(2e-6, 6e-6),
+        zero,
+        spread(1e12, 3e12),
+        spread(2e14, 8e14),
+        spread(1, 3.5),
+        spread(0, 100),
+        zero,
+        zero,
+        zero,
+        one,
+        one,
     )
 
 

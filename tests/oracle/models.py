@@ -84,4 +84,5 @@ def plain_rates(bytes_per_s: float = 1e12, flops_per_s: float = 1e15, p: float =
     def every(value: float) -> np.ndarray:
         return np.full((len(Slot), 1), value)
 
-    return Rates(every(t0_s), every(0), every(bytes_per_s), every(flops_per_s), every(p), every(0), every(0), every(0))
+    zero, one = every(0), every(1)
+    return Rates(every(t0_s), zero, every(bytes_per_s), every(flops_per_s), every(p), zero, zero, zero, zero, one, one)

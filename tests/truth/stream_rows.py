@@ -48,7 +48,7 @@ def convert(row: Row) -> Cells:
         "model": model,
         "weight_format": found,
         "engine": engine,
-        "engine_version": row["version"].split()[0].strip("()") if re.match(r"[b0-9]", row["version"]) else None,
+        "engine_version": _version(row),
         "gpu": known_gpu(row["gpu"], row["source"]),
         "n_gpus": count if count > 1 else None,
         "n_ubatch": _micro_batch(row["quote"]),
@@ -71,6 +71,13 @@ def _plain(row: Row) -> tuple[str, str | None]:
         return known_model(row["model"])
     except LeftOut:
         return known_model(re.sub(r"-GGUF$", "", row["hf_id"]) or row["model"])
+
+
+def _version(row: Row) -> str | None:
+    """The build that a row states, else one of its source's month."""
+    if re.match(r"[b0-9]", row["version"]):
+        return row["version"].split()[0].strip("()")
+    return next((build for part, build in NAMES["builds"].items() if re.search(rf"{part}\b", row["source"])), None)
 
 
 def _micro_batch(quote: str) -> int | None:

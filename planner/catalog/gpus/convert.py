@@ -55,6 +55,7 @@ def spec(profile: Profile, where: str) -> GpuSpec:
         pcie_bytes_per_s=_scaled(profile.pcie_gb_per_s, GB),
         tdp_w=_scaled(profile.tdp_w, 1),
         unified_memory=profile.unified_memory,
+        inline_ecc=profile.inline_ecc,
         price=profile.price,
     )
 
