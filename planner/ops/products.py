@@ -29,8 +29,8 @@ SLOTS = {
 }
 
 
-# Spread of ln popularity of experts. Fitted to gpt-oss-120b in vLLM 0.15 on B200 at 4 to 128 sequences; gpt-oss on H100,
-# Qwen3-235B-A22B in TensorRT-LLM and DeepSeek-R1 in SGLang on H200 say 0.9 to 1.4.
+# Spread of ln popularity of experts. Fitted to gpt-oss-120b in vLLM 0.15 on B200 at 4 to 128 sequences; gpt-oss on
+# H100, Qwen3-235B-A22B in TensorRT-LLM and DeepSeek-R1 in SGLang on H200 say 0.9 to 1.4.
 SKEW = 1.0
 _DEVIATES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a normal deviate
 POPULARITY = np.exp(SKEW * _DEVIATES - SKEW**2 / 2).tolist()
@@ -126,7 +126,7 @@ def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number
 
 
 def busiest_rank(n_experts: Number, ep: Number) -> Number:
-    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of a GPU's E/ep experts x largest of ep."""
+    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of its E/ep experts x largest of ep."""
     spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
     return 1 + spread * np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
 
@@ -144,7 +144,7 @@ def _tokens(part: Product, work: Work, expanded: Number) -> Number:
     return work.rank_tokens if part.attention else work.tokens
 
 
-def product_op(part: Product, work: Work, activation: Number, expanded: Number) -> Op:
+def product_op(part: Product, work: Work, activation: Number, expanded: Number = 0.0) -> Op:
     """2 m n k FLOPs; weights once (of experts those touched), inputs read and outputs written.
 
     Chunked prefill of latent attention expands the cached latents of its prompt again: `expanded` more rows
