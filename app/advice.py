@@ -11,7 +11,6 @@ from answers import Answer, load_axis, rows
 from drawing import Chart
 from library import Library
 from planner.catalog.quality import family, tables
-from planner.estimate import Library as Brought
 from planner.estimate.quality import quality_of, stored_checks
 from planner.explain.crossover import crossover, crossover_scenarios
 from planner.explain.quality import quality_lines
@@ -30,7 +29,7 @@ def formats(found: Answer, library: Library) -> tuple[Chart, str]:
 
 def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, str]:
     """Prefill and decode of the scenario under the roof of its GPU."""
-    return roofline_chart(roofline(scenario, Brought(*library)), row)
+    return roofline_chart(roofline(scenario, library.brought()), row)
 
 
 def quality(place: DeltaGenerator, row: Row, library: Library) -> None:
