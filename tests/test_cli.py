@@ -236,8 +236,15 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupt_is_quiet() -> None:
+    import fcntl
+    import struct
+    import termios
+
     with process("estimate", "--scenarios", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        time.sleep(1.5)  # it waits for its input
+        running.stdin.write(b"model,gpu\n" + b"\n" * (1 << 20))  # more than a pipe holds: by now it reads
+        while struct.unpack("i", fcntl.ioctl(running.stdin, termios.FIONREAD, b"0000"))[0]:
+            time.sleep(0.05)
+        time.sleep(0.3)  # now it waits for more
         running.send_signal(signal.SIGINT)
         assert running.stderr.read() == b""
     assert running.returncode == 130
