@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from planner.accuracy.score import Compared, Comparison, Score, grouped, reasons, score
+from planner.catalog.engines import engine_ids, known_series, parse_version
 from planner.catalog.truth import excluded_rows, measured_rows
 
 EXPLAIN_FROM = 0.05  # weights that are further off are named one by one
@@ -99,7 +100,10 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
 - **Not stated**: the source does not give the protocol; ten waves are assumed where it is a sweep of engines.
 - **May draft tokens**: repeats of one configuration differ by up to 2.3 times, so that speculative decoding cannot be
   ruled out; **for sanity only**: unverified submissions.
-- **Defaults**: the source leaves out the version, the device memory or the utilization.
+- **Engine starts**: logs found after the constants were first set; where an error showed a rule it has shaped it since.
+  **Held out**: found later still, looked at only to be scored.
+- **Defaults**: the source leaves out the version, the device memory or the utilization, or
+  the engine ran in a way that no column states (patched, without its image encoder, another sampler).
 - Rows whose figures contradict themselves, or whose model, card or format is not identified, are counted at the end.
 """
 
@@ -189,6 +193,24 @@ def far_weights(comparisons: Iterable[Comparison]) -> str:
     return table(("row", "source", " predicted, GiB", " measured, GiB", " error", "what is known"), lines)
 
 
+def covered_versions(comparisons: Iterable[Comparison]) -> str:
+    """By engine: configurations with a figure of memory by minor version, and the known versions without a row."""
+    seen: dict[str, dict[str, set[str]]] = {name: {} for name in engine_ids()}
+    for c in comparisons:
+        if c.part in (*ENGINE_PARTS, "loaded weights") and c.engine:
+            parts = parse_version(c.engine_version)
+            minor = ".".join(map(str, parts[:2])) if parts else "not stated"
+            seen[c.engine].setdefault(minor, set()).add(c.label)
+    lines = []
+    for name, rows in seen.items():
+        series = known_series(name)
+        ordered = sorted(rows, key=lambda one: parse_version(one) or ())
+        with_rows = ", ".join(f"{one} ({len(rows[one])})" for one in ordered)
+        if series:
+            lines.append((name, with_rows or "–", ", ".join(one for one in series if one not in rows) or "–"))
+    return table(("engine", "versions with rows (configurations)", "versions without"), lines)
+
+
 def unanswered(found: Compared) -> str:
     """Rows to which the estimator has no figure."""
     counted = sorted(reasons(found.unanswered).items(), key=lambda item: (-item[1], item[0]))
@@ -216,6 +238,8 @@ def markdown(found: Compared) -> str:
         summary(everything, memory=True),
         "## Speed\n",
         summary(everything, memory=False),
+        "## Engine versions\n",
+        covered_versions(everything),
         *apart(everything),
         f"## Weights off by more than {EXPLAIN_FROM:.0%}\n",
         far_weights(everything),

@@ -130,6 +130,15 @@ def engine(name: str, version: str | None = None) -> EngineSpec:
         raise BadFile(f"engine {document['id']}: {where}: {first['msg']}") from None
 
 
+def known_series(name: str) -> tuple[str, ...]:
+    """Minor series from the oldest to the newest version that the engine's file covers; () where they are builds."""
+    document = _files()[engine_id(name)]
+    old, new = (parse_version(str(document.get(key, ""))) or () for key in ("oldest", "newest"))
+    if len(old) < 2 or len(new) < 2 or old[0] != new[0]:
+        return ()
+    return tuple(f"{old[0]}.{minor}" for minor in range(old[1], new[1] + 1))
+
+
 def engine_constants(name: str, version: str | None = None) -> tuple[SourcedConstant, ...]:
     """Every constant of the engine at `version` with its source, as its file writes it."""
     document = _files()[engine_id(name)]

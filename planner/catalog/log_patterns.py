@@ -79,7 +79,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
         ),
     ),
     "sglang": (
-        _term(rf"Load weight end\.[^\n]{{0,400}}mem usage={NUMBER} GB", "weights_gib"),
+        _term(rf"Load weight end\.[^\n]{{0,400}}mem usage={NUMBER} GB", "weights_gib+non_torch_gib"),
         _term(rf"KV Cache is allocated\.[^\n]{{0,200}}K size: {NUMBER} GB, V size: {NUMBER} GB", "kv_pool_gib"),
         _term(rf"KV Cache is allocated\.[^\n]{{0,200}}KV size: {NUMBER} GB", "kv_pool_gib"),
         _term(rf"max_total_num_tokens={COUNT}", "kv_pool_tokens", Pick.SMALLEST),

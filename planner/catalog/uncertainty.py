@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -31,9 +31,11 @@ def uncertainty() -> Uncertainty:
         raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def widths(memory: Sequence[str], speed: Sequence[str], engine: Sequence[str]) -> Widths:
-    """Half-widths of rows with these levels of memory, operator and engine evidence; arrays (R,)."""
-    levels = dict.fromkeys(BY_MEMORY, memory) | dict.fromkeys(BY_SPEED, speed) | dict.fromkeys(BY_ENGINE, engine)
+def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> Widths:
+    """Half-widths of rows with these levels of evidence of each part of memory (`BY_MEMORY`), of operators and of
+    the engine; arrays (R,).
+    """
+    levels = dict(memory) | dict.fromkeys(BY_SPEED, speed) | dict.fromkeys(BY_ENGINE, engine)
     return Widths(**{name: _column(name, given) for name, given in levels.items()})
 
 

@@ -8,21 +8,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import uncertainty
-from planner.catalog.uncertainty import widths
+from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.estimate.answer import Columns, Priced
+from planner.estimate.price import HOPPER, Deployment
+from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
 from planner.uncertainty import Budget, Interval, Shares, Widths
 from planner.units import GIB
 
+PLAIN = ("bf16", "fp16", "fp32")
+LOGGED_ENGINES = ("vllm", "sglang", "llama.cpp")  # whose logs are among the measured rows
+SAME = 1e-6  # relative: a device as its profile has it
+SURE = 1.96 / 1.2816  # of a 95 % interval in half-widths of the 80 % one
 BY_TPOT = ("tpot_ms", "output_tokens_per_s_per_request")
 BY_PREFILL = ("ttft_unloaded_ms", "prefill_tokens_per_s")
 BY_LIFE = ("e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_gpu", "requests_per_s")
 
 
-def evidence_widths(texts: dict[str, NDArray[np.object_]]) -> Widths:
+def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> Widths:
     """Half-widths at each row's levels of evidence."""
-    levels: list[Sequence[str]] = [list(texts[f"{name}_evidence"]) for name in ("memory", "speed", "engine")]
-    return widths(*levels)
+    each = [memory_levels(d) for d in deployments]
+    memory = {part: [levels[part] for levels in each] for part in BY_MEMORY}
+    return widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+
+
+def memory_levels(d: Deployment) -> dict[str, str]:
+    """How each part of a deployment's memory is known.
+
+    Device: stated, logged of this card, or by the rule of its memory type. Weights: 16 bit as loaded, or packed
+    as the engine packs them. Activations and libraries: the engine and the GPUs that most logs are of, others of
+    that engine, or other engines and memory that the host shares. A sequence: one kind of layers or several.
+    """
+    gpu, engine = d.row.gpu, d.row.engine
+    stated = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
+    device = "measured" if stated else "reference" if gpu.device_bytes_kind == "measured" else "datasheet"
+    plain = d.row.weights.id in PLAIN
+    logged = engine.id in LOGGED_ENGINES
+    modern = (gpu.compute_capability or 0) >= HOPPER and not gpu.unified_memory
+    uniform = len(cache_kinds(d.row.model).parts) == 1 and not cache_kinds(d.row.model).states
+    return {
+        "device": device,
+        "weights": "measured" if plain else "reference" if logged else "datasheet",
+        "activation": "measured" if engine.id == "vllm" else "reference" if logged else "datasheet",
+        "non_torch": "measured" if modern and logged else "datasheet" if gpu.unified_memory else "reference",
+        "cuda_graph": "reference" if logged else "datasheet",
+        "sequence": "measured" if uniform else "reference" if logged else "datasheet",
+    }
 
 
 def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Widths) -> Columns:
@@ -74,8 +105,8 @@ def _budget(engine: EngineSpec, p: Priced) -> Budget:
 
 
 def fit_confidence(engine: EngineSpec, p: Priced, width: Widths) -> NDArray[np.str_]:
-    """yes | tight | no: whether what the tightest condition leaves could as well be a shortfall."""
+    """yes | tight | no: whether what the tightest condition leaves could as well be a shortfall, at 95 %."""
     verdict = p.plan.verdict
-    half = uncertainty.pool_half_width_bytes(_budget(engine, p), width)
+    half = SURE * uncertainty.pool_half_width_bytes(_budget(engine, p), width)
     margin = np.where(verdict.starts, verdict.margin_bytes, -verdict.shortfall_bytes)
     return uncertainty.fit_confidence(np.zeros_like(margin), Interval(margin - half, margin + half))

@@ -66,7 +66,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     memory = memory_columns(p, possible)
     speed = speed_columns(p, verdict.starts)
     texts = _texts(p, verdict)
-    width = evidence_widths(texts)
+    width = evidence_widths(texts, p.deployments)
     intervals = interval_columns(engine, p, memory | speed, width)
     sure = fit_confidence(engine, p, width)
     runnable = np.array([code not in ("tp_invalid", "unsupported_format") for code in verdict.codes])

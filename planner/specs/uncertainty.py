@@ -36,7 +36,7 @@ class EngineLevels(Spec):
 class Uncertainty(Spec):
     """Half-widths of everything that an interval is built from."""
 
-    # memory, by memory_evidence
+    # memory, each by its own evidence (planner.estimate.bounds.memory_levels)
     device: HardwareLevels
     weights: HardwareLevels
     activation: HardwareLevels
