@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("statsmodels")
 
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -65,6 +66,31 @@ def test_the_interval_without_a_flip_is_that_of_the_closed_form() -> None:
     # With no flip the score equation reads n d^2 = z^2 |d| (1 - |d|), so |d| = z^2 / (n + z^2)
     found = st.tango_interval(0, 0, 50)
     assert found.high == -found.low == pytest.approx(3.8415 / 53.8415, abs=1e-4)
+
+
+def score(d: float, gains: int, losses: int, n: int) -> float:
+    """The score statistic of a difference, with the rates under it maximised numerically."""
+    counts = np.array([gains, losses, n - gains - losses])
+
+    def unlikely(loss: float) -> float:
+        rates = np.clip([loss + d, loss, 1 - 2 * loss - d], 1e-300, 1)
+        return -float((counts * np.log(rates)).sum())
+
+    found = minimize_scalar(unlikely, bounds=(max(0.0, -d), (1 - d) / 2), method="bounded", options={"xatol": 1e-12})
+    return (gains - losses - n * d) / math.sqrt(n * (2 * found.x + d * (1 - d)))
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "n"), [(0, 3, 3), (4, 0, 4), (0, 12, 12), (1, 11, 12), (2, 9, 40), (0, 6, 50), (5, 0, 30)]
+)
+def test_the_limits_are_where_the_maximised_score_is_the_quantile(gains: int, losses: int, n: int) -> None:
+    found = st.tango_interval(gains, losses, n)
+    for limit, side in ((found.low, 1), (found.high, -1)):
+        if abs(limit) < 1:
+            assert score(limit, gains, losses, n) == pytest.approx(side * 1.95996, abs=1e-3)
+    mirrored = st.tango_interval(losses, gains, n)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low), abs=1e-6)
+    assert found.high - found.low > 0.1
 
 
 @pytest.mark.parametrize(("n", "loss", "gain"), [(30, 0.1, 0.05), (60, 0.02, 0.02), (200, 0.05, 0.03)])

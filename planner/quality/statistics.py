@@ -17,6 +17,7 @@ CONFIDENCE = 0.95  # two-sided; its upper and lower limit are one-sided limits a
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided
 POWER = 0.8
 MOST_EXAMPLES = 1_000_000  # where the search for a sample size ends
+_EDGE = 1e-9
 _REACH_SIGMA = 9.0  # binomial mass further out is below 1e-18
 
 Floats = NDArray[np.float64]
@@ -58,8 +59,9 @@ def tango_interval(gains: int, losses: int, n: int) -> Interval:
     if not gains and not losses:  # n d^2 = z^2 |d| (1 - |d|), beside the root at 0
         half = z * z / (n + z * z)
         return Interval(0.0, -half, half)
-    low = -1.0 if losses == n else float(brentq(excess, -1.0, estimate, args=(-1.0,)))
-    high = 1.0 if gains == n else float(brentq(excess, estimate, 1.0, args=(1.0,)))
+    inner = float(np.clip(estimate, -1.0 + _EDGE, 1.0 - _EDGE))  # at -1 and 1 themselves the variance is 0
+    low = -1.0 if losses == n else float(brentq(excess, -1.0, inner, args=(-1.0,)))
+    high = 1.0 if gains == n else float(brentq(excess, inner, 1.0, args=(1.0,)))
     return Interval(estimate, low, high)
 
 
