@@ -145,7 +145,6 @@ async def _ask_all(
     tell()
     # "none" is what servers without keys are sent: the client insists on one
     async with AsyncOpenAI(base_url=endpoint.base_url, api_key=key or "none", max_retries=0) as client:
-        await work(client, itertools.islice(jobs, 1))  # a server that is of no use says so before the rest goes out
         tasks = [asyncio.create_task(work(client, jobs)) for _ in range(endpoint.concurrency)]
         try:
             await asyncio.gather(*tasks)

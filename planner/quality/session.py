@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -96,6 +98,8 @@ def run(
         if answers is not None:
             matched(examples, answers, side.name)
     failed: dict[str, str] = {}
+    if None in from_files:  # what scores at the end takes a second to load: while servers work, not after them
+        threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
     both: list[Sequence[Answer]] = []
     observations: dict[str, dict[str, Any]] = {}
     for side, answers in zip(sides, from_files, strict=True):

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.quality.server import KEY
+
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -43,12 +45,13 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def app_url() -> Iterator[str]:
+def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The calculator with its production settings on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "planner", "app", "--port", str(port)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    data = str(tmp_path_factory.mktemp("data"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": data, "PLANNER_BASELINE_API_KEY": KEY}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health", server)

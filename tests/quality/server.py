@@ -26,7 +26,8 @@ class Server(ThreadingHTTPServer):
         self.faults: dict[str, tuple[str, int]] = {}
         self.asked: Counter[str] = Counter()
         self.reply: Callable[[str], str] | None = None  # what to say to a prompt, instead of its echo
-        self.served_s = 0.0
+        self.times: list[float] = []  # of requests, from first byte to last
+        self.first_s = self.last_s = 0.0
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
@@ -72,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with self.server.lock:
                 self.server.at_once -= 1
-                self.server.served_s += time.monotonic() - begun
+                self.server.last_s = time.monotonic()
+                self.server.first_s = self.server.first_s or begun
+                self.server.times.append(self.server.last_s - begun)
 
     def answer(self, word: str, fault: str, prompt: str) -> None:
         if self.server.key and self.headers["authorization"] != f"Bearer {self.server.key}":
