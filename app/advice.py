@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
-
-from streamlit.delta_generator import DeltaGenerator
 
 from advice_charts import crossover_lines, roofline_chart
 from answers import Answer, load_axis, rows
@@ -13,7 +12,7 @@ from library import Library
 from planner.catalog.quality import family, tables
 from planner.estimate.quality import quality_of, stored_checks
 from planner.explain.crossover import crossover, crossover_scenarios
-from planner.explain.quality import quality_lines
+from planner.explain.quality import Said, quality_lines
 from planner.explain.roofline import roofline
 from planner.specs.scenario import Scenario
 from words import plain
@@ -32,16 +31,26 @@ def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, 
     return roofline_chart(roofline(scenario, library.brought()), row)
 
 
-def quality(place: DeltaGenerator, row: Row, library: Library) -> None:
+def quality(place: Any, row: Row, library: Library) -> None:
     """What is known of the loss of quality: weights and cache apart, then warnings."""
     task = family(row["task_family"])
-    found = quality_of(library.model(row["model"]), row["weight_format"], row["kv_format"] or "", task, stored_checks())
-    for said in quality_lines(found, row["weight_format"], row["kv_format"] or "", row["task_family"]):
-        icon = ":material/warning: " if said.warns else ""
-        place.markdown(f"{icon}{plain(said.text)}")
-        if said.source:
-            place.caption(f"Source: {plain(said.source)}")
+    said_lines(place, quality_said(row, library))
     place.caption(
         f"Judged for {plain(task.name)}; a task is chosen under Objectives. A difference below {task.noise_points:g} "
         f"point{'s' if task.noise_points > 1 else ''} is no ranking: {plain(tables().noise_source)}."
     )
+
+
+def quality_said(row: Row, library: Library) -> list[Said]:
+    """Lines about the quality of a row, a visitor's own checks first."""
+    kinds, checks = (row["weight_format"], row["kv_format"] or ""), library.checks + stored_checks()
+    found = quality_of(library.model(row["model"]), *kinds, family(row["task_family"]), checks)
+    return quality_lines(found, *kinds, row["task_family"])
+
+
+def said_lines(place: Any, lines: Iterable[Said]) -> None:
+    """Lines with their sources, warnings marked."""
+    for one in lines:
+        place.markdown(f"{':material/warning: ' if one.warns else ''}{plain(one.text)}")
+        if one.source:
+            place.caption(f"Source: {plain(one.source)}")

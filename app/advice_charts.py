@@ -29,6 +29,7 @@ from planner.explain.roofline import TERA, Roofline, roofline_words
 Row = dict[str, Any]
 LINES = (BLUE, ORANGE, "#009e73", PURPLE, RED, GREY)  # one for each format, in the order they are compared
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+WIDE = 300.0  # factor from which an axis marks tens alone
 LEAST_PX, MOST_PX = 9, 26  # of a point of the Pareto plot: the slower, the larger
 
 
@@ -136,10 +137,11 @@ def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, st
     times = [row["e2e_ms"] or 0.0 for row in rows]
     low, high = min(times, default=0.0), max(times, default=0.0)
     sizes = [LEAST_PX + (MOST_PX - LEAST_PX) * ((t - low) / (high - low) if high > low else 0.0) for t in times]
+    prices = [row["usd_per_million_output_tokens"] for row in rows]
     data = {
         "type": "scatter",
         "mode": "markers",
-        "x": [row["usd_per_million_output_tokens"] for row in rows],
+        "x": prices,
         "y": [row["quality_score"] for row in rows],
         "text": list(labels),
         "customdata": [[row["rank"], time / 1e3] for row, time in zip(rows, times, strict=True)],
@@ -154,9 +156,17 @@ def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, st
     }
     layout = frame(height=380, margin={"l": 20, "r": 12, "t": 12, "b": 44}) | {
         "showlegend": False,
-        "xaxis": scale("USD per million answer tokens") | {"type": "log", "nticks": 6},
+        "xaxis": scale("USD per million answer tokens")
+        | {"type": "log", "tickvals": _ticks(prices), "tickformat": "~g"},
         "yaxis": scale("expected quality, higher is better") | {"showticklabels": False},
     }
     best = next((label for row, label in zip(rows, labels, strict=True) if row["rank"] == 1), "")
     words = f"{sum(front)} of {len(rows)} are beaten by no other in quality, cost and time at once. First: {best}."
     return {"data": [data], "layout": layout}, words
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Marks of a logarithmic axis of money: 1, 2, 5 of every ten, or tens alone where it spans many."""
+    low, high = min(values), max(values)
+    marks = (1, 2, 5) if high < WIDE * low else (1,)
+    return [mark * 10.0**power for power in range(-5, 5) for mark in marks if low / 2 <= mark * 10.0**power <= high * 2]

@@ -18,8 +18,10 @@ from planner.catalog.quality import family
 from planner.catalog.values import scenario_of, shown, value_of
 from planner.errors import BadValue, PlannerError
 from planner.specs.scenario import Scenario
+from wishing import Pairs, read_pairs
 
 VERSION = "1"
+WISH = "find_"  # before the names of what is searched
 DOORS = ("hardware", "load")
 MAX_LINK = 12_000  # characters of a whole query
 MAX_VALUE = 200  # of one parameter; a pin is a query of its own
@@ -30,11 +32,12 @@ Query = dict[str, list[str]]
 
 
 class Form(NamedTuple):
-    """All that a link holds: which door was taken, the scenario, and those that are pinned for comparison."""
+    """All that a link holds: which door was taken, the scenario, those pinned for comparison, and what is searched."""
 
     door: str
     scenario: Scenario
     pins: tuple[Scenario, ...] = ()
+    wishes: Pairs = ()  # of a search: names and texts that `wishing` has checked
 
 
 class Link(NamedTuple):
@@ -47,6 +50,7 @@ class Link(NamedTuple):
 def query_of(form: Form) -> Query:
     """The parameters of a form."""
     query = {"v": [VERSION], "door": [form.door]} | {name: [text] for name, text in _texts(form.scenario).items()}
+    query |= {f"{WISH}{name}": [text] for name, text in form.wishes}
     return query | ({"pin": [urlencode(_texts(pin)) for pin in form.pins]} if form.pins else {})
 
 
@@ -80,8 +84,9 @@ def read(query: Mapping[str, Sequence[str]], fallback: Form, names: Names) -> Li
         dropped.append(f"door={shown(door)}: {' or '.join(DOORS)}")
         door = fallback.door
     given.pop("pin", None)
+    wishes = read_pairs(given, WISH, dropped)
     scenario = _scenario(given, fallback.scenario, names, dropped)
-    return Link(Form(door, scenario, _pins(query.get("pin", ()), names, dropped)), tuple(dropped))
+    return Link(Form(door, scenario, _pins(query.get("pin", ()), names, dropped), wishes), tuple(dropped))
 
 
 class Names(NamedTuple):

@@ -130,8 +130,11 @@ def _input(field: Field) -> None:
         words = {None: "default", True: "yes", False: "no"}
         st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
     elif field.column == "task_family":
-        names = {None: "all tasks together"} | {one.id: one.name for one in tables().families}
-        st.selectbox(label, list(names), format_func=names.__getitem__, key=name, help=meaning(field.column))
+        names = {one.id: one.name for one in tables().families}
+        st.selectbox(
+            label, list(names), index=None, format_func=names.__getitem__, key=name, help=meaning(field.column),
+            placeholder=tables().overall.name,
+        )  # fmt: skip
     else:
         st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
 

@@ -281,14 +281,15 @@ def test_formats_and_gpus_are_compared_side_by_side(view: str) -> None:
     assert len(at.dataframe[0].value.columns) > 4
 
 
-def test_a_search_ranks_what_holds_the_load_and_opens_it() -> None:
-    at = opened(PAGES[1], model="Qwen/Qwen3-8B", gpu="l40s", concurrency="4")
-    at.select_slider(key="sizes").set_value((7, 10)).run()
+def test_a_search_ranks_what_holds_the_load() -> None:
+    at = opened(PAGES[1], model="Qwen/Qwen3-8B", gpu="l40s", concurrency="4", find_sizes="7-10", find_rank_by="cost")
     at.button(key="search").click().run(timeout=120)
     assert not at.exception
     table = at.dataframe[0].value
     assert len(table) > 5
-    assert table["size"].is_monotonic_decreasing
+    assert table["usd_per_million_output_tokens"].is_monotonic_increasing
+    assert table["size"].between(7, 10).all()
+    assert "First of" in at.success[0].value
 
 
 class TestSettled:

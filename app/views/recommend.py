@@ -1,23 +1,30 @@
-"""Recommend: which models at which precision hold this load, on this hardware or on these GPUs."""
+"""Recommend: what to run on this hardware, or what hardware this load needs; which size and precision, and why."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+import recommended
 import sidebar
+import wish_box
 from answerbox import problems
 from exports import COLUMNS
 from library import own_library
-from planner.catalog import models
+from links import address
 from planner.errors import PlannerError
-from planner.report import csv_text
-from planner.search import combinations
+from planner.report import csv_text, json_text
+from planner.report.choice import choice_report
 from searching import Outcome, Search, run
 from state import start
-from tables import best_of_each, candidate_table, open_row, rejected_table
-from words import gpu_choices, gpu_label, plain
+from wishing import load_of, space_of, wish_of
+from words import gpu_label, plain
 
-GENERATE = "generate"
+FOUND = "recommended"  # the last search of this session
+FOUND_COLUMNS = [*"rank replicas gpus_per_replica power_w quality_score pareto tie_with".split(), *COLUMNS]
+REFUSED_COLUMNS = (
+    "reason_code reason combinations model weight_format kv_format engine gpu n_gpus tp pp ep attention_dp dp "
+    "concurrency input_tokens output_tokens"
+).split()
 
 form = start("recommend")
 library = own_library()
@@ -25,90 +32,74 @@ with st.sidebar:
     sidebar.show(form, library, with_model=False)
 problems()
 s = form.scenario
-known = [name for name in gpu_choices() if name != s.gpu]
-
-st.subheader("Which model, at which precision?", anchor=False)
 if form.door == "hardware":
-    gpu_ids = [s.gpu or ""]
-    where = f"{s.n_gpus} × {plain(gpu_label(gpu_ids[0], library))}"
-    st.caption(f"Every bundled model in every sensible format on {where}, under the load at the left.")
+    st.subheader(f"What runs best on {s.n_gpus} × {plain(gpu_label(s.gpu or '', library))}?", anchor=False)
+    st.caption("Every model of the catalogue in every sensible format, under the load at the left.")
 else:
-    st.caption(
-        "Every bundled model in every sensible format, on the fewest of these GPUs that hold the load at the left."
-    )
-    gpu_ids = st.multiselect(
-        "GPUs to consider", [s.gpu or "", *known], default=[s.gpu or ""], max_selections=6,
-        format_func=lambda name: gpu_label(name, library),
-    )  # fmt: skip
-least, most = st.select_slider(
-    "Model size, billion parameters",
-    (0, 1, 3, 7, 10, 15, 20, 30, 40, 70, 100, 200, 400, 1000, 3000),
-    (7, 3000),
-    key="sizes",
-)
-chosen = [
-    entry.id
-    for entry in models.model_index()
-    if entry.task == GENERATE and least * 1e9 <= entry.parameters <= most * 1e9
-]
-uploads = [name for name in (s.gpu or "", *gpu_ids) if name in library.gpus]
-wanted = Search(s, form.door, tuple(gpu_ids), tuple(chosen))
-try:
-    total = len(combinations(s, chosen, [name for name in gpu_ids if name not in uploads]))
-except PlannerError as error:
-    st.error(plain(error), icon=":material/error:")
-    st.stop()
+    st.subheader("What does this load need?", anchor=False)
+    st.caption("Models, formats and the fewest GPUs of every kind with a price, for the load at the left.")
+wish_box.common_loads()
+wish_box.order(form)
+wish_box.folds(form, library, wish_box.model_names())
+wanted = Search(load_of(s), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door))
+uploads = [name for name in wanted.space.gpus if name in library.gpus]
+if uploads:
+    st.info("A search knows the GPUs of the catalogue. Choose one of them at the left.", icon=":material/info:")
 left, right = st.columns([1, 3], vertical_alignment="center")
 asked = left.button(
-    "Search",
-    type="primary",
-    key="search",
-    disabled=not total or bool(uploads),
-    icon=":material/search:",
-    width="stretch",
+    "Search", type="primary", key="search", disabled=bool(uploads), icon=":material/search:", width="stretch"
 )
-right.caption(
-    "An uploaded GPU cannot be searched; choose one of the catalogue." if uploads
-    else f"{len(chosen)} models, {total:,} combinations. Changing anything at the left stops a search."
-)  # fmt: skip
 if asked:
-    run(wanted)
+    try:
+        st.session_state[FOUND] = run(wanted, right)
+    except PlannerError as error:
+        st.error(plain(error), icon=":material/error:")
 
-found: Outcome | None = st.session_state.get("found")
-if found is None:
-    st.info("Press Search. It runs beside the pages, and shows how far it is.", icon=":material/info:")
+outcome: Outcome | None = st.session_state.get(FOUND)
+if outcome is None:
+    right.caption("It takes seconds and runs beside the pages.")
     st.stop()
-if found.search != wanted:
-    st.warning(
-        "The inputs have changed since this search. Search again for up-to-date rows.", icon=":material/history:"
-    )
-
-held, refused = found.candidates, found.rejected
-st.markdown(
-    f"**{len(held):,} combinations hold the load**, of {len(held) + len(refused):,}. "
-    "More parameters first, then more bits, then speed."
-)
-each = st.toggle("Best format of each model only", value=True, key="best_only")
-shown = best_of_each(held) if each else held
-selected = candidate_table(shown[:300])
+found, wish = outcome.found, outcome.search.wish
+if outcome.search != wanted:
+    right.warning("The inputs have changed since. Search again for up-to-date answers.", icon=":material/history:")
+else:
+    right.caption(f"{found.combinations:,} combinations, {found.priced:,} of them priced, in {outcome.seconds:.1f} s.")
+recommended.winner(found, wish, library)
+selected = None
+if found.candidates:
+    recommended.cards(found)
+    recommended.front(found)
+    selected = recommended.table(found)
 with st.container(horizontal=True):
-    st.button(
-        "Open in the calculator", key="open_row", disabled=selected is None, icon=":material/calculate:",
-        on_click=open_row, args=(selected,),
-    )  # fmt: skip
+    if found.candidates:
+        st.button(
+            "Open in the calculator", key="open_row", disabled=selected is None, icon=":material/calculate:",
+            on_click=recommended.open_row, args=(selected,),
+        )  # fmt: skip
+        st.download_button(
+            "CSV", lambda: csv_text(FOUND_COLUMNS, found.candidates), "recommend.csv", "text/csv", on_click="ignore",
+            key="csv_held",
+        )  # fmt: skip
+        st.download_button(
+            "JSON", lambda: json_text(found.candidates), "recommend.json", "application/json", on_click="ignore",
+            key="json_held",
+        )  # fmt: skip
     st.download_button(
-        "CSV", lambda: csv_text(COLUMNS, held), "recommend.csv", "text/csv", on_click="ignore", key="csv_held"
-    )
+        "Report", lambda: choice_report(found, wish), "recommendation.html", "text/html",
+        on_click="ignore", key="report_held",
+    )  # fmt: skip
+    link = st.popover("Link", key="link_held", on_change="rerun")
+if link.open:
+    with link:
+        st.caption("The address of this page holds the load, the limits and the prices. To copy:")
+        st.code(f"{str(st.context.url or '').split('?')[0]}?{address(form)}", language=None, wrap_lines=True)
+title = f"{sum(found.reasons.values()):,} rejected, each with its reason"
+with st.expander(title, key="rejected", on_change="rerun") as box:
+    if box.open:
+        recommended.refused(found)
+        st.download_button(
+            "CSV", lambda: csv_text(REFUSED_COLUMNS, found.rejected), "rejected.csv", "text/csv", on_click="ignore",
+            key="csv_no",
+        )  # fmt: skip
 if st.session_state.pop("to_calculator", False):
     st.switch_page("views/calculator.py")
-with st.expander(f"{len(refused):,} rejected, each with its reason", key="rejected", on_change="rerun") as box:
-    if box.open:
-        rejected_table(refused[:500])
-        st.download_button(
-            "CSV",
-            lambda: csv_text(COLUMNS, refused),
-            "rejected.csv",
-            "text/csv",
-            on_click="ignore",
-            key="csv_no",
-        )

@@ -46,12 +46,11 @@ def _judged(model: str, weight_format: str, kv_format: str, task_family: str | N
 
 
 def lost_points(found: Evidence, task: Family) -> float:
-    """The loss that an order counts: what is known beyond the noise, else the worst of as few bits."""
+    """The loss that an order counts: what is known beyond the noise; without evidence the worst of as few bits, and
+    no less than the noise."""
     if found.own and found.own.verdict is Verdict.HOLDS:
         return 0.0
-    loss = found.loss_points
-    if loss is None:
-        loss = worst_known_points(found.group, found.size)
-    if found.badge == CONFLICTING:
-        loss = max(loss, CONFLICTING_POINTS)
-    return loss if loss >= task.noise_points else 0.0
+    if found.loss_points is None:
+        floor = CONFLICTING_POINTS if found.badge == CONFLICTING else task.noise_points
+        return max(worst_known_points(found.group, found.size), floor)
+    return found.loss_points if found.loss_points >= task.noise_points else 0.0

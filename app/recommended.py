@@ -1,0 +1,181 @@
+"""What a search found: the winner and why, the next ones as cards, quality against cost, everything as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from advice import quality_said, said_lines
+from advice_charts import pareto_points
+from drawing import CONFIG, Drawn
+from exports import start_line
+from library import Library
+from money import month_box
+from planner import explain
+from planner.explain.quality import across_sizes, badge, in_short
+from planner.search import Recommendation, words
+from planner.specs.wish import Wish
+from state import change
+from tables import NUMBERS, TEXTS, line
+from words import plain
+
+Row = dict[str, Any]
+
+CARDS = 6
+MOST_ROWS, MOST_REFUSED = 200, 500
+BADGE_COLOURS = {
+    "own test": "violet", "reference": "green", "native": "green", "trained for": "green", "good": "green",
+    "fair": "blue", "thin": "orange", "conflicting": "red", "none": "gray",
+}  # fmt: skip
+LAYOUT = ("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")
+
+
+def winner(found: Recommendation, wish: Wish, library: Library) -> None:
+    """What to run, why it comes first, what it costs in quality and money."""
+    if not found.candidates:
+        st.error(plain(found.verdict), title="Nothing holds this load within these limits", icon=":material/cancel:")
+        return
+    best = found.candidates[0]
+    lines = "  \n".join(plain(line) for line in words.reasons(found, wish))
+    st.success(lines, title=plain(words.headline(found)), icon=":material/verified:")
+    row = st.container(horizontal=True)
+    _open(row, best, "Open in the calculator", "open_first", "primary")
+    with st.expander("What is known of its quality", key="why_quality", on_change="rerun") as box:
+        if box.open:
+            _quality(best, found.candidates, library)
+    with st.expander("Start it", key="why_start", on_change="rerun") as box:
+        if box.open:
+            start_line(best)
+    with st.expander("A month in money, and against an API", key="why_money", on_change="rerun") as box:
+        if box.open:
+            month_box(best)
+
+
+def _quality(best: Row, rows: Sequence[Row], library: Library) -> None:
+    said_lines(st, quality_said(best, library))
+    other = next((row for row in rows if row["model"] != best["model"]), None)
+    compared = across_sizes(best, other) if other else None
+    said_lines(st, [compared] if compared else [])
+
+
+def _open(place: Any, row: Row, label: str, key: str, kind: str = "secondary") -> None:
+    place.button(
+        label, key=key, type=kind, icon=":material/calculate:", on_click=open_row, args=(row,), width="content"
+    )
+
+
+def open_row(row: Row) -> None:
+    """For callbacks: a candidate goes to the calculator."""
+    kept = ("model", "gpu", "weight_format", "kv_format", "engine", "usd_per_gpu_hour", *LAYOUT)
+    update = {name: row[name] for name in kept}
+    change(lambda form: form._replace(door="hardware", scenario=form.scenario.model_copy(update=update)))
+    st.session_state["to_calculator"] = True
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """The first candidate of every model and GPU."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        first.setdefault((row["model"], row["gpu"]), row)
+    return list(first.values())
+
+
+def cards(found: Recommendation) -> None:
+    """The best of each model, as cards."""
+    st.subheader("The next ones", anchor=False)
+    st.caption("The best arrangement of each model and GPU. A tie: the 80 % intervals of its cost overlap the first's.")
+    shown = [row for row in distinct(found.candidates) if row["rank"] > 1][:CARDS]
+    for start in range(0, len(shown), 3):
+        for place, row in zip(st.columns(3), shown[start : start + 3], strict=False):
+            _card(place.container(border=True, height="stretch"), row)
+    if not shown:
+        st.caption("No other model holds this load.")
+
+
+def _card(place: Any, row: Row) -> None:
+    name = str(row["model"]).rsplit("/", 1)[-1]
+    place.markdown(f"**{row['rank']}. {plain(name)}** · {plain(explain.format_name(row['weight_format']))}")
+    place.caption(plain(words.arrangement(row)))
+    marks = place.container(horizontal=True, gap="small")
+    kind = row["quality_evidence"] or "none"
+    marks.badge(badge(kind), color=BADGE_COLOURS.get(kind, "gray"), help=in_short(row))
+    if 1 in row["tie_with"]:
+        marks.badge("tie with the first", color="blue")
+    if row["pareto"]:
+        marks.badge("best of its cost", color="primary", help="No other is better in quality, cost and time at once.")
+    each = explain.interval(row, "output_tokens_per_s_per_request")
+    first, ends = explain.duration(row, "ttft_ms")
+    price = row["usd_per_million_output_tokens"]
+    money = f" · {explain.figure(price)} USD per M answer tokens" if price else ""
+    place.markdown(plain(f"{each} tok/s each · first token {first} ({ends}){money}"))
+    _open(place, row, "Open", f"open_{row['rank']}")
+
+
+def front(found: Recommendation) -> None:
+    """Quality against cost; a chosen point can be opened."""
+    rows = [row for row in found.candidates if row["usd_per_million_output_tokens"]]
+    if len(rows) < 2:
+        return
+    st.subheader("Quality against cost", anchor=False)
+    labels = [f"{words.settings(row)}, {words.arrangement(row)}" for row in rows]
+    chart, told = pareto_points(rows, labels)
+    event = st.plotly_chart(
+        Drawn(chart), key="pareto", config=CONFIG, alt=told, on_select="rerun", selection_mode="points"
+    )
+    st.caption(plain(f"{told} Larger points take longer, faint ones are beaten in everything. Choose one to open it."))
+    points = event.selection.points
+    if points and points[0]["point_index"] < len(rows):
+        row = rows[points[0]["point_index"]]
+        box = st.container(horizontal=True, vertical_alignment="center")
+        box.markdown(plain(f"{row['rank']}. {labels[points[0]['point_index']]}: {in_short(row)}"))
+        _open(box, row, "Open in the calculator", "open_point")
+
+
+def table(found: Recommendation) -> Row | None:
+    """All candidates, filtered by words; the selected one."""
+    st.subheader("All candidates", anchor=False)
+    hint = "words of model, format or GPU: qwen fp8 h100"
+    wanted = st.text_input("Filter", key="filter", placeholder=hint).lower().split()
+    rows = [row for row in found.candidates if all(word in _text(row) for word in wanted)][:MOST_ROWS]
+    if not rows:
+        st.caption("No candidate has all these words.")
+        return None
+    frame = pd.DataFrame([{"rank": row["rank"]} | line(row) | {"quality": in_short(row)} for row in rows])
+    event = st.dataframe(
+        frame, hide_index=True, key="candidates", on_select="rerun", selection_mode="single-row", height=430,
+        column_config=NUMBERS
+        | {name: st.column_config.Column(label) for name, label in TEXTS.items()}
+        | {"rank": st.column_config.NumberColumn("#"), "quality": st.column_config.Column("Quality", width="medium")},
+        alt="Candidates, best first",
+    )  # fmt: skip
+    at = event.selection.rows
+    return rows[at[0]] if at and at[0] < len(rows) else None
+
+
+def _text(row: Row) -> str:
+    return f"{row['model']} {row['weight_format']} {row['kv_format']} {row['engine']} {row['gpu']}".lower()
+
+
+def refused(found: Recommendation) -> None:
+    """What was rejected, why, and how many for each reason."""
+    st.caption(plain(words.refusals(found)))
+    frame = pd.DataFrame(
+        [
+            {
+                "Model": str(row.get("model") or "").rsplit("/", 1)[-1],
+                "Weights": row.get("weight_format"),
+                "KV": row.get("kv_format"),
+                "Engine": row.get("engine"),
+                "GPU": row.get("gpu"),
+                "tp": row.get("tp"),
+                "Reason": row.get("reason") or row.get("error"),
+            }
+            for row in found.rejected[:MOST_REFUSED]
+        ]
+    )
+    st.dataframe(frame, hide_index=True, alt="Combinations that were rejected, nearest first, with reasons")
+    if len(found.rejected) > MOST_REFUSED:
+        st.caption(f"The nearest {MOST_REFUSED:,} of {len(found.rejected):,}; the file has them all.")

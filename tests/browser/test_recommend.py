@@ -1,0 +1,101 @@
+"""A newcomer's way through Recommend, from the first click to the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Watched
+
+pytestmark = pytest.mark.browser
+
+SEARCH_MS = 90_000
+
+
+def downloaded(app: Watched, name: str) -> str:
+    with app.page.expect_download() as held:
+        app.page.get_by_role("button", name=name, exact=True).first.click()
+    return Path(held.value.path()).read_text("utf-8")
+
+
+def search(app: Watched) -> None:
+    app.page.get_by_role("button", name="Search").click()
+    expect(app.page.get_by_text("rejected, each with its reason")).to_be_visible(timeout=SEARCH_MS)
+    app.settle()
+
+
+def test_hardware_first_from_the_first_click_to_the_file(app: Watched) -> None:
+    app.open()
+    app.page.get_by_role("link", name="Recommend").click()
+    expect(app.page.get_by_role("heading", name="What runs best on 2 × H100")).to_be_visible()
+    box = app.page.get_by_role("combobox", name="GPU")
+    box.click()
+    app.page.keyboard.type("4090")
+    app.page.get_by_role("option", name="GeForce RTX 4090 · 24 GiB").click()
+    expect(app.page.get_by_role("heading", name="What runs best on 2 × GeForce RTX 4090")).to_be_visible()
+    many = app.page.get_by_role("spinbutton", name="Requests at once, exactly")
+    many.fill("8")
+    many.press("Enter")
+    app.page.wait_for_url("**concurrency=8**")
+    search(app)
+    winner = app.verdict()
+    assert "2 x GeForce RTX 4090" in winner and "First of" in winner and "tokens/s" in winner
+    rows = list(csv.DictReader(io.StringIO(downloaded(app, "CSV"), newline="")))
+    assert rows[0]["rank"] == "1" and {row["gpu"] for row in rows} == {"rtx4090"}
+    assert all(row["verdict"] in ("holds", "meets_slo") and row["concurrency"] == "8" for row in rows)
+    app.page.get_by_role("button", name="Open in the calculator").first.click()
+    expect(app.page.get_by_text("Holds the load")).to_be_visible()
+    assert rows[0]["model"].rpartition("/")[2] in app.verdict()
+
+
+def test_load_first_from_the_first_click_to_the_file(app: Watched, browser: Browser) -> None:
+    app.open("recommend")
+    app.page.get_by_role("radio", name="I have this load").click()
+    expect(app.page.get_by_role("heading", name="What does this load need?")).to_be_visible()
+    for name, value in (("Requests at once", "200"), ("Prompt, tokens", "4000"), ("Answer, tokens", "500")):
+        box = app.page.get_by_role("spinbutton", name=f"{name}, exactly")
+        box.fill(value)
+        box.press("Enter")
+        app.settle()
+    pace = app.page.get_by_role("spinbutton", name="Each token within, ms")
+    pace.fill("40")
+    pace.press("Enter")
+    app.page.wait_for_url("**tpot_slo_ms=40**")
+    app.page.get_by_role("radio", name="Cost").click()
+    app.page.wait_for_url("**find_rank_by=cost**")
+    search(app)
+    assert "the least money for a token" in app.verdict()
+    rows = list(csv.DictReader(io.StringIO(downloaded(app, "CSV"), newline="")))
+    prices = [float(row["usd_per_million_output_tokens"]) for row in rows]
+    assert prices == sorted(prices)
+    assert {(row["concurrency"], row["input_tokens"], row["verdict"]) for row in rows} == {("200", "4000", "meets_slo")}
+    other = browser.new_page()
+    other.goto(app.page.url)
+    expect(other.get_by_role("heading", name="What does this load need?")).to_be_visible()
+    expect(other.get_by_role("spinbutton", name="Each token within, ms")).to_have_value("40.00")
+    other.close()
+
+
+def test_a_preset_fills_the_load_in(app: Watched) -> None:
+    app.open("recommend")
+    app.page.get_by_role("radio", name="Reasoning").click()
+    app.page.wait_for_url("**output_tokens=6000**")
+    query = parse_qs(urlsplit(app.page.url).query)
+    assert query["output_tokens_p95"] == ["20000"] and query["task_family"] == ["maths"]
+
+
+def test_an_objective_beyond_physics_says_what_is_reachable(app: Watched) -> None:
+    app.open("recommend?v=1&gpu=l4&n_gpus=1&concurrency=4&tpot_slo_ms=0.01")
+    search(app)
+    assert "TPOT of 0.01 ms is out of reach: the best is" in app.verdict()
+    expect(app.page.get_by_role("button", name="Report")).to_be_visible()
+
+
+def test_what_cannot_be_priced_is_said_where_it_was_entered(app: Watched) -> None:
+    app.open("recommend?v=1&gpu=l4&find_prices=l4:0")
+    expect(app.page.get_by_text("price of l4: 0 USD per hour")).to_be_visible()
