@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import random
 import shlex
+from functools import lru_cache
 from typing import Any
 
 import pytest
+import yaml
 
+from planner.catalog import models
 from planner.catalog.commands import scenario_from_command
+from planner.catalog.formats import weight_format
+from planner.errors import BadValue
 from planner.estimate import estimate
-from planner.report.launch import launch_command
+from planner.formats import weight_bytes
+from planner.report.compose import compose_file
+from planner.report.launch import checkpoint, launch_command
+from planner.search import Space, Wish, sift, tasks
 from planner.specs.scenario import Scenario
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -105,3 +115,102 @@ def test_a_format_without_a_known_checkpoint_names_a_folder_to_fill() -> None:
 
 def test_a_library_has_no_start_line() -> None:
     assert launch_command(row(model=LLAMA, gpu="h200-sxm", engine="transformers")) == ""
+
+
+LOAD = Scenario(input_tokens=2000, output_tokens=500, concurrency=16)
+FORMATS = (
+    "bf16 fp8 fp8-block128 int8-w8a8 awq-int4-g128 gptq-int4-g128 nvfp4 mxfp4 bnb-nf4 w4a16-g128 gguf-q4_k_m gguf-q8_0 "
+    "gguf-iq4_xs gguf-f16"
+).split()
+CACHES = {"vllm": ("bf16", "fp8"), "sglang": ("bf16", "fp8"), "llama.cpp": ("fp16", "q8_0", "q8_0/q4_0")}
+SAME = "tp pp ep attention_dp max_num_seqs max_num_batched_tokens gpu_memory_utilization block_size n_ubatch".split()
+FIGURES = "weights_gib kv_pool_gib max_concurrency tpot_ms ttft_ms output_tokens_per_s".split()
+
+
+@lru_cache(maxsize=8)
+def searched(engine: str) -> list[dict[str, Any]]:
+    """Rows of every kind that a search may put first, all layouts and formats of some models."""
+    chance = random.Random(engine)
+    named = [entry.id for entry in models.model_index() if entry.task == "generate"]
+    space = Space(
+        models=tuple(chance.sample(named, 16)),
+        gpus=("h100-sxm", "b200", "rtx4090", "a100-80-sxm"),
+        engines=(engine,),
+        formats=tuple(FORMATS),
+        kv_formats=CACHES.get(engine, ()),
+        tps=(1, 2, 4, 8),
+        pps=(1, 2),
+        eps=(1, 2, 8),
+        attention_dps=(1,) if engine == "tensorrt-llm" else (1, 2),  # which has no flag for it, but a file
+        replicas=(1, 2),
+    )
+    kept = [one for task in tasks(LOAD, space, Wish()) for one in sift(task).kept]
+    asked = [LOAD.model_copy(update=one.columns) for one in chance.sample(kept, min(len(kept), 100))]
+    return estimate(asked).rows()
+
+
+def read_back(asked: dict[str, Any], line: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row as started, and the row of what its line says on the same GPUs under the same load."""
+    command = scenario_from_command(line)
+    assert command.not_considered == ()
+    where = {name: asked[name] for name in ("gpu", "dp", "engine_version")} | LOAD.model_dump(exclude_none=True)
+    if asked["engine"] == "llama.cpp":  # its line states slots and their length, which a search leaves to the load
+        started = {name: getattr(command.scenario, name) for name in ("parallel_slots", "max_model_len")}
+        names = ("model", "weight_format", "kv_format", "engine", "tp", "pp", "n_gpus")
+        asked = estimate(Scenario(**{name: asked[name] for name in names}, **where, **started)).rows()[0]
+    return asked, estimate(command.scenario.model_copy(update=where)).rows()[0]
+
+
+def agree(asked: dict[str, Any], again: dict[str, Any]) -> None:
+    assert again["error"] is None
+    assert models.model(asked["model"]).id == models.model(again["model"]).id
+    assert asked["kv_format"].replace("fp16", "bf16") == again["kv_format"].replace("fp16", "bf16")
+    assert _type(asked) == _type(again)
+    assert [asked[name] for name in SAME] == [again[name] for name in SAME]
+    for name in FIGURES:
+        assert asked[name] == again[name] or math.isclose(asked[name], again[name], rel_tol=1e-9), name
+
+
+def _type(row: dict[str, Any]) -> str:
+    """The weight format; trtllm-serve has no flag for the kind of 16 bit."""
+    name = str(row["weight_format"])
+    return name.replace("fp16", "bf16") if row["engine"] == "tensorrt-llm" else name
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "llama.cpp"])
+def test_whatever_a_search_finds_is_started_and_read_back_as_the_same_scenario(engine: str) -> None:
+    rows = [row for row in searched(engine) if not _published_mix(row)]
+    assert len(rows) > 50
+    for row in rows:
+        agree(*read_back(row, launch_command(row)))
+
+
+def _published_mix(row: dict[str, Any]) -> bool:
+    """A published checkpoint that is known tensor by tensor: read back it is more exact than its format."""
+    name, fmt = checkpoint(row), weight_format(row["weight_format"])
+    return bool(name) and weight_bytes(models.model(name), fmt) != weight_bytes(models.model(row["model"]), fmt)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "llama.cpp"])
+def test_a_compose_file_starts_what_its_start_line_starts(engine: str) -> None:
+    for row in searched(engine)[::6]:
+        services = yaml.safe_load(compose_file(row))["services"]
+        assert len(services) == row["dp"]
+        given = [one["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for one in services.values()]
+        assert sorted(int(i) for ids in given for i in ids) == list(range(row["n_gpus"]))
+        service = next(iter(services.values()))
+        words = [*service["entrypoint"], *(word.replace("$$", "$") for word in service["command"])]
+        mine = scenario_from_command(shlex.join(words)).scenario
+        theirs = scenario_from_command(launch_command(row)).scenario
+        own = ("model", "weight_format") if "./" in launch_command(row) else ()
+        assert all(getattr(mine, name) == getattr(theirs, name) for name in Scenario.model_fields if name not in own)
+
+
+def test_a_dollar_in_a_name_is_no_variable_of_compose() -> None:
+    evil = row(**CASES[0]) | {"checkpoint": "a/$HOME"}
+    assert "a/$$HOME" in compose_file(evil)
+
+
+def test_a_mac_has_no_compose_file() -> None:
+    with pytest.raises(BadValue, match="NVIDIA"):
+        compose_file(row(model="Qwen/Qwen3-8B", gpu="apple-m4-max", weight_format="gguf-q4_k_m"))

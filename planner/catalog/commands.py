@@ -221,6 +221,7 @@ def _serving(raw: Raw, values: dict[str, Value]) -> None:
     """What vLLM, SGLang and TensorRT-LLM share."""
     if "positional" in raw:
         values.setdefault("model", raw["positional"])
+    _own_folder(values)
     for key, column in (("length", "max_model_len"), ("batched", "max_num_batched_tokens")):
         if key in raw and raw[key] not in ("auto", "-1"):
             values[column] = _whole(column, raw[key])
@@ -240,6 +241,22 @@ def _weight_format(raw: Raw, model: str) -> str | None:
         return None
     asked = raw.get("quantization", "")
     return _QUANTIZATIONS.get(asked) or (None if asked else _DTYPES.get(raw.get("dtype", "")))
+
+
+def _own_folder(values: dict[str, Value]) -> None:
+    """A folder of one's own that is named as the planner's start lines name it: ./MODEL-FORMAT."""
+    from planner.catalog import formats, models
+
+    name = str(values.get("model", ""))
+    stem = Path(name).name
+    if not name.startswith(("./", "/")) or Path(name).exists():
+        return
+    for format_id in sorted(formats.weight_format_ids(), key=len, reverse=True):
+        if stem.endswith(f"-{format_id}"):
+            with contextlib.suppress(PlannerError):
+                values["model"] = models.model(stem.removesuffix(f"-{format_id}")).id
+                values.setdefault("weight_format", format_id)
+            return
 
 
 def _own_format(model: str) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from planner.catalog import models
+from planner.catalog import engines, formats, gpus, models
 from planner.errors import PlannerError
+from planner.estimate.resolve import default_kv_format
 
 Row = dict[str, Any]
 Flags = list[tuple[str, object]]
@@ -14,6 +15,8 @@ Flags = list[tuple[str, object]]
 ON_LOAD = {"fp8": "fp8", "bnb-nf4": "bitsandbytes", "bnb-int8": "bitsandbytes"}  # what vLLM quantizes while it loads
 PLAIN = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LLAMA_TYPES = {"fp16": "f16", "fp32": "f32"}
+OPTIONS_FILE = "options.yaml"  # of TensorRT-LLM: what has no flag
+SIXTEEN_BIT = ("bf16", "fp16")
 MULTIPLE = 256  # to which a stated length is rounded up
 
 
@@ -35,6 +38,8 @@ def launch_command(row: Row) -> str:
         if (row["copies_per_gpu"] or 1) == 1
         else "sharing GPUs"
     )
+    if row["engine"] == "tensorrt-llm" and (row["attention_dp"] or 1) > 1:
+        command = f"# {OPTIONS_FILE} holds the line: enable_attention_dp: true\n{command}"
     return (f"# {replicas} of these, {where}, behind a load balancer\n" if replicas > 1 else "") + command
 
 
@@ -76,7 +81,19 @@ def _length(row: Row) -> int | None:
 
 
 def _kv(row: Row, names: dict[str, str]) -> str | None:
-    return names.get(row["kv_format"]) if row["kv_format"] not in ("bf16", "fp16") else None
+    """The cache's type, where it is not what the engine takes for this checkpoint."""
+    return names.get(row["kv_format"]) if row["kv_format"] not in SIXTEEN_BIT or _asks_less(row) else None
+
+
+def _asks_less(row: Row) -> bool:
+    """Whether the checkpoint asks for a cache below 16 bit."""
+    try:
+        model, gpu = models.model(row["model"]), gpus.gpu(row["gpu"])
+        engine = engines.engine(row["engine"], row["engine_version"])
+        default = default_kv_format(model, formats.weight_format(row["weight_format"]), engine, gpu)
+    except PlannerError:  # an upload
+        return False
+    return default not in SIXTEEN_BIT
 
 
 def _dtype(row: Row) -> str | None:
@@ -110,7 +127,7 @@ def _vllm(row: Row) -> tuple[list[str], Flags]:
         ("--enable-expert-parallel", True if (row["ep"] or 1) > 1 else None),
         ("--quantization", on_load),
         ("--dtype", _dtype(row)),
-        ("--kv-cache-dtype", _kv(row, {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4"})),
+        ("--kv-cache-dtype", _kv(row, {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "bf16": "bfloat16"})),
         ("--gpu-memory-utilization", row["gpu_memory_utilization"]),
         ("--max-model-len", _length(row)),
         ("--max-num-seqs", row["max_num_seqs"]),
@@ -129,7 +146,7 @@ def _sglang(row: Row) -> tuple[list[str], Flags]:
         ("--pp-size", _more(row["pp"])),
         ("--ep", _more(row["ep"])),
         ("--dtype", _dtype(row)),
-        ("--kv-cache-dtype", _kv(row, {"fp8": "fp8_e4m3"})),
+        ("--kv-cache-dtype", _kv(row, {"fp8": "fp8_e4m3", "bf16": "bf16"})),
         ("--mem-fraction-static", row["gpu_memory_utilization"]),
         ("--context-length", _length(row)),
         ("--max-running-requests", row["max_num_seqs"]),
@@ -144,6 +161,7 @@ def _tensorrt(row: Row) -> tuple[list[str], Flags]:
         ("--tp_size", _more(row["tp"])),
         ("--pp_size", _more(row["pp"])),
         ("--ep_size", _more(row["ep"])),
+        ("--extra_llm_api_options", OPTIONS_FILE if (row["attention_dp"] or 1) > 1 else None),
         ("--kv_cache_dtype", _kv(row, {"fp8": "fp8", "nvfp4": "nvfp4"})),
         ("--kv_cache_free_gpu_memory_fraction", row["gpu_memory_utilization"]),
         ("--max_seq_len", _length(row)),
@@ -159,6 +177,7 @@ def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
     longest = row["max_model_len"] or row["input_tokens"] + row["output_tokens"]
     k, _, v = str(row["kv_format"]).partition("/")
     base = _base(row).rsplit("/", 1)[-1]
+    each = (row["tp"] or 1) * (row["pp"] or 1)
     kind = str(row["weight_format"]).removeprefix("gguf-").upper()
     flags: Flags = [
         ("--ctx-size", slots * -(-longest // MULTIPLE) * MULTIPLE),
@@ -169,6 +188,7 @@ def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
         ("--cache-type-v", LLAMA_TYPES.get(v or k, v or k) if (v or k) not in ("fp16", "bf16") else None),
         ("--ubatch-size", row["n_ubatch"]),
         ("--split-mode", "row" if (row["tp"] or 1) > 1 else None),
+        ("--tensor-split", row["tensor_split"] or (",".join("1" * each) if each > 1 else None)),
     ]
     return ["llama-server", "--model", f"{base}-{kind}.gguf"], flags
 

@@ -19,7 +19,7 @@ from planner.formats.identity import Same
 from planner.search.usual import usual_formats
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec
+from planner.specs.model import ModelSpec, MoeFfn
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space
 
@@ -89,7 +89,11 @@ def _unfit(model: Same[ModelSpec], format_id: str) -> str:
         return ""
     if bits_per_weight(spec, fmt) > bits_per_weight(spec, own) * ROUNDING:
         return f"released in {own.name}: more bits would add nothing"
-    return "" if checkpoint(spec, fmt).rstrip().rstrip(":") != f"quantize {spec.id}" else f"nobody makes {fmt.name}"
+    made = checkpoint(spec, fmt)
+    if made.rstrip().rstrip(":") == f"quantize {spec.id}":
+        return f"nobody makes {fmt.name}"
+    at_load = made.startswith(f"{spec.id}, ")
+    return f"{fmt.name} is made at load, from 16-bit weights only" if at_load and spec.quantization else ""
 
 
 def unfit(model: ModelSpec, format_id: str) -> str:
@@ -106,8 +110,20 @@ def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario
     for (ep, attention_dp), tp, pp in product(ranks, tps, pps):
         split = (1, tp * pp) if engine.id == LLAMA_CPP and load.split_mode != "row" else (tp, pp)
         parts = Parts(*split, ep, attention_dp)
-        found[Division(*parts, fault(model, engine, parts))] = None
+        found[Division(*parts, fault(model, engine, parts) or _cannot_start(model, engine, parts))] = None
     return list(found)
+
+
+def _cannot_start(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
+    """Divisions for which an engine has no flags, although they could be priced."""
+    tp, _, ep, attention_dp = parts
+    if attention_dp > 1 and not any(isinstance(ffn, MoeFfn) for ffn in model.ffns):
+        return "attention data-parallel is for models with experts; replicas do the same for others"
+    if engine.id == "vllm" and ep not in (1, tp):
+        return f"vLLM divides experts over all of tp {tp} or not at all"
+    if engine.id == "tensorrt-llm" and attention_dp not in (1, tp):
+        return f"TensorRT-LLM runs attention data-parallel on all of tp {tp} or not at all"
+    return ""
 
 
 def loads(load: Scenario, space: Space) -> list[Load]:
