@@ -1,4 +1,5 @@
-"""What the speed of a GPU rests on: its newest calibration run, else its reference, else one of its generation.
+"""What the speed of a GPU rests on: its newest calibration run, else its reference, else a run or a reference of
+another GPU of its generation, scaled by peaks; else the datasheet.
 
 Runs are fitted once; the fit is kept in memory and in the user's cache folder under the run's checksum.
 """
@@ -6,6 +7,7 @@ Runs are fitted once; the fit is kept in memory and in the user's cache folder u
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +21,7 @@ from planner.catalog.calibrated import Source
 from planner.catalog.files import read_json, write_atomically
 from planner.catalog.gpus import gpu as known_gpu
 from planner.catalog.rates import Evidence, is_half_rate
-from planner.catalog.references import reference
+from planner.catalog.references import reference, reference_ids
 from planner.errors import PlannerError
 from planner.formats.identity import Same
 from planner.specs.calibration import Calibration
@@ -65,7 +67,18 @@ def _stored(gpu: Same[GpuSpec], stamp: Stamp) -> Source | None:
     shipped = reference(gpu.value.id)
     if shipped is not None:
         return Source(shipped, gpu.value, Evidence.REFERENCE)
-    return _of_generation(gpu.value) if stamp else None
+    return (_of_generation(gpu.value) if stamp else None) or _neighbour(gpu.value)
+
+
+def _neighbour(gpu: GpuSpec) -> Source | None:
+    """The reference of the GPU with the same architecture and kind of memory that is nearest in bandwidth."""
+    known = [known_gpu(name) for name in sorted(reference_ids())]
+    same = [other for other in known if other.generation == gpu.generation and _kind(other) == _kind(gpu)]
+    if not same:
+        return None
+    nearest = min(same, key=lambda other: abs(math.log(other.bandwidth_bytes_per_s / gpu.bandwidth_bytes_per_s)))
+    found = reference(nearest.id)
+    return Source(found, nearest, Evidence.REFERENCE) if found else None
 
 
 def _of_generation(gpu: GpuSpec) -> Source | None:

@@ -305,7 +305,8 @@ def capacity_of(
     slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
     ranks = np.asarray(inputs.parallel.attention_dp if engine.rank_budget else 1.0)
     reserved = engine.cache.allocation is Allocation.CONTEXT
-    sequences = np.maximum(plan.kv.max_concurrency, 1) if reserved else np.maximum(plan.kv.max_concurrency_expected, 1)
+    whole = reserved or engine.cache.reserves_full
+    sequences = np.maximum(plan.kv.max_concurrency if whole else plan.kv.max_concurrency_expected, 1)
     return Capacity(
         sequences=sequences,
         max_num_seqs=np.where(reserved & _asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,

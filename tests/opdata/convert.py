@@ -1,8 +1,10 @@
-"""Public operator measurements (ai-dynamo/aiconfigurator@095f58a, Apache-2.0) as calibration runs.
+"""Public operator measurements as calibration runs.
 
     run, held_back = convert(folder, "h200_sxm")
 
-The folder holds gemm_<gpu>.csv, attention_<gpu>.csv, moe_<gpu>.csv and comm_all.csv, extracts of the source's tables.
+The folder holds extracts of the sources' tables: gemm_<gpu>.csv, attention_<gpu>.csv, moe_<gpu>.csv and comm_all.csv of
+ai-dynamo/aiconfigurator@095f58a (Apache-2.0), vidur_linear_a40.csv of microsoft/vidur (MIT), and
+llmservingsim_{dense,attention}.csv of casys-kaist/LLMServingSim (MIT), timings inside vLLM 0.19.
 
 What is left out, and why: rows faster than 1.02 x the datasheet (caches, or broken timers); weights that stay in
 the L2 between replays, unless arithmetic hides them; decode attention whose cache is near the L2 in size, since the
@@ -21,7 +23,6 @@ import pandas as pd
 from planner import __version__
 from planner.catalog.gpus import gpu
 from planner.catalog.rates import peak_rates
-from planner.ops.products import distinct_experts
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import (
     AttentionShape,
@@ -36,7 +37,8 @@ from planner.specs.run import (
     Timing,
 )
 
-SOURCE = "ai-dynamo/aiconfigurator@095f58a (Apache-2.0)"
+AIC = "ai-dynamo/aiconfigurator@095f58a (Apache-2.0)"
+SOURCES = {"a40": "microsoft/vidur (MIT)", "rtx4090": "casys-kaist/LLMServingSim (MIT), in vLLM 0.19"}
 GPUS = {
     "a100_sxm": "a100-80-sxm",
     "l40s": "l40s",
@@ -46,6 +48,8 @@ GPUS = {
     "b300_sxm": "b300",
     "gb200": "gb200",
     "rtx_pro_6000_server": "rtxpro6000-server",
+    "a40": "a40",
+    "rtx4090": "rtx4090",
 }
 COPIES = {"nvfp4": 1, "fp8_block": 6}  # weight buffers that the source rotates through; 6 for the rest
 HEAD_DIM = 128
@@ -63,7 +67,8 @@ SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (128, 512, 2048, 8192, 32768, 131072)
 PROMPTS = (64, 256, 1024, 4096, 16384)
 HEADS = ((32, 8), (8, 1), (8, 8), (64, 8), (16, 2), (32, 4), (16, 16))
-HELD_EXPERTS = 3  # every third geometry is held back
+HELD = 3  # every third geometry of experts, and every third matrix of small tables, is held back
+HEADS_OF_LLAMA_8B = (32, 8)
 
 
 class Precision(NamedTuple):
@@ -82,7 +87,24 @@ PRECISIONS = {
     "int8_wo": Precision("wo-8", 1.0),
     "int4_wo": Precision("wo-4", 0.5156),
     "nvfp4": Precision("gemm-fp4", 0.5625, 3.125),
-    "w4a16_mxfp4": Precision("wo-4", 0.53125),
+}
+# Experts by kernel: those that engines pick, and how each is priced. Others are left out: FP8 per tensor on Hopper (its
+# kernel of vLLM 0.24 attains a sixth of the bandwidth), MXFP4 with 16-bit activations on B200 (engines quantize them).
+# Activations are read, sorted or quantized, written and read again, as `efficiency.yaml` counts them.
+EXPERTS = {
+    ("bfloat16", "triton"): Precision("moe-gemm-16", 2.0, 4.0),
+    ("bfloat16", "flashinfer_trtllm"): Precision("moe-gemm-16", 2.0, 4.0),
+    ("bfloat16", "flashinfer_cutlass"): Precision("moe-gemm-16", 2.0, 4.0),
+    ("fp8", "triton"): Precision("moe-gemm-fp8", 1.0, 4.0),
+    ("fp8", "flashinfer_trtllm"): Precision("moe-gemm-fp8", 1.0, 4.0),
+    ("fp8_block", "triton"): Precision("moe-gemm-fp8-block", 1.0002, 4.0),
+    ("fp8_block", "trtllmfp8expertsmonolithic"): Precision("moe-gemm-fp8-block", 1.0002, 4.0),
+    ("nvfp4", "trtllmnvfp4expertsmonolithic"): Precision("moe-gemm-fp4", 0.5625, 4.0),
+    ("nvfp4", "flashinfer_cutlass"): Precision("moe-gemm-fp4", 0.5625, 4.0),
+    ("int4_wo", "marlin"): Precision("moe-wo-4", 0.53125, 4.0),
+    ("w4a16_mxfp4", "gptossmxfp4moe_triton"): Precision("moe-mx4", 0.53125, 4.0),
+    ("w4a16_mxfp4", "gptossmxfp4moe_marlin"): Precision("moe-mx4", 0.53125, 4.0),
+    ("w4a8_mxfp4_mxfp8", "trtllm"): Precision("moe-mx4", 0.53125, 4.0),
 }
 
 
@@ -213,17 +235,21 @@ def in_attention_grid(shape: Shape) -> bool:
 # Experts.
 
 
-def expert_reading(row: Any) -> Reading:
-    kind = PRECISIONS[row.moe_dtype]
+def expert_precision(row: Any) -> Precision | None:
+    """How the row's kernel is priced; None for kernels that engines do not pick."""
+    kernels = ((kernel, kind) for (dtype, kernel), kind in EXPERTS.items() if dtype == row.moe_dtype)
+    return next((kind for kernel, kind in kernels if kernel in row.kernel_source), None)
+
+
+def expert_reading(row: Any, kind: Precision) -> Reading:
+    """Balanced routing gives every token other experts until all are taken: min(E, k M) are touched."""
     inner = int(row.inter_size) // int(row.moe_tp_size)
     tokens, active, experts, hidden = (int(v) for v in (row.num_tokens, row.topk, row.num_experts, row.hidden_size))
     shape = ExpertShape(tokens=tokens, hidden=hidden, inner=inner, experts=experts, active=active)
-    touched = float(distinct_experts(experts, active, tokens)) * 3 * hidden * inner * kind.weight
+    touched = min(experts, active * tokens) * 3 * hidden * inner * kind.weight
     m, n = tokens * active, 3 * inner
     moved = touched + m * hidden * kind.activation + 2 * m * n
-    return Reading(
-        f"moe-{kind.family}", row.kernel_source, row.moe_dtype, shape, moved, 2.0 * m * n * hidden, row.us * MICRO
-    )
+    return Reading(kind.family, row.kernel_source, row.moe_dtype, shape, moved, 2.0 * m * n * hidden, row.us * MICRO)
 
 
 def expert_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]:
@@ -231,17 +257,70 @@ def expert_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]
     path = folder / f"moe_{name}.csv"
     if path.is_file():
         table = pd.read_csv(path)
-        table = table[(table.distribution == "balanced") & table.moe_dtype.isin(PRECISIONS)]
-        for row in table.itertuples():
-            reading = expert_reading(row)
-            if possible(reading, card):
+        for row in table[table.distribution == "balanced"].itertuples():
+            kind = expert_precision(row)
+            reading = kind and expert_reading(row, kind)
+            if reading and possible(reading, card):
                 yield reading
 
 
 def geometry_is_kept(shape: Shape) -> bool:
     """Two of three geometries, all their batches together."""
     assert isinstance(shape, ExpertShape)
-    return (shape.hidden // 256 + shape.inner // 128 + shape.experts + shape.active) % HELD_EXPERTS != 0
+    return (shape.hidden // 256 + shape.inner // 128 + shape.experts + shape.active) % HELD != 0
+
+
+# Small tables of other sources.
+
+
+class _Product(NamedTuple):
+    """A row of a small table, named as the large ones name theirs."""
+
+    src: str
+    m: int
+    n: int
+    k: int
+    us: float
+    dtype: str = "bfloat16"
+
+
+class _Decode(NamedTuple):
+    """A decode row of a small table, likewise."""
+
+    src: str
+    b: int
+    s: int
+    us: float
+    nq: int = HEADS_OF_LLAMA_8B[0]
+    nkv: int = HEADS_OF_LLAMA_8B[1]
+    kind: str = "decode"
+    attn: str = "bfloat16"
+    kv: str = "bfloat16"
+
+
+def small_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]:
+    """A40: linear operators by vidur. RTX 4090: products and decode attention of Llama-3.1-8B, timed inside vLLM."""
+    if name == "a40":
+        found = [gemm_reading(_Product("vidur", r.m, r.n, r.k, r.us)) for r in _table(folder, "vidur_linear_a40")]
+    else:
+        dense = [r for r in _table(folder, "llmservingsim_dense") if (r.gpu, r.tp) == ("RTX4090", 1) and r.n and r.k]
+        found = [gemm_reading(_Product("vllm-0.19", r.m, r.n, r.k, r.time_us)) for r in dense]
+        for r in _table(folder, "llmservingsim_attention"):
+            if (r.gpu, r.prefill_chunk) == ("RTX4090", 0) and r.kv_decode >= SHORTEST:
+                found.append(attention_reading(_Decode("vllm-0.19", r.n_decode, r.kv_decode, r.time_us)))
+    yield from (reading for reading in found if possible(reading, card))
+
+
+def _table(folder: Path, name: str) -> list[Any]:
+    return list(pd.read_csv(folder / f"{name}.csv").itertuples())
+
+
+def _is_kept(shape: Shape) -> bool:
+    """Two of three matrices, all their batches together; of attention two of three contexts."""
+    if isinstance(shape, GemmShape):
+        return shape.m in TOKENS and (shape.n // 64 + shape.k // 64) % HELD != 0
+    assert isinstance(shape, AttentionShape)
+    return round(np.log2(shape.cached)) % HELD != 0
 
 
 # Collectives.
@@ -265,28 +344,32 @@ def collective_readings(folder: Path, name: str) -> Iterator[Reading]:
 # The run.
 
 
-def _kept(readings: Sequence[Reading]) -> list[Reading]:
-    keeps = {GemmShape: in_gemm_grid, AttentionShape: in_attention_grid, ExpertShape: geometry_is_kept}
-    return [reading for reading in readings if keeps.get(type(reading.shape), lambda shape: True)(reading.shape)]
-
-
 def readings(folder: Path, name: str) -> list[Reading]:
     """Every trustworthy row of a GPU."""
     card = gpu(GPUS[name])
+    if name in SOURCES:
+        return list(small_readings(folder, name, card))
     found = [*gemm_readings(folder, name, card), *attention_readings(folder, name, card)]
     return found + [*expert_readings(folder, name, card), *collective_readings(folder, name)]
 
 
+def _kept(found: Sequence[Reading], name: str) -> list[Reading]:
+    keeps = {GemmShape: in_gemm_grid, AttentionShape: in_attention_grid, ExpertShape: geometry_is_kept}
+    if name in SOURCES:
+        keeps = {GemmShape: _is_kept, AttentionShape: _is_kept}
+    return [reading for reading in found if keeps.get(type(reading.shape), lambda shape: True)(reading.shape)]
+
+
 def as_run(found: Sequence[Reading], name: str) -> Run:
     """Readings as a converted run."""
-    card = gpu(GPUS[name])
+    card, source = gpu(GPUS[name]), SOURCES.get(name, AIC)
     return Run(
-        id=f"aic-095f58a-{card.id}",
+        id=f"{source.split('/')[1].split(' ')[0].split('@')[0].lower()}-{card.id}",
         gpu=card.id,
         created="2026-08-21T00:00:00Z",
         planner_version=__version__,
         mode=Mode.CONVERTED,
-        source=SOURCE,
+        source=source,
         environment=Environment(gpu_name=card.name, device_token="0" * 16),
         points=tuple(reading.point(order) for order, reading in enumerate(found)),
     )
@@ -295,6 +378,6 @@ def as_run(found: Sequence[Reading], name: str) -> Run:
 def convert(folder: str | Path, name: str) -> tuple[Run, list[Reading]]:
     """The run of a GPU's grid, and the readings that it holds back."""
     everything = readings(Path(folder), name)
-    kept = _kept(everything)
+    kept = _kept(everything, name)
     held = {id(reading) for reading in kept}
     return as_run(kept, name), [reading for reading in everything if id(reading) not in held]

@@ -18,9 +18,10 @@ from planner.calibration.fit import Fitted, fit, predicted, samples
 from planner.calibration.fit.forms import Parameters
 from planner.catalog.files import write_atomically
 from planner.catalog.gpus import gpu
-from planner.specs.calibration import Calibration, FamilyFit, HeldOut
+from planner.catalog.rates import figures, is_half_rate, peak_rates
+from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.run import GemmShape
-from tests.opdata.convert import GPUS, SOURCE, Reading, as_run, convert
+from tests.opdata.convert import GPUS, Reading, as_run, convert
 
 # Hidden size, qkv outputs, heads' inputs to the output projection, inner size, and a tensor-parallel group. The tables
 # hold these sizes: Llama-3.2 1B and 3B, Llama-3.1 8B, Qwen3 0.6B, 1.7B and 8B, Gemma-2 9B.
@@ -34,10 +35,14 @@ LAYERS = {
     "gemma-2-9b": (3584, 8192, 4096, 14336, (4,)),
 }
 SMALL_BATCH = 64
-# Left out of the references: sources whose kernels engines no longer use.
+# Left out of the references: sources whose kernels engines no longer use; tables of one copy of the weights, which
+# stays in the cache; on B200 block FP8, whose quantizer is timed from the host (17 us at any size), and MXFP4 experts,
+# in a variant of vLLM's that runs quantizer and permutation apart. What misses held-back rows by WIDE is no figure.
 OLD_SOURCES = ("trtllm-1.0.0", "trtllm-1.2.0rc5", "sglang-0.5.6")
-HOT = ("gemm-fp4",)  # one copy of the weights: in the cache
-EXPERTS = "moe-"  # too wide a spread between geometries to stand for a GPU
+NOT_SHIPPED = {"gemm-fp4": GPUS, "gemm-fp8-block": ("b200_sxm",), "moe-mx4": ("b200_sxm",)}
+WIDE = 0.15  # median
+NEIGHBOURS = {"b300": "b200", "gb200": "b200"}  # lend the families that a GPU's own tables lack, by peaks
+DECIMALS = 3  # of a residual
 
 
 class Errors(NamedTuple):
@@ -103,21 +108,67 @@ def layer_sums(name: str, run_readings: Sequence[Reading], held: Sequence[Readin
     return sums
 
 
-def reference(calibration: Calibration, held: dict[str, Errors]) -> Calibration:
+def identified(calibration: Calibration) -> Calibration:
+    """Decode attention moves so much that its tables do not tell its arithmetic: the datasheet level's stands in."""
+    card = gpu(calibration.gpu)
+    families = []
+    for family in calibration.families:
+        if family.family.startswith("attention-decode"):
+            sheet = figures(card.generation, is_half_rate(card), "", family.family)
+            family = family.model_copy(update={"flops_per_s": sheet.math * peak_rates(card, family.family)[1]})
+        families.append(family)
+    return calibration.model_copy(update={"families": tuple(families)})
+
+
+def reference(name: str, calibration: Calibration, held: dict[str, Errors]) -> Calibration:
     """What ships: families that engines use, with their error on held-back rows of the tables.
 
-    No collectives: over PCIe they are the host's, two collections of one GPU differ by up to ten times.
+    No collectives: over PCIe they are the host's, two collections of one GPU differ by up to ten times; those of NVLink
+    are in `efficiency.yaml`, by link.
     """
     families = []
     for family in calibration.families:
         old = any(source in family.kernel for source in OLD_SOURCES)
-        if old or family.family in HOT or family.family.startswith(EXPERTS):
-            continue
         measured = held.get(family.family)
         error = HeldOut(**measured._asdict()) if measured else family.held_out
+        if old or name in NOT_SHIPPED.get(family.family, ()) or error is None or error.median > WIDE:
+            continue
         rounded = {k: float(f"{getattr(family, k):.5g}") for k in Parameters._fields}
-        families.append(family.model_copy(update={"held_out": error, **rounded}))
-    return calibration.model_copy(update={"families": tuple(families), "links": (), "source": SOURCE})
+        error = error.model_copy(update={k: round(getattr(error, k), DECIMALS) for k in ("median", "p90")})
+        families.append(family.model_copy(update={"held_out": error, "residual": _short(family.residual), **rounded}))
+    return calibration.model_copy(update={"families": tuple(families), "links": ()})
+
+
+def _short(table: ResidualTable | None) -> ResidualTable | None:
+    if table is None:
+        return None
+    return table.model_copy(update={"values": tuple(round(value, DECIMALS) for value in table.values)})
+
+
+def lent(own: Calibration, neighbour: Calibration) -> Calibration:
+    """The calibration with the neighbour's families that it lacks, at this GPU's peaks; their kernels say whose."""
+    mine, theirs = gpu(own.gpu), gpu(neighbour.gpu)
+    borrowed = []
+    for family in neighbour.families:
+        if own.family(family.family) is None:
+            here, there = peak_rates(mine, family.family), peak_rates(theirs, family.family)
+            rates = {
+                "bytes_per_s": float(f"{family.bytes_per_s * here[0] / there[0]:.5g}"),
+                "flops_per_s": float(f"{family.flops_per_s * here[1] / there[1]:.5g}"),
+                "kernel": f"{family.kernel} of {neighbour.gpu}",
+                "held_out": None,
+            }
+            borrowed.append(family.model_copy(update=rates))
+    return own.model_copy(update={"families": own.families + tuple(borrowed)})
+
+
+def write(found: dict[str, Calibration], out: Path) -> None:
+    """One file per GPU, without whatever is at its default."""
+    for calibration in found.values():
+        neighbour = found.get(NEIGHBOURS.get(calibration.gpu, ""))
+        whole = lent(calibration, neighbour) if neighbour else calibration
+        text = whole.model_dump_json(exclude_defaults=True)
+        write_atomically(out / f"{whole.gpu}.json", json.dumps(json.loads(text), separators=(",", ":")) + "\n")
 
 
 def _row(*cells: object) -> None:
@@ -129,18 +180,19 @@ def main(folder: Path, out: Path | None) -> None:
     _row("GPU", "family", "points fitted", "held back", "median %", "p90 %")
     _row(*["---"] * 6)
     sums: list[tuple[int, float, float]] = []
+    shipped: dict[str, Calibration] = {}
     for name in GPUS:
         run, held = convert(folder, name)
         kept = _readings(run.points)
-        calibration = fit(run, gpu(run.gpu))
+        calibration = identified(fit(run, gpu(run.gpu)))
         found = on_held_back(calibration, held)
         for family in calibration.families:
             if family.family in found:
                 _row(run.gpu, family.family, family.points, *found[family.family])
         sums += layer_sums(name, kept, held)
-        if out:
-            text = reference(calibration, found).model_dump_json(exclude_defaults=True)
-            write_atomically(out / f"{run.gpu}.json", json.dumps(json.loads(text), separators=(",", ":")) + "\n")
+        shipped[run.gpu] = reference(name, calibration, found)
+    if out:
+        write(shipped, out)
     for label, most in (("all batches", 1 << 30), (f"at most {SMALL_BATCH} tokens", SMALL_BATCH)):
         chosen = [(p, m) for tokens, p, m in sums if tokens <= most]
         _row("all", f"16-bit layer sums, {label}", "", *errors(*zip(*chosen, strict=True)))
