@@ -32,6 +32,10 @@ FIRST, LAST, PER_OCTAVE = (0, 7, 6), (17, 18, 17), (1, 2, 2)
 NODES = tuple((last - first) * each + 1 for first, last, each in zip(FIRST, LAST, PER_OCTAVE, strict=True))
 
 
+# Offsets of a cell's corners in a flat table, k fastest.
+CORNERS = np.array([(m * NODES[1] + n) * NODES[2] + k for m in (0, 1) for n in (0, 1) for k in (0, 1)])
+
+
 class Rates(NamedTuple):
     """Kernel rates by `ops.Slot`; every field has shape (slots, R), or (slots, 1) for one scenario."""
 
@@ -100,27 +104,18 @@ def on_common_grid(table: ResidualTable) -> Array:
     return table_residual(table, m, n, k).ravel()
 
 
-def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Sequence[Array]) -> Array:
-    """exp(R) for operations whose m, n, k are `axes` and whose tables are `at`, all of one shape."""
-    cell, parts = at * residuals.tables.shape[1], []
-    for x, first, each, count in zip(axes, FIRST, PER_OCTAVE, NODES, strict=True):
-        place = np.clip((np.log2(np.maximum(x, 1.0)) - first) * each, 0, count - 1)
-        whole = np.minimum(place.astype(np.int64), count - 2)
-        parts.append((whole, place - whole))
-    (m, fm), (n, fn), (k, fk) = parts
-    cell = cell + (m * NODES[1] + n) * NODES[2] + k
-    flat = residuals.tables.ravel()
-
-    def along_k(offset: int) -> Array:
-        low = flat[cell + offset]
-        return np.asarray(low + fk * (flat[cell + offset + 1] - low))
-
-    def along_n(offset: int) -> Array:
-        low = along_k(offset)
-        return np.asarray(low + fn * (along_k(offset + NODES[2]) - low))
-
-    low = along_n(0)
-    return np.asarray(np.exp(low + fm * (along_n(NODES[1] * NODES[2]) - low)))
+def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Array) -> Array:
+    """exp(R) for operations whose m, n, k are `axes` (3, ...) and whose tables are `at`, all of one shape."""
+    first, each, count = (np.reshape(of, (3, *(1,) * (axes.ndim - 1))) for of in (FIRST, PER_OCTAVE, NODES))
+    place = np.clip((np.log2(np.maximum(axes, 1.0)) - first) * each, 0, count - 1)
+    whole = np.minimum(place.astype(np.int64), count - 2)
+    (m, n, k), (fm, fn, fk) = whole, place - whole
+    cell = at * residuals.tables.shape[1] + (m * NODES[1] + n) * NODES[2] + k
+    found = residuals.tables.ravel()[cell + CORNERS.reshape(8, *(1,) * cell.ndim)]
+    for position in (fk, fn, fm):
+        low = found[0::2]
+        found = low + position * (found[1::2] - low)
+    return np.asarray(np.exp(found[0]))
 
 
 def _per_token_bytes(ops: Sequence[Op], n: Array, moved: Array, mk: Array) -> Array:
@@ -139,7 +134,7 @@ def _corrected(total: Array, ops: Sequence[Op], residuals: Residuals, rows: slic
         at = residuals.which[[op.rate for op in own]]
         at = at[:, rows] if at.shape[1] > 1 else at
         at = at if len(shape) == 1 else at[:, None, :]
-        total[used] *= _correction(residuals, at, (m, _per_token_bytes(own, n, moved, m * k), k))
+        total[used] *= _correction(residuals, at, np.stack((m, _per_token_bytes(own, n, moved, m * k), k)))
     return total
 
 

@@ -150,13 +150,14 @@ def test_a_new_run_changes_the_next_estimate(measured: Run, tmp_path: Path) -> N
 def test_a_run_that_a_caller_brings_counts_for_him_alone(measured: Run) -> None:
     mine = estimate(scenario(), library=Library(runs=(measured,))).rows()[0]
     others = estimate(scenario()).rows()[0]
-    assert mine["calibration_id"] == measured.id and not others["calibration_id"]
+    assert mine["calibration_id"] == measured.id != others["calibration_id"]
 
 
 def test_a_run_serves_its_generation_as_a_reference(measured: Run, tmp_path: Path) -> None:
     runs.write_run(measured, tmp_path / "runs")
-    for card, level in (("h200-nvl", "reference"), ("l4", "datasheet"), ("rtx4090", "datasheet")):
-        assert estimate(scenario(card)).rows()[0]["speed_evidence"] == level
+    ids = {card: estimate(scenario(card)).rows()[0] for card in ("h200-nvl", "h100-nvl", "l4", "rtx5090")}
+    assert [row["speed_evidence"] for row in ids.values()] == ["reference", "reference", "reference", "datasheet"]
+    assert [row["calibration_id"] == measured.id for row in ids.values()] == [True, True, False, False]
 
 
 def test_a_damaged_run_leaves_the_datasheet(measured: Run, tmp_path: Path) -> None:

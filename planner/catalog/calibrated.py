@@ -158,5 +158,10 @@ def residuals(rate_sets: Sequence[RateSet]) -> Residuals | None:
         for slot, table in enumerate(rate_set.tables):
             if table is not None:
                 which[slot, row] = number.setdefault(Same(table), len(number) + 1)
-    grids = [_grid(table) for table in number]
-    return Residuals(np.stack([np.zeros_like(grids[0]), *grids]), which)
+    return Residuals(_stacked(tuple(number)), which)
+
+
+@lru_cache(maxsize=64)
+def _stacked(tables: tuple[Same[ResidualTable], ...]) -> NDArray[np.float64]:
+    grids = [_grid(table) for table in tables]
+    return np.stack([np.zeros_like(grids[0]), *grids])
