@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 import streamlit as st
 from platformdirs import user_data_path
 
+from access import named_endpoints
 from planner.cli import quality_job
 from planner.cli.quality_job import Job
-from planner.errors import BadFile, PlannerError
+from planner.errors import BadFile, BadValue, PlannerError
 from planner.quality.examples import TEMPLATE, read_answers, read_examples
 from planner.quality.session import Settings
 
@@ -30,7 +32,7 @@ FILES, RUNNING, RESULT, FAULT, VISIT = "qc_files", "qc_running", "qc_result", "q
 KINDS = {"examples": "Your examples", "baseline": "Answers before", "candidate": "Answers after"}
 MOST_AT_ONCE = 2  # checks on one server
 VISITOR_LIMIT_S = 900.0
-STOP_S = 5.0
+VISITOR_AT_ONCE = 64
 SAMPLES = TEMPLATE.with_name("quality_check_sample")
 
 _log = logging.getLogger("planner")
@@ -90,9 +92,8 @@ def bring(kind: str, name: str, data: bytes) -> None:
             said = _described(kind, path)
         except PlannerError as error:
             fault = str(error)
-    st.session_state.setdefault(FILES, {})[kind] = Brought(name, data, said, fault)
-    for outdated in (RESULT, FAULT):
-        st.session_state.pop(outdated, None)
+    drop(kind)
+    st.session_state[FILES][kind] = Brought(name, data, said, fault)
 
 
 def _described(kind: str, path: Path) -> str:
@@ -102,6 +103,13 @@ def _described(kind: str, path: Path) -> str:
     tags = sorted({tag for one in examples for tag in one.tags})
     shown = ", ".join(tags[:6]) + (f" and {len(tags) - 6} more" if len(tags) > 6 else "")
     return f"{len(examples):,} examples; tags: {shown or 'none'}"
+
+
+def drop(kind: str) -> None:
+    """Forget a file."""
+    for name in (RESULT, FAULT):
+        st.session_state.pop(name, None)
+    st.session_state.setdefault(FILES, {}).pop(kind, None)
 
 
 def bring_sample() -> None:
@@ -116,6 +124,8 @@ def begin(settings: Settings, kinds: list[str], run_tests: bool, local: bool) ->
     """Start the check of the files of these kinds. Raises BadFile when this server has enough to do."""
     state = st.session_state
     files = {kind: file for kind in kinds if (file := brought(kind))}
+    if not local:
+        _check_visitor(settings, run_tests)
     folder, paths = _home(files, settings, local), _paths(files)
     for kind, file in files.items():
         (folder / kind).mkdir(exist_ok=True)
@@ -132,6 +142,14 @@ def begin(settings: Settings, kinds: list[str], run_tests: bool, local: bool) ->
     state[RUNNING] = Running(process, folder, job)
     state.pop(RESULT, None)
     state.pop(FAULT, None)
+
+
+def _check_visitor(settings: Settings, run_tests: bool) -> None:
+    """What the page does not offer to visitors is not done for them either, whatever their browser sends."""
+    named = named_endpoints()
+    asked = [url for url in (settings.baseline, settings.candidate, settings.judge) if url]
+    if run_tests or any(url not in named for url in asked) or settings.concurrency > VISITOR_AT_ONCE:
+        raise BadValue("this server does not do that for its visitors")
 
 
 def with_files(settings: Settings, kinds: list[str]) -> Settings:
@@ -157,7 +175,11 @@ def _home(files: dict[str, Brought], settings: Settings, local: bool) -> Path:
     else:
         if VISIT not in st.session_state:
             st.session_state[VISIT] = _Visit()
-        home = st.session_state[VISIT].folder / name
+        visit = st.session_state[VISIT].folder
+        for other in visit.iterdir():
+            if other.name != name:
+                shutil.rmtree(other, ignore_errors=True)
+        home = visit / name
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -174,7 +196,7 @@ def stop() -> None:
     """For callbacks: end the process; what was answered is kept."""
     running: Running | None = st.session_state.get(RUNNING)
     if running:
-        running.process.terminate()
+        quality_job.stop(running.process)
 
 
 def ended() -> bool:
@@ -188,7 +210,7 @@ def ended() -> bool:
         running.process.stdin.close()
     document = quality_job.outcome(running.folder)
     if document is None:
-        stopped = running.process.returncode < 0
+        stopped = running.process.returncode == -signal.SIGTERM
         state[FAULT] = (
             "Stopped. Answers so far are kept; go on where it ended."
             if stopped

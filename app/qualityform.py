@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from access import named_endpoints
-from checking import KINDS, bring, bring_sample, brought
+from checking import KINDS, VISITOR_AT_ONCE, bring, bring_sample, brought, drop
 from planner.quality.examples import TEMPLATE, ScorerKind
 from planner.quality.session import Settings
 from words import plain
@@ -115,7 +115,9 @@ def upload(kind: str, local: bool) -> None:
 
 def _uploaded(kind: str) -> None:
     uploaded = st.session_state.get(f"qc_up_{kind}")
-    if uploaded is not None:
+    if uploaded is None:
+        drop(kind)
+    else:
         bring(kind, uploaded.name, uploaded.getvalue())
 
 
@@ -134,7 +136,8 @@ def _endpoint(side: str, endpoints: tuple[str, ...] | None) -> dict[str, str]:
     )  # fmt: skip
     have = "is set" if os.environ.get(KEYS[side]) else "is not set, so none is sent"
     st.caption(f"Key: from the environment of this server only; `{KEYS[side]}` {have}.")
-    return {side: url.strip(), f"{side}_model": model.strip()}
+    url = url.strip()
+    return {side: url if "://" in url or not url else f"http://{url}", f"{side}_model": model.strip()}
 
 
 def _settings(live: bool, endpoints: tuple[str, ...] | None, open_to_all: bool) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def _asking() -> dict[str, Any]:
             "Longest answer, tokens", 1, 1_000_000, DEFAULTS.max_tokens, 256, key="qc_max_tokens", **keep
         ),
         "concurrency": row[3].number_input(
-            "Requests at once", 1, 64, DEFAULTS.concurrency, 1, key="qc_concurrency", **keep
+            "Requests at once", 1, VISITOR_AT_ONCE, DEFAULTS.concurrency, 1, key="qc_concurrency", **keep
         ),
         "timeout_s": row[4].number_input("Timeout, s", 1.0, 3600.0, DEFAULTS.timeout_s, 10.0, key="qc_timeout", **keep),
     }

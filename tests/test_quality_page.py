@@ -16,8 +16,11 @@ pytest.importorskip("jsonschema")
 from streamlit.testing.v1 import AppTest
 
 import access
+import checking
 from planner.catalog import quality_results
+from planner.errors import BadValue
 from planner.quality.examples import TEMPLATE
+from planner.quality.session import Settings
 
 APP = Path(__file__).resolve().parent.parent / "app"
 HOSTILE = "<img src=x onerror=alert(1)> ![](http://h/i.png) [a](javascript:alert(1))"
@@ -80,6 +83,26 @@ def test_visitors_choose_among_the_operators_endpoints(monkeypatch: pytest.Monke
     for side in ("baseline", "candidate"):
         assert at.selectbox(key=f"qc_{side}").options == ["http://a:8000/v1", "http://b:8000/v1"]
     assert not [box for box in at.text_input if box.label == "Address"]
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    [
+        {"baseline": "http://169.254.169.254/v1"},
+        {"candidate": "/etc/hosts"},
+        {"judge": "http://127.0.0.1:9/v1"},
+        {"concurrency": 1024},
+    ],
+)
+def test_a_visitors_browser_cannot_ask_for_more_than_the_page_offers(
+    monkeypatch: pytest.MonkeyPatch, crafted: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(access.ENDPOINTS, "http://a:8000/v1")
+    settings = Settings.model_validate({"baseline": "http://a:8000/v1", **crafted})
+    with pytest.raises(BadValue, match="for its visitors"):
+        checking.begin(settings, [], run_tests=False, local=False)
+    with pytest.raises(BadValue, match="for its visitors"):
+        checking.begin(Settings.model_validate({}), [], run_tests=True, local=False)
 
 
 def test_the_users_own_machine_may_ask_what_it_likes(local: None) -> None:

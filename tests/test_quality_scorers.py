@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +158,18 @@ def test_processes_that_an_answer_leaves_behind_are_ended(tmp_path: Path) -> Non
     assert scored("unit_test", code, {"timeout_s": 5.0}, reference=ADD)
     time.sleep(3)
     assert not late.exists()
+
+
+def test_the_code_of_an_answer_has_no_network_where_the_system_allows_it() -> None:
+    alone = "import ctypes, sys; u = ctypes.CDLL(None).unshare; sys.exit(u(0x40000000) and u(0x50000000))"
+    if sys.platform != "linux" or subprocess.run([sys.executable, "-c", alone], check=False).returncode:
+        pytest.skip("the system does not let a process give up its network")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        reach = f"import socket\ndef reach():\n    socket.create_connection(('127.0.0.1', {port}), 1)"
+        caught = "try:\n    reach()\nexcept OSError:\n    pass\nelse:\n    raise AssertionError"
+        assert scored("unit_test", reach, reference=caught)
 
 
 def test_meaning_is_near_when_words_differ() -> None:

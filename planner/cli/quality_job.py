@@ -8,8 +8,10 @@ journals by then, so that the same job goes on from there. Keys come from the en
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ JOB, PROGRESS, OUTCOME, ERRORS = "job.json", "progress.json", "outcome.json", "e
 CSV, HTML = "examples.csv", "report.html"
 ANSWERS = "answers"  # the journals' folder
 TOLD_EVERY_S = 0.3
+GRACE_S = 5
 MAX_OUTCOME_BYTES = 64 * 2**20
 
 
@@ -64,8 +67,17 @@ def start(folder: Path, job: Job) -> subprocess.Popen[bytes]:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             env=os.environ | {"PYTHONPATH": search},
-            start_new_session=True,  # Ctrl-C at the server ends it by its standard input
+            start_new_session=True,  # with all that it starts it can be ended; Ctrl-C at the server does so as well
         )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a job and what it started; its answers so far are kept."""
+    if os.name == "posix" and process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.terminate()
 
 
 def progress(folder: Path) -> list[Count]:
@@ -127,13 +139,20 @@ class _Told:
 
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
-    os._exit(3)
+    _end()
 
 
 def _end_at_limit(folder: Path, limit_s: float) -> None:
     said = f"the check was ended after {limit_s / 60:.0f} minutes; go on where it ended, or take fewer examples"
     write_atomically(folder / OUTCOME, json.dumps({"error": said}))
-    os._exit(4)
+    _end()
+
+
+def _end() -> None:
+    """At once, with all that was started from here."""
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(3)
 
 
 def main(folder: str) -> None:
@@ -144,6 +163,8 @@ def main(folder: str) -> None:
     timer = threading.Timer(min(limit_s, threading.TIMEOUT_MAX), _end_at_limit, (home, limit_s))
     timer.daemon = True
     timer.start()
+    if os.name == "posix":  # a pattern that never ends lets no other thread run, but this comes from the system
+        signal.alarm(min(int(limit_s) + GRACE_S, 2**31 - 1))
     work(home)
     os._exit(0)  # nothing waits for the thread that reads
 

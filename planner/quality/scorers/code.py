@@ -1,7 +1,8 @@
 """Run the code of an answer against the reference's asserts: a process of its own with limits.
 
-The limits keep a runaway answer from hurting (time, memory, size of files, processes, no environment, a folder that
-goes away); they are no sandbox. Code that a model wrote runs with the user's rights, so this runs only when asked.
+The limits keep a runaway answer from hurting (time, memory, size of files, no environment, a folder that goes away, and
+no network where the system lets a process give it up); they are no sandbox. Code that a model wrote runs with the
+user's rights, and may read what the user may, so this runs only when asked.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ import tempfile
 MEMORY_BYTES = 1 << 30
 FILE_BYTES = 16 << 20
 OPEN_FILES = 64
+NO_NETWORK, NEW_USER = 0x40000000, 0x10000000  # CLONE_NEWNET; without rights to it, in a user namespace of its own
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 # The proof is read before the answer's code runs and said only after the last assert: leaving early proves nothing.
 _HARNESS = """
-import os, resource, sys
+import ctypes, os, resource, sys
+unshare = getattr(ctypes.CDLL(None), "unshare", None)
+if unshare and unshare(NO_NETWORK):
+    unshare(NO_NETWORK | NEW_USER)
 for limit, most in zip(("CPU", "AS", "FSIZE", "NOFILE", "CORE"), map(int, sys.argv[1:6])):
     resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (most, most))
 code, tests, proof = sys.stdin.read().split("\\0")
@@ -32,7 +37,7 @@ names = {"__name__": "answer"}
 exec(compile(code, "answer", "exec"), names)
 exec(compile(tests, "tests", "exec"), names)
 os.write(said, proof.encode())
-"""
+""".replace("NO_NETWORK", str(NO_NETWORK)).replace("NEW_USER", str(NEW_USER))
 
 
 def code_of(output: str) -> str:
