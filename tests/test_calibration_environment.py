@@ -5,7 +5,7 @@ import pytest
 
 from planner.calibration import environment, process
 from planner.calibration.environment import Driver, Missing, TorchBuild, check_installed, device_token, nvml
-from planner.calibration.process import locked, refuse_busy
+from planner.calibration.process import allowed, locked, refuse_busy
 from planner.calibration.profile import attributes, describe
 from planner.catalog.gpus import gpu, gpu_from_profile
 from planner.errors import BadValue
@@ -153,3 +153,15 @@ def test_a_stranger_that_says_nothing_needs_a_profile() -> None:
     found = driver(name="NVIDIA H299", nvmlDeviceGetMemoryBusWidth=NVMLError("Not Supported"))
     with pytest.raises(BadValue, match="give a profile"):
         describe(card(found), found)
+
+
+@pytest.mark.parametrize(("visible", "kept"), [(None, 2), ("0", 1), ("GPU-0a1b2c3d", 2), ("0,1", 2), (" 1 ", 1)])
+def test_gpus_that_others_were_given_are_left_alone(visible: str | None, kept: int) -> None:
+    cards = Driver(FakeNvml(nvmlDeviceGetCount=2)).cards()
+    assert len(allowed(cards, visible)) == kept
+
+
+@pytest.mark.parametrize("visible", ["", "7", "GPU-ffffffff"])
+def test_hidden_gpus_are_said_to_be_hidden(visible: str) -> None:
+    with pytest.raises(Missing, match="CUDA_VISIBLE_DEVICES hides"):
+        allowed(Driver(FakeNvml()).cards(), visible)

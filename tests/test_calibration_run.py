@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from planner.calibration import process
+from planner.calibration.cases import Case
 from planner.calibration.journal import Journal
+from planner.calibration.process import Wish
 from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened
+from planner.calibration.timing import Fault
 from planner.catalog import runs
-from planner.errors import BadFile, BadValue
-from planner.specs.run import Run, Status
+from planner.errors import BadFile, BadValue, PlannerError
+from planner.specs.run import Mode, Run, Status
 from tests.calibration_victim import MACHINE, NOW, go_on, plan
 from tests.fake_gpu import FakeDevice
 
@@ -109,3 +113,38 @@ def test_fifty_kills_never_show_a_torn_file(tmp_path: Path, root: Path) -> None:
 def test_names_of_runs_say_when_and_nothing_else(tmp_path: Path) -> None:
     found = header(plan(tmp_path), NOW)
     assert found.id.startswith("20261120t100000z-") and len(found.id) == 23
+
+
+def test_a_kernel_that_takes_the_device_down_costs_its_own_point_only(tmp_path: Path) -> None:
+    def fall(case: Case) -> None:
+        if case.kernel == "torch.int-mm":
+            raise Fault("illegal memory access")
+
+    wish = plan(tmp_path, 100)
+    culprits = sum(case.kernel == "torch.int-mm" for case in wish.cases)
+    assert 0 < culprits < 10
+    for _ in range(culprits):
+        with pytest.raises(Fault):
+            calibrate(wish, FakeDevice(on_load=fall), opened(wish, True, NOW), pause=lambda seconds: None)
+    run = calibrate(wish, FakeDevice(on_load=fall), opened(wish, True, NOW), pause=lambda seconds: None)
+    lost = [point for point in run.points if point.status is Status.FAILED]
+    assert {point.kernel for point in lost} == {"torch.int-mm"} and len(lost) == culprits
+    assert "illegal memory access" in lost[0].note
+
+
+def test_a_lost_device_is_taken_up_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, asked = iter([Fault("one"), Fault("two"), tmp_path / "run.json"]), []
+
+    def child(number: int, wish: Wish, show: object) -> Path | Fault:
+        asked.append(wish.resume)
+        return next(answers)
+
+    monkeypatch.setattr(process, "_one_child", child)
+    assert process.in_child(0, Wish(Mode.QUICK, tmp_path), print) == tmp_path / "run.json"
+    assert asked == [False, True, True]
+
+
+def test_a_device_that_is_lost_again_and_again_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_one_child", lambda *arguments: Fault("bad address"))
+    with pytest.raises(PlannerError, match="took the device down, the last: bad address"):
+        process.in_child(0, Wish(Mode.QUICK, tmp_path), print)

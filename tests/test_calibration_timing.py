@@ -1,8 +1,8 @@
 import pytest
 
 from planner.calibration.cases import Named, attention, product, stream
-from planner.calibration.timing import ATTEMPTS, QUICK, copies_for, measure
-from planner.specs.run import AttentionShape, Flag, GemmShape, Point, Status
+from planner.calibration.timing import ATTEMPTS, FULL, QUICK, _timing, copies_for, measure
+from planner.specs.run import AttentionShape, Flag, GemmShape, Health, Point, Status
 from tests.fake_gpu import MIB, FakeDevice
 
 MM = Named("gemm-16", "torch.mm", "bf16")
@@ -75,3 +75,27 @@ def test_every_point_says_what_it_moved_and_computed(kernel: str) -> None:
     case = SMALL if kernel == "torch.mm" else stream(Named("read", kernel, "none"), 2**26)
     point = measured(FakeDevice(), case)
     assert (point.bytes, point.flops, point.shape) == (case.bytes, case.flops, case.shape)
+
+
+class Queued:
+    """A load whose graph takes a while to start: one call alone seems slow."""
+
+    def __init__(self, one_s: float, start_s: float) -> None:
+        self.one_s, self.start_s = one_s, start_s
+
+    def seconds(self, calls: int, replays: int) -> list[float]:
+        return [self.one_s + self.start_s / calls] * replays
+
+
+def test_a_graph_is_long_enough_although_its_own_start_is_seen_first() -> None:
+    timing = _timing(Queued(1e-6, 12e-6), 1, FULL)
+    assert timing.calls * 1e-6 > 0.8 * FULL.graph_s
+    assert timing.median_s < 1.1e-6
+
+
+def test_clocks_that_a_power_limit_lowers_are_recorded_and_no_reason_to_wait() -> None:
+    device = FakeDevice()
+    clocks = iter([1980.0, 1500.0] * ATTEMPTS)
+    device.health = lambda: Health(sm_mhz=next(clocks), others_bytes=0)  # type: ignore[method-assign]
+    point = measured(device)
+    assert point.status is Status.OK and point.attempts == 1 and Flag.CLOCK_DROP in point.flags

@@ -18,15 +18,17 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from planner.calibration.collect import SIZES, SIZES_QUICK, Group, measure_group, sizes_of_groups
-from planner.calibration.environment import Card, Driver, TorchBuild, check_installed, device_token, nvml
+from planner.calibration.environment import Card, Driver, Missing, TorchBuild, check_installed, device_token, nvml
 from planner.calibration.profile import describe, write_profile
 from planner.calibration.run import JOURNALS, Plan, Progress, calibrate, finish, opened
 from planner.calibration.suite import anchor, cases
+from planner.calibration.timing import Fault
 from planner.catalog.runs import user_dir
 from planner.errors import BadValue, PlannerError
 from planner.specs.run import Mode, Point
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+MOST_FAULTS = 8  # kernels that may take the device down in one run
 GONE = "the process that measured ended without a word (out of host memory, or a fault of the driver)"
 
 
@@ -52,11 +54,22 @@ def machine(wanted: tuple[int, ...] = ()) -> Found:
     """The GPUs to measure. Raises Missing, with the one thing to do, and BadValue for a GPU that is not there."""
     driver = Driver(nvml())
     build = check_installed()
-    cards = driver.cards()
+    cards = allowed(driver.cards(), os.environ.get(VISIBLE))
     for number in wanted:
         if not any(card.number == number for card in cards):
             raise BadValue(f"GPU {number}: this machine has {', '.join(str(card.number) for card in cards)}")
     return Found(driver, build, [card for card in cards if not wanted or card.number in wanted])
+
+
+def allowed(cards: list[Card], visible: str | None) -> list[Card]:
+    """Those that `CUDA_VISIBLE_DEVICES` leaves to us, by UUID or number. Raises Missing where it hides all."""
+    if visible is None:
+        return cards
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    found = [card for card in cards if any(name == str(card.number) or card.uuid.startswith(name) for name in names)]
+    if not found:
+        raise Missing(f"{VISIBLE} hides every GPU of this machine")
+    return found
 
 
 def refuse_busy(found: Found, force: bool) -> None:
@@ -114,6 +127,8 @@ def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None])
         device = CudaDevice(found.driver, card, described.spec)
         able, environment = device.able, device.completed(environment)
         suite, repeated = cases(able, wish.mode), anchor(able, wish.mode)
+        tell(Progress(0, len(suite), "compiling kernels"))
+        device.compile(suite)
         plan = Plan(described.spec.id, environment, wish.mode, suite, repeated, wish.folder, wish.extra)
         journal = opened(plan, wish.resume, datetime.now(UTC))
         run = calibrate(plan, device, journal, tell)
@@ -125,12 +140,25 @@ def _child(pipe: Connection, card_number: int, wish: Wish) -> None:
         pipe.send(measure_card(card_number, wish, pipe.send))
     except PlannerError as error:
         pipe.send(str(error))
+    except Fault as error:
+        pipe.send(error)
     except KeyboardInterrupt:
         pipe.send("interrupted; --resume goes on from the last point")
 
 
 def in_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> Path:
-    """Calibrate one card in a process of its own. Raises PlannerError with what the child said."""
+    """Calibrate one card in a process of its own, in further ones where a kernel takes the device down.
+
+    Raises PlannerError with what the child said.
+    """
+    for again in range(MOST_FAULTS):
+        found = _one_child(card_number, wish._replace(resume=wish.resume or again > 0), show)
+        if isinstance(found, Path):
+            return found
+    raise PlannerError(f"GPU {card_number}: {MOST_FAULTS} kernels took the device down, the last: {found}")
+
+
+def _one_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> Path | Fault:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, card_number, wish), daemon=True)
@@ -142,7 +170,7 @@ def in_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> 
                 message = ours.recv()
             except EOFError:
                 raise PlannerError(f"GPU {card_number}: {GONE}; --resume goes on") from None
-            if isinstance(message, Path):
+            if isinstance(message, Path | Fault):
                 return message
             if isinstance(message, str):
                 raise PlannerError(f"GPU {card_number}: {message}")

@@ -13,7 +13,7 @@ from planner import __version__
 from planner.calibration.cases import Case
 from planner.calibration.journal import Header, Journal
 from planner.calibration.suite import ordered
-from planner.calibration.timing import FULL, QUICK, Device, Rule, measure
+from planner.calibration.timing import FULL, QUICK, Device, Fault, Rule, faulty, measure
 from planner.catalog.runs import sealed, write_run
 from planner.errors import BadValue
 from planner.specs.run import Environment, Mode, Point, Run
@@ -84,13 +84,20 @@ def calibrate(
     progress: Callable[[Progress], None] = lambda _: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Run:
-    """Measure what the journal does not hold yet. Returns the whole run, sealed, the journal being left in place."""
+    """Measure what the journal does not hold yet. Returns the whole run, sealed, the journal being left in place.
+
+    Raises Fault when the device is lost: another process goes on from the journal.
+    """
     order = ordered(plan.cases, plan.anchor, journal.header.seed)
     rule = rule_of(plan.mode)
     done = {point.order for point in journal.points}
     for position, case in enumerate(order):
         if position not in done:
-            journal.add(measure(device, case, rule, position, pause))
+            try:
+                journal.add(measure(device, case, rule, position, pause))
+            except Fault as fault:
+                journal.add(faulty(case, position, fault))
+                raise
         progress(Progress(position + 1, len(order), f"{case.family} {case.kernel}"))
     head = journal.header
     last = len(order)

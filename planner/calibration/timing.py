@@ -27,6 +27,8 @@ MOST_COPIES, MOST_CALLS = 4096, 4096
 HALVINGS = 8
 PAUSE_S = 2.0
 SPOILT = frozenset({Flag.ABOVE_LIMIT, Flag.THROTTLED, Flag.BUSY})  # what a point is rejected for
+AGAIN = SPOILT | {Flag.SPREAD}  # what another attempt may mend; clocks under a power limit drop every time
+GUESSES = 3  # of how many calls make a graph long enough: the first mostly sees how long a graph takes to start
 
 
 class OutOfMemory(Exception):
@@ -35,6 +37,10 @@ class OutOfMemory(Exception):
 
 class Unsupported(Exception):
     """The kernel does not run here."""
+
+
+class Fault(Exception):
+    """The device answers nothing any more in this process."""
 
 
 class Load(Protocol):
@@ -111,8 +117,10 @@ def _loaded(device: Device, case: Case, copies: int) -> tuple[Load, Case, int, t
 
 
 def _timing(load: Load, copies: int, rule: Rule) -> Timing:
-    one = float(np.median(load.seconds(copies, 1)))
-    calls = min(MOST_CALLS, copies * max(1, math.ceil(rule.graph_s / (copies * one))))
+    calls = copies
+    for _ in range(GUESSES):
+        one = float(np.median(load.seconds(calls, 1)))
+        calls = min(MOST_CALLS, copies * max(1, math.ceil(rule.graph_s / (copies * one))))
     replays = int(np.clip(math.ceil(rule.total_s / (calls * one)), rule.fewest_replays, rule.most_replays))
     seconds = np.asarray(load.seconds(calls, replays))
     low, middle, high = (float(value) for value in np.quantile(seconds, [0.1, 0.5, 0.9]))
@@ -158,6 +166,11 @@ def measure(
     return _point(actual, order, found)
 
 
+def faulty(case: Case, order: int, fault: Fault) -> Point:
+    """The point at which the device gave up, so that a resumed run goes on behind it."""
+    return _point(case, order, {"status": Status.FAILED, "note": plain(str(fault))})
+
+
 def plain(message: str) -> str:
     """A message without what a run must not carry: paths and addresses."""
     return "".join(c for c in message if " " <= c <= "~" and c not in "/\\@")[:200]
@@ -182,7 +195,7 @@ def _calm(device: Device, load: Load, case: Case, way: Way) -> tuple[Sample, int
         sample = Sample(timing, after, _flags(device, case, timing, (before, after)))
         if best is None or len(sample.flags) < len(best.flags):
             best = sample
-        if not sample.flags or set(sample.flags) == {Flag.HOT}:
+        if not AGAIN & set(sample.flags):
             return sample, attempt
         if Flag.THROTTLED in sample.flags or Flag.BUSY in sample.flags:
             pause(PAUSE_S)

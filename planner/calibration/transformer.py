@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from planner.calibration.kernels import problem as bundled
-from planner.calibration.kernels.catalogue import kernel_named
+from planner.calibration.timing import Unsupported
 from planner.errors import BadValue
 from planner.ops import Slot
 from planner.ops.products import Group, groups
@@ -25,12 +25,12 @@ Launch = Callable[[], Any]
 
 
 class Setting(NamedTuple):
-    """Where and how the model runs. `launcher`: of the bundled kernels; None: torch alone."""
+    """Where and how the model runs. `tuner`: of the bundled kernels (`graphs.Tuner`); None: torch alone."""
 
     torch: Any
     device: Any
     weight_format: str
-    launcher: Any = None
+    tuner: Any = None
 
 
 class Weight(NamedTuple):
@@ -77,7 +77,7 @@ class Transformer:
         return found
 
     def _is_bundled(self, group: Group) -> bool:
-        if self.setting.launcher is None:
+        if self.setting.tuner is None:
             return False
         if group.slot is Slot.EXPERT_GEMM:
             return True
@@ -89,7 +89,7 @@ class Transformer:
             return Weight(group, n, k)
         if not group.members[0].layers and self.model.tie_embeddings:
             return Weight(group, n, k, (self.embedding,))
-        eight = self.setting.weight_format == "fp8" and self.setting.launcher and group.members[0].layers
+        eight = self.setting.weight_format == "fp8" and self.setting.tuner and group.members[0].layers
         dtype = self.torch.float8_e4m3fn if eight else self.half
         copies = int(group.members[0].copies) if group.slot is Slot.EXPERT_GEMM else 1
         shape = (n, k) if copies == 1 else (copies, n, k)
@@ -114,7 +114,12 @@ class Transformer:
             return lambda layer: torch.mm(x, weight.matrices[layer].t())
         one = torch.ones((), device=self.setting.device)
         return lambda layer: torch._scaled_mm(
-            x.to(first.dtype), weight.matrices[layer].t(), scale_a=one, scale_b=one, out_dtype=self.half
+            x.to(first.dtype),
+            weight.matrices[layer].t(),
+            scale_a=one,
+            scale_b=one,
+            out_dtype=self.half,
+            use_fast_accum=True,
         )
 
     def _expert_product(self, weight: Weight, m: int) -> Callable[[int], Any]:
@@ -131,7 +136,7 @@ class Transformer:
         return run
 
     def _bundled_product(self, weight: Weight, m: int) -> Callable[[int], Any]:
-        launcher, group = self.setting.launcher, weight.group
+        group = weight.group
         if group.slot is Slot.EXPERT_GEMM:
             first, inner = group.members[0], weight.n // 3
             experts = (int(first.copies), int(first.active))
@@ -140,16 +145,17 @@ class Transformer:
             name = EXPERT_KERNELS[self.setting.weight_format]
         else:
             shapes, name = [bundled.Gemm(m, weight.n, weight.k)], FORMATS[self.setting.weight_format]
-        return self._prepared(name, shapes, group.layers, launcher)
+        return self._prepared(name, shapes, group.layers)
 
-    def _prepared(self, name: str, shapes: list[Any], copies: int, launcher: Any) -> Callable[[int], Any]:
-        kernel = kernel_named(name)
-        ready = []
+    def _prepared(self, name: str, shapes: list[Any], copies: int) -> Callable[[int], Any]:
+        """Bundled launches in their fastest variants, with weights and caches of their own for every layer."""
+        ready, tuner = [], self.setting.tuner
         for shape in shapes:
-            choices = kernel.choices(shape, launcher.limits)
-            if not choices:
-                raise BadValue(f"{name} does not take {shape} on this GPU")
-            ready.append(launcher.prepare(kernel, choices[0], shape, copies))
+            try:
+                ready.append(tuner.fastest(name, shape, copies))
+            except Unsupported as error:
+                raise BadValue(f"{name} on this GPU: {error}") from None
+            tuner.release()  # the next product of the same shape has other weights
 
         def run(layer: int) -> None:
             for one in ready:
@@ -159,9 +165,9 @@ class Transformer:
 
     def _decode_attention(self, batch: int, context: int) -> Callable[[int], Any]:
         torch, mixer, layers = self.torch, self.mixer, self.model.n_layers
-        if self.setting.launcher is not None:
+        if self.setting.tuner is not None:
             shape = bundled.Decode(batch, context, mixer.n_heads, mixer.n_kv_heads, mixer.head_dim)
-            return self._prepared("decode-bf16", [shape], layers, self.setting.launcher)
+            return self._prepared("decode-bf16", [shape], layers)
         caches = [self._held((2, batch, mixer.n_kv_heads, context, mixer.head_dim), self.half) for _ in range(layers)]
         query = self._inputs(batch * mixer.n_heads, mixer.head_dim).view(batch, mixer.n_heads, 1, mixer.head_dim)
         attend = torch.nn.functional.scaled_dot_product_attention

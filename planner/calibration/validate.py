@@ -122,7 +122,7 @@ def eager_s(step: Callable[[], Any]) -> float:
 
 def graph_s(torch: Any) -> Callable[[Callable[[], Any]], float]:
     """Median seconds of a step captured in a CUDA graph."""
-    from planner.calibration.gpu import Graph
+    from planner.calibration.graphs import Graph
 
     def seconds(step: Callable[[], Any]) -> float:
         step()

@@ -69,8 +69,9 @@ class _Lines:
     def show(self, at: Progress) -> None:
         passed = time.monotonic() - self.start
         if passed - self.said >= STEP_S or at.done == at.total:
-            self.said, left = passed, passed / at.done * (at.total - at.done)
-            print(f"{self.title}: {at.done}/{at.total}, {left:.0f} s left", file=sys.stderr, flush=True)
+            self.said, left = passed, passed / max(at.done, 1) * (at.total - at.done)
+            rest = f"{left:.0f} s left" if at.done else at.label
+            print(f"{self.title}: {at.done}/{at.total}, {rest}", file=sys.stderr, flush=True)
 
 
 def _say_fit(path: Path) -> None:

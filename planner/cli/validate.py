@@ -48,6 +48,7 @@ def _errors_percent(row: Compared) -> dict[str, float]:
 
 
 def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[Compared]:
+    from planner.calibration.graphs import Tuner
     from planner.calibration.kernels.launch import Launcher
     from planner.calibration.profile import describe
     from planner.calibration.transformer import Setting
@@ -59,6 +60,6 @@ def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[Compared
     spec, model = describe(card, driver).spec, models.model(name)
     predictor = Predictor(model, format_id, spec, source_for(spec))
     free = launcher.torch.cuda.mem_get_info()[0] - predictor.weight_bytes()
-    setting = Setting(launcher.torch, launcher.target, format_id, launcher)
+    setting = Setting(launcher.torch, launcher.target, format_id, Tuner(launcher))
     instruments = Instruments(graph_s(launcher.torch), lambda: float(launcher.torch.cuda.memory_allocated()))
     return compare(predictor, setting, list(shapes(model, free)), instruments)

@@ -14,6 +14,7 @@ from planner.calibration.kernels.problem import (
     Choice,
     Decode,
     Fill,
+    Fixed,
     Kernel,
     Limits,
     Operand,
@@ -66,13 +67,6 @@ def page_table(seqs: int, pages: int) -> Array:
     return _strided(seqs * pages).reshape(seqs, pages)
 
 
-def constant(values: Array) -> Fill:
-    def fill(rng: np.random.Generator, count: int) -> Array:
-        return values.ravel()
-
-    return fill
-
-
 def operands(shape: Decode, choice: Choice, cache: Cache) -> tuple[Operand, ...]:
     seqs, _, q_heads, kv_heads, dim = shape
     pages = pages_of(shape) * seqs
@@ -87,8 +81,8 @@ def operands(shape: Decode, choice: Choice, cache: Cache) -> tuple[Operand, ...]
         Operand("values", (pages, PAGE, kv_heads, dim), dtype, Role.COLD, cache.fill),
         Operand("key_scales", scales, "float32", Role.COLD, numbers.scale_fp32),
         Operand("value_scales", scales, "float32", Role.COLD, numbers.scale_fp32),
-        Operand("tables", table.shape, "int32", Role.WARM, constant(table)),
-        Operand("contexts", (seqs,), "int32", Role.WARM, constant(np.full(seqs, shape.context, np.int32))),
+        Operand("tables", table.shape, "int32", Role.WARM, Fixed(table)),
+        Operand("contexts", (seqs,), "int32", Role.WARM, Fixed(np.full(seqs, shape.context, np.int32))),
         Operand("out", (seqs, q_heads, dim), "uint16", Role.OUTPUT),
         Operand("parts", (max(splits, 1), seqs if splits else 1, q_heads, dim + 2), "float32", Role.SCRATCH),
         Operand("arrived", (seqs, blocks), "uint32", Role.ZERO),

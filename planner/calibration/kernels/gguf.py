@@ -16,6 +16,7 @@ from planner.calibration.kernels.problem import (
     Choice,
     Fill,
     Gemm,
+    InBlocks,
     Kernel,
     Limits,
     Operand,
@@ -87,7 +88,7 @@ def _filled(size_bytes: int, halves: tuple[int, ...]) -> Fill:
             blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
         return blocks.ravel()[:count]
 
-    return fill
+    return InBlocks(size_bytes, fill)
 
 
 Q8_0 = Blocks(0, 272, q8_0, _filled(34, (0,)))

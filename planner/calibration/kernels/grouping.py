@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.calibration.kernels.problem import Array, Gemm, Grouped, Operand, Role
+from planner.calibration.kernels.problem import Array, Fixed, Gemm, Grouped, Operand, Role
 
 
 def segments(shape: Grouped, tokens: int) -> list[tuple[int, int, int]]:
@@ -73,18 +73,10 @@ def spread(count: int, most: int) -> Array:
 
 def segment_operand(shape: Grouped, tokens: int) -> Operand:
     values = np.array(segments(shape, tokens), np.int32)
-
-    def fill(rng: np.random.Generator, count: int) -> Array:
-        return values.ravel()
-
-    return Operand("segments", values.shape, "int32", Role.WARM, fill)
+    return Operand("segments", values.shape, "int32", Role.WARM, Fixed(values))
 
 
 def order_operand(shape: Grouped) -> Operand:
     """Which token stands in each sorted row; tokens follow one another in every expert's rows."""
     values = (np.arange(shape.rows) * 7 % shape.tokens).astype(np.int32)
-
-    def fill(rng: np.random.Generator, count: int) -> Array:
-        return values
-
-    return Operand("order", values.shape, "int32", Role.WARM, fill)
+    return Operand("order", values.shape, "int32", Role.WARM, Fixed(values))

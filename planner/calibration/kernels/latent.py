@@ -9,8 +9,19 @@ from typing import Any
 import numpy as np
 
 from planner.calibration.kernels import numbers
-from planner.calibration.kernels.attention import LOG2_E, PAGE, TOLERANCE, constant, page_table, softmax
-from planner.calibration.kernels.problem import Choice, Kernel, Latent, Limits, Operand, Pair, Problem, Role, Tile
+from planner.calibration.kernels.attention import LOG2_E, PAGE, TOLERANCE, page_table, softmax
+from planner.calibration.kernels.problem import (
+    Choice,
+    Fixed,
+    Kernel,
+    Latent,
+    Limits,
+    Operand,
+    Pair,
+    Problem,
+    Role,
+    Tile,
+)
 
 HEADS = 16  # of a block
 LATENT, ROPE = 512, 64  # DeepSeek-V2, V3 and their kin
@@ -27,8 +38,8 @@ def operands(shape: Latent, choice: Choice) -> tuple[Operand, ...]:
     return (
         Operand("q", (seqs, heads, LATENT + ROPE), "uint16", Role.WARM, numbers.normal_bf16),
         Operand("cache", (seqs * pages, PAGE, LATENT + ROPE), "uint16", Role.COLD, numbers.normal_bf16),
-        Operand("tables", table.shape, "int32", Role.WARM, constant(table)),
-        Operand("contexts", (seqs,), "int32", Role.WARM, constant(np.full(seqs, context, np.int32))),
+        Operand("tables", table.shape, "int32", Role.WARM, Fixed(table)),
+        Operand("contexts", (seqs,), "int32", Role.WARM, Fixed(np.full(seqs, context, np.int32))),
         Operand("out", (seqs, heads, LATENT), "uint16", Role.OUTPUT),
         Operand("parts", (max(split, 1), seqs if split else 1, heads, LATENT + 2), "float32", Role.SCRATCH),
         Operand("arrived", (seqs, -(-heads // HEADS)), "uint32", Role.ZERO),

@@ -10,19 +10,38 @@ Needs torch (memory and streams), cuda-core and a driver; none is imported befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from planner.calibration.kernels.compile import CompileError, cubin
-from planner.calibration.kernels.problem import Array, Choice, Kernel, Limits, Operand, Problem, Role, Tile, error_of
+from planner.calibration.kernels.problem import (
+    Array,
+    Choice,
+    Fill,
+    Fixed,
+    InBlocks,
+    Kernel,
+    Limits,
+    Operand,
+    Problem,
+    Role,
+    Tile,
+    error_of,
+)
 from planner.errors import PlannerError
 
-POOL_VALUES = 2**21  # distinct values of a large buffer; beyond, they repeat
+POOL_VALUES = 2**21  # distinct values of a buffer; beyond, they repeat
+ALIGN_BYTES = 256  # as allocators do
 POISON = 0xFF  # a NaN in every floating-point format here
 CHECKED_PARTS = 6
 STATIC_SHARED_BYTES = 48 * 1024  # dynamic shared memory beyond needs the kernel's consent
+
+
+Buffers = dict[tuple[Operand, int], list[Any]]  # by operand and number of copies
 
 
 class LaunchError(PlannerError):
@@ -140,7 +159,7 @@ class Launcher:
         self.index = device
         self.target = self.torch.device("cuda", device)
         self._kernels: dict[tuple[str, Tile], Any] = {}
-        self._pools: dict[Any, Any] = {}
+        self._pools: dict[Fill, Any] = {}
 
     @property
     def limits(self) -> Limits:
@@ -152,37 +171,50 @@ class Launcher:
             int(getattr(found, "L2_cache_size", 0)),
         )
 
-    def prepare(self, kernel: Kernel, choice: Choice, shape: Any, copies: int = 1) -> Prepared:
+    def prepare(
+        self, kernel: Kernel, choice: Choice, shape: Any, copies: int = 1, buffers: Buffers | None = None
+    ) -> Prepared:
         """Buffers, random values and launches; `copies` sets of cold operands, so that none is found in the cache.
 
-        Raises CompileError, LaunchError, and what torch raises when memory runs out.
+        `buffers` keeps what one choice needs for the next. Raises CompileError, LaunchError, and what torch raises
+        when memory runs out.
         """
         problem = kernel.problem(choice, shape)
-        tensors = {
-            operand.name: [self._tensor(operand, copy) for copy in range(copies if operand.role is Role.COLD else 1)]
-            for operand in problem.operands
-        }
+        kept = {} if buffers is None else buffers
+        tensors: dict[str, list[Any]] = {}
+        for operand in problem.operands:
+            key = operand, copies if operand.role is Role.COLD else 1
+            if key not in kept:
+                kept[key] = self._tensors(*key)
+            tensors[operand.name] = kept[key]
         loaded = self._loaded(kernel, choice.tile)
-        launches = [self._launch(loaded, choice.tile, problem, tensors, copy) for copy in range(copies)]
-        return Prepared(problem, kernel, choice, copies, tensors, launches)
+        return Prepared(
+            problem, kernel, choice, copies, tensors, _launches(loaded, choice.tile, problem, tensors, copies)
+        )
 
-    def _tensor(self, operand: Operand, copy: int) -> Any:
+    def _tensors(self, operand: Operand, copies: int) -> list[Any]:
+        """The operand once for every copy, side by side in one buffer: filled by a few launches, not thousands."""
         integer = {1: self.torch.uint8, 2: self.torch.int16, 4: self.torch.int32, 8: self.torch.int64}
-        dtype = integer[np.dtype(operand.dtype).itemsize]
-        if operand.fill is None:
-            return self.torch.zeros(operand.shape, dtype=dtype, device=self.target)
-        if operand.length <= POOL_VALUES:
-            values = operand.fill(np.random.default_rng(copy), operand.length)
-            return self._upload(values, dtype).reshape(operand.shape)
-        pool = self._pool(operand, dtype)
-        repeats = -(-operand.length // pool.numel())
-        return pool.repeat(repeats)[: operand.length].reshape(operand.shape).roll(copy)
+        dtype, fill = integer[np.dtype(operand.dtype).itemsize], operand.fill
+        if fill is None:
+            return [self.torch.zeros(operand.shape, dtype=dtype, device=self.target)]
+        if isinstance(fill, Fixed):
+            return [self._upload(fill.values.ravel(), dtype).reshape(operand.shape)]
+        unit = unit_of(fill)
+        stride = stride_of(operand, unit) if copies > 1 else operand.length
+        pool = self._pool(fill, dtype)
+        start = zlib.crc32(operand.name.encode()) % (pool.numel() // unit) * unit  # keys and values differ
+        total = stride * (copies - 1) + operand.length
+        flat = pool.roll(-start).repeat(-(-total // pool.numel()))
+        parts = (flat[copy * stride : copy * stride + operand.length] for copy in range(copies))
+        return [part.reshape(operand.shape) for part in parts]
 
-    def _pool(self, operand: Operand, dtype: Any) -> Any:
-        if operand.fill not in self._pools:
-            assert operand.fill is not None
-            self._pools[operand.fill] = self._upload(operand.fill(np.random.default_rng(0), POOL_VALUES), dtype)
-        return self._pools[operand.fill]
+    def _pool(self, fill: Fill, dtype: Any) -> Any:
+        """Values to repeat, whole blocks of them."""
+        if fill not in self._pools:
+            count = POOL_VALUES // unit_of(fill) * unit_of(fill)
+            self._pools[fill] = self._upload(fill(np.random.default_rng(0), count), dtype)
+        return self._pools[fill]
 
     def _upload(self, values: Array, dtype: Any) -> Any:
         signed = np.ascontiguousarray(values).view({1: "u1", 2: "i2", 4: "i4", 8: "i8"}[values.itemsize])
@@ -193,9 +225,11 @@ class Launcher:
             from cuda.bindings import driver
             from cuda.core import ObjectCode
 
-            found = ObjectCode.from_cubin(cubin(kernel, tile, self.limits.cc), name=kernel.name).get_kernel(
-                kernel.entry
-            )
+            code = cubin(kernel, tile, self.limits.cc)
+            try:
+                found = ObjectCode.from_cubin(code, name=kernel.name).get_kernel(kernel.entry)
+            except Exception as error:  # cuda-core raises its own types, by version
+                raise LaunchError(f"{kernel.name} ({tile.name}) does not load: {said(error)}") from None
             if tile.shared_bytes > STATIC_SHARED_BYTES:
                 wanted = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 device = _checked(driver.cuDeviceGet(self.index), "device")
@@ -204,13 +238,44 @@ class Launcher:
             self._kernels[kernel.name, tile] = found
         return self._kernels[kernel.name, tile]
 
-    @staticmethod
-    def _launch(loaded: Any, tile: Tile, problem: Problem, tensors: Mapping[str, Sequence[Any]], copy: int) -> Any:
-        from cuda.core import LaunchConfig, launch
 
-        config = LaunchConfig(grid=problem.grid, block=tile.threads, shmem_size=tile.shared_bytes)
+def said(error: Exception) -> str:
+    """An error of a library in one line, its kind included unless it is one of ours."""
+    kind = "" if isinstance(error, PlannerError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())[:160]
+
+
+def unit_of(fill: Fill) -> int:
+    """Values that belong together."""
+    return fill.unit if isinstance(fill, InBlocks) else 1
+
+
+def stride_of(operand: Operand, unit: int) -> int:
+    """Values from one copy to the next: whole blocks, and every copy where an allocation would begin."""
+    step = math.lcm(unit, ALIGN_BYTES // np.dtype(operand.dtype).itemsize)
+    return -(-operand.length // step) * step
+
+
+def _launches(
+    loaded: Any, tile: Tile, problem: Problem, tensors: Mapping[str, Sequence[Any]], copies: int
+) -> list[Callable[[_Stream], None]]:
+    """One launch for each copy of the cold operands."""
+    from cuda.core import LaunchConfig, launch
+
+    config = LaunchConfig(grid=problem.grid, block=tile.threads, shmem_size=tile.shared_bytes)
+
+    def one(copy: int) -> Callable[[_Stream], None]:
         arguments = [
             tensors[item][copy % len(tensors[item])].data_ptr() if isinstance(item, str) else item
             for item in problem.arguments
         ]
-        return lambda stream: launch(stream, config, loaded, *arguments)
+
+        def start(stream: _Stream) -> None:
+            try:
+                launch(stream, config, loaded, *arguments)
+            except Exception as error:  # cuda-core raises its own types, by version
+                raise LaunchError(f"{tile.name} does not start: {said(error)}") from None
+
+        return start
+
+    return [one(copy) for copy in range(copies)]

@@ -22,6 +22,29 @@ Array = NDArray[Any]
 Fill = Callable[[np.random.Generator, int], Array]  # that many values of the operand's type
 
 
+class Fixed:
+    """A fill that is not random: page tables, offsets."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+
+    def __call__(self, rng: np.random.Generator, count: int) -> Array:
+        """The values themselves."""
+        return self.values.ravel()
+
+
+@dataclass(frozen=True)
+class InBlocks:
+    """Random values that mean something only in whole blocks of `unit`: quantized blocks with their scales."""
+
+    unit: int
+    make: Fill
+
+    def __call__(self, rng: np.random.Generator, count: int) -> Array:
+        """That many values, from the start of a block."""
+        return self.make(rng, count)
+
+
 class Nothing(NamedTuple):
     """An empty kernel."""
 

@@ -28,6 +28,7 @@ from planner.calibration.kernels.problem import (
     Fill,
     Gemm,
     Grouped,
+    InBlocks,
     Kernel,
     Limits,
     Operand,
@@ -165,7 +166,7 @@ def meta_fill(weights: Weights, activations: Activations) -> Fill | None:
         zeros = rng.integers(0, 256, (blocks, weights.meta_bytes - found.shape[1]), dtype=np.uint8)
         return np.concatenate([found, zeros], axis=1).ravel()[:count]
 
-    return fill
+    return InBlocks(weights.meta_bytes, fill)
 
 
 def operands(shape: Gemm | Grouped, choice: Choice, weights: Weights, activations: Activations) -> tuple[Operand, ...]:
