@@ -113,4 +113,7 @@ def evidence(row: dict[str, Any]) -> str:
     parts = ("memory", row["memory_evidence"]), ("speed", row["speed_evidence"])
     words = [f"{name} {EVIDENCE.get(kind, kind)}" for name, kind in parts if kind]
     words += [f"calibration {row['calibration_id']}{_age(row['calibration_id'])}"] if row["calibration_id"] else []
-    return ", ".join([*words, EVIDENCE.get(row["engine_evidence"], "")]).strip(", ")
+    engine = EVIDENCE.get(row["engine_evidence"], "")
+    if row["observations"]:
+        engine += f" {row['observations']} times, steps x {row['observed_decode_factor']:.2f}"
+    return ", ".join([*words, engine]).strip(", ")

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE"):
     os.environ.pop(_name, None)
+os.environ["PLANNER_OBSERVATIONS_DIR"] = os.devnull  # a folder that no test has; those that need one set their own
 
 
 @pytest.fixture(scope="session")

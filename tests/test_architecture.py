@@ -18,7 +18,7 @@ LAYERS = (
     "units errors specs params formats collectives memory ops roofline serving cost simulate finetune uncertainty",
     "catalog calibration.fit",
     "estimate finetuning",
-    "cost quality explain search report accuracy simulation",
+    "cost quality explain search report accuracy simulation observe",
     "calibration",
     "cli __main__",
 )

@@ -13,7 +13,7 @@ import numpy as np
 from planner.accuracy.rows import Question, files, model_kind, questions
 from planner.catalog import models
 from planner.catalog.truth import MeasuredRow
-from planner.estimate import estimate
+from planner.estimate import Library, estimate
 from planner.specs.scenario import Scenario
 
 GROUPED = "part figure regime gpu engine engine_version kind evidence".split()
@@ -128,7 +128,7 @@ def label(s: Scenario) -> str:
 def compared() -> Compared:
     """Every measured row that ships, estimated in one batch."""
     asked = list(questions())
-    answers = estimate([q.scenario for q in asked]).rows()
+    answers = estimate([q.scenario for q in asked], library=Library(observations=())).rows()
     comparisons: list[Comparison] = [_file(known.row, known.predicted, known.measured) for known in files()]
     unanswered: list[Unanswered] = []
     for question, answer in zip(asked, answers, strict=True):

@@ -96,8 +96,11 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def parse_json(data: bytes, where: str = "JSON", max_bytes: int = MAX_BYTES) -> Any:
-    """Bounded, strict JSON. Raises BadFile with the line and column of the fault."""
+def parse_json(data: bytes, where: str = "JSON", max_bytes: int = MAX_BYTES, infinite: bool = False) -> Any:
+    """Bounded, strict JSON. Raises BadFile with the line and column of the fault.
+
+    `infinite`: NaN and infinities are None instead of a fault, for files of tools that write them.
+    """
     text = _checked(data, where, max_bytes)
     if _depth(text) > MAX_DEPTH:
         raise BadFile(f"{where}: nested deeper than {MAX_DEPTH} levels")
@@ -105,7 +108,7 @@ def parse_json(data: bytes, where: str = "JSON", max_bytes: int = MAX_BYTES) -> 
         return json.loads(
             text,
             object_pairs_hook=_pairs(where),
-            parse_constant=_refuse_constant(where),
+            parse_constant=(lambda _: None) if infinite else _refuse_constant(where),
             parse_float=_finite(where),
         )
     except json.JSONDecodeError as error:

@@ -57,6 +57,9 @@ SECTIONS = {
         "memory_evidence": "memory",
         "speed_evidence": "speed of the operators",
         "engine_evidence": "engine's kernels and overheads",
+        "observations": "observations of this engine on this GPU",
+        "observed_decode_factor": "their factor on steps that generate",
+        "observed_prefill_factor": "their factor on prompts",
         "support": "format on this GPU and engine",
     },
 }

@@ -21,6 +21,7 @@ from planner.cli.calibrate import calibrate
 from planner.cli.compare_log import compare_log
 from planner.cli.finetune import finetune, switches
 from planner.cli.import_model import import_model
+from planner.cli.observe import observe
 from planner.cli.output import NO_VALUE
 from planner.cli.quality_check import quality_check
 from planner.cli.recommend import recommend
@@ -73,6 +74,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     lists.engines,
     import_model,
     compare_log,
+    observe,
     quality_check,
     schema,
     accuracy,

@@ -18,6 +18,7 @@ from planner.estimate.evidence import folder_stamp
 from planner.estimate.group import Outcome, priced_group
 from planner.estimate.layout import Layout, layouts
 from planner.estimate.quality import stored_checks
+from planner.estimate.refine import stored
 from planner.estimate.resolve import Library, Row, resolve
 from planner.specs.scenario import Scenario
 
@@ -41,7 +42,8 @@ def estimate(
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     errors = [""] * len(asked)
     resolved = list(asked)
-    library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks())
+    known = stored() if library.observations is None else library.observations
+    library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks(), observations=known)
     groups: dict[tuple[int, int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:

@@ -135,7 +135,24 @@ def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
     ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates, p.clock.residuals)
     waits = p.clock.engine_s(batch, seconds.total.sum(axis=0))
+    if p.clock.is_refined:
+        factor = p.clock.step_s(batch) / (seconds.total.sum(axis=0) + waits)
+        seconds, waits = RooflineParts(*(part * factor for part in seconds)), waits * factor
     return StepParts(ops, seconds, np.broadcast_to(waits, seconds.total.shape[1:]))
+
+
+def observation_columns(deployments: Sequence[Deployment]) -> Columns:
+    """What observations of the same engine on the same GPU add."""
+    known = [d.row.refined for d in deployments]
+    count, decode, prefill = (
+        np.array(column, dtype=float)
+        for column in zip(*((r.observations, r.decode, r.prefill) for r in known), strict=True)
+    )
+    return {
+        "observations": count,
+        "observed_decode_factor": np.where(count > 0, decode, np.nan),
+        "observed_prefill_factor": np.where(count > 0, prefill, np.nan),
+    }
 
 
 def bound_column(p: Priced) -> NDArray[np.object_]:

@@ -17,6 +17,7 @@ from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.price import HALF_BYTES, Deployment, Floats, captured, draft_columns, kv_widths, numbers, parallel
+from planner.estimate.refine import NOT_REFINED, Refined
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same
@@ -29,6 +30,8 @@ from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
+TINY = 1e-9  # tokens
+HARD = 10.0  # exponent of a roofline without a soft corner
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
 DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
 
@@ -131,6 +134,19 @@ def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> RateSet:
     return calibrated(d.row.source, asked)
 
 
+def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
+    """The hardware's own limits in the places of kernels: datasheet bandwidth, the highest dense rate, no start-up.
+
+    Links and the host keep their rates without latency.
+    """
+    on_gpu = np.arange(len(rates.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
+    bandwidth = np.array([d.row.gpu.bandwidth_bytes_per_s for d in deployments])
+    dense = np.array([max(d.row.gpu.flops_per_s.values(), default=np.inf) for d in deployments])
+    none, one = np.zeros_like(rates.t0_s), np.ones_like(rates.t0_s)
+    moved, computed = np.where(on_gpu, bandwidth, rates.bytes_per_s), np.where(on_gpu, dense, np.inf)
+    return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one)
+
+
 class Clock(NamedTuple):
     """What prices a step of every row: operations on the accelerator, then the engine's own time."""
 
@@ -144,6 +160,8 @@ class Clock(NamedTuple):
     residuals: Residuals | None = None
     rate_sets: Sequence[RateSet] = ()  # what the rates of every row rest on
     graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
+    peaks: Rates | None = None  # of the hardware, as rates
+    refined: Refined = NOT_REFINED  # factors on steps, arrays (R,)
     replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
 
     def ops(self, batch: Batch) -> list[Op]:
@@ -189,10 +207,28 @@ class Clock(NamedTuple):
         late_s = np.maximum(self.launch_s(batch) - accelerator_s, 0.0) + self.gap_s(batch)
         return fixed.step_s + sequences + late_s
 
+    def floor_s(self, batch: Batch) -> Floats:
+        """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
+        assert self.peaks is not None
+        return step_seconds(self.ops(batch), self.peaks)
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether observations change any row."""
+        return bool(np.any(self.refined.observations))
+
+    def factor(self, batch: Batch) -> Any:
+        """What observations of this engine on this GPU put on the step, decodes and prompts by their tokens."""
+        prompts = batch.prefill_tokens / np.maximum(batch.prefill_tokens + batch.decode_seqs, TINY)
+        return self.refined.prefill**prompts * self.refined.decode ** (1 - prompts)
+
     def step_s(self, batch: Batch) -> Floats:
-        """Seconds of the whole step, (R,)."""
+        """Seconds of the whole step, (R,); where observations refine it, not below the hardware's limit."""
         accelerator_s = self.accelerator_s(batch)
-        return np.asarray(accelerator_s + self.engine_s(batch, accelerator_s))
+        found = np.asarray(accelerator_s + self.engine_s(batch, accelerator_s))
+        if not self.is_refined:
+            return found
+        return np.asarray(np.maximum(found * self.factor(batch), np.minimum(self.floor_s(batch), found)))
 
 
 class Adapters(NamedTuple):
@@ -227,9 +263,10 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
     held = Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments))
     prepared = prepare(row.model, held, split, engine.cache.latent_prompts)
+    attained, known = rates(deployments, own, drafts), [d.row.refined for d in deployments]
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
-        rates(deployments, own, drafts),
+        attained,
         engine,
         host_share(deployments, inputs),
         draft_tokens=drafted,
@@ -237,6 +274,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         residuals=corrections(own, drafts),
         rate_sets=own,
         graph_batch=captured(inputs),
+        peaks=peaks(deployments, attained),
+        refined=Refined(*(np.array(column) for column in zip(*known, strict=True))),
         replays=np.array([d.row.gpu.vendor == "NVIDIA" for d in deployments]),
     )
     if row.draft is None or row.draft.model is None:

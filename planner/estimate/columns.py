@@ -23,7 +23,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Texts = NDArray[np.object_]
 
-COUNTS = frozenset({"kv_pool_tokens", "kv_blocks", "max_concurrency", "max_context_tokens", "sustainable_concurrency"})
+COUNTS = frozenset(
+    "kv_pool_tokens kv_blocks max_concurrency max_context_tokens sustainable_concurrency observations".split()
+)
 INTERVALS = (
     "weights_gib activation_gib kv_pool_gib max_concurrency "
     "prefill_tokens_per_s ttft_unloaded_ms ttft_ms tpot_ms e2e_ms "
@@ -97,6 +99,9 @@ class Estimate:
     memory_evidence: Texts = column("measured | reference | datasheet")
     speed_evidence: Texts = column("measured | reference | datasheet: of the operators")
     engine_evidence: Texts = column("observed | transferred | assumed: of the engine's kernels and overheads")
+    observations: Floats = column("stored observations of this engine on this GPU that refine its times; 0: none")
+    observed_decode_factor: Floats = column("what they put on the time of a step that generates; blank: none")
+    observed_prefill_factor: Floats = column("what they put on the time of a step that reads prompts; blank: none")
     calibration_id: Texts = column("run or reference that the speed rests on; blank: the datasheet")
 
     usd_per_hour: Floats = column("price of all GPUs per hour")

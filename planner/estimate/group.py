@@ -18,6 +18,7 @@ from planner.estimate.answer import (
     bound_column,
     cost_columns,
     memory_columns,
+    observation_columns,
     speed_columns,
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
@@ -36,6 +37,7 @@ from planner.estimate.price import (
     replicas,
 )
 from planner.estimate.quality import quality_columns
+from planner.estimate.refine import engine_evidence
 from planner.estimate.resolve import Row
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Load
@@ -44,7 +46,6 @@ from planner.specs.engine import EngineSpec
 from planner.specs.scenario import Scenario
 
 MS = 1e-3
-LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
 
 
 Planned = tuple[MemoryInputs, MemoryPlan]
@@ -74,7 +75,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
     columns = memory | speed | cost_columns(p, verdict.starts) | intervals | texts | flags
-    columns |= quality_columns(p.deployments)
+    columns |= quality_columns(p.deployments) | observation_columns(p.deployments)
     return Outcome(columns, [_echo(p, i) for i in range(len(p.deployments))])
 
 
@@ -180,7 +181,7 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "memory_evidence": [memory_evidence(d) for d in p.deployments],
         "speed_evidence": [rate_set.evidence.value for rate_set in p.clock.rate_sets],
         "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
-        "engine_evidence": ["transferred" if d.row.engine.id in LEARNED_ENGINES else "assumed" for d in p.deployments],
+        "engine_evidence": [engine_evidence(d.row.engine.id, d.row.refined) for d in p.deployments],
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
 

@@ -21,6 +21,7 @@ from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
 from planner.estimate.evidence import Stamp, source_for
 from planner.estimate.hosting import ENGINES_OF, shares_of
+from planner.estimate.refine import NOT_REFINED, Refined, refined
 from planner.formats.identity import Same
 from planner.specs.calibration import Calibration
 from planner.specs.engine import EngineSpec
@@ -28,6 +29,7 @@ from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
+from planner.specs.observation import Observation
 from planner.specs.quality import QualityResult
 from planner.specs.run import Run
 from planner.specs.scenario import Scenario
@@ -47,6 +49,7 @@ class Library(NamedTuple):
     runs: tuple[Run | Calibration, ...] = ()  # or what was fitted to them; they come before the stored ones
     checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
     stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
+    observations: tuple[Observation, ...] | None = None  # that refine engines; None: the stored ones
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Row:
     checks: tuple[QualityResult, ...] = ()
     draft: Drafter | None = None
     source: Source | None = None  # of the kernels' rates; None: the datasheet
+    refined: Refined = NOT_REFINED  # by observations of this engine on this GPU
 
 
 def resolve(scenario: Scenario, library: Library) -> Row:
@@ -113,6 +117,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         checks=library.checks,
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
         source=source_for(gpu, library.runs, library.stamp),
+        refined=refined(engine.id, gpu.id, library),
     )
 
 

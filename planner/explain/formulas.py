@@ -172,8 +172,16 @@ def _room(row: Row) -> Formula:
     return Formula("Requests at once", tuple(lines), _constant(row, "cache.layout"), row["memory_evidence"])
 
 
+def _observed(row: Row) -> str:
+    """What observations of the engine on this GPU did to its times; blank without any."""
+    if not row["observations"]:
+        return ""
+    decode, prefill = row["observed_decode_factor"], row["observed_prefill_factor"]
+    return f" ({row['observations']} figures: steps x {decode:.2f}, prompts x {prefill:.2f})"
+
+
 def _speed(row: Row) -> list[Formula]:
-    evidence = f"operators: {row['speed_evidence']}; engine: {row['engine_evidence']}"
+    evidence = f"operators: {row['speed_evidence']}; engine: {row['engine_evidence']}{_observed(row)}"
     source = "planner/data/efficiency.yaml (rates by generation), docs/equations.md (form)"
     rate, alone = figure(row["prefill_tokens_per_s"]), figure(row["ttft_unloaded_ms"])
     first = (

@@ -1,0 +1,37 @@
+"""Times below which no engine runs a scenario: what a measured figure is held against before it is believed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.resolve import Library, resolve
+from planner.ops import Batch
+from planner.specs.scenario import Scenario
+
+
+class Floors(NamedTuple):
+    """Seconds of one generated token and of one prompt at the datasheet's bandwidth and highest dense rate.
+
+    One sequence alone: with more of them a step takes at least as long. Nothing for start-up, launches, links.
+    """
+
+    decode_s: float
+    prefill_s: float
+
+
+def floors(scenario: Scenario, library: Library) -> Floors:
+    """The limits of a scenario in its layout. Raises PlannerError as `resolve` does."""
+    row = resolve(scenario, library)
+    clock = settled_layouts(row.engine, [(row, layouts(row))])[0].clock
+    s = row.scenario
+    prompt, cached = float(s.input_tokens or 0), float(s.cached_input_fraction or 0) * (s.input_tokens or 0)
+    one = np.ones(1)
+    decode = clock.floor_s(Batch(decode_seqs=one, decode_context=prompt * one))
+    if prompt <= cached:
+        return Floors(float(decode[0]), 0.0)
+    new = Batch(prefill_tokens=(prompt - cached) * one, prefill_context=cached * one, prefill_seqs=one)
+    return Floors(float(decode[0]), float(clock.floor_s(new)[0]))

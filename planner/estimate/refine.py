@@ -1,0 +1,117 @@
+"""What stored observations of an engine on a GPU say of its steps there: one factor for decodes, one for prompts.
+
+The prior of a factor is 1 with the width of the engine's evidence, an observation has that of repeated runs:
+
+    factor = exp(n / (n + k) median(ln(measured / predicted))),  k = (ln(1 + w_observed) / ln(1 + w_prior))^2
+
+over n observations, each predicted without any. More than twice away is another configuration, not a factor. A
+refined step never falls below the hardware's limit (`Clock.floor_s`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from planner.catalog import observed
+from planner.catalog.uncertainty import uncertainty
+from planner.estimate.evidence import Stamp
+from planner.formats.identity import Same
+from planner.specs.observation import Observation
+
+if TYPE_CHECKING:
+    from planner.estimate.resolve import Library
+
+LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
+DECODE = ("tpot_ms", "output_tokens_per_s_per_request", "output_tokens_per_s")  # the first that is measured
+PREFILL = ("prefill_tokens_per_s", "ttft_ms")  # a time to first token only where nothing else runs
+MOST = 2.0  # times away
+MANY = 2  # requests at once where only a rate is stated
+
+
+class Refined(NamedTuple):
+    """Factors on the time of a step, and how many observations they rest on; scalars of a row or arrays (R,)."""
+
+    decode: Any = 1.0
+    prefill: Any = 1.0
+    observations: Any = 0
+
+
+NOT_REFINED = Refined()
+
+
+def engine_evidence(engine_id: str, refined: Refined = NOT_REFINED) -> str:
+    """observed | transferred | assumed."""
+    if refined.observations:
+        return "observed"
+    return "transferred" if engine_id in LEARNED_ENGINES else "assumed"
+
+
+def stored() -> tuple[Observation, ...]:
+    """Every stored observation; the same tuple as long as none is added."""
+    return _stored(observed.stamp())
+
+
+@lru_cache(maxsize=16)
+def _stored(stamp: observed.Stamp) -> tuple[Observation, ...]:
+    return tuple(kept.observation for kept in observed.kept(stamp))
+
+
+def refined(engine_id: str, gpu_id: str, library: Library) -> Refined:
+    """What the library's observations, else the stored ones, say of this engine on this GPU."""
+    known = stored() if library.observations is None else library.observations
+    if not known or (engine_id, gpu_id) not in _index(Same(known)):
+        return NOT_REFINED
+    return _refined(Same(known), engine_id, gpu_id, library.stamp)
+
+
+@lru_cache(maxsize=16)
+def _index(known: Same[tuple[Observation, ...]]) -> Mapping[tuple[str, str], list[Observation]]:
+    found: dict[tuple[str, str], list[Observation]] = {}
+    for one in known.value:
+        found.setdefault((one.scenario.engine or "", one.scenario.gpu or ""), []).append(one)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _refined(known: Same[tuple[Observation, ...]], engine_id: str, gpu_id: str, stamp: Stamp | None) -> Refined:
+    from planner.estimate import Library, estimate
+
+    mine = _index(known)[engine_id, gpu_id]
+    answers = estimate([one.scenario for one in mine], library=Library(observations=())).rows()
+    decode, prefill = ([*_ratios(mine, answers, names)] for names in (DECODE, PREFILL))
+    widths, level = uncertainty(), engine_evidence(engine_id)
+    priors = (getattr(widths.decode_engine, level).value, getattr(widths.prefill_engine, level).value)
+    return Refined(
+        shrunk(decode, widths.decode_engine.observed.value, priors[0]),
+        shrunk(prefill, widths.prefill_engine.observed.value, priors[1]),
+        len(decode) + len(prefill),
+    )
+
+
+def time_ratio(figure: str, measured: float, predicted: float) -> float:
+    """Measured over predicted as times: rates are turned over."""
+    return measured / predicted if figure.endswith("_ms") else predicted / measured
+
+
+def _ratios(mine: Sequence[Observation], answers: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[float]:
+    """ln(measured / predicted) of every observation that has one of these figures and means the same thing."""
+    for one, answer in zip(mine, answers, strict=True):
+        busy = (one.scenario.concurrency or MANY) > 1
+        name = next((name for name in names if name in one.measured and not (busy and name == "ttft_ms")), None)
+        predicted = answer.get(name) if name else None
+        if name and predicted:
+            ratio = time_ratio(name, one.measured[name], predicted)
+            if 1 / MOST <= ratio <= MOST:
+                yield math.log(ratio)
+
+
+def shrunk(logs: Sequence[float], observed_width: float, prior_width: float) -> float:
+    """The factor of n observations, drawn towards 1 by how sure the estimate was without them."""
+    if not logs:
+        return 1.0
+    k = (math.log1p(observed_width) / math.log1p(prior_width)) ** 2
+    return math.exp(len(logs) / (len(logs) + k) * median(logs))
