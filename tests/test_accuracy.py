@@ -11,6 +11,8 @@ import pytest
 from planner.accuracy import report, rows, score
 from planner.accuracy.score import Comparison, compared
 from planner.catalog import models
+from planner.catalog.files import read_yaml
+from planner.catalog.paths import data_dir
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
 POINTS = 3.0  # by which a printed share may differ from a fresh one
@@ -141,3 +143,10 @@ def test_the_page_in_docs_is_what_the_rows_say_today() -> None:
         assert shares[0] == pytest.approx(shares[1], abs=POINTS, rel=0.03), (
             "run: planner accuracy --markdown docs/accuracy.md"
         )
+
+
+def test_rows_that_shaped_a_constant_are_told_from_the_others() -> None:
+    rows = {(c.engine, c.model, c.gpu): c.held_out for c in compared().comparisons if c.held_out}
+    assert rows["vllm", "gpt-oss-120b", "b200"] == "no" and rows["sglang", "MiniMax-M2.5", "b200"] == "yes"
+    named = {(one["engine"], one["model"], one["gpu"]) for one in read_yaml(data_dir() / "shaped.yaml")}
+    assert {place for place in named if place[1] != "*"} <= set(rows)

@@ -182,6 +182,28 @@ def apart(comparisons: Sequence[Comparison]) -> Iterator[str]:
             yield from (by(wanted, condition) for condition in conditions)
 
 
+HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists. What they give
+there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
+"""
+SERVED = ("closed loop", "closed loop, protocol not stated", "open loop", "static batch", "offline, all requests at once")
+SERVED_FIGURES = ("tpot_ms", "output_tokens_per_s")
+SERVERS = ("vllm", "sglang", "tensorrt-llm")
+
+
+def held_out(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """TPOT and tokens/s of the servers on rows that shaped a constant and on others, then these by model and by GPU."""
+    served = [c for c in comparisons if c.part in SERVED and c.figure in SERVED_FIGURES and c.engine in SERVERS]
+    wanted = [c for c in served if c.regime != "saturated"]
+    groups = grouped(wanted, lambda c: (c.figure, c.part, c.held_out))
+    lines = [(NAMES[figure], part, out, *cells(score(group))) for (figure, part, out), group in groups.items()]
+    yield table(("figure", "source", "held out", *HEAD), lines)
+    for figure in SERVED_FIGURES:
+        others = [c for c in wanted if c.figure == figure and c.held_out == "yes"]
+        for condition in ("model", "gpu"):
+            yield f"{NAMES[figure]}, held out:\n"
+            yield by(others, condition)
+
+
 def far_weights(comparisons: Iterable[Comparison]) -> str:
     """Weights that are off by more than a twentieth, each with what is known of it."""
     far = [c for c in comparisons if c.figure in ("file_gib", "weights_gib") and abs(c.error) > EXPLAIN_FROM]
@@ -241,6 +263,9 @@ def markdown(found: Compared) -> str:
         "## Engine versions\n",
         covered_versions(everything),
         *apart(everything),
+        "## Held out by model and by GPU\n",
+        HELD_OUT,
+        *held_out(everything),
         f"## Weights off by more than {EXPLAIN_FROM:.0%}\n",
         far_weights(everything),
         "## Rows without an answer\n",

@@ -12,11 +12,13 @@ import numpy as np
 
 from planner.accuracy.rows import Question, files, model_kind, questions
 from planner.catalog import models
+from planner.catalog.files import read_yaml
+from planner.catalog.paths import data_dir
 from planner.catalog.truth import MeasuredRow
 from planner.estimate import Library, estimate
 from planner.specs.scenario import Scenario
 
-GROUPED = "part figure regime gpu engine engine_version kind evidence".split()
+GROUPED = "part figure regime gpu engine engine_version model kind evidence held_out".split()
 
 
 class Comparison(NamedTuple):
@@ -37,6 +39,8 @@ class Comparison(NamedTuple):
     label: str  # the configuration, for people
     stated: bool
     note: str
+    model: str = ""
+    held_out: str = ""  # yes: no row of this model on this GPU shaped a constant of the engine
 
     @property
     def error(self) -> float:
@@ -178,7 +182,26 @@ def _compared(question: Question, figure: str, answer: dict[str, Any]) -> Compar
         label=label(question.row.scenario),
         stated=question.stated,
         note=question.row.about.get("note", ""),
+        model=_model(s.model or ""),
+        held_out=_held_out(str(answer["engine"]), _model(s.model or ""), str(answer["gpu"])) if speed else "",
     )
+
+
+@lru_cache(maxsize=512)
+def _model(name: str) -> str:
+    """The architecture's name, whatever the checkpoint's."""
+    return models.model(name).id.rpartition("/")[2]
+
+
+@lru_cache(maxsize=1)
+def _shaping() -> list[dict[str, str]]:
+    return list(read_yaml(data_dir() / "shaped.yaml"))
+
+
+def _held_out(engine: str, model: str, gpu: str) -> str:
+    """Whether no row of this model on this GPU has shaped a constant of the engine."""
+    places = (one for one in _shaping() if (one["engine"], one["gpu"]) == (engine, gpu))
+    return "no" if any(one["model"] in ("*", model) for one in places) else "yes"
 
 
 def reasons(unanswered: Iterable[Unanswered]) -> Counter[tuple[str, str]]:
