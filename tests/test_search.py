@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
 from planner.catalog import models
-from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.explain import VERDICT_RANK
 from planner.params import parameters
 from planner.search import (
     Space,
     Wish,
-    combinations,
     default_formats,
-    priced,
-    ranked,
+    judged,
+    merged,
     recommend,
+    sift,
     smallest_count,
-    smallest_of,
+    tasks,
 )
 from planner.specs.scenario import Scenario
 
@@ -58,11 +55,6 @@ def test_progress_is_told_to_the_end() -> None:
     space = Space(models=SIZES[:2], gpus=("l4",))
     recommend(LOAD, space, Wish(), progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] > 0
-
-
-def test_too_many_combinations_are_refused_with_their_number() -> None:
-    with pytest.raises(BadValue, match="combinations, more than"):
-        combinations(LOAD, SIZES * 1000, ["l4"] * 10, ["bf16"])
 
 
 def test_a_checkpoint_released_in_4_bit_is_not_blown_up_to_16() -> None:
@@ -103,13 +95,17 @@ def test_when_nothing_holds_the_nearest_comes_back() -> None:
     assert found.row["reason"]
 
 
-def test_fewest_of_rows_agrees_with_fewest_of_a_scenario() -> None:
-    load = Scenario(model=SIZES[2], weight_format="bf16", gpu="l40s", concurrency=64)
-    asked = [load.model_copy(update={"n_gpus": n}) for n in (1, 2, 4, 8)]
-    assert smallest_of(priced(asked), 4) == [smallest_count(load, (1, 2, 4, 8), rows).row]
-
-
 def test_an_error_is_a_rejection() -> None:
-    found = ranked(rows([Scenario(model="no-such-model", gpu="l4")]))
-    assert found[0] == []
-    assert "unknown model" in found[1][0]["error"]
+    found = recommend(LOAD.model_copy(update={"images_per_request": 2}), Space(models=SIZES[:1], gpus=("l4",)), Wish())
+    assert found.candidates == []
+    assert "no image encoder" in found.rejected[0]["reason"]
+
+
+def test_parts_put_together_in_steps_are_the_whole() -> None:
+    todo = tasks(LOAD, Space(models=SIZES, gpus=("l4", "h100-sxm")), Wish())
+    parts = [sift(task) for task in todo]
+    together = judged(LOAD, Wish(), parts)
+    whole = merged(Wish(), [])
+    for part in parts:
+        whole = merged(Wish(), [whole, part])
+    assert judged(LOAD, Wish(), [whole]) == together

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from planner.search.fewest import (
-    Found,
-    combinations,
-    follow_parent,
-    priced,
-    ranked,
-    smallest_count,
-    smallest_of,
-)
+from planner.search.fewest import Found, smallest_count
 from planner.search.judge import Judged, judge
-from planner.search.recommend import Recommendation, judged, recommend, tasks
+from planner.search.process import follow_parent
+from planner.search.recommend import Recommendation, judged, merged, recommend, tasks
 from planner.search.sift import sift
 from planner.search.usual import default_formats
 from planner.specs.wish import RankBy, Space, Weights, Wish
@@ -25,16 +18,13 @@ __all__ = [
     "Space",
     "Weights",
     "Wish",
-    "combinations",
     "default_formats",
     "follow_parent",
     "judge",
     "judged",
-    "priced",
-    "ranked",
+    "merged",
     "recommend",
     "sift",
     "smallest_count",
-    "smallest_of",
     "tasks",
 ]

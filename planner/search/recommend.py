@@ -22,7 +22,8 @@ from planner.specs.wish import Space, Wish
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 MOST_CANDIDATES = 200
-MOST_REJECTED = 5000
+MOST_REJECTED = 2000
+MOST_MERGED = 600  # candidates of several parts together, before the estimate has the last word
 MOST_TIED = 50
 HOLDING = ("holds", "meets_slo")
 STAGES = (  # the filters in the order in which they apply, and the codes by which each rejects
@@ -83,25 +84,24 @@ def tasks(load: Scenario, space: Space, wish: Wish) -> list[Task]:
 def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
-    best = _chosen([one for part in parts for one in part.kept], wish)
+    whole = merged(wish, parts)
+    best = _chosen(whole.kept, wish, MOST_CANDIDATES)
     rows = [_with_worth(row) for row in estimate([scenario_of(asked, one.columns, wish) for one in best]).rows()]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
-    refused = [one for part in parts for one in part.refused]
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
-    reasons = sum((part.reasons for part in parts), Counter(why.code for why in late))
-    reached = _best_of(parts)
+    reasons = whole.reasons + Counter(one.code for one in late)
     front = _ranked(kept, wish)
     return Recommendation(
         kept,
-        [_refused_row(asked, one) for one in sorted(late + refused, key=lambda one: one.distance)[:MOST_REJECTED]],
+        [_refused_row(asked, one) for one in [*late, *whole.refused]],
         front,
         kept[0]["tie_with"] if kept else [],
         dict(reasons.most_common()),
-        sum(part.combinations for part in parts),
-        sum(part.priced for part in parts),
-        reached,
-        "" if kept else emptied(asked, wish, reasons, reached),
+        whole.combinations,
+        whole.priced,
+        whole.best,
+        "" if kept else emptied(asked, wish, reasons, whole.best),
     )
 
 
@@ -115,13 +115,27 @@ def _ranked(rows: Sequence[Row], wish: Wish) -> list[int]:
     return sorted(front)
 
 
-def _chosen(kept: Sequence[Kept], wish: Wish) -> list[Kept]:
-    """The first by the wish, and of the Pareto front what comes first, at most MOST_CANDIDATES."""
+def merged(wish: Wish, parts: Sequence[Sifted]) -> Sifted:
+    """Parts of a search as one, cut to what may still come first."""
+    kept = [one for part in parts for one in part.kept]
+    refused = sorted((one for part in parts for one in part.refused), key=lambda one: one.distance)
+    return Sifted(
+        kept if len(kept) <= MOST_MERGED else _chosen(kept, wish, MOST_MERGED),
+        refused[:MOST_REJECTED],
+        sum((part.reasons for part in parts), Counter()),
+        _best_of(parts),
+        sum(part.combinations for part in parts),
+        sum(part.priced for part in parts),
+    )
+
+
+def _chosen(kept: Sequence[Kept], wish: Wish, most: int) -> list[Kept]:
+    """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
     rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
-    front = ordered([rows[index] for index in pareto(rows)], wish)[: MOST_CANDIDATES // 3]
+    front = ordered([rows[index] for index in pareto(rows)], wish)[: most // 3]
     chosen = {row["index"]: None for row in front}
     for row in ordered(rows, wish):
-        if len(chosen) >= MOST_CANDIDATES:
+        if len(chosen) >= most:
             break
         chosen.setdefault(row["index"])
     return [kept[index] for index in chosen]

@@ -11,7 +11,7 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
 
-MOST_REFUSED = 2000  # refusals of one model that are kept with their words
+MOST_REFUSED = 500  # refusals of one model that are kept with their words
 Columns = dict[str, Any]
 
 

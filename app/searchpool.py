@@ -1,0 +1,131 @@
+"""Searches in processes that the server keeps: bounded in number, time and queue, taking turns, and cancelled with
+the page that asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from planner.errors import BadValue
+from planner.estimate.evidence import folder_stamp
+from planner.search import Recommendation, Space, Wish, follow_parent, judged, merged, sift, tasks
+from planner.search.records import Sifted, Task
+from planner.specs.scenario import Scenario
+
+WORKERS = max((os.cpu_count() or 2) - 1, 1)  # a core is left to the pages
+MOST_SEARCHES = 8  # at once, all sessions together
+LIMIT_S = 300.0  # of one search
+AHEAD = 2  # models of one search that wait in the queue for every worker, so that others' come between
+TICK_S = 0.5  # between two looks at a search that is not done
+TOLD_S = 0.1  # between two words of progress
+MODELS_PER_PROCESS = 2000  # after which a process is replaced by a new one
+NICE = 10  # pages first
+
+Told = Callable[[int, int], object]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class Search(NamedTuple):
+    """What is searched for."""
+
+    load: Scenario
+    space: Space
+    wish: Wish
+
+
+def _begin() -> None:
+    """In a new process: step back behind the pages, and end when the server ends."""
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+    follow_parent()
+
+
+class SearchPool:
+    """A few processes for all searches of a server."""
+
+    def __init__(self, workers: int = WORKERS, most: int = MOST_SEARCHES) -> None:
+        self.workers, self.most, self.running = workers, most, 0
+        self._lock = threading.Lock()
+        self._executor: ProcessPoolExecutor | None = None
+
+    def search(self, asked: Search, told: Told) -> Recommendation:
+        """Search; `told` hears how many models of how many are done, and ends the search when it raises.
+
+        Raises BadValue when too many searches run, or this one runs too long, and PlannerError for unknown names.
+        """
+        todo = deque(tasks(*asked))
+        with self._turn():
+            try:
+                whole = self._sifted(asked, todo, told)
+                return self._submit(judged, asked.load, asked.wish, [whole]).result(timeout=LIMIT_S)
+            except BrokenProcessPool:
+                self._replace()
+                raise BadValue("the search was ended from outside; search again") from None
+
+    def _sifted(self, asked: Search, todo: deque[Task], told: Told) -> Sifted:
+        """Every model, a few at a time."""
+        total, done, stamp = len(todo), 0, folder_stamp()
+        begun = spoke = time.monotonic()
+        whole = merged(asked.wish, [])
+        pending: set[Future[Sifted]] = set()
+        try:
+            while todo or pending:
+                while todo and len(pending) < AHEAD * self.workers:
+                    pending.add(self._submit(sift, todo.popleft(), stamp))
+                finished, pending = wait(pending, TICK_S, FIRST_COMPLETED)
+                whole = merged(asked.wish, [whole, *(future.result() for future in finished)])
+                done += len(finished)
+                now = time.monotonic()
+                if now - begun > LIMIT_S:
+                    raise BadValue(f"the search took longer than {LIMIT_S:.0f} s: choose fewer models, GPUs or formats")
+                if now - spoke > TOLD_S or not pending:
+                    spoke = now
+                    told(done, total)
+            return whole
+        finally:
+            for future in pending:
+                future.cancel()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock:
+            if self.running >= self.most:
+                raise BadValue(f"{self.running} searches are running: wait until one of them ends, then search again")
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    def _submit(self, work: Callable[Given, Result], *given: Given.args, **more: Given.kwargs) -> Future[Result]:
+        with self._lock:
+            if self._executor is None:
+                context = multiprocessing.get_context("spawn")
+                self._executor = ProcessPoolExecutor(
+                    self.workers, context, initializer=_begin, max_tasks_per_child=MODELS_PER_PROCESS
+                )
+            return self._executor.submit(work, *given, **more)
+
+    def _replace(self) -> None:
+        """Forget processes that were killed; the next search starts new ones."""
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
