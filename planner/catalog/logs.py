@@ -116,17 +116,21 @@ def _terms(engine: str, found: _Text) -> tuple[LogTerm, ...]:
 
 
 def _buffers(found: _Text) -> Iterator[LogTerm]:
-    """llama.cpp's buffers in GiB: of the GPU that holds most, lines of the same device added up."""
+    """llama.cpp's buffers in GiB, all of the GPU that holds most; lines of the same device added up."""
+    sizes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))  # by column and device
+    lines: dict[tuple[str, str], int] = {}
     for pattern, column in BUFFERS:
-        sizes: dict[str, float] = defaultdict(float)
-        lines: dict[str, int] = {}
         for match in _matches(pattern, found.text):
             if not is_host(match[1]):
-                sizes[match[1]] += _number(match[2])
-                lines.setdefault(match[1], match.start())
-        if sizes:
-            device = max(sizes, key=lambda name: sizes[name])
-            yield LogTerm((column,), sizes[device] / MIB_PER_GIB, found.line(lines[device]))
+                sizes[column][match[1]] += _number(match[2])
+                lines.setdefault((column, match[1]), match.start())
+    totals: dict[str, float] = defaultdict(float)
+    for column, each in sizes.items():
+        for device, size in each.items():
+            totals[device] += size if column != "activation_gib" else 0.0
+    for column, each in sizes.items():
+        device = max(each, key=lambda name: totals[name])
+        yield LogTerm((column,), each[device] / MIB_PER_GIB, found.line(lines[column, device]))
 
 
 def is_host(device: str) -> bool:
@@ -191,10 +195,11 @@ def _llama(done: dict[str, str], raw: dict[str, str], found: _Text) -> dict[str,
         done["weight_format"] = f"gguf-{kind.lower().removeprefix('ud-')}"
     if named:
         done["model"] = name_of(raw["_file"][: named.start()])
-    slots = int(raw.get("_streams") or raw.get("_slots") or 1) or 1
+    streams = int(raw.get("_streams") or raw.get("_slots") or 1) or 1
+    slots = max(streams, int(raw.get("_slots") or 1)) if " RS buffer size" in found.text else streams
     cells = raw.get("_cells") or raw.get("_context")
-    if cells:
-        done["max_model_len"] = str(int(cells) // (1 if "_cells" in raw else slots) or 1)
+    if cells:  # of one stream; sequences share them, but each has a recurrent state of its own
+        done["max_model_len"] = str(int(cells) // (slots // streams if "_cells" in raw else slots) or 1)
         done["parallel_slots"] = str(slots)
     if "_flash" in raw:
         done["flash_attention"] = "yes" if raw["_flash"] in ("1", "enabled") else "no"

@@ -78,7 +78,7 @@ def _mixer(row: Row, mixer: Mixer, layers: float) -> tuple[float, str]:
     k, v = format_catalog.kv_format(row["kv_format"])
     if isinstance(mixer, Attention) and not mixer.shares_kv:
         heads = max(mixer.n_kv_heads * (row["attention_dp"] or 1) / (row["tp"] or 1), 1)
-        values = 0 if mixer.k_is_v else mixer.v_head_dim or mixer.head_dim
+        values = mixer.v_head_dim or mixer.head_dim
         more = k.head_bytes + v.head_bytes
         size = layers * heads * (mixer.head_dim * k.bytes_per_value + values * v.bytes_per_value + more)
         tail = f" + {more:g}" if more else ""

@@ -40,6 +40,21 @@ def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     return floats(constants.logits_bytes * rows * vocab + hidden)
 
 
+def _flash_mask_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
+    """llama.cpp with flash attention: the mask stays below the logits, and two hidden states with it.
+
+    613 MiB of Llama-3.1-8B and 382 of Qwen2.5-7B are logits, three hidden states and the mask. Not so where the
+    graph is cut (several GPUs, layers on the host) and in models with windows, which have two masks.
+    """
+    windowed = any(getattr(mixer, "window", None) or getattr(mixer, "chunk", None) for mixer in model.mixers)
+    if not engine.activation.flash_copies or windowed:
+        return floats(0.0)
+    pairs = floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
+    hidden = _hidden_bytes(engine.activation.flash_copies, model, step_tokens(engine, inputs), inputs)
+    uncut = inputs.settings.flash_attention & (floats(inputs.parallel.pp) == 1) & _on_gpus(where)
+    return np.where(uncut, engine.activation.mask_bytes * pairs + hidden, 0.0)
+
+
 def _logit_rows(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """Sequences whose next token is sampled at once."""
     if engine.activation.logit_rows == "tokens":
@@ -91,8 +106,12 @@ def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
 
 def overlapped(inputs: MemoryInputs, where: Placements) -> NDArray[np.bool_]:
     """(R,): whether pipeline stages overlap; with anything but tables in host memory llama.cpp runs them in turn."""
-    whole = where.numbers([float(not (one.host_layers or one.host_expert_layers)) for one in where.distinct])
-    return np.asarray((floats(inputs.parallel.pp) > 1) & (whole > 0))
+    return np.asarray((floats(inputs.parallel.pp) > 1) & _on_gpus(where))
+
+
+def _on_gpus(where: Placements) -> NDArray[np.bool_]:
+    """(R,): whether no layer and no expert is in host memory."""
+    return where.numbers([float(not (one.host_layers or one.host_expert_layers)) for one in where.distinct]) > 0
 
 
 def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
@@ -167,7 +186,8 @@ def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs,
     travelling = _hidden_bytes(engine.activation.stage_copies, model, step_tokens(engine, inputs), inputs)
     layer = layer_bytes(model, engine, inputs, where) + np.where(overlapped(inputs, where), travelling, 0.0)
     kept = expert_bytes(model, engine, inputs) if engine.activation.expert_workspace_stays else 0.0
-    text = np.maximum(np.where(last, sampler_bytes(model, engine, inputs) + kept, 0.0), layer)
+    sampled = sampler_bytes(model, engine, inputs) + _flash_mask_bytes(model, engine, inputs, where)
+    text = np.maximum(np.where(last, sampled + kept, 0.0), layer)
     images = encoder_bytes(model, engine, inputs)
     return floats(np.where(stage == 0, np.maximum(text + images.results, images.running), text))
 

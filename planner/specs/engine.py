@@ -78,9 +78,9 @@ class CacheRules(Spec):
     window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
     state_in_pool: bool = False  # recurrent states are pages of the pool
     state_slots: Amount = 1  # copies of the state per running sequence
+    conv_value_bytes: Amount = 2  # of the inputs that a recurrent layer's convolution keeps
     draft_state_slots: Amount = 0  # more copies per drafted token
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
-    keys_are_values: bool = True  # one tensor where the model uses keys as values; false: both are stored
     cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
@@ -117,6 +117,7 @@ class Activation(Spec):
     hidden_copies: Amount  # activations of hidden_size per token that live beside the logits
     layer_copies: Amount  # the same while a layer runs
     inner_copies: Amount  # activations of the inner width of a gated MLP per token
+    flash_copies: Amount = 0  # more of hidden_size beside the logits and the mask, where attention is fused
     stage_copies: Amount  # hidden activations that travel between pipeline stages
     expert_workspace: Amount  # share of the routed experts' intermediate results that is materialised
     expert_sum: bool = False  # gate, up and down of an expert live at once; false: down reuses what gate and up leave
