@@ -17,7 +17,7 @@ from money import month_box
 from planner import explain
 from planner.explain.quality import across_sizes, badge, in_short
 from planner.search import Recommendation, words
-from planner.specs.wish import Wish
+from planner.specs.wish import RankBy, Wish
 from state import change
 from tables import NUMBERS, TEXTS, line
 from words import plain
@@ -25,24 +25,51 @@ from words import plain
 Row = dict[str, Any]
 
 CARDS = 6
+NEAREST = 3
 MOST_ROWS, MOST_REFUSED = 200, 500
 BADGE_COLOURS = {
     "own test": "violet", "reference": "green", "native": "green", "trained for": "green", "good": "green",
     "fair": "blue", "thin": "orange", "conflicting": "red", "none": "gray",
 }  # fmt: skip
+EXPECTED = (
+    "Between models the order is an expectation from size, year and what formats lose, no measurement. Name the models "
+    "that you trust under Choose from, or check two of them on your own examples."
+)
 LAYOUT = ("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")
 
 
 def winner(found: Recommendation, wish: Wish, library: Library) -> None:
-    """What to run, why it comes first, what it costs in quality and money."""
+    """What to run and why it comes first; or why nothing is left, and what is the best that can be had."""
     if not found.candidates:
         st.error(plain(found.verdict), title="Nothing holds this load within these limits", icon=":material/cancel:")
+        _nearest(found)
         return
     best = found.candidates[0]
     lines = "  \n".join(plain(line) for line in words.reasons(found, wish))
     st.success(lines, title=plain(words.headline(found)), icon=":material/verified:")
-    row = st.container(horizontal=True)
-    _open(row, best, "Open in the calculator", "open_first", "primary")
+    if wish.rank_by in (RankBy.QUALITY, RankBy.BLEND):
+        st.caption(EXPECTED)
+    for said in quality_said(best, library):
+        if said.warns:
+            st.caption(f":material/warning: {plain(said.text)}")
+    _open(st, best, "Open in the calculator", "open_first", "primary")
+
+
+def _nearest(found: Recommendation) -> None:
+    """What comes nearest, to be opened where single changes that would help are listed."""
+    for number, row in enumerate(found.rejected[:NEAREST]):
+        place = st.container(horizontal=True, vertical_alignment="center")
+        name = str(row.get("model") or "").rsplit("/", 1)[-1]
+        kind = explain.format_name(str(row.get("weight_format") or ""))
+        place.markdown(
+            plain(f"Nearest: {name} in {kind} on {explain.gpu_name(str(row.get('gpu') or ''))}: {row['reason']}")
+        )
+        _open(place, row, "What would help", f"nearest_{number}")
+
+
+def background(found: Recommendation, library: Library) -> None:
+    """Of the winner, folded: what is known of its quality, how to start it, what it costs in a month."""
+    best = found.candidates[0]
     with st.expander("What is known of its quality", key="why_quality", on_change="rerun") as box:
         if box.open:
             _quality(best, found.candidates, library)
@@ -70,7 +97,7 @@ def _open(place: Any, row: Row, label: str, key: str, kind: str = "secondary") -
 def open_row(row: Row) -> None:
     """For callbacks: a candidate goes to the calculator."""
     kept = ("model", "gpu", "weight_format", "kv_format", "engine", "usd_per_gpu_hour", *LAYOUT)
-    update = {name: row[name] for name in kept}
+    update = {name: row.get(name) for name in kept}
     change(lambda form: form._replace(door="hardware", scenario=form.scenario.model_copy(update=update)))
     st.session_state["to_calculator"] = True
 
@@ -86,7 +113,9 @@ def distinct(rows: Sequence[Row]) -> list[Row]:
 def cards(found: Recommendation) -> None:
     """The best of each model, as cards."""
     st.subheader("The next ones", anchor=False)
-    st.caption("The best arrangement of each model and GPU. A tie: the 80 % intervals of its cost overlap the first's.")
+    st.caption(
+        "The best arrangement of each model and GPU. A tie: what it is ranked by cannot be told from the first's."
+    )
     shown = [row for row in distinct(found.candidates) if row["rank"] > 1][:CARDS]
     for start in range(0, len(shown), 3):
         for place, row in zip(st.columns(3), shown[start : start + 3], strict=False):

@@ -38,6 +38,7 @@ if form.door == "hardware":
 else:
     st.subheader("What does this load need?", anchor=False)
     st.caption("Models, formats and the fewest GPUs of every kind with a price, for the load at the left.")
+top = st.container()
 wish_box.common_loads()
 wish_box.order(form)
 wish_box.folds(form, library, wish_box.model_names())
@@ -61,12 +62,14 @@ if outcome is None:
     st.stop()
 found, wish = outcome.found, outcome.search.wish
 if outcome.search != wanted:
-    right.warning("The inputs have changed since. Search again for up-to-date answers.", icon=":material/history:")
+    top.warning("The inputs have changed since. Search again for up-to-date answers.", icon=":material/history:")
 else:
     right.caption(f"{found.combinations:,} combinations, {found.priced:,} of them priced, in {outcome.seconds:.1f} s.")
-recommended.winner(found, wish, library)
+with top:
+    recommended.winner(found, wish, library)
 selected = None
 if found.candidates:
+    recommended.background(found, library)
     recommended.cards(found)
     recommended.front(found)
     selected = recommended.table(found)

@@ -123,7 +123,8 @@ def _warnings(found: Found, weight_format: str, task: Family) -> list[Said]:
         out.append("step_up")
     if found.kv.group and task.id == "long_context":
         out.append("kv_kernel")
-    said = [Said(table[key].text, table[key].source, True) for key in out]  # type: ignore[index]
+    name = group.name if group else format_name(weight_format)
+    said = [Said(f"{name}: {table[key].text}", table[key].source, True) for key in out]  # type: ignore[index]
     if found.weights.group is None and found.weights.badge == NONE:
         said.append(Said(f"nobody measured {format_name(weight_format)} in a way that can be counted", "", True))
     return said
