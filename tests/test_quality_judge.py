@@ -42,23 +42,9 @@ def fair(prompt: str) -> str:
     return "One is wrong.\nverdict: " + ("tie" if a == b else "B" if a else "A")
 
 
-def checked(server: Server, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, Any]:
-    judge = ("--judge", server.url, "--judge-model", "m", "--retries", "0")
-    assert (
-        run(
-            [
-                "quality-check",
-                "mine.jsonl",
-                "--baseline",
-                "before.jsonl",
-                "--candidate",
-                "after.jsonl",
-                *judge,
-                "--json",
-            ]
-        )
-        == code
-    )
+def checked(server: Server, capsys: pytest.CaptureFixture[str], *more: str, code: int = 0) -> dict[str, Any]:
+    judge = ("--judge", server.url, "--judge-model", "m", "--retries", "0", "--json", *more)
+    assert run(["quality-check", "mine.jsonl", *FILES, *judge]) == code
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -89,6 +75,16 @@ def test_a_judge_of_places_or_of_nothing_decides_nothing(
         found = checked(server, capsys)
     assert (found["verdict"], found["parts"][0]["worse"], found["parts"][0]["better"]) == ("cannot tell", 0, 0)
     assert said in found["sentences"][-1]
+
+
+def test_a_judge_that_sees_nothing_vouches_for_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server() as server:
+        server.reply = fair
+        assert checked(server, capsys, "--tolerance-points", "40")["verdict"] == "holds"
+    with Server() as server:
+        server.reply = lambda prompt: "verdict: A"
+        more = ("--tolerance-points", "40", "--journal", "another")
+        assert checked(server, capsys, *more)["verdict"] == "cannot tell"
 
 
 def test_a_pair_without_a_judgement_is_open_and_asked_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

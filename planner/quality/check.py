@@ -68,7 +68,8 @@ class Check(NamedTuple):
 
 
 Scorers = Mapping[str, tuple[Scorer, ...]]
-Preferences = Mapping[tuple[str, int], int]  # of a judge, by example and repeat: 1 candidate, -1 baseline, 0 neither
+# Of a judge, by example and repeat: 1 the candidate, -1 the baseline, 0 neither, None undecided.
+Preferences = Mapping[tuple[str, int], int | None]
 
 
 def assigned(examples: Sequence[Example], wanted: Sequence[Scorer] = (), run_tests: bool = False) -> Scorers:
@@ -146,8 +147,9 @@ def compare(
         raise BadValue(
             "no example has an answer of both sides" + "".join(f"; {k}: {v}" for k, v in (failed or {}).items())[:200]
         )
+    undecided = len({name for (name, _), value in (preferred or {}).items() if value is None})
     return Check(
-        finding([pair.passes for pair in pairs], tolerance, len(examples) - len(pairs)),
+        finding([pair.passes for pair in pairs], tolerance, len(examples) - len(pairs), undecided),
         tuple(pairs),
         manner([answer for pair in pairs for answer in pair.baseline]),
         manner([answer for pair in pairs for answer in pair.candidate]),

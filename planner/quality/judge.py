@@ -1,7 +1,8 @@
 """A model as the judge: it sees both sides' answers in both orders, and only what it says in both counts.
 
 Models that judge favour a position. So every pair is shown as A, B and as B, A; a preference that follows the answer
-stands, one that follows the position is a tie, as is a verdict that cannot be read. Equal answers are a tie unasked.
+stands. One that follows the position, or a verdict that cannot be read, leaves the pair open: no flip, but counted as
+lost before it is said that the candidate holds. Equal answers are a tie unasked.
 Since both sides are treated alike, the exact test of the flips keeps its level whatever the judge is worth.
 """
 
@@ -62,7 +63,7 @@ def judged(
     unique = {question.id: question for two in questions.values() for question in two}
     asked = ask(endpoint, list(unique.values()), journal, progress, bound=False)
     heard = {answer.id: _heard(answer.output) for answer in asked.answers}
-    preferences: dict[tuple[str, int], int] = dict.fromkeys(pairs, 0)
+    preferences: dict[tuple[str, int], int | None] = dict.fromkeys(pairs, 0)
     failed: dict[str, str] = {}
     contradicted = unclear = 0
     for name, two in questions.items():
@@ -72,9 +73,10 @@ def judged(
         votes = [_vote(heard[one.id], order) for one, order in zip(two, _ORDERS, strict=True)]
         unclear += None in votes
         contradicted += None not in votes and votes[0] != votes[1]
-        preferences[name] = (votes[0] or 0) if votes[0] == votes[1] else 0
+        preferences[name] = votes[0] if votes[0] == votes[1] else None
     told = f"The judge read {len(questions)} of {len(pairs)} pairs in both orders (the others are equal)"
-    lost = f"it contradicts itself in {contradicted} and is unclear in {unclear}, which count as ties."
+    lost = f"it contradicts itself in {contradicted} and is unclear in {unclear}"
+    lost += ": no flips, but they count as lost before it holds." if contradicted or unclear else "."
     return Judged(preferences, failed, f"{told}; {lost}")
 
 

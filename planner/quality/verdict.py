@@ -2,7 +2,8 @@
 
 A side cracks where the drop is significant (one-sided exact test at 2.5 % for all examples; Holm over the tags at
 another 2.5 %, so identical models crack in at most 5 % of checks) and a drop beyond the tolerance is not excluded.
-It holds where the interval excludes a drop beyond the tolerance, also with every unanswered example counted as lost.
+It holds where the interval excludes a drop beyond the tolerance, also with every unanswered or undecided example
+counted as lost; of a tag that is not said as long as there are any.
 """
 
 from __future__ import annotations
@@ -64,9 +65,12 @@ class Finding(NamedTuple):
     unanswered: int
 
 
-def finding(pairs: Sequence[Passes], tolerance: float, unanswered: int = 0) -> Finding:
-    """The verdict on all pairs and on each of their tags. `tolerance` is the drop that is accepted, a fraction."""
-    verdict, whole, tags = judged(pairs, tolerance, unanswered)
+def finding(pairs: Sequence[Passes], tolerance: float, unanswered: int = 0, undecided: int = 0) -> Finding:
+    """The verdict on all pairs and on each of their tags. `tolerance` is the drop that is accepted, a fraction.
+
+    `unanswered` are examples beside the pairs, `undecided` pairs without a flip that nobody can vouch for.
+    """
+    verdict, whole, tags = judged(pairs, tolerance, unanswered, undecided)
     cracked = [part.tag for part in tags if part.verdict is Verdict.CRACKS]
     gain_rate = min(whole.losses, whole.gains) / whole.n
     repeated = any(len(pair.baseline) > 1 for pair in pairs)
@@ -86,20 +90,23 @@ def finding(pairs: Sequence[Passes], tolerance: float, unanswered: int = 0) -> F
     return found._replace(sentences=tuple(_sentences(found)))
 
 
-def judged(pairs: Sequence[Passes], tolerance: float, unanswered: int = 0) -> tuple[Verdict, Part, tuple[Part, ...]]:
+def judged(
+    pairs: Sequence[Passes], tolerance: float, unanswered: int = 0, undecided: int = 0
+) -> tuple[Verdict, Part, tuple[Part, ...]]:
     """The verdict alone, with the whole and the tags it rests on."""
     whole = _part("", pairs)
-    whole = whole._replace(verdict=_judged(whole, _lowest(whole, pairs, unanswered), tolerance))
-    tags = _tags(pairs, tolerance)
+    whole = whole._replace(verdict=_judged(whole, _lowest(whole, pairs, unanswered, undecided), tolerance))
+    tags = _tags(pairs, tolerance, complete=not (unanswered or undecided))
     cracked = any(part.verdict is Verdict.CRACKS for part in tags)
     return (Verdict.CRACKS if cracked else whole.verdict), whole, tags
 
 
-def _lowest(whole: Part, pairs: Sequence[Passes], unanswered: int) -> float:
-    """The lower limit with every unanswered example counted as lost."""
-    if not unanswered:
+def _lowest(whole: Part, pairs: Sequence[Passes], unanswered: int, undecided: int) -> float:
+    """The lower limit with every unanswered and undecided example counted as lost."""
+    if not (unanswered or undecided):
         return whole.difference.low
     steps, unit = _steps(pairs)
+    steps[np.flatnonzero(steps == 0)[:undecided]] = -unit
     return _interval(np.concatenate([steps, np.full(unanswered, -unit)]), unit).low
 
 
@@ -133,7 +140,7 @@ def _judged(part: Part, low: float, tolerance: float) -> Verdict:
     return Verdict.CRACKS if significant else Verdict.CANNOT_TELL
 
 
-def _tags(pairs: Sequence[Passes], tolerance: float) -> tuple[Part, ...]:
+def _tags(pairs: Sequence[Passes], tolerance: float, complete: bool) -> tuple[Part, ...]:
     members: dict[str, list[Passes]] = {}
     for pair in pairs:
         for tag in dict.fromkeys(pair.tags):
@@ -141,7 +148,8 @@ def _tags(pairs: Sequence[Passes], tolerance: float) -> tuple[Part, ...]:
     parts = [_part(tag, members[tag]) for tag in sorted(members)]
     adjusted = statistics.holm([part.p for part in parts])
     parts = [part._replace(p=p) for part, p in zip(parts, adjusted, strict=True)]
-    return tuple(part._replace(verdict=_judged(part, part.difference.low, tolerance)) for part in parts)
+    lowest = [part.difference.low if complete else -1.0 for part in parts]
+    return tuple(part._replace(verdict=_judged(part, low, tolerance)) for part, low in zip(parts, lowest, strict=True))
 
 
 def points(fraction: float) -> str:
