@@ -15,6 +15,7 @@ ENGINES = (
     ("sglang", "sglang"),
     ("llama.cpp", "llama.cpp"),
 )
+NAMED_VERSIONS = {"post-1.0": "1.1", "vllm-openai:latest (2025-08..2025-11)": "0.11"}  # latest: 0.10.0 to 0.11.0
 REFUSED = (  # (column, pattern, reason)
     ("engine", r"speculative decoding", "speculative decoding"),
     ("metric", r"MTP on", "speculative decoding"),
@@ -96,9 +97,8 @@ def _version(row: Row, engine: str) -> str | None:
     found = re.match(r"v?(\d+\.[\w.]+)", row["version"])
     if row["engine"] == "NVIDIA NIM":
         return None
-    if found is None:
-        return "1.1" if row["version"].startswith("post-1.0") else None
-    return found[1]
+    named = next((version for start, version in NAMED_VERSIONS.items() if row["version"].startswith(start)), None)
+    return found[1] if found else named
 
 
 def _layout(row: Row, engine: str) -> Cells:
