@@ -204,8 +204,9 @@ class Clock(NamedTuple):
         """Seconds of a step in which the accelerator waits: for scheduling, sampling and late launches."""
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
-        late_s = np.maximum(self.launch_s(batch) - accelerator_s, 0.0) + self.gap_s(batch)
-        return fixed.step_s + sequences + late_s
+        per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
+        host_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
+        return fixed.step_s + sequences + np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch)
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
