@@ -24,7 +24,7 @@ from planner.collectives import TINY, Array, p_norm
 from planner.ops import Op, Slot
 from planner.specs.calibration import ResidualTable
 
-BLOCK_ROWS = 4096  # rows priced at a time, so that a block's arrays stay in the cache
+BLOCK_ROWS = 2048  # rows priced at a time, so that a block's arrays stay in the cache
 SHRINK = 0.7  # of a residual outside of the grid that was measured
 SLACK_OCTAVES = 0.2  # beyond a grid's last node that still count as inside
 # The common grid of residuals: first and last octave of m, n and k, and nodes per octave.
@@ -184,9 +184,10 @@ def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: s
     compute = rate.k0 / k + 1
     compute *= _rows([op.flops for op in ops], rows, shape)
     compute /= rate.flops_per_s
-    if np.any(rate.few_rows) or np.any(rate.tile_rows != 1):
-        matrices = _rows([op.matrices for op in ops], rows, shape)
-        compute /= _useful_share(rate, m / matrices, matrices)
+    tiled = np.flatnonzero(np.any(((rate.few_rows > 0) | (rate.tile_rows != 1)).reshape(len(ops), -1), axis=1))
+    if len(tiled):
+        matrices = _rows([ops[i].matrices for i in tiled.tolist()], rows, shape)
+        compute[tiled] /= _useful_share(Rates(*(field[tiled] for field in rate)), m[tiled] / matrices, matrices)
     start = rate.k_s * k
     start += rate.t0_s
     total = p_norm(memory, compute + rate.latency_s, rate.p)

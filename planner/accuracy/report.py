@@ -185,7 +185,13 @@ def apart(comparisons: Sequence[Comparison]) -> Iterator[str]:
 HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists. What they give
 there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
 """
-SERVED = ("closed loop", "closed loop, protocol not stated", "open loop", "static batch", "offline, all requests at once")
+SERVED = (
+    "closed loop",
+    "closed loop, protocol not stated",
+    "open loop",
+    "static batch",
+    "offline, all requests at once",
+)
 SERVED_FIGURES = ("tpot_ms", "output_tokens_per_s")
 SERVERS = ("vllm", "sglang", "tensorrt-llm")
 

@@ -58,7 +58,7 @@ def early_figures(configs: Sequence[Config], replicas: Floats) -> dict[str, Floa
         "n_gpus": gpus,
         "usd_per_hour": gpus * price,
         "usd_per_month": gpus * price * HOURS_PER_MONTH,
-        "power_w": gpus * np.array([config.gpu.tdp_w or np.nan for config in configs]),
+        "power_w": gpus * np.array([config.place.gpu.tdp_w or np.nan for config in configs]),
         "quality_loss_points": np.array([config.loss_points for config in configs]) + 0 * gpus,
     }
 

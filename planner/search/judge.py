@@ -24,12 +24,15 @@ class Judged(NamedTuple):
     evidence: str = NONE
 
 
-def judge(model: str, weight_format: str, kv_format: str, task_family: str | None = None) -> Judged:
+def judge(
+    model: str, weight_format: str, kv_format: str, task_family: str | None = None, checks: Results | None = None
+) -> Judged:
     """What is expected of the model, less the larger of what its formats lose.
 
-    The two losses are not added: no source measured both. A loss below the noise of its tests is none.
+    The two losses are not added: no source measured both. A loss below the noise of its tests is none. `checks` of
+    the user's own, where many calls share them; None: look now.
     """
-    return _judged(model, weight_format, kv_format, task_family, stored_checks())
+    return _judged(model, weight_format, kv_format, task_family, stored_checks() if checks is None else checks)
 
 
 @lru_cache(maxsize=65536)

@@ -24,8 +24,8 @@ class Task(NamedTuple):
     wish: Wish
 
 
-class Config(NamedTuple):
-    """One replica: model, formats, engine, GPU and division, with what orders it by quality."""
+class Place(NamedTuple):
+    """A model in formats, in an engine, on a GPU."""
 
     model: str
     weights: str
@@ -33,6 +33,17 @@ class Config(NamedTuple):
     engine: str
     gpu_name: str
     gpu: GpuSpec
+
+    def columns(self) -> Columns:
+        """Its columns of a scenario."""
+        names = {"model": self.model, "weight_format": self.weights, "kv_format": self.kv}
+        return names | {"engine": self.engine, "gpu": self.gpu_name}
+
+
+class Config(NamedTuple):
+    """One replica: a place, divided, with what orders it by money and quality."""
+
+    place: Place
     division: Division
     price: float  # USD per GPU hour; nan: not known
     quality: float
@@ -41,8 +52,7 @@ class Config(NamedTuple):
     def columns(self) -> Columns:
         """Its columns of a scenario."""
         d = self.division
-        names = {"model": self.model, "weight_format": self.weights, "kv_format": self.kv, "engine": self.engine}
-        return names | {"gpu": self.gpu_name, "tp": d.tp, "pp": d.pp, "ep": d.ep, "attention_dp": d.attention_dp}
+        return self.place.columns() | {"tp": d.tp, "pp": d.pp, "ep": d.ep, "attention_dp": d.attention_dp}
 
 
 class Refused(NamedTuple):

@@ -31,7 +31,7 @@ from planner.search import axes, limits
 from planner.search.axes import Load
 from planner.search.choose import MOST_GPUS, early, offers, settle
 from planner.search.judge import judge
-from planner.search.records import Config, Ledger, Sifted, Task
+from planner.search.records import Config, Ledger, Place, Sifted, Task
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec, Role
@@ -99,25 +99,25 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
     price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
     for name in axes.chosen_formats(row.model, space, row.engine, row.gpu):
         weights = formats.weight_format(name)
+        unfit = axes.unfit(row.model, name)
+        least = 0.0 if placed else _least_bytes(row.model, weights, row.engine)
         own_kv = task.load.kv_format or default_kv_format(row.model, weights, row.engine, row.gpu)
         for kv in space.kv_formats or (own_kv,):
-            count = len(ways) * len(job.loads)
-            job.ledger.combinations += count
-            why = _unsupported(job, row, name, kv)
-            columns = {"model": task.model, "gpu": gpu_name, "engine": row.engine.id}
-            columns |= {"weight_format": name, "kv_format": kv}
+            job.ledger.combinations += len(ways) * len(job.loads)
+            place = Place(task.model, name, kv, row.engine.id, gpu_name, row.gpu)
+            why = ("format_not_made", unfit) if unfit else _unsupported(job, row, place)
             if why[0]:
-                job.ledger.refuse(lambda found=columns: found, why, count, FAR)  # type: ignore[misc]
+                job.ledger.refuse(place.columns, why, len(ways) * len(job.loads), FAR)
                 continue
-            found = judge(task.model, name, kv, task.load.task_family)
+            found = judge(task.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
-            own = _row_in(job, row, weights, kv)
-            least = 0.0 if placed else _least_bytes(row.model, weights, row.engine)
-            for way in ways:
-                config = Config(task.model, name, kv, row.engine.id, gpu_name, row.gpu, way, price, found.score, loss)
+            configs = [Config(place, way, price, found.score, loss) for way in ways]
+            starting = [config for config in configs if _let_through(job, least, device_bytes, config)]
+            own = _row_in(job, row, weights, kv) if starting else row
+            for config in starting:
+                way = config.division
                 layout = Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid)
-                if _let_through(job, least, device_bytes, config):
-                    yield Replica(config, Deployment(own, layout, tier))
+                yield Replica(config, Deployment(own, layout, tier))
 
 
 def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
@@ -128,15 +128,12 @@ def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
     return replace(row, weights=weights, kv=formats.kv_format(kv), support=support)
 
 
-def _unsupported(job: Job, row: Row, name: str, kv: str) -> tuple[str, str]:
+def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
     """Why nobody would run these formats here; blank when somebody would."""
-    unfit = axes.unfit(row.model, name)
-    if unfit:
-        return "format_not_made", unfit
-    level, reason, _ = supported(name, kv, row.engine.id, Same(row.gpu))
+    level, reason, _ = supported(place.weights, place.kv, place.engine, Same(row.gpu))
     if level is Level.UNSUPPORTED:
         return "unsupported_format", reason
-    if level is Level.UNKNOWN and name not in job.task.space.formats:
+    if level is Level.UNKNOWN and place.weights not in job.task.space.formats:
         return "unknown_support", reason
     return "", ""
 

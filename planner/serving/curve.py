@@ -21,7 +21,7 @@ StepTime = Callable[[Batch], Array]
 
 PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
-TOGETHER = 4096  # steps times scenarios that are priced in one call
+TOGETHER = 2048  # steps times scenarios that are priced in one call, so that its arrays stay in the cache
 BESIDE = 1e-6  # sequences; on which side of the largest CUDA graph a batch is
 TINY = 1e-12
 
