@@ -11,7 +11,7 @@ SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4", "mxfp4")
 FP4_FORMATS = ("nvfp4", "mxfp4")
 GGUF_OF_MXFP4 = "gguf-mxfp4_moe"  # which keeps its blocks as they are
 OTHER_FORMATS = {
-    "llama.cpp": ("gguf-f16 gguf-q8_0 gguf-q6_k gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs gguf-q3_k_m".split()),
+    "llama.cpp": ("gguf-f16 gguf-q8_0 gguf-q6_k gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs".split()),
     "mlx": ["bf16", "mlx-8bit-g64", "mlx-4bit-g64"],
     "transformers": ["bf16", "bnb-int8", "bnb-nf4", "awq-int4-g128", "gptq-int4-g128"],
 }
