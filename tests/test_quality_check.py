@@ -16,6 +16,7 @@ pytest.importorskip("scipy")
 
 from quality.server import KEY, Server
 
+from planner.catalog import quality_results
 from planner.cli.main import run
 from planner.quality.check import manner, refuses
 from planner.quality.examples import Answer
@@ -134,6 +135,14 @@ def test_a_journal_is_a_file_of_answers(folder: Path, capsys: pytest.CaptureFixt
     assert "0 of 120 examples got worse" in capsys.readouterr().out
 
 
+def test_a_verdict_is_kept_as_own_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(quality_results.RESULTS_DIR, str(folder / "own"))
+    assert check(*FILES, "--attach", "Qwen/Qwen3-8B-AWQ", "--task-family", "tool_calls") == 0
+    (kept,) = quality_results.found().results
+    assert (kept.model, kept.weight_format, kept.task_family) == ("Qwen/Qwen3-8B", "awq-int4-g128", "tools")
+    assert (kept.verdict.value, kept.n) == ("cracks", 120) and kept.low < kept.difference_points < -16
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -143,6 +152,9 @@ def test_a_journal_is_a_file_of_answers(folder: Path, capsys: pytest.CaptureFixt
         ((*FILES, "--scorer", "exat"), "did you mean 'exact'?"),
         ((*FILES, "--tolerance-points", "0"), "--tolerance-points '0'"),
         ((*FILES, "--repeats", "many"), "--repeats 'many'"),
+        ((*FILES, "--attach", "Qwen/Qwen3-8B"), "in which format?"),
+        ((*FILES, "--attach", "Qwen/Qwen3-9000"), "unknown model"),
+        ((*FILES, "--attach", "Qwen/Qwen3-8B-AWQ", "--task-family", "chess"), "chess"),
         ((*FILES, "--json", "--csv", "-"), "both write to standard output"),
         (("--baseline", "http://u:secret@h/v1", "--candidate", "after.jsonl"), "baseline: a URL with a name"),
     ],

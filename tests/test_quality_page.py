@@ -17,8 +17,10 @@ from streamlit.testing.v1 import AppTest
 
 import access
 import checking
+from defaults import first_scenario
 from planner.catalog import quality_results
 from planner.errors import BadValue
+from planner.estimate import estimate
 from planner.quality.examples import TEMPLATE
 from planner.quality.session import Settings
 
@@ -156,6 +158,10 @@ def test_what_is_attached_is_found_by_the_recommendation(local: None) -> None:
     ran(at)
     (kept,) = quality_results.found().results
     assert (kept.n, kept.verdict.value, kept.task_family, kept.difference_points) == (12, "cannot tell", "tools", -25)
+    asked = first_scenario()
+    rows = estimate([asked.model_copy(update={"task_family": family}) for family in ("tools", "code")]).rows()
+    assert rows[0]["quality_evidence"] == "own test" != rows[1]["quality_evidence"]
+    assert rows[0]["quality_loss_points"] == 25
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def test_a_lasting_fault_of_one_example_costs_only_that_example(tmp_path: Path, 
         assert len(again.answers) == 12 and dict(server.asked) == {"w5": 1}
 
 
-@pytest.mark.parametrize(("fault", "said"), [("404", "no such path or model"), ("other", "not compatible")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [("404", "no such path or model"), ("other", "not compatible"), ("307", "not followed")]
+)
 def test_an_endpoint_of_no_use_is_named_at_once(tmp_path: Path, fault: str, said: str) -> None:
     with Server() as server:
         server.faults = {f"w{i}": (fault, -1) for i in range(12)}

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from planner.quality.runner import Progress
 
 BAD_INPUT = 2
-PANELS = {"baseline": "Sides", "judge": "Judge", "scorer": "Verdict", "repeats": "Answers", "journal": "Files"}
+PANELS = {
+    "baseline": "Sides",
+    "judge": "Judge",
+    "scorer": "Verdict",
+    "repeats": "Answers",
+    "journal": "Files",
+    "attach": "Own test",
+}
 TAG_COLUMNS = {
     "tag": "tag",
     "examples": "examples",
@@ -85,7 +92,9 @@ def quality_check(
     Without sides the file is checked and what it can show is said. Keys come from the environment only; answers are
     kept as they come, and a rerun asks only what is missing.
     """
+    from planner.catalog.quality_results import keep
     from planner.quality.examples import TEMPLATE
+    from planner.quality.report import as_result, document
     from planner.quality.session import run
 
     if template:
@@ -96,9 +105,38 @@ def quality_check(
     settings = _settings(flags)
     if not settings.baseline and not settings.candidate:
         return _describe(file, settings, run_tests)
+    about = _about(settings)
     with _progress() as listener:
         done = run(file, settings, run_tests, listener)
-    return _say(done, settings, json, csv)
+    code = _say(done, settings, json, csv)
+    if about:
+        path = keep(as_result(document(done.check, {}), about))
+        print(f"kept as your own test of {about['model']} in {about['weight_format']}: {path}", file=sys.stderr)
+    return code
+
+
+def _about(settings: Settings) -> dict[str, Any] | None:
+    """What the verdict is to be attached to. Raises UnknownName, BadValue, before anything is asked."""
+    from planner.catalog import formats, models, quality
+    from planner.catalog.quality_results import new_id
+
+    if not settings.attach:
+        return None
+    found = models.resolve(settings.attach)
+    weight_format = settings.weight_format or found.weight_format
+    if not weight_format:
+        raise BadValue(f"--attach {settings.attach}: in which format? --weight-format ID (planner formats lists them)")
+    if settings.kv_format:
+        formats.kv_format(settings.kv_format)
+    name, made = new_id()
+    return {
+        "id": name,
+        "made": made,
+        "model": found.model.id,
+        "weight_format": formats.weight_format(weight_format).id,
+        "kv_format": settings.kv_format or None,
+        "task_family": quality.family(settings.task_family).id if settings.task_family else None,
+    }
 
 
 def _settings(flags: Mapping[str, str]) -> Settings:

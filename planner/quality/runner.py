@@ -33,6 +33,7 @@ MAX_ANSWER_BYTES = 8 * 2**20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 RETRIED = frozenset({408, 409, 429}) | frozenset(range(500, 600))
 FATAL = {401: "the key is not accepted", 403: "the key may not do this", 404: "no such path or model"}
+FATAL |= dict.fromkeys((301, 302, 303, 307, 308), "it sends on to another address, which is not followed")
 GIVE_UP_AFTER = 8  # examples in a row without an answer: the endpoint is down, not the example at fault
 
 Progress = Callable[[int, int, int], None]  # done, all, failed
@@ -115,36 +116,39 @@ def ask(
 async def _ask_all(
     endpoint: Endpoint, examples: Sequence[Example], kept: Journal, progress: Progress | None
 ) -> dict[str, str]:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    total, failed, in_a_row = len(examples) * endpoint.repeats, dict[str, str](), 0
-    jobs = (
-        job for job in itertools.product(examples, range(endpoint.repeats)) if (job[0].id, job[1]) not in kept.answers
-    )
+    wanted = list(itertools.product(examples, range(endpoint.repeats)))
+    missing = [job for job in wanted if (job[0].id, job[1]) not in kept.answers]
+    jobs, failed, in_a_row, done = iter(missing), dict[str, str](), 0, len(wanted) - len(missing)
     key = _key(endpoint)
 
     def tell() -> None:
         if progress:
-            progress(len(kept.answers), total, len(failed))
+            progress(done, len(wanted), len(failed))
 
     async def work(client: AsyncOpenAI, jobs: Iterator[tuple[Example, int]]) -> None:
-        nonlocal in_a_row
+        nonlocal in_a_row, done
         for example, repeat in jobs:
             try:
                 kept.add(await _answer(client, endpoint, example, repeat))
-                in_a_row = 0
+                in_a_row, done = 0, done + 1
             except _Failed as error:
                 said = _without(str(error), key)
                 failed[example.id] = said
                 in_a_row += 1
                 if error.fatal or in_a_row >= GIVE_UP_AFTER or (error.down and not kept.answers):
-                    kept_words = f"; {len(kept.answers)} answers are kept, a rerun goes on from there"
+                    n = len(kept.answers)
+                    kept_words = f"; {n} answers are kept, a rerun goes on from there" if n else ""
                     raise BadValue(f"{endpoint.side}: {endpoint.base_url}: {said}{kept_words}") from None
             tell()
 
     tell()
     # "none" is what servers without keys are sent: the client insists on one
-    async with AsyncOpenAI(base_url=endpoint.base_url, api_key=key or "none", max_retries=0) as client:
+    transport = DefaultAsyncHttpxClient(follow_redirects=False)  # examples go where they were sent and nowhere else
+    async with AsyncOpenAI(
+        base_url=endpoint.base_url, api_key=key or "none", max_retries=0, http_client=transport
+    ) as client:
         tasks = [asyncio.create_task(work(client, jobs)) for _ in range(endpoint.concurrency)]
         try:
             await asyncio.gather(*tasks)

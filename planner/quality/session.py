@@ -48,6 +48,10 @@ class Settings(Spec):
     journal: str = Field("", description="folder for answers as they come; a rerun goes on there (EXAMPLES.quality)")
     html: str = Field("", description="write the report as one HTML file")
     observation: str = Field("", description="write the candidate's speed as JSON, for planner observe")
+    attach: str = Field("", description="keep the verdict as own test of this model, for planner recommend")
+    weight_format: str = Field("", description="the candidate's weight format, with --attach; blank: its name's own")
+    kv_format: str = Field("", description="the candidate's KV format; blank: whatever it is")
+    task_family: str = Field("", description="what the examples are: chat, code, tools, ...; blank: any task")
 
 
 class Done(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+AGAIN = {"retry-after": "0.05", "location": "http://localhost:9/v1"}
 KEY = "sk-loopback-secret-0123456789"
 
 
@@ -81,8 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.key and self.headers["authorization"] != f"Bearer {self.server.key}":
             return self.send(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
         time.sleep(5.0 if fault == "slow" else self.server.delay_s)
-        if fault in ("429", "500", "400", "404"):
-            return self.send(int(fault), {"error": {"message": f"fault {fault}"}}, {"retry-after": "0.05"})
+        if fault in ("429", "500", "400", "404", "307"):
+            return self.send(int(fault), {"error": {"message": f"fault {fault}"}}, AGAIN)
         if fault == "cut":
             self.send_response(200)
             self.send_header("content-length", "1000")
