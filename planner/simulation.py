@@ -145,6 +145,8 @@ def engine_limits(p: Priced) -> EngineLimits:
         mixed=engine.chunks_mixed,
         tokens_per_step=_one(p.offered.load.tokens_per_step),
         longest_tokens=_one(longest),
+        late_steps=round(engine.overheads.late_steps),
+        poll_steps=p.deployments[0].row.scenario.scheduler_recv_interval or 1,
     )
 
 

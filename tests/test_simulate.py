@@ -151,7 +151,7 @@ def test_the_pool_holds_what_its_sequences_hold_after_every_step() -> None:
     engine, trace, now, ended = Engine(limits(pool=TIGHT), Stepwise()), busy_trace(60), 0.0, 0
     requests = [Request(0.0, int(p), int(o)) for p, o in zip(trace.prompt, trace.output, strict=True)]
     for request in requests:
-        engine.arrive(request)
+        engine.arrive(request, 0.0)
     while plan := engine.begin(now):
         now, done = engine.finish(plan.steps)
         ended += len(done)
@@ -269,3 +269,16 @@ def test_the_table_reads_steps_as_they_are_priced() -> None:
     assert np.max(np.abs(decode)) < 0.002
     assert np.mean(np.abs(mixed)) < 0.01
     assert np.max(np.abs(mixed)) < 0.05
+
+
+def test_a_busy_engine_takes_requests_in_some_steps_later() -> None:
+    """Four steps ahead of the scheduler, or half of the eight between two of its looks, delay a first token alike."""
+
+    def mean_ttft_s(**late: int) -> float:
+        source = Loop(Users(4, start_s=1.0), (Lengths(500), Lengths(100, 0.4)), Cached(), 400, 0)
+        run_ = simulate(Deployment(limits()._replace(**late)), Exact(), source)
+        return summary(run_, slice(40, 360), Limits()).ttft.mean_s
+
+    step, soon = Exact().decode_s(4, 550), mean_ttft_s()
+    assert mean_ttft_s(late_steps=4) - soon == pytest.approx(4 * step, rel=0.15)
+    assert mean_ttft_s(poll_steps=9) - soon == pytest.approx(4 * step, rel=0.3)

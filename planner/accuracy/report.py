@@ -182,8 +182,8 @@ def apart(comparisons: Sequence[Comparison]) -> Iterator[str]:
             yield from (by(wanted, condition) for condition in conditions)
 
 
-HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists. What they give
-there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
+HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists. What they
+give there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
 """
 SERVED = (
     "closed loop",

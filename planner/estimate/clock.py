@@ -89,6 +89,7 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
         few_flops_per_s=found.few_flops_per_s * compute,
     )
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
+    found.flops_per_s[Slot.EXPERT_GEMM] *= deployments[0].row.engine.overheads.expert_arithmetic
     return found
 
 

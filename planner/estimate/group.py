@@ -111,7 +111,7 @@ def timed(
     inputs, plan = planned
     closed = is_closed(load)
     steps = clock(engine, deployments, inputs)
-    overheads = overheads_of(engine)
+    overheads = overheads_of(engine, deployments)
     offered = serving.offer(steps.step_s, load, capacity_of(engine, plan, inputs, deployments), overheads)
     settled = serving.settle(steps.step_s, offered)
     point = serving.serving_point(offered, settled)

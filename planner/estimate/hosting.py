@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PLACING = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
 ENGINES_OF = {  # columns that only these engines have
     "cpu_offload_gib": ("vllm", "sglang"),
+    "scheduler_recv_interval": ("sglang",),
     "n_gpu_layers": ("llama.cpp",),
     "n_cpu_moe": ("llama.cpp",),
     "split_mode": ("llama.cpp",),

@@ -335,6 +335,7 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
     return np.array([slots is None and seqs is None for slots, seqs in stated])
 
 
-def overheads_of(engine: EngineSpec) -> Overheads:
-    """Engine time outside of steps."""
-    return Overheads(engine.overheads.request_s, engine.overheads.per_prompt_token_s)
+def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
+    """Engine time outside of steps. A scheduler that looks for requests every n steps finds one (n - 1) / 2 later."""
+    found, unseen = engine.overheads, (numbers(deployments, "scheduler_recv_interval", 1) - 1) / 2
+    return Overheads(found.request_s, found.per_prompt_token_s, found.late_steps + unseen)

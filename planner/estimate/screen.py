@@ -111,7 +111,7 @@ def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planne
     load = load_of(deployments)
     steps = clock(engine, deployments, inputs)
     capacity = capacity_of(engine, plan, inputs, deployments)
-    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine))
+    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine, deployments))
     room = np.where(is_closed(offered.load), plan.kv.max_concurrency, plan.kv.max_concurrency_expected)
     return Curves(deployments, steps.step_s, offered, room, objectives(deployments))
 

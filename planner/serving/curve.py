@@ -147,10 +147,11 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
+    late = request.late_steps * follows
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
     return Life(
-        queue_s=np.where(prefills, running(request, m) * rest + m.backlog_tokens / m.room_tokens * full, 0),
+        queue_s=np.where(prefills, running(request, m) * (rest + late) + m.backlog_tokens / m.room_tokens * full, 0),
         own_prefill_s=np.where(prefills, m.chunks, 1) * times.own_s,
         step_s=step,
         step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),
@@ -291,7 +292,7 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     held_s = one.own_prefill_s + one.decode_s
     held = np.where(request.prefill_tokens > 0, np.where(shared, m.chunks, 0), 1) + request.decode_steps
     random = at_random(request, np.where(shared, one.step_s, times.decode_s))
-    missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random)
+    missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random) + request.late_steps
     ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
     return LoadCurve(m, times, one, held_s, held, request.gap_s + one.queue_s + held_s, ahead + held)
 

@@ -50,6 +50,7 @@ class Engine:
         pool = limits.pool
         self.limits, self.prices = limits, prices
         self.waiting: deque[Request] = deque()
+        self.unseen: deque[tuple[int, Request]] = deque()  # and the step at which the scheduler takes them in
         self.prefilling: list[Request] = []
         self.running = 0
         self.free = pool.blocks
@@ -61,6 +62,7 @@ class Engine:
         self._decoding = 0
         self._context = 0.0  # of all decoding sequences
         self._count = 0  # decode steps
+        self._steps = 0  # all steps
         self._ends: list[tuple[int, int, int, Request]] = []  # decode step, order, stamp
         self._latest: list[tuple[int, int, Request]] = []  # running ones: -order, stamp
         self._orders = 0
@@ -70,33 +72,48 @@ class Engine:
 
     def load(self) -> int:
         """Requests in the engine."""
-        return self.running + len(self.waiting)
+        return self.running + len(self.waiting) + len(self.unseen)
 
     def holds(self, request: Request) -> bool:
         """Whether the engine takes a request of this length and its pool holds it alone, to its end."""
         tokens = request.prompt + request.output
         return tokens <= self.limits.longest_tokens and self._blocks(tokens) <= self.limits.pool.blocks
 
-    def arrive(self, request: Request) -> None:
-        """A request reaches the scheduler."""
+    def arrive(self, request: Request, now_s: float) -> None:
+        """A request reaches the engine; a busy one takes it in some steps later."""
         request.order = self._orders
         self._orders += 1
         per_step = self.limits.tokens_per_step
         request.steps = 1 + math.ceil(max(request.output - 1, 0) / per_step - 1e-9)
-        self.waiting.append(request)
+        late, poll = self.limits.late_steps, self.limits.poll_steps
+        if not self.running or (not late and poll == 1):
+            self.waiting.append(request)
+        else:
+            done = self._steps + (self.plan.steps_until(now_s) if self.plan else 0)
+            self.unseen.append((-(-done // poll) * poll + late, request))
 
     def admits(self) -> bool:
         """Whether the next waiting request would join the next step."""
-        if not self.waiting or self.running >= self.limits.slots:
+        upcoming = self.waiting[0] if self.waiting else self.unseen[0][1] if self.unseen else None
+        if upcoming is None or self.running >= self.limits.slots:
             return False
         spare = self._decoding < self.limits.budget_tokens or not self.limits.mixed
-        return spare and self._blocks(self._tokens(self.waiting[0])) <= self.free
+        return spare and self._blocks(self._tokens(upcoming)) <= self.free
+
+    def admits_after(self, now_s: float) -> int:
+        """Steps of the plan after which it does."""
+        assert self.plan is not None
+        if self.waiting or not self.unseen:
+            return self.plan.steps_until(now_s)
+        return min(max(self.unseen[0][0] - self._steps, 1), self.plan.steps)
 
     # ---- steps
 
     def begin(self, now_s: float) -> Plan | None:
         """Plan the next step or steps; None when there is nothing to do."""
         self._crowded = False
+        while self.unseen and (self.unseen[0][0] <= self._steps or not (self.running or self.waiting)):
+            self.waiting.append(self.unseen.popleft()[1])
         if self.limits.mixed:
             self._grow()
         room = self.limits.budget_tokens - (self._decoding if self.limits.mixed else 0)
@@ -117,6 +134,7 @@ class Engine:
         assert plan is not None
         now = plan.end_s(steps)
         self.busy_s += now - plan.start_s
+        self._steps += steps
         if plan.decodes and self._decoding:
             self.free -= self._taken(steps)
             self._count += steps
@@ -143,6 +161,7 @@ class Engine:
         context = self._context / n
         straight = 1 + (self.prices.straight_until(context) - context) / per_step
         steps = int(min(self._ends[0][0] - self._count, straight))
+        steps = min(steps, self.unseen[0][0] - self._steps) if self.unseen else steps
         steps = 1 if self._crowded else self._steps_that_fit(max(steps, 1))
         first = self.prices.decode_s(n, context)
         if steps == 1:

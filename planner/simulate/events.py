@@ -54,7 +54,7 @@ class Sampler:
         """Sample, when it is time."""
         if now_s < self._next_s:
             return
-        waiting = sum(len(engine.waiting) for engine in self._engines)
+        waiting = sum(len(engine.waiting) + len(engine.unseen) for engine in self._engines)
         running = sum(engine.running for engine in self._engines)
         free = sum(engine.free for engine in self._engines)
         self._rows.append((now_s, waiting, running, 1 - free / self._blocks))
@@ -136,11 +136,11 @@ class Simulation:
         at = self._chosen()
         engine = self._engines[at]
         request.server = at
-        engine.arrive(request)
+        engine.arrive(request, now_s)
         if engine.plan is None:
             self._wake(at, now_s)
         elif engine.plan.steps > 1 and not engine.plan.chunks and engine.admits():
-            steps = engine.plan.steps_until(now_s)
+            steps = engine.admits_after(now_s)
             engine.plan = engine.plan._replace(steps=steps)
             self._plans[at] = self._push(engine.plan.end_s(steps), STEP_END, at)
 

@@ -57,6 +57,8 @@ class EngineLimits(NamedTuple):
     mixed: bool = True  # prefill chunks beside decodes; False: in steps of their own, first
     tokens_per_step: float = 1.0  # above 1: speculative decoding
     longest_tokens: float = float("inf")  # of prompt and output; longer ones are refused
+    late_steps: int = 0  # of a busy engine, before its scheduler takes a request in, beyond the one that runs
+    poll_steps: int = 1  # steps between its looks at new requests
 
 
 class Requests(NamedTuple):

@@ -161,6 +161,9 @@ class Overheads(Spec):
     per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them, while the GPU works
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
+    # of the arithmetic that expert kernels attain alone, what they attain in a model that serves
+    expert_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
+    late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
 

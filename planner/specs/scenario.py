@@ -69,6 +69,9 @@ class Scenario(Spec):
     )
     max_num_seqs: Annotated[int, Field(ge=1, le=2**20)] | None = says("most sequences that the engine runs at once")
     max_num_batched_tokens: Annotated[int, Field(ge=1, le=2**26)] | None = says("most tokens of one forward pass")
+    scheduler_recv_interval: Annotated[int, Field(ge=1, le=10**6)] | None = says(
+        "SGLang: decode steps between looks at new requests; blank: 1"
+    )
     block_size: Annotated[int, Field(ge=1, le=65536)] | None = says("tokens of one KV block")
     enforce_eager: bool | None = says("no CUDA graphs")
     cpu_offload_gib: Gib | None = says("weights kept in host memory, GiB per GPU")

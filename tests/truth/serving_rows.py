@@ -15,6 +15,7 @@ MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
 BLOCK_FP8 = ("DeepSeek", "GLM-5", "Qwen3.5-397B", "Qwen3-235B")  # published as FP8 with blocks of 128
 WAVES = 10  # times concurrency are the requests of a run; where not stated too: 61 of those rows repeat stated runs
+RARER_POLLS_FROM = 16  # requests at once, in the sweeps' scripts
 SHORTEST = 0.8  # of the longest length, where the protocol is stated
 CAPPED = ("vllm", "h100-sxm", 512)  # TPOT at 512 at once is that of a few, TTFT tens of seconds
 MAY_DRAFT = "may draft tokens: repeats of one configuration differ by up to 2.3 times"
@@ -54,8 +55,10 @@ def convert(row: Row) -> Cells:
     e2e = ttft + (output - 1) * tpot
     stated = bool(row["measured"])
     sweep = _sweep(row)
+    polls = sweep.get("scheduler_recv_interval")
     return {
         **{name: sweep.get(name) for name in SETTINGS},
+        "scheduler_recv_interval": polls[concurrency >= RARER_POLLS_FROM] if isinstance(polls, list) else polls,
         "model": model,
         "weight_format": weight_format(row),
         "engine": row["engine"],
