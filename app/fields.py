@@ -23,6 +23,7 @@ class Fold(NamedTuple):
     title: str
     fields: tuple[Field, ...]
     engines: tuple[str, ...] = ()  # not empty: for these engines only
+    of_load: bool = False  # says something of the load or its objectives, not of the deployment
 
 
 MAIN = (
@@ -82,6 +83,7 @@ FOLDS = (
             Field("slo_percentile", "For this percentage of requests", 1.0),
             Field("task_family", "Quality is judged by"),
         ),
+        of_load=True,
     ),
     Fold(
         "Users, rates and shapes of load",
@@ -96,6 +98,7 @@ FOLDS = (
             Field("input_tokens_p95", "95 % of prompts below, tokens", 500),
             Field("output_tokens_p95", "95 % of answers below, tokens", 100),
         ),
+        of_load=True,
     ),
 )
 COLUMNS = MAIN + tuple(field.column for fold in FOLDS for field in fold.fields)

@@ -25,18 +25,31 @@ DOORS = {"hardware": "I have this hardware", "load": "I have this load"}
 DOOR_HELP = "With hardware given, the page says what it holds. With a load given, it finds how many GPUs hold it."
 
 
-def show(form: Form, library: Library, with_door: bool = True, with_model: bool = True) -> None:
+def show_load(form: Form, library: Library) -> None:
+    """The inputs of a search: the load, and the GPUs where these are given."""
+    _doors()
+    if form.door == "hardware":
+        _gpu(form, library)
+    _load(form)
+    for fold in FOLDS:
+        if fold.of_load:
+            _fold(fold, form)
+
+
+def _doors() -> None:
+    st.segmented_control(
+        "Where to start", list(DOORS), format_func=DOORS.__getitem__, key="door", required=True,
+        label_visibility="collapsed", help=DOOR_HELP, width="stretch",
+    )  # fmt: skip
+
+
+def show(form: Form, library: Library, with_door: bool = True) -> None:
     """The inputs of a page; their values are the form's."""
     if with_door:
-        st.segmented_control(
-            "Where to start", list(DOORS), format_func=DOORS.__getitem__, key="door", required=True,
-            label_visibility="collapsed", help=DOOR_HELP, width="stretch",
-        )  # fmt: skip
-    if with_model:
-        _model(form, library)
+        _doors()
+    _model(form, library)
     _gpu(form, library)
-    if with_model:
-        _formats(form, library)
+    _formats(form, library)
     _load(form)
     for fold in FOLDS:
         if not fold.engines or form.scenario.engine in fold.engines:

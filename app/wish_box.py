@@ -16,6 +16,7 @@ from planner.catalog.presets import presets
 from planner.catalog.prices import checked, prices
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
+from planner.explain import engine_name
 from planner.specs.wish import RankBy, Weights
 from state import FORM, apply, change
 from wishing import BUDGETS, FORMATS, GENERATE, MOST_GPUS, SIZES, lines, prices_of, rank_by, sizes, updated
@@ -32,6 +33,7 @@ ORDERS = {
     RankBy.LATENCY: "Latency",
     RankBy.BLEND: "A blend",
 }
+ENGINES = tuple(name for name in engines.engine_ids() if name != "none")
 SIZE_NAMES = {
     "0-15": "up to 15 B",
     "15-40": "15 to 40 B",
@@ -132,6 +134,12 @@ def _size_classes(row: Any, door: str, given: dict[str, str]) -> None:
     )  # fmt: skip
 
 
+def _size_range(key: str) -> None:
+    """For callbacks: the form takes over both ends."""
+    text = "{}-{}".format(*st.session_state[key])
+    change(lambda form: form._replace(wishes=updated(form.wishes, {"sizes": text})))
+
+
 def _size_class() -> None:
     """For callbacks: a class of sizes is a range of them."""
     change(lambda form: form._replace(wishes=updated(form.wishes, {"sizes": st.session_state[widget("size_class")]})))
@@ -160,7 +168,7 @@ def _blended(names: Sequence[str]) -> None:
 def folds(form: Form, library: Library, names: Sequence[str]) -> None:
     """What to choose from, budgets and prices, folded away."""
     given = dict(form.wishes)
-    columns = st.columns(3)
+    columns = st.columns(2)
     chosen = sum(name in given for name in ("sizes", "models", "gpus", "formats", "engines", "small_kv"))
     with columns[0].expander(_title("Choose from", chosen), key="fold_space", on_change="rerun") as box:
         if box.open:
@@ -174,7 +182,7 @@ def folds(form: Form, library: Library, names: Sequence[str]) -> None:
                     budget.label, 0.001, 1e12, step=budget.step, value=None, key=_seed(budget.name, value),
                     on_change=_wish, args=(budget.name, _number), placeholder="no limit",
                 )  # fmt: skip
-    with columns[2].expander(_title("Prices", "prices" in given), key="fold_prices", on_change="rerun") as box:
+    with st.expander(_title("Prices of GPUs", "prices" in given), key="fold_prices", on_change="rerun") as box:
         if box.open:
             _prices(given)
 
@@ -194,10 +202,11 @@ def _space(form: Form, given: dict[str, str], library: Library, names: Sequence[
             max_selections=MOST_GPUS, format_func=partial(gpu_label, library=library),
             placeholder="every GPU with a price",
         )  # fmt: skip
-    st.select_slider(
-        "Model size, billion parameters", SIZES, key=_seed("sizes", sizes(given, form.door)), on_change=_wish,
-        args=("sizes", lambda ends: f"{ends[0]}-{ends[1]}"),
-    )  # fmt: skip
+    ends = sizes(given, form.door)
+    key = widget(
+        "sizes_{}_{}".format(*ends)
+    )  # a range takes its value from its argument alone, and anew where it changed
+    st.select_slider("Model size, billion parameters", SIZES, ends, key=key, on_change=_size_range, args=(key,))
     st.multiselect(
         "Models", names, key=_seed("models", _list(given, "models")), on_change=_wish, args=("models", lines),
         format_func=model_label, placeholder="all of that size",
@@ -207,7 +216,8 @@ def _space(form: Form, given: dict[str, str], library: Library, names: Sequence[
         on_change=_wish, args=("formats", lines), help="None chosen: what is usual for the engine and the GPU.",
     )  # fmt: skip
     st.pills(
-        "Engines", engines.engine_ids(), selection_mode="multi", key=_seed("engines", _list(given, "engines")),
+        "Engines", ENGINES, selection_mode="multi", key=_seed("engines", _list(given, "engines")),
+        format_func=engine_name,
         on_change=_wish, args=("engines", lines), help="None chosen: vLLM, and llama.cpp on what people have at home.",
     )  # fmt: skip
     st.toggle(

@@ -29,7 +29,7 @@ REFUSED_COLUMNS = (
 form = start("recommend")
 library = own_library()
 with st.sidebar:
-    sidebar.show(form, library, with_model=False)
+    sidebar.show_load(form, library)
 problems()
 s = form.scenario
 if form.door == "hardware":

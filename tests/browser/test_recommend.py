@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,7 +25,7 @@ def downloaded(app: Watched, name: str) -> str:
 
 
 def search(app: Watched) -> None:
-    app.page.get_by_role("button", name="Search").click()
+    app.page.locator(".st-key-search").get_by_role("button").click()
     expect(app.page.get_by_text("rejected, each with its reason")).to_be_visible(timeout=SEARCH_MS)
     app.settle()
 
@@ -99,3 +100,53 @@ def test_an_objective_beyond_physics_says_what_is_reachable(app: Watched) -> Non
 def test_what_cannot_be_priced_is_said_where_it_was_entered(app: Watched) -> None:
     app.open("recommend?v=1&gpu=l4&find_prices=l4:0")
     expect(app.page.get_by_text("price of l4: 0 USD per hour")).to_be_visible()
+
+
+def test_everything_folded_opens_and_narrows_the_search(app: Watched) -> None:
+    app.open("recommend?v=1&door=load&concurrency=8&find_sizes=7-10&find_gpus=l4,l40s")
+    for name in ("Choose from", "Budgets", "Prices of GPUs"):
+        app.page.get_by_text(name).first.click()
+        app.settle()
+    expect(app.page.get_by_text("overwrite them with what you pay")).to_be_visible()
+    limit = app.page.get_by_role("spinbutton", name="USD an hour at most")
+    limit.fill("1")
+    limit.press("Enter")
+    app.page.wait_for_url("**find_max_usd_per_hour=1**")
+    app.page.get_by_role("button", name="4 bit", exact=True).click()
+    app.page.wait_for_url("**find_formats=4+bit**")
+    search(app)
+    rows = list(csv.DictReader(io.StringIO(downloaded(app, "CSV"), newline="")))
+    assert {row["gpu"] for row in rows} <= {"l4", "l40s"}
+    assert all(float(row["usd_per_hour"]) <= 1 and row["weight_format"] != "bf16" for row in rows)
+    for name in ("What is known of its quality", "A month in money", "rejected, each with its reason"):
+        app.page.get_by_text(name).first.click()
+        app.settle()
+    expect(app.page.get_by_text("Both cost the same at").or_(app.page.get_by_text("to break even"))).to_be_visible()
+    assert app.page.locator('[data-testid="stException"]').count() == 0
+
+
+def test_a_price_that_is_overwritten_stands_in_the_address(app: Watched) -> None:
+    app.open("recommend?v=1&door=load")
+    app.page.get_by_text("Prices of GPUs").first.click()
+    app.settle()
+    table = app.page.locator('[data-testid="stDataFrame"]').first
+    app.page.get_by_text("overwrite them with what you pay").scroll_into_view_if_needed()
+    app.page.wait_for_timeout(1000)  # the table is drawn on a canvas once it has its place
+    box = table.bounding_box()
+    assert box
+    app.page.mouse.dblclick(box["x"] + box["width"] * 0.5, box["y"] + 52)
+    app.page.locator("#portal input, #portal textarea").first.wait_for()
+    app.page.keyboard.press("Control+a")
+    app.page.keyboard.type("0.25")
+    app.page.keyboard.press("Enter")
+    app.page.wait_for_url(re.compile("find_prices=[^&]*0\\.25"))
+
+
+def test_a_search_can_be_stopped(app: Watched) -> None:
+    app.open("recommend?v=1&door=load&concurrency=64&find_sizes=0-3000")
+    app.page.locator(".st-key-search").get_by_role("button").click()
+    stop = app.page.locator(".st-key-stop").get_by_role("button", name="Stop")
+    stop.click()
+    expect(stop).to_be_hidden()
+    expect(app.page.get_by_text("It takes seconds and runs beside the pages")).to_be_visible()
+    assert app.page.locator('[data-testid="stException"]').count() == 0
