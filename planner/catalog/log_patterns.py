@@ -112,7 +112,7 @@ BUFFERS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 # The lines as engines of 2026 print them, with columns of an estimate in their places ("N": any number).
-# llama.cpp prints a line for each device, in MiB.
+# llama.cpp prints a line for each device, in MiB; SGLang how far free memory fell while weights and libraries loaded.
 LINES: dict[str, tuple[str, ...]] = {
     "vllm": (
         "Model loading took {weights_gib:.2f} GiB",
@@ -124,7 +124,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "Maximum concurrency for {max_model_len:,} tokens per request: {max_concurrency_at_max_model_len:.2f}x",
     ),
     "sglang": (
-        "Load weight end. mem usage={weights_gib:.2f} GB",
+        "Load weight end. mem usage={loaded_gib:.2f} GB",
         "KV Cache is allocated. #tokens: {kv_pool_tokens}, KV size: {kv_pool_gib:.2f} GB",
         "Capture cuda graph end. mem usage={cuda_graph_gib:.2f} GB",
         "max_total_num_tokens={kv_pool_tokens}",
@@ -137,10 +137,10 @@ LINES: dict[str, tuple[str, ...]] = {
         "Allocated {kv_pool_gib:.2f} GiB for max tokens in paged KV cache ({kv_pool_tokens})",
     ),
     "llama.cpp": (
-        "CUDA0 model buffer size = {weights_mib:.2f} MiB",
-        "CUDA0 KV buffer size = {kv_pool_mib:.2f} MiB",
-        "CUDA0 RS buffer size = {recurrent_state_mib:.2f} MiB",
-        "CUDA0 compute buffer size = {activation_mib:.2f} MiB",
+        "{device} model buffer size = {weights_mib:.2f} MiB",
+        "{device} KV buffer size = {kv_pool_mib:.2f} MiB",
+        "{device} RS buffer size = {recurrent_state_mib:.2f} MiB",
+        "{device} compute buffer size = {activation_mib:.2f} MiB",
     ),
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from string import Formatter
 from typing import NamedTuple
 
-from planner.catalog import models
+from planner.catalog import gpus, models
 from planner.catalog.log_patterns import LINES
 from planner.errors import PlannerError
 from planner.explain.words import Row, interval
 
 MIB_PER_GIB = 2**10
+DEVICES = {"Apple": "MTL0", "AMD": "ROCm0"}  # llama.cpp's names of a backend's first device
 
 
 class Printed(NamedTuple):
@@ -31,6 +32,13 @@ def _with_length(row: Row) -> Row:
         return dict(row)
 
 
+def _vendor(row: Row) -> str:
+    try:
+        return gpus.gpu(row["gpu"]).vendor
+    except PlannerError:  # a GPU that its caller brought along
+        return ""
+
+
 def log_lines(row: Row) -> list[Printed]:
     """The lines of the engine's log that state terms of this row; none for engines that print none."""
     values = _with_length(row)
@@ -39,10 +47,13 @@ def log_lines(row: Row) -> list[Printed]:
         for name, value in row.items()
         if name.endswith("_gib") and value is not None
     }
+    values["device"] = DEVICES.get(_vendor(row), "CUDA0")
+    values["loaded_gib"] = (row["weights_gib"] or 0.0) + (row["non_torch_gib"] or 0.0)
     found = []
     for line in LINES.get(row["engine"], ()):
         fields = [name for _, name, _, _ in Formatter().parse(line) if name]
         if all(values.get(name) for name in fields):
-            term = next(name for name in fields if name != "max_model_len").replace("_mib", "_gib")
+            term = next(name for name in fields if name not in ("max_model_len", "device"))
+            term = term.replace("_mib", "_gib").replace("loaded", "weights")
             found.append(Printed(line.format(**values), term, interval(row, term)))
     return found
