@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from planner.accuracy.rows import questions
+from planner.accuracy.score import label
+from planner.catalog.engines import parse_version
 from planner.estimate import estimate
 from planner.specs.scenario import Scenario
-from tests.test_engine_logs import compared
+from tests.test_engine_logs import LOGS, compared
 
 LLAMA, QWEN = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
 
@@ -84,3 +87,38 @@ def test_a_pool_near_the_line_is_tight() -> None:
     """0.41 and 0.49 GiB in two starts of one configuration, where 0.44 are needed: no figure can tell."""
     close = {"model": QWEN, "gpu_memory_utilization": 0.65} | CARD
     assert estimate(Scenario(engine="vllm", **close)).rows()[0]["fit_confidence"] == "tight"
+
+
+FRACTION = 0.85  # of devices that are made up: graphs and context have room beside it
+
+
+def moved(share: float, since: str = "0.8") -> dict[tuple[str, str | None], tuple[bool, bool]]:
+    """Every configuration whose log states its pool, on a device that lacks (or spares) `share` of itself for one
+    sequence of max_model_len: what the engine spent stays what it was. Whether it is passed, and whether surely.
+    """
+    found = [
+        q
+        for q in questions()
+        if q.row.file in LOGS and q.stated and "kv_pool_gib" in q.figures and q.scenario.max_model_len
+    ]
+    found = [q for q in found if (parse_version(q.scenario.engine_version or "") or ()) >= parse_version(since)]
+    asked, names = [], []
+    for q, a in zip(found, estimate([q.scenario for q in found]).rows(), strict=True):
+        if a["error"] or q.scenario.engine != "vllm":
+            continue
+        one = a["kv_pool_gib"] / a["max_concurrency_at_max_model_len"]
+        device = (a["budget_gib"] - q.figures["kv_pool_gib"] + one) / FRACTION * (1 + share)
+        pinned = {name: a[name] for name in ("max_num_seqs", "max_num_batched_tokens")}
+        pinned |= {"device_gib": device, "gpu_memory_utilization": FRACTION}
+        asked.append(q.scenario.model_copy(update=pinned))
+        names.append((label(q.row.scenario), q.scenario.engine_version))
+    answers = estimate(asked).rows()
+    return {name: (a["starts"], a["fit_confidence"] == "yes") for name, a in zip(names, answers, strict=True)}
+
+
+@pytest.mark.parametrize(("share", "most_wrong"), [(-0.025, 0.01), (0.025, 0.05)])
+def test_starts_within_a_fortieth_of_the_device_are_told_from_refusals(share: float, most_wrong: float) -> None:
+    found = moved(share)
+    wrong = [name for name, (starts, _) in found.items() if starts != (share > 0)]
+    assert len(found) > 40
+    assert len(wrong) <= most_wrong * len(found), wrong
