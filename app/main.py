@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WAIT = ("recommend", "calibration", "quality_check")  # for files or processes, and must not keep others waiting
+# They wait for files or processes, and must not keep others waiting.
+WAIT = ("recommend", "simulation", "calibration", "quality_check")
 SIDEBAR_PX = 360  # both doors side by side
 
 
@@ -21,6 +22,7 @@ def main() -> None:
     pages = [
         st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
+        st.Page(HERE / "views" / "simulation.py", title="Simulation", icon=":material/timeline:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page(HERE / "views" / "calibration.py", title="Calibration", icon=":material/speed:"),
         st.Page(HERE / "views" / "finetuning.py", title="Fine-tuning", icon=":material/model_training:"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -12,7 +13,10 @@ from streamlit.delta_generator import DeltaGenerator
 from planner.search import Recommendation
 from searchpool import Search, SearchPool
 
-__all__ = ["Outcome", "Search", "run"]
+__all__ = ["Outcome", "Search", "ask", "run"]
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class Outcome(NamedTuple):
@@ -26,6 +30,11 @@ class Outcome(NamedTuple):
 @lru_cache(maxsize=1)
 def _pool() -> SearchPool:
     return SearchPool()
+
+
+def ask(work: Callable[[Given], Result], given: Given) -> Result:
+    """Have a process of the server's pool do something shorter than a search. Raises PlannerError."""
+    return _pool().ask(work, given)
 
 
 def run(search: Search, place: DeltaGenerator) -> Outcome:

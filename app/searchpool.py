@@ -71,6 +71,17 @@ class SearchPool:
                 self._replace()
                 raise BadValue("the search was ended from outside; search again") from None
 
+    def ask(self, work: Callable[Given, Result], *given: Given.args, **more: Given.kwargs) -> Result:
+        """One piece of work that is no search, in its turn. Raises BadValue as `search` does."""
+        with self._turn():
+            try:
+                return self._submit(work, *given, **more).result(timeout=LIMIT_S)
+            except BrokenProcessPool:
+                self._replace()
+                raise BadValue("the work was ended from outside; try again") from None
+            except TimeoutError:
+                raise BadValue(f"it took longer than {LIMIT_S:.0f} s: ask for less") from None
+
     def _sifted(self, asked: Search, todo: deque[Task], told: Told) -> Sifted:
         """Every model, a few at a time."""
         total, done, stamp = len(todo), 0, folder_stamp()

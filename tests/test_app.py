@@ -21,6 +21,7 @@ APP = Path(__file__).resolve().parent.parent / "app"
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 PAGES = ("views/calculator.py", "views/recommend.py", "views/compare.py")
 FINETUNING = "views/finetuning.py"
+SIMULATION = "views/simulation.py"
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
@@ -318,3 +319,24 @@ class TestSettled:
     def test_every_model_has_usual_settings(self, name: str) -> None:
         row = estimate(self.settle(model=name)).rows()[0]
         assert row["error"] is None
+
+
+def test_a_simulation_shows_what_the_command_line_says() -> None:
+    from planner.simulation import Protocol, simulation
+
+    at = opened(SIMULATION, model="llama-3.1-8b", gpu="h100-sxm", n_gpus="1", concurrency="4", door="hardware")
+    at.select_slider(key="sim_count").set_value(500)
+    at.button(key="simulate").click().run(timeout=120)
+    assert not at.exception and not at.error
+    row = simulation(at.session_state["simulated"][0].scenario, Protocol(500)).row
+    tiles = {item.label: item.value for item in at.metric}
+    assert tiles["Whole server, tokens/s"] == explain.figure(row["simulated_output_tokens_per_s"])
+    assert at.dataframe[0].value.loc[0, "p99"] == pytest.approx(row["ttft_p99_ms"])
+    at.number_input(key="sim_seed").set_value(1).run()
+    assert "have changed" in shown(at)
+
+
+def test_a_simulation_of_what_does_not_start_says_why() -> None:
+    at = opened(SIMULATION, model=LLAMA, weight_format="bf16", gpu="rtx4090", n_gpus="1", door="hardware")
+    at.button(key="simulate").click().run(timeout=120)
+    assert not at.exception and "Does not start" in shown(at)

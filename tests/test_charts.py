@@ -8,11 +8,14 @@ import plotly.graph_objects as go
 import pytest
 
 import charts
+import simcharts
 from answers import Answer, answer, context_curve
 from drawing import Drawn
 from library import Library
 from planner.estimate.breakdown import breakdown
+from planner.simulation import Protocol
 from planner.specs.scenario import Scenario
+from simulating import Asked, simulated
 
 LIBRARY = Library({}, {})
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -94,3 +97,13 @@ def test_the_longest_prompt_that_is_marked_is_where_the_curve_meets_the_pool() -
     )
     needed = [next(r for r in rows if r["input_tokens"] == n) for rows, n in ((at, longest), (beyond, longest + 100))]
     assert needed[0]["kv_needed_gib"] <= needed[0]["kv_pool_gib"] < needed[1]["kv_needed_gib"]
+
+
+def test_a_simulation_is_drawn_and_told() -> None:
+    seen = simulated(
+        Asked(Scenario(model="Qwen/Qwen3-8B", gpu="l40s", concurrency=8), Protocol(100), LIBRARY.brought())
+    )
+    (spread, told), (over, state) = simcharts.spread(seen), simcharts.over_time(seen)
+    go.Figure(spread), go.Figure(over)
+    assert f"99 % within {charts.figure(seen.row['ttft_p99_ms'])} ms" in told
+    assert "at most 8 requests ran" in state

@@ -1,0 +1,46 @@
+"""A simulation as a page needs it: run in the server's pool, and cut to what is drawn."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.estimate import Library
+from planner.simulate import Timeline, times
+from planner.simulation import Protocol, simulation
+from planner.specs.scenario import Scenario
+
+POINTS = 201  # of a distribution
+TIMES = ("ttft", "tpot", "e2e")
+
+
+class Asked(NamedTuple):
+    """What is simulated."""
+
+    scenario: Scenario
+    protocol: Protocol
+    library: Library
+
+
+class Seen(NamedTuple):
+    """What was seen: the columns of `planner simulate`, times by share of requests in ms, the state over time."""
+
+    row: dict[str, Any]
+    shares: list[float]  # percent of requests
+    spreads: dict[str, list[float]]  # of `TIMES`, ms at each share; empty where no request has the time
+    timeline: Timeline | None  # None: the engine does not start
+
+
+def simulated(asked: Asked) -> Seen:
+    """Run the simulation. Raises PlannerError for a scenario that cannot be read."""
+    found = simulation(asked.scenario, asked.protocol, asked.library)
+    shares = np.linspace(0, 100, POINTS)
+    if found.run is None:
+        return Seen(found.row, shares.tolist(), {name: [] for name in TIMES}, None)
+    requests = type(found.run.requests)(*(column[found.measured] for column in found.run.requests))
+    spreads = {}
+    for name, seconds in zip(TIMES, times(requests)[: len(TIMES)], strict=True):
+        known = seconds[~np.isnan(seconds)]
+        spreads[name] = (1e3 * np.percentile(known, shares)).tolist() if known.size else []
+    return Seen(found.row, shares.tolist(), spreads, found.run.timeline)

@@ -1,0 +1,114 @@
+"""Simulation: the same deployment and load, request by request: percentiles, queue, what is running over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+import sidebar
+import simcharts
+from answerbox import problems
+from drawing import draw
+from library import own_library
+from planner import explain
+from planner.errors import PlannerError
+from planner.report import csv_text, json_text
+from planner.simulate import Routing
+from planner.simulation import Protocol
+from searching import ask
+from simulating import Asked, Seen, simulated
+from state import start
+from words import plain
+
+SEEN = "simulated"  # the last simulation of this session
+COUNTS = (500, 2000, 5000, 10_000)
+SPREADS = {"ttft": "First token", "tpot": "Between tokens", "e2e": "Whole request", "queue": "Until its first step"}
+PARTS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"}
+ROUTES = {Routing.ROUND_ROBIN: "In turn", Routing.LEAST_LOADED: "To the least busy"}
+
+
+def tiles(seen: Seen) -> None:
+    """Rates, use and what went wrong."""
+    row = seen.row
+    boxes = st.container(horizontal=True)
+    met = row["slo_attainment"]
+    for label, value, tip in (
+        (
+            "Whole server, tokens/s",
+            explain.figure(row["simulated_output_tokens_per_s"]),
+            "Answer tokens of all requests.",
+        ),
+        ("Requests/s", explain.figure(row["simulated_requests_per_s"]), "That ended."),
+        ("Engines busy", f"{row['utilisation']:.0%}", "Share of the time in which an engine runs a step."),
+        ("Queue, p99", f"{row['queue_p99'] or 0:,.0f}", "Requests that wait for a place, 99th percentile over time."),
+        ("Set back", f"{row['preemptions']:,}", "Requests that lost their cache to others and were computed again."),
+        (
+            "Meet the objectives",
+            "–" if met is None else f"{met:.1%}",
+            "Of single requests; set objectives at the left.",
+        ),
+    ):
+        boxes.metric(label, value, help=tip, border=True)
+    if row["refused"]:
+        st.warning(
+            f"{row['refused']:,} requests are longer than the engine takes and were refused.", icon=":material/block:"
+        )
+
+
+def table(seen: Seen) -> None:
+    """Percentiles of the times, ms."""
+    lines = [
+        {"time": label} | {part: seen.row[f"{name}_{part}_ms"] for part in PARTS} for name, label in SPREADS.items()
+    ]
+    columns: dict[str, Any] = {"time": "Time"}
+    columns |= {part: st.column_config.NumberColumn(f"{label}, ms", format="%.4g") for part, label in PARTS.items()}
+    st.dataframe(lines, hide_index=True, alt="Percentiles of each time in ms", column_config=columns)
+
+
+form = start("simulation")
+library = own_library()
+with st.sidebar:
+    sidebar.show(form._replace(door="hardware"), library, with_door=False)
+problems()
+st.subheader("One request after another", anchor=False)
+st.caption(
+    "The estimate gives means. Here every request of the load at the left goes through the engine's scheduler, "
+    "so that chance shows: percentiles, queues, requests that are set back."
+)
+left, middle, right = st.columns(3, vertical_alignment="bottom")
+count = left.select_slider("Requests counted", COUNTS, 2000, key="sim_count", format_func="{:,}".format)
+seed = middle.number_input("Seed", 0, 10_000, 0, key="sim_seed", help="The same seed, the same run.")
+routing = right.segmented_control(
+    "Replicas take requests", list(ROUTES), format_func=ROUTES.__getitem__, key="sim_routing", required=True,
+    default=Routing.ROUND_ROBIN, disabled=(form.scenario.n_gpus or 1) < 2,
+)  # fmt: skip
+wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library.brought())
+asked = st.button("Simulate", type="primary", key="simulate", icon=":material/play_arrow:")
+if asked:
+    try:
+        with st.spinner("Simulating"):
+            st.session_state[SEEN] = (wanted, ask(simulated, wanted))
+    except PlannerError as error:
+        st.error(plain(error), icon=":material/error:")
+
+if SEEN not in st.session_state:
+    st.caption("It takes a second or two and runs beside the pages.")
+    st.stop()
+done, seen = st.session_state[SEEN]
+if done != wanted:
+    st.warning("The inputs have changed since. Simulate again for up-to-date figures.", icon=":material/history:")
+if seen.timeline is None:
+    st.error(plain(seen.row["reason"]), title="Does not start", icon=":material/cancel:")
+    st.stop()
+tiles(seen)
+draw(st.container(), "chart_spread", *(spread := simcharts.spread(seen)))
+st.caption(plain(spread[1]))
+draw(st.container(), "chart_time", *(over := simcharts.over_time(seen)))
+st.caption(plain(over[1]))
+table(seen)
+with st.container(horizontal=True):
+    st.download_button(
+        "CSV", csv_text(list(seen.row), [seen.row]), "simulation.csv", icon=":material/download:", key="sim_csv"
+    )
+    st.download_button("JSON", json_text([seen.row]), "simulation.json", icon=":material/download:", key="sim_json")
