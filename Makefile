@@ -2,6 +2,7 @@
 # make test    everything that must hold, the browser tests too
 # make check   lint, types, the shape of the code
 # make docs    the generated documents
+# make check-kernels    the bundled kernels: emulated, and compiled for every architecture; no GPU needed
 # make accuracy DATA=folder    the fit on public operator tables
 # another interpreter: make app PY=python3.12; another port: make app PORT=8502
 
@@ -12,7 +13,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
 
-.PHONY: app test check accuracy docs chromium constraints clean
+.PHONY: app test check check-kernels accuracy docs chromium constraints clean
 
 app: $(VENV)/.app
 	$(BIN)/planner app --port $(PORT)
@@ -24,6 +25,11 @@ test: check chromium
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# NVRTC and cuda-core come from the extra; a GPU and a driver are not needed.
+check-kernels: $(VENV)/.test
+	$(INSTALL) '.[test,cu13]'
+	KERNEL_TARGETS=75,80,86,87,89,90,100,103,110,120,121 $(BIN)/python -m pytest -q -n $(WORKERS) tests/kernels
 
 accuracy: $(VENV)/.test
 	$(BIN)/python -m tests.opdata.figures $(DATA)

@@ -20,6 +20,7 @@ CHUNK, PAGE = 2**28, 4096
 POOL_MOST = 24 * 2**30
 ALIGN = 256  # values
 SCALE = 0.02  # of random weights: products stay in range
+BYTE_SCALE = 8.0  # of FP8 weights, as scaled tensors hold them: near zero they would draw less power
 EPSILON = 1e-6
 ROW = 4096  # values that one normalisation spans
 
@@ -29,11 +30,12 @@ class Pool:
 
     def __init__(self, torch: Any, device: Any, dtype: Any, size_bytes: int) -> None:
         self.torch, self.device = torch, device
+        scale = BYTE_SCALE if dtype.itemsize == 1 else SCALE
         generator = torch.Generator(device=device).manual_seed(0)
         self.values = torch.empty(size_bytes // dtype.itemsize, dtype=dtype, device=device)
         for start in range(0, self.values.numel(), CHUNK):
             part = self.values[start : start + CHUNK]
-            part.copy_(torch.randn(part.numel(), generator=generator, device=device, dtype=torch.float32) * SCALE)
+            part.copy_(torch.randn(part.numel(), generator=generator, device=device, dtype=torch.float32) * scale)
 
     def take(self, shape: tuple[int, ...], dtype: Any, copy: int, copies: int) -> Any:
         """The copy's own part of the pool as a tensor. Raises OutOfMemory when the copies do not fit side by side."""
