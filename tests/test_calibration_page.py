@@ -8,8 +8,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import calibrating
+from planner.calibration.fit import fit
 from planner.catalog import runs
+from planner.catalog.gpus import gpu
 from planner.errors import BadFile
+from planner.estimate import evidence
 from planner.specs.run import Run
 from tests.test_app import PAGES, opened, shown
 from tests.test_fit import fitted_run, products
@@ -120,3 +123,16 @@ def test_a_run_of_a_sibling_is_said_to_be_transferred(folder: Path) -> None:
     at = page()
     at.selectbox(key="c_gpu").set_value("h100-sxm").run()
     assert "transferred from H200" in shown(at)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_reference_is_shown_by_its_curves_and_its_errors(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = fit(fitted_run(products()), gpu("l4")).model_copy(update={"gpu": "l4", "source": "some published tables"})
+    monkeypatch.setattr(evidence, "reference", lambda name: shipped if name == "l4" else None)
+    at = page()
+    at.selectbox(key="c_gpu").set_value("l4").run()
+    at.session_state["run_views"] = view
+    at.run()
+    assert not at.exception
+    assert "from published measurements" in shown(at) and "some published tables" in shown(at)
+    assert any("planner calibrate" in block.value for block in at.code)

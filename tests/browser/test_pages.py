@@ -143,7 +143,7 @@ def test_the_report_opens_alone_and_asks_for_nothing(app: Watched, tmp_path: Pat
     alone.close()
 
 
-@pytest.mark.parametrize("path", ["", "recommend", "compare"])
+@pytest.mark.parametrize("path", ["", "recommend", "compare", "calibration", "finetuning"])
 def test_a_phone_shows_every_page_without_sideways_scrolling(browser: Browser, app_url: str, path: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()
@@ -158,7 +158,11 @@ def test_a_phone_shows_every_page_without_sideways_scrolling(browser: Browser, a
 
 
 def test_pages_are_reached_by_their_own_address_on_a_fresh_server(app: Watched) -> None:
-    for path, words in (("compare", "Compare"), ("recommend", "What runs best on")):
+    for path, words in (
+        ("calibration", "What the speed of this GPU rests on"),
+        ("compare", "Compare"),
+        ("recommend", "What runs best on"),
+    ):
         app.open(path)
         expect(app.page.get_by_role("heading", name=words)).to_be_visible()
         expect(app.page.get_by_role("link", name="Calculator")).to_be_visible()
