@@ -118,7 +118,8 @@ def test_the_page_opens_on_the_gpu_that_is_planned_for_and_says_so_in_the_addres
     assert at.selectbox(key="c_gpu").value == "h200-sxm" and at.query_params["gpu"] in ("h200-sxm", ["h200-sxm"])
 
 
-def test_a_run_of_a_sibling_is_said_to_be_transferred(folder: Path) -> None:
+def test_a_run_of_a_sibling_is_said_to_be_transferred(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "reference", lambda name: None)
     runs.write_run(fitted_run(products()), folder)
     at = page()
     at.selectbox(key="c_gpu").set_value("h100-sxm").run()
