@@ -136,8 +136,10 @@ def test_a_price_that_is_overwritten_stands_in_the_address(app: Watched) -> None
     assert box
     app.page.mouse.dblclick(box["x"] + box["width"] * 0.5, box["y"] + 52)
     app.page.locator("#portal input, #portal textarea").first.wait_for()
+    app.page.wait_for_timeout(500)
     app.page.keyboard.press("Control+a")
-    app.page.keyboard.type("0.25")
+    app.page.keyboard.type("0.25", delay=120)  # the cell takes what is typed as fast as people type
+    app.page.wait_for_timeout(500)
     app.page.keyboard.press("Enter")
     app.page.wait_for_url(re.compile("find_prices=[^&]*0\\.25"))
 
