@@ -46,7 +46,8 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
     for one, colour in ends:  # labels at the lines' ends, kept apart
         y = max(one.speed[-1], last + 0.055 * top)
         last = y
-        name = label_at(log_place(one.concurrency[-1]), y, f" {format_name(one.weight_format)}", "left")
+        short = format_name(one.weight_format).partition(",")[0]
+        name = label_at(log_place(one.concurrency[-1]), y, f" {short}", "left")
         notes.append(name | {"font": name["font"] | {"color": colour}})
     shapes = []
     for change in found.changes:
@@ -57,7 +58,7 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
     x = [count for one in found.series for count in one.concurrency]
     shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper",
                    "line": {"color": LINE, "width": 3}})  # fmt: skip
-    layout = frame(height=380, margin={"l": 60, "r": 150, "t": 28, "b": 44}) | {
+    layout = frame(height=380, margin={"l": 60, "r": 110, "t": 28, "b": 44}) | {
         "showlegend": False,
         "hovermode": "x unified",
         "xaxis": scale("requests at once")

@@ -55,6 +55,8 @@ ANSWERS = {
     "kv_needed_gib": "KV needed, GiB/GPU",
     "usd_per_hour": "USD per hour",
     "usd_per_million_output_tokens": "USD per M answer tokens",
+    "quality_loss_points": "Quality lost, points",
+    "quality_evidence": "Quality known from",
     "support": "Support",
     "speed_evidence": "Speed from",
     "memory_evidence": "Memory from",

@@ -53,6 +53,12 @@ SECTIONS = {
         "usd_per_million_input_tokens": "per million prompt tokens",
         "usd_per_million_output_tokens": "per million answer tokens",
     },
+    "Quality": {
+        "quality_loss_points": "points lost to the weight format",
+        "quality_evidence": "evidence of that",
+        "kv_quality_loss_points": "points lost to the KV format",
+        "kv_quality_evidence": "evidence of the KV format's loss",
+    },
     "Evidence": {
         "memory_evidence": "memory",
         "speed_evidence": "speed of the operators",

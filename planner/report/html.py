@@ -7,6 +7,9 @@ from html import escape
 from typing import Any
 
 from planner import explain
+from planner.catalog.quality import OWN, family
+from planner.estimate.quality import quality_of
+from planner.explain.quality import quality_lines
 from planner.explain.words import BOUND_WORDS
 from planner.report import svg
 from planner.report.launch import launch_command
@@ -59,6 +62,7 @@ def report(row: Row, curve: Sequence[Row], model: ModelSpec, link: str = "") -> 
         f"<p>Limited by {escape(BOUND_WORDS.get(row['bound'] or '', 'nothing'))}.</p>" if row["bound"] else "",
         f"<h2>Memory of one GPU</h2>{svg.memory_bar(row)}",
         f"<h2>Load and speed</h2>{svg.load_speed(curve, row)}" if curve else "",
+        _quality(row, model),
         _start(row),
         "<h2>How the figures come about</h2>" + "".join(map(_formula, explain.formulas(row, model))),
         table("The scenario, defaults filled in", ("column", "value"), _scenario(row)),
@@ -100,6 +104,17 @@ def _formula(item: explain.Formula) -> str:
     lines = escape("\n".join(item.lines))
     basis = f'<p class="soft">Source: {escape(item.source)} · evidence: {escape(item.evidence or "")}</p>'
     return f"<p><b>{escape(item.title)}</b></p><pre>{lines}</pre>{basis}"
+
+
+def _quality(row: Row, model: ModelSpec) -> str:
+    """What the formats cost in quality, with the sources; a check of the user's own is in the columns alone."""
+    if row["quality_evidence"] == OWN:
+        return f"<h2>Quality</h2><p>By your own test: {row['quality_loss_points']:.1f} points lost.</p>"
+    kinds = str(row["weight_format"]), str(row["kv_format"] or "")
+    found = quality_of(model, *kinds, family(row["task_family"]), ())
+    lines = quality_lines(found, *kinds, row["task_family"])
+    parts = (f'<p>{escape(said.text)}</p><p class="soft">{escape(said.source)}</p>' for said in lines)
+    return f"<h2>Quality that the formats cost</h2>{''.join(parts)}"
 
 
 def _start(row: Row) -> str:

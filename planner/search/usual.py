@@ -9,6 +9,7 @@ from planner.specs.model import ModelSpec
 
 SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4", "mxfp4")
 FP4_FORMATS = ("nvfp4", "mxfp4")
+FOUR_BIT = ("int4", "fp4", "nf4")  # families
 GGUF_OF_MXFP4 = "gguf-mxfp4_moe"  # which keeps its blocks as they are
 OTHER_FORMATS = {
     "llama.cpp": ("gguf-f16 gguf-q8_0 gguf-q6_k gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs".split()),
@@ -26,12 +27,14 @@ def default_formats(model_id: str, gpu_id: str, engine: str | None) -> tuple[str
 def usual_formats(model: ModelSpec, engine: str, gpu: GpuSpec) -> tuple[str, ...]:
     """The checkpoint's own format, then what the engine and GPU run.
 
-    A model that is released in 4 or 8 bit is not blown up to 16 again.
+    A model that is released in 4 or 8 bit is not blown up to 16 again, nor is one of 4 bit turned into another 4.
     """
     if engine in OTHER_FORMATS:
         packed = model.quantization is not None and model.quantization.weight_format == "mxfp4"
         return (GGUF_OF_MXFP4,) if packed and engine == "llama.cpp" else tuple(OTHER_FORMATS[engine])
     own = (model.quantization.weight_format,) if model.quantization else ()
+    if own and formats.weight_format(own[0]).family in FOUR_BIT:
+        return tuple(name for name in own if _worth(name, True, engine, gpu))
     usual = own + tuple(name for name in SERVER_FORMATS if name not in own and not (own and name == "bf16"))
     return tuple(name for name in usual if _worth(name, name in own, engine, gpu))
 
