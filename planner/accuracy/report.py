@@ -158,7 +158,7 @@ def _state(c: Comparison) -> str:
     return c.regime
 
 
-def by(comparisons: Sequence[Comparison], condition: str) -> str:
+def by(comparisons: Sequence[Comparison], condition: str, fewest: int = FEW) -> str:
     """Scores by one condition; groups of few rows together."""
 
     def key(c: Comparison) -> tuple[str, ...]:
@@ -167,8 +167,8 @@ def by(comparisons: Sequence[Comparison], condition: str) -> str:
         return (str(getattr(c, condition)),)
 
     groups = grouped(comparisons, key)
-    few = [c for group in groups.values() if len(group) < FEW for c in group]
-    lines = [(name, *cells(score(group))) for (name,), group in groups.items() if len(group) >= FEW]
+    few = [c for group in groups.values() if len(group) < fewest for c in group]
+    lines = [(name, *cells(score(group))) for (name,), group in groups.items() if len(group) >= fewest]
     lines += [("others", *cells(score(few)))] if few else []
     return table((WORDS.get(condition, condition), *HEAD), lines)
 
@@ -182,8 +182,8 @@ def apart(comparisons: Sequence[Comparison]) -> Iterator[str]:
             yield from (by(wanted, condition) for condition in conditions)
 
 
-HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists. What they
-give there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
+HELD_OUT = """Constants of an engine's time were fitted to the models and GPUs that `planner/data/shaped.yaml` lists.
+What they give there, and on the rows of other models and GPUs (**held out**), queue-free and static batches:
 """
 SERVED = (
     "closed loop",
@@ -208,6 +208,26 @@ def held_out(comparisons: Sequence[Comparison]) -> Iterator[str]:
         for condition in ("model", "gpu"):
             yield f"{NAMES[figure]}, held out:\n"
             yield by(others, condition)
+
+
+STREAMS = {
+    "output_tokens_per_s_per_request": ("single stream", "single stream, for sanity only"),
+    "prefill_tokens_per_s": ("single stream", "single stream, for sanity only"),
+    "tpot_ms": ("static batch",),
+}
+
+
+def held_out_streams(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """The same for llama.cpp: one stream and batches, then what shaped nothing by GPU."""
+    wanted = [c for c in comparisons if c.engine == "llama.cpp" and c.part in STREAMS.get(c.figure, ())]
+    groups = grouped(wanted, lambda c: (c.figure, c.part, c.held_out))
+    lines = [(NAMES[figure], part, out, *cells(score(group))) for (figure, part, out), group in groups.items()]
+    yield "llama.cpp:\n"
+    yield table(("figure", "source", "held out", *HEAD), lines)
+    for figure in STREAMS:
+        others = [c for c in wanted if c.figure == figure and c.held_out == "yes"]
+        yield f"{NAMES[figure]} of llama.cpp, held out:\n"
+        yield by(others, "gpu", fewest=1)
 
 
 def far_weights(comparisons: Iterable[Comparison]) -> str:
@@ -272,6 +292,7 @@ def markdown(found: Compared) -> str:
         "## Held out by model and by GPU\n",
         HELD_OUT,
         *held_out(everything),
+        *held_out_streams(everything),
         f"## Weights off by more than {EXPLAIN_FROM:.0%}\n",
         far_weights(everything),
         "## Rows without an answer\n",

@@ -18,7 +18,7 @@ CACHE = {"f16": "fp16", "bf16": "bf16"}
 DEVICE = re.compile(r"Device \d+: (.+?), (?:compute|gfx)|ggml_vulkan: \d+ = (.+?) \(|GPU name: +(?:MTL\d \()?([^)\n]+)")
 BUILD = re.compile(r"build: \w+ \((\d+)\)")
 TEST = re.compile(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?")
-HALF_NUMBER = {"0": "none", "1": "layer", "2": "row"}
+SPLIT_MODES = {"0": "none", "1": "layer", "2": "row"}
 
 
 def is_record(document: Document) -> bool:
@@ -116,7 +116,7 @@ def _cache(record: Document) -> dict[str, Any]:
 
 
 def _split(record: Document, gpus: int) -> dict[str, Any]:
-    mode = HALF_NUMBER.get(str(record.get("split_mode")), str(record.get("split_mode") or "layer"))
+    mode = SPLIT_MODES.get(str(record.get("split_mode")), str(record.get("split_mode") or "layer"))
     if gpus < 2 or mode == "none":
         return {}
     return {"n_gpus": gpus, "pp": gpus} if mode == "layer" else {"n_gpus": gpus, "split_mode": mode}
