@@ -61,6 +61,8 @@ class Protocol(NamedTuple):
     routing: Routing = Routing.ROUND_ROBIN
     burst: bool = False
     trace: Trace | None = None
+    spare_replicas: int = 0  # of the deployment's, that stand by
+    fail_at_s: float = math.inf  # when a replica stops for good
 
 
 class Simulated(NamedTuple):
@@ -103,14 +105,23 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         graph_tokens=int(min(_one(p.clock.graph_batch), limits.budget_tokens)),
     )
     overheads = resolved.engine.overheads
+    replicas = int(_one(capacity.replicas))
+    if protocol.spare_replicas >= replicas:
+        raise BadValue(
+            f"spare_replicas {protocol.spare_replicas}: the deployment has {replicas}, one must serve; set dp"
+        )
+    if replicas < 2 and protocol.fail_at_s < math.inf:
+        raise BadValue("fail_at_s: the deployment has one replica, nothing would be left; set dp")
     deployment = Deployment(
         limits,
-        int(_one(capacity.replicas)),
+        replicas,
         int(_one(capacity.lanes)),
         protocol.routing,
         in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
         request_s=overheads.request_s,
         per_token_s=overheads.per_prompt_token_s,
+        spare=protocol.spare_replicas,
+        fails_s=protocol.fail_at_s,
     )
     run = events.simulate(deployment, StepTable(step_time(p), reach), sent.source)
     return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
@@ -265,7 +276,7 @@ def simulate_columns() -> tuple[str, ...]:
     """Names that a simulation adds to the columns of an estimate."""
     spreads = tuple(f"{name}_{part}_ms" for name in (*TIMES, "queue") for part in ("mean", "p50", "p90", "p99"))
     rates = ("simulated_output_tokens_per_s", "simulated_requests_per_s")
-    counts = ("queue_p99", "preemptions", "refused", "slo_attainment", "utilisation", "simulated_requests")
+    counts = ("queue_p99", "preemptions", "refused", "restarted", "slo_attainment", "utilisation", "simulated_requests")
     return spreads + rates + counts
 
 
@@ -274,7 +285,14 @@ def columns(p: Priced, run: Run, measured: slice) -> dict[str, float | int | Non
     wishes = objectives(p.deployments)
     found: Summary = events.summary(run, measured, Limits(*(_one(limit) for limit in wishes[:3])))
     values = [value * MS for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
-    values += [found.output_tokens_per_s, found.requests_per_s, found.queue_p99, found.preemptions, found.refused]
+    values += [
+        found.output_tokens_per_s,
+        found.requests_per_s,
+        found.queue_p99,
+        found.preemptions,
+        found.refused,
+        found.restarted,
+    ]
     values += [found.slo_attainment, found.utilisation, found.requests]
     named = dict(zip(simulate_columns(), values, strict=True))
     return {

@@ -282,3 +282,25 @@ def test_a_busy_engine_takes_requests_in_some_steps_later() -> None:
     step, soon = Exact().decode_s(4, 550), mean_ttft_s()
     assert mean_ttft_s(late_steps=4) - soon == pytest.approx(4 * step, rel=0.15)
     assert mean_ttft_s(poll_steps=9) - soon == pytest.approx(4 * step, rel=0.3)
+
+
+def test_a_spare_takes_the_place_of_a_replica_that_fails() -> None:
+    trace = poisson(np.random.default_rng(0), 6.0, (Lengths(500), Lengths(100)), 600)
+
+    def ran(**more):
+        return replayed(trace, Deployment(limits(), replicas=3, **more))
+
+    spare, lost, both = ran(spare=1), ran(fails_s=30.0), ran(spare=1, fails_s=30.0)
+    assert set(spare.requests.server) == {0.0, 1.0} and not spare.restarted
+    assert lost.restarted > 0 and max(lost.requests.end_s[lost.requests.server == 0]) <= 30
+    after = both.requests.sent_s > 31
+    assert set(both.requests.server[after]) == {1.0, 2.0}
+    assert all(len(run_.requests.end_s) == 600 for run_ in (spare, lost, both))
+
+
+def test_requests_of_a_failed_replica_start_again() -> None:
+    trace = Trace(np.array([0.0, 0.0]), np.full(2, 500.0), np.full(2, 1000.0))
+    run_ = replayed(trace, Deployment(limits(), replicas=2, fails_s=1.0))
+    assert run_.restarted == 1
+    whole, again = np.sort(run_.requests.end_s)
+    assert again > whole and np.max(run_.requests.first_s) > 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -35,6 +36,7 @@ FIGURES = {
     "slo_attainment": "share of requests that meet the objectives",
     "preemptions": "preemptions",
     "refused": "requests longer than the engine takes",
+    "restarted": "requests started again after the failure",
     "simulated_requests": "requests counted",
 }
 COMPARED = {
@@ -77,6 +79,18 @@ class Choices(NamedTuple):
         int, typer.Option(min=0, max=2**32, help="Decides lengths and arrivals; the same seed, the same run.")
     ] = DEFAULT.seed
     routing: Annotated[Routing, typer.Option(help="Which replica takes a request.")] = DEFAULT.routing
+    spare_replicas: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the dp replicas so many stand by and serve only after a failure.")
+    ] = DEFAULT.spare_replicas
+    fail_at_s: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1e9,
+            help="A replica stops for good at this second; its requests start again on others, a spare joins.",
+            show_default=False,
+        ),
+    ] = None
     timeline: Annotated[
         str,
         typer.Option(metavar="PATH", help="Queue, running requests and KV use over time, as CSV.", show_default=False),
@@ -111,6 +125,8 @@ def protocol_of(choices: Choices) -> Protocol:
         seed=choices.seed,
         routing=choices.routing,
         burst=choices.burst,
+        spare_replicas=choices.spare_replicas,
+        fail_at_s=math.inf if choices.fail_at_s is None else choices.fail_at_s,
         trace=read_trace(choices.trace, choices.requests or MAX_REQUESTS) if choices.trace else None,
     )
 

@@ -92,6 +92,12 @@ class Engine:
             done = self._steps + (self.plan.steps_until(now_s) if self.plan else 0)
             self.unseen.append((-(-done // poll) * poll + late, request))
 
+    def requests(self) -> list[Request]:
+        """All that are in the engine, in the order of their arrival."""
+        decoding = (request for _, _, stamp, request in self._ends if stamp == request.stamp)
+        found = [*self.waiting, *(request for _, request in self.unseen), *self.prefilling, *decoding]
+        return sorted(found, key=lambda request: request.order)
+
     def admits(self) -> bool:
         """Whether the next waiting request would join the next step."""
         upcoming = self.waiting[0] if self.waiting else self.unseen[0][1] if self.unseen else None

@@ -16,7 +16,7 @@ from planner.simulate.prices import Prices
 from planner.simulate.records import EngineLimits, Request, Requests, Run, Timeline
 
 SAMPLES = 2048  # of the timeline; halved and spaced twice as far when there are more
-ARRIVAL, STEP_END, STEP_START = range(3)  # in this order when times are equal
+ARRIVAL, STEP_END, STEP_START, FAILURE = range(4)  # in this order when times are equal
 
 
 class Routing(StrEnum):
@@ -39,6 +39,8 @@ class Deployment(NamedTuple):
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
     per_token_s: float = 0.0  # the same, per token of the prompt
+    spare: int = 0  # of the replicas, that stand by
+    fails_s: float = float("inf")  # when the first replica stops: its requests start again, a spare takes its place
 
 
 class Sampler:
@@ -82,7 +84,12 @@ class Simulation:
         self._held: deque[Request] = deque()
         self._open = 0
         self._turn = 0
+        self._active = list(range(deployment.replicas - deployment.spare))
+        self._spares = deque(range(deployment.replicas - deployment.spare, deployment.replicas))
+        if deployment.fails_s < float("inf"):
+            self._push(deployment.fails_s, FAILURE, -1)
         self._refused = 0
+        self._restarted = 0
         self._ended: list[tuple[float, ...]] = []
         self._sampler = Sampler(self._engines)
 
@@ -98,6 +105,8 @@ class Simulation:
             now, kind, number, at, request = heapq.heappop(events)
             if request is not None:
                 self._arrive(request, now)
+            elif kind == FAILURE:
+                self._fail(now)
             elif kind == STEP_START:
                 self._start(at, now)
             elif number == self._plans[at]:
@@ -107,7 +116,7 @@ class Simulation:
         table = np.array(self._ended, dtype=float).reshape(-1, len(Requests._fields))
         busy = np.array([engine.busy_s for engine in self._engines])
         preempted = sum(engine.preemptions for engine in self._engines)
-        return Run(Requests(*table.T), self._sampler.timeline(), busy, self._refused, preempted)
+        return Run(Requests(*table.T), self._sampler.timeline(), busy, self._refused, preempted, self._restarted)
 
     def _scheduled(self, request: Request) -> float:
         """When it reaches the scheduler if the client may send it at once."""
@@ -146,12 +155,27 @@ class Simulation:
 
     def _chosen(self) -> int:
         """The engine that takes the next request: a replica by the policy, the lane of it with the fewest."""
-        engines, lanes, candidates = self._engines, self._deployment.lanes, range(len(self._engines))
+        engines, lanes, replicas = self._engines, self._deployment.lanes, self._active
         if self._deployment.routing is Routing.ROUND_ROBIN:
-            first = self._turn * lanes
-            self._turn = (self._turn + 1) % self._deployment.replicas
-            candidates = range(first, first + lanes)
+            replicas = [self._active[self._turn % len(self._active)]]
+            self._turn += 1
+        candidates = [replica * lanes + lane for replica in replicas for lane in range(lanes)]
         return candidates[0] if len(candidates) == 1 else min(candidates, key=lambda i: engines[i].load())
+
+    def _fail(self, now_s: float) -> None:
+        """The first replica stops; clients send its requests again, from the start, and a spare joins."""
+        lost = self._active.pop(0)
+        if self._spares:
+            self._active.append(self._spares.popleft())
+        lanes = self._deployment.lanes
+        for at in range(lost * lanes, (lost + 1) * lanes):
+            failed, self._plans[at] = self._engines[at], -1
+            self._engines[at] = Engine(failed.limits, failed.prices)
+            self._engines[at].busy_s, self._engines[at].preemptions = failed.busy_s, failed.preemptions
+            for r in failed.requests():
+                self._open -= 1
+                self._restarted += 1
+                self._route(Request(r.sent_s, r.prompt, r.output, r.cached, r.user, r.turn), now_s)
 
     def _wake(self, at: int, now_s: float) -> None:
         if not self._starting[at]:

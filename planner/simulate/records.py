@@ -91,3 +91,4 @@ class Run(NamedTuple):
     busy_s: Array  # per engine, in steps
     refused: int  # requests that no pool could hold alone
     preemptions: int
+    restarted: int = 0  # requests that were in a replica that failed

@@ -52,6 +52,7 @@ class Summary(NamedTuple):
     utilisation: float  # share of the time that engines are in steps
     preemptions: int
     refused: int
+    restarted: int
     duration_s: float
 
 
@@ -115,5 +116,6 @@ def summary(run: Run, measured: slice, limits: Limits) -> Summary:
         utilisation=float(np.mean(run.busy_s)) / total if total else np.nan,
         preemptions=run.preemptions,
         refused=run.refused,
+        restarted=run.restarted,
         duration_s=total,
     )
