@@ -25,7 +25,8 @@ MOST_SEARCHES = 8  # at once, all sessions together
 LIMIT_S = 300.0  # of one search
 AHEAD = 2  # models of one search that wait in the queue for every worker, so that others' come between
 TICK_S = 0.5  # between two looks at a search that is not done
-TOLD_S = 0.1  # between two words of progress
+TOLD_S = 0.25  # between two words of progress
+TOGETHER = 12  # parts that a process puts together at a time
 MODELS_PER_PROCESS = 2000  # after which a process is replaced by a new one
 NICE = 10  # pages first
 
@@ -65,8 +66,8 @@ class SearchPool:
         todo = deque(tasks(*asked))
         with self._turn():
             try:
-                whole = self._sifted(asked, todo, told)
-                return self._submit(judged, asked.load, asked.wish, [whole]).result(timeout=LIMIT_S)
+                parts = self._sifted(asked, todo, told)
+                return self._submit(judged, asked.load, asked.wish, parts).result(timeout=LIMIT_S)
             except BrokenProcessPool:
                 self._replace()
                 raise BadValue("the search was ended from outside; search again") from None
@@ -82,28 +83,33 @@ class SearchPool:
             except TimeoutError:
                 raise BadValue(f"it took longer than {LIMIT_S:.0f} s: ask for less") from None
 
-    def _sifted(self, asked: Search, todo: deque[Task], told: Told) -> Sifted:
-        """Every model, a few at a time."""
+    def _sifted(self, asked: Search, todo: deque[Task], told: Told) -> list[Sifted]:
+        """Every model, a few at a time; parts are put together in the processes, not in the server."""
         total, done, stamp = len(todo), 0, folder_stamp()
         begun = spoke = time.monotonic()
-        whole = merged(asked.wish, [])
+        parts: list[Sifted] = []
         pending: set[Future[Sifted]] = set()
+        merging: set[Future[Sifted]] = set()
         try:
-            while todo or pending:
+            while todo or pending or merging:
                 while todo and len(pending) < AHEAD * self.workers:
                     pending.add(self._submit(sift, todo.popleft(), stamp))
-                finished, pending = wait(pending, TICK_S, FIRST_COMPLETED)
-                whole = merged(asked.wish, [whole, *(future.result() for future in finished)])
-                done += len(finished)
+                if len(parts) >= TOGETHER:
+                    merging.add(self._submit(merged, asked.wish, parts))
+                    parts = []
+                finished, _ = wait(pending | merging, TICK_S, FIRST_COMPLETED)
+                done += len(finished & pending)
+                parts += [future.result() for future in finished]
+                pending, merging = pending - finished, merging - finished
                 now = time.monotonic()
                 if now - begun > LIMIT_S:
                     raise BadValue(f"the search took longer than {LIMIT_S:.0f} s: choose fewer models, GPUs or formats")
-                if now - spoke > TOLD_S or not pending:
+                if now - spoke > TOLD_S or done == total:
                     spoke = now
                     told(done, total)
-            return whole
+            return parts
         finally:
-            for future in pending:
+            for future in pending | merging:
                 future.cancel()
 
     @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.catalog.quality import family
+from planner.search.records import Kept
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
@@ -146,3 +147,17 @@ def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> list[list[int]]:
     low, high = spans[..., 0], spans[..., 1]
     overlap = np.all((low[:, None] <= high) & (low <= high[:, None]), axis=-1)
     return [[j for j in np.flatnonzero(line).tolist() if j != i] for i, line in enumerate(overlap)]
+
+
+def foremost(kept: Sequence[Kept], wish: Wish, most: int) -> list[Kept]:
+    """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
+    if len(kept) <= most:
+        return list(kept)
+    rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
+    front = ordered([rows[index] for index in pareto(rows)], wish)[: most // 3]
+    chosen = {row["index"]: None for row in front}
+    for row in ordered(rows, wish):
+        if len(chosen) >= most:
+            break
+        chosen.setdefault(row["index"])
+    return [kept[index] for index in chosen]

@@ -13,8 +13,8 @@ from planner.estimate.answer import STOPS
 from planner.estimate.evidence import folder_stamp
 from planner.search import axes, limits
 from planner.search.judge import judge
-from planner.search.order import near_ties, ordered, pareto
-from planner.search.records import Kept, Reached, Refused, Sifted, Task
+from planner.search.order import foremost, near_ties, ordered, pareto
+from planner.search.records import Reached, Refused, Sifted, Task
 from planner.search.sift import sift
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 MOST_CANDIDATES = 200
 MOST_REJECTED = 2000
+LEAST_OF_MODEL = 100
 MOST_MERGED = 600  # candidates of several parts together, before the estimate has the last word
 MOST_TIED = 50
 HOLDING = ("holds", "meets_slo")
@@ -78,14 +79,16 @@ def tasks(load: Scenario, space: Space, wish: Wish) -> list[Task]:
     """The parts of a search, one for each model; `judged` puts what `sift` makes of them together."""
     asked = limits.under(load, wish)
     axes.check(asked, space)
-    return [Task(asked, name, space, wish) for name in axes.chosen_models(load, space)]
+    names = axes.chosen_models(load, space)
+    most = max(MOST_MERGED // max(len(names), 1), LEAST_OF_MODEL)
+    return [Task(asked, name, space, wish, most) for name in names]
 
 
 def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
     whole = merged(wish, parts)
-    best = _chosen(whole.kept, wish, MOST_CANDIDATES)
+    best = foremost(whole.kept, wish, MOST_CANDIDATES)
     rows = [_with_worth(row) for row in estimate([scenario_of(asked, one.columns, wish) for one in best]).rows()]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
@@ -120,25 +123,13 @@ def merged(wish: Wish, parts: Sequence[Sifted]) -> Sifted:
     kept = [one for part in parts for one in part.kept]
     refused = sorted((one for part in parts for one in part.refused), key=lambda one: one.distance)
     return Sifted(
-        kept if len(kept) <= MOST_MERGED else _chosen(kept, wish, MOST_MERGED),
+        foremost(kept, wish, MOST_MERGED),
         refused[:MOST_REJECTED],
         sum((part.reasons for part in parts), Counter()),
         _best_of(parts),
         sum(part.combinations for part in parts),
         sum(part.priced for part in parts),
     )
-
-
-def _chosen(kept: Sequence[Kept], wish: Wish, most: int) -> list[Kept]:
-    """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
-    rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
-    front = ordered([rows[index] for index in pareto(rows)], wish)[: most // 3]
-    chosen = {row["index"]: None for row in front}
-    for row in ordered(rows, wish):
-        if len(chosen) >= most:
-            break
-        chosen.setdefault(row["index"])
-    return [kept[index] for index in chosen]
 
 
 def scenario_of(load: Scenario, columns: Mapping[str, Any], wish: Wish) -> Scenario:

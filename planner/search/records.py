@@ -11,7 +11,6 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
 
-MOST_REFUSED = 500  # refusals of one model that are kept with their words
 Columns = dict[str, Any]
 
 
@@ -22,6 +21,7 @@ class Task(NamedTuple):
     model: str
     space: Space
     wish: Wish
+    most: int  # candidates, and refusals with their words, that it hands back
 
 
 class Place(NamedTuple):
@@ -93,7 +93,8 @@ class Sifted(NamedTuple):
 class Ledger:
     """What a task has kept and refused so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.kept: list[Kept] = []
         self.refused: list[Refused] = []
         self.reasons: Counter[str] = Counter()
@@ -109,7 +110,7 @@ class Ledger:
 
     def room(self) -> int:
         """How many more refusals are kept with their words."""
-        return MOST_REFUSED - len(self.refused)
+        return self.most - len(self.refused)
 
     def reach(self, name: str, value: float, less: bool, columns: Callable[[], Columns]) -> None:
         """Remember the best figure under a limit."""

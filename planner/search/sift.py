@@ -31,6 +31,7 @@ from planner.search import axes, limits
 from planner.search.axes import Load
 from planner.search.choose import MOST_GPUS, early, offers, settle
 from planner.search.judge import judge
+from planner.search.order import foremost
 from planner.search.records import Config, Ledger, Place, Sifted, Task
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
@@ -61,7 +62,7 @@ class Replica(NamedTuple):
 def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     """Everything that one model offers; `stamp` of the folders of runs, where many tasks share it."""
     library = Library(stamp=folder_stamp() if stamp is None else stamp)
-    job = Job(task, Ledger(), library, axes.loads(task.load, task.space))
+    job = Job(task, Ledger(task.most), library, axes.loads(task.load, task.space))
     by_engine: dict[tuple[int, int], list[Row]] = {}
     for name in axes.chosen_gpus(task.load, task.space):
         for row in _places(job, name):
@@ -70,7 +71,8 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
         replicas = (replica for row in rows for replica in _replicas(job, row))
         while chunk := list(islice(replicas, CHUNK)):
             _price(job, rows[0].engine, chunk)
-    return job.ledger.sifted()
+    found = job.ledger.sifted()
+    return found._replace(kept=foremost(found.kept, task.wish, task.most))
 
 
 def _places(job: Job, gpu_name: str) -> Iterator[Row]:
