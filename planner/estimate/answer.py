@@ -134,7 +134,7 @@ def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
     batch = mean_batch(p) if batch is None else batch
     ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates, p.clock.residuals)
-    waits = p.clock.engine_s(batch, seconds.total.sum(axis=0))
+    waits = p.clock.engine_s(batch, ops, seconds.total.sum(axis=0))
     if p.clock.is_refined:
         factor = p.clock.step_s(batch) / (seconds.total.sum(axis=0) + waits)
         seconds, waits = RooflineParts(*(part * factor for part in seconds)), waits * factor

@@ -176,10 +176,6 @@ class Clock(NamedTuple):
             found = placed(found, self.host, self.prepared.widths.activation)
         return found if self.draft is None else found + draft_ops(self.draft, batch, self.draft_tokens)
 
-    def accelerator_s(self, batch: Batch) -> Floats:
-        """Seconds of the step's operations, (R,)."""
-        return step_seconds(self.ops(batch), self.rates, self.residuals)
-
     def is_launched(self, batch: Batch) -> Any:
         """Whether the host launches the kernels of a step one by one, because no CUDA graph replays them."""
         graphs, tokens = self.engine.overheads.graphs, np.asarray(batch.decode_seqs + batch.prefill_tokens)
@@ -192,22 +188,22 @@ class Clock(NamedTuple):
         per_step_s = self.engine.overheads.per_layer_s * self.prepared.model.n_layers
         return np.where(self.is_launched(batch), per_step_s, 0.0)
 
-    def gap_s(self, batch: Batch) -> Any:
+    def gap_s(self, batch: Batch, ops: Sequence[Op]) -> Any:
         """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
         factor = self.engine.overheads.start_factor
         if factor == 1:
             return 0.0
-        starts_s = sum(op.count * self.rates.t0_s[op.rate] for op in self.ops(batch))
+        starts_s = sum(op.count * self.rates.t0_s[op.rate] for op in ops)
         later = self.is_launched(batch) & (self.replays | (self.engine.overheads.graphs == "none"))
         return np.where(later, (factor - 1) * starts_s, 0.0)
 
-    def engine_s(self, batch: Batch, accelerator_s: Floats) -> Any:
-        """Seconds of a step in which the accelerator waits: for scheduling, sampling and late launches."""
+    def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
+        """Seconds of a step of `ops` in which the accelerator waits: for scheduling, sampling and late launches."""
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
         per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
         host_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
-        return fixed.step_s + sequences + np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch)
+        return fixed.step_s + sequences + np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch, ops)
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
@@ -226,8 +222,9 @@ class Clock(NamedTuple):
 
     def step_s(self, batch: Batch) -> Floats:
         """Seconds of the whole step, (R,); where observations refine it, not below the hardware's limit."""
-        accelerator_s = self.accelerator_s(batch)
-        found = np.asarray(accelerator_s + self.engine_s(batch, accelerator_s))
+        ops = self.ops(batch)
+        accelerator_s = step_seconds(ops, self.rates, self.residuals)
+        found = np.asarray(accelerator_s + self.engine_s(batch, ops, accelerator_s))
         if not self.is_refined:
             return found
         return np.asarray(np.maximum(found * self.factor(batch), np.minimum(self.floor_s(batch), found)))

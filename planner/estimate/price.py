@@ -50,26 +50,27 @@ def deployment(row: Row, layout: Layout) -> Deployment:
 
 
 class Replicas(tuple[Deployment, ...]):
-    """Deployments of which many share a scenario object: its columns are read once for each."""
+    """Deployments of which many share a scenario or a layout: its columns are read once for each object."""
 
     @cached_property
-    def distinct(self) -> tuple[list[Deployment], NDArray[np.intp]]:
+    def by_scenario(self) -> tuple[list[Deployment], NDArray[np.intp]]:
         """One deployment for each scenario, and which of them every deployment is like."""
-        first: dict[int, int] = {}
-        found: list[Deployment] = []
-        at = []
-        for d in self:
-            index = first.setdefault(id(d.row.scenario), len(found))
-            if index == len(found):
-                found.append(d)
-            at.append(index)
-        return found, np.array(at, dtype=np.intp)
+        return self._distinct([id(d.row.scenario) for d in self])
+
+    @cached_property
+    def by_layout(self) -> tuple[list[Deployment], NDArray[np.intp]]:
+        """The same by layout."""
+        return self._distinct([id(d.layout) for d in self])
+
+    def _distinct(self, keys: list[int]) -> tuple[list[Deployment], NDArray[np.intp]]:
+        _, first, at = np.unique(np.array(keys), return_index=True, return_inverse=True)
+        return [self[index] for index in first.tolist()], at
 
 
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
     if isinstance(deployments, Replicas):
-        distinct, at = deployments.distinct
+        distinct, at = deployments.by_scenario
         return numbers(distinct, name, default)[at]
     if default is None:
         values = [_set(getattr(d.row.scenario, name), getattr(d.limits, name)) for d in deployments]
@@ -84,6 +85,9 @@ def _set(value: Any, default: Any) -> Any:
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:
     """The layouts as arrays."""
+    if isinstance(deployments, Replicas):
+        distinct, at = deployments.by_layout
+        return Parallel(*(column[at] for column in parallel(distinct)))
     columns = zip(*(d.layout.defined[:5] for d in deployments), strict=True)
     return Parallel(*(np.array(column, dtype=np.float64) for column in columns))
 

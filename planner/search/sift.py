@@ -15,13 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.catalog import formats
-from planner.catalog.engines import default_limits
 from planner.errors import PlannerError
 from planner.estimate.answer import STOPS, shortfall
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.layout import Layout
-from planner.estimate.price import Deployment, Replicas
+from planner.estimate.price import Deployment, Replicas, deployment
 from planner.estimate.resolve import Library, Row, default_kv_format, resolve, supported
 from planner.estimate.screen import curves, planned, shares_memory
 from planner.formats import tensor_bytes
@@ -96,7 +95,8 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
     ways = axes.divisions(row.model, row.engine, space, task.load, most)
     device_bytes = (row.scenario.device_gib or 0) * GIB
-    tier = default_limits(row.engine, row.gpu, device_bytes)
+    layouts = [Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid) for way in ways]
+    tier = deployment(row, layouts[0]).limits
     placed = any(getattr(row.scenario, name) for name in PLACING)
     price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
     for name in axes.chosen_formats(row.model, space, row.engine, row.gpu):
@@ -113,13 +113,11 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
                 continue
             found = judge(task.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
-            configs = [Config(place, way, price, found.score, loss) for way in ways]
-            starting = [config for config in configs if _let_through(job, least, device_bytes, config)]
-            own = _row_in(job, row, weights, kv) if starting else row
-            for config in starting:
-                way = config.division
-                layout = Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid)
-                yield Replica(config, Deployment(own, layout, tier))
+            own = _row_in(job, row, weights, kv)
+            for way, layout in zip(ways, layouts, strict=True):
+                config = Config(place, way, price, found.score, loss)
+                if _let_through(job, least, device_bytes, config):
+                    yield Replica(config, Deployment(own, layout, tier))
 
 
 def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:

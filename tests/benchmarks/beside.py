@@ -32,7 +32,8 @@ class Searches:
                 self.begun += 1
 
     def running(self) -> int:
-        return sum(page.get_by_role("button", name="Stop").count() for page in self.pages)
+        """Pages whose search is not done."""
+        return sum(page.get_by_role("button", name="Stop").count() > 0 for page in self.pages)
 
 
 class Beside:
