@@ -27,17 +27,19 @@ BY_LIFE = ("e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_gpu", "requ
 
 def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> Widths:
     """Half-widths at each row's levels of evidence."""
-    each = [memory_levels(d) for d in deployments]
+    kinds = cache_kinds(deployments[0].row.model)
+    uniform = len(kinds.parts) == 1 and not kinds.states
+    each = [memory_levels(d, uniform) for d in deployments]
     memory = {part: [levels[part] for levels in each] for part in BY_MEMORY}
     return widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
 
 
-def memory_levels(d: Deployment) -> dict[str, str]:
+def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
     """How each part of a deployment's memory is known.
 
     Device: stated, logged of this card, or by the rule of its memory type. Weights: 16 bit as loaded, or packed
     as the engine packs them. Activations and libraries: the engine and the GPUs that most logs are of, others of
-    that engine, or other engines and memory that the host shares. A sequence: one kind of layers or several.
+    that engine, or other engines and memory that the host shares. A sequence: `uniform`, one kind of layers, or several.
     """
     gpu, engine = d.row.gpu, d.row.engine
     stated = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
@@ -45,7 +47,6 @@ def memory_levels(d: Deployment) -> dict[str, str]:
     plain = d.row.weights.id in PLAIN
     logged = engine.id in LOGGED_ENGINES
     modern = (gpu.compute_capability or 0) >= HOPPER and not gpu.unified_memory
-    uniform = len(cache_kinds(d.row.model).parts) == 1 and not cache_kinds(d.row.model).states
     return {
         "device": device,
         "weights": "measured" if plain else "reference" if logged else "datasheet",

@@ -49,10 +49,9 @@ def _flash_mask_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs
     windowed = any(getattr(mixer, "window", None) or getattr(mixer, "chunk", None) for mixer in model.mixers)
     if not engine.activation.flash_copies or windowed:
         return floats(0.0)
-    pairs = floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
     hidden = _hidden_bytes(engine.activation.flash_copies, model, step_tokens(engine, inputs), inputs)
     uncut = inputs.settings.flash_attention & (floats(inputs.parallel.pp) == 1) & _on_gpus(where)
-    return np.where(uncut, engine.activation.mask_bytes * pairs + hidden, 0.0)
+    return np.where(uncut, engine.activation.mask_bytes * _pairs(inputs) + hidden, 0.0)
 
 
 def _logit_rows(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -120,8 +119,12 @@ def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     heads = max((mixer.n_heads for mixer in model.mixers if isinstance(mixer, Attention | LatentAttention)), default=0)
     scores = constants.score_bytes * heads / attention_group(inputs.parallel)
     masks = constants.mask_bytes * np.where(overlapped(inputs, where), constants.stage_masks, 1)
-    pairs = floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
-    return floats((np.where(inputs.settings.flash_attention, 0.0, scores) + masks) * pairs)
+    return floats((np.where(inputs.settings.flash_attention, 0.0, scores) + masks) * _pairs(inputs))
+
+
+def _pairs(inputs: MemoryInputs) -> Floats:
+    """Queries of a micro-batch times keys of every slot's whole context."""
+    return floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
 
 
 def expert_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
