@@ -194,7 +194,7 @@ def pool(p: Priced, stages: Stages) -> Pool:
     if grown <= 0:
         return Pool(int(room / last) if last > 0 else UNLIMITED, int(block), 1, int(prefix), grows=False)
     fixed = max(round((first - grown * (prompt - prefix) / block) / grown), 0)
-    return Pool(int(room / grown), int(block), fixed, int(prefix))
+    return Pool(int(room / grown), int(block), fixed, int(prefix), whole=engine.cache.reserves_full)
 
 
 def _bytes(table: CacheTable, tokens: float) -> Any:

@@ -304,3 +304,11 @@ def test_requests_of_a_failed_replica_start_again() -> None:
     assert run_.restarted == 1
     whole, again = np.sort(run_.requests.end_s)
     assert again > whole and np.max(run_.requests.first_s) > 1.0
+
+
+def test_an_engine_that_takes_all_blocks_at_the_start_sets_nobody_back() -> None:
+    trace = Trace(np.zeros(8), np.full(8, 500.0), np.full(8, 500.0))
+    pool = Pool(blocks=200, block_tokens=16)  # 3 sequences of 63 blocks, or 6 prompts of 32
+    grows, whole = (replayed(trace, Deployment(limits(pool=pool._replace(whole=w)))) for w in (False, True))
+    assert grows.preemptions > 0 and not whole.preemptions
+    assert max(grows.timeline.running) == 6 and max(whole.timeline.running) == 3

@@ -2,8 +2,8 @@
 
 Per step every running sequence decodes one token; what is left of the token budget goes to prefill chunks, of
 running prompts first, then of admitted ones (or prefill runs in steps of its own, before the next decode). A
-request is admitted when a slot and the blocks of its whole prompt are free; while it decodes it takes a block when
-its last is full. When none is left, the latest arrival is preempted: its blocks are freed, it waits in front, and
+request is admitted when a slot and the blocks of its whole prompt are free (or those to its last token, `Pool.whole`);
+while it decodes it takes a block when its last is full. When none is left, the latest arrival is preempted: its blocks are freed, it waits in front, and
 its prompt and what it has produced are prefilled again.
 
 Between events decode steps differ by their context only; a plan runs many at once as a straight line in time.
@@ -57,6 +57,7 @@ class Engine:
         self.plan: Plan | None = None
         self.busy_s = 0.0
         self.preemptions = 0
+        self._grows = pool.grows and not pool.whole
         self._block_steps = max(round(pool.block_tokens / limits.tokens_per_step), 1)
         self._phases = [0] * self._block_steps  # decoding sequences by the step in which they take a block
         self._decoding = 0
@@ -104,7 +105,7 @@ class Engine:
         if upcoming is None or self.running >= self.limits.slots:
             return False
         spare = self._decoding < self.limits.budget_tokens or not self.limits.mixed
-        return spare and self._blocks(self._tokens(upcoming)) <= self.free
+        return spare and self._blocks(self._claimed(upcoming)) <= self.free
 
     def admits_after(self, now_s: float) -> int:
         """Steps of the plan after which it does."""
@@ -185,7 +186,7 @@ class Engine:
             room -= size
             found.append((request, size))
         while room > 0 and not self._crowded and self.waiting and self.running < self.limits.slots:
-            needed = self._blocks(self._tokens(self.waiting[0]))
+            needed = self._blocks(self._claimed(self.waiting[0]))
             if needed + reserved > self.free:
                 break
             request = self._admit(needed, now_s)
@@ -200,6 +201,10 @@ class Engine:
         """In its cache once it is prefilled: the prompt and what it produced before it was preempted."""
         produced = 1 + (request.done - 1) * self.limits.tokens_per_step if request.done else 0
         return request.prompt + int(produced)
+
+    def _claimed(self, request: Request) -> int:
+        """For which it takes blocks when it starts."""
+        return request.prompt + request.output if self.limits.pool.whole else self._tokens(request)
 
     def _to_prefill(self, request: Request) -> int:
         """At least one token is computed, even of a prompt that is cached or empty.
@@ -270,7 +275,7 @@ class Engine:
         self._context -= tokens + steps * self.limits.tokens_per_step
         if not self._decoding:
             self._context = 0.0
-        self._leave(request, request.blocks + (taken if self.limits.pool.grows else 0))
+        self._leave(request, request.blocks + (taken if self._grows else 0))
 
     def _leave(self, request: Request, blocks: int) -> None:
         self.free += blocks
@@ -287,7 +292,7 @@ class Engine:
 
     def _taken(self, steps: int) -> int:
         """Blocks that the next `steps` decode steps take."""
-        if not self.limits.pool.grows:
+        if not self._grows:
             return 0
         rounds, rest = divmod(steps, self._block_steps)
         phases, at, size = self._phases, self._count, self._block_steps
@@ -295,7 +300,7 @@ class Engine:
 
     def _steps_that_fit(self, steps: int) -> int:
         """At most `steps` decode steps for which the pool has blocks, at least the one that was made room for."""
-        if not self.limits.pool.grows or self._decoding * (steps // self._block_steps + 1) <= self.free:
+        if not self._grows or self._decoding * (steps // self._block_steps + 1) <= self.free:
             return steps
         whole = max(self.free // self._decoding - 1, 0) * self._block_steps
         fitting = min(max(whole, 1), steps)

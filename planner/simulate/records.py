@@ -46,6 +46,7 @@ class Pool(NamedTuple):
     fixed_blocks: int = 0
     prefix_tokens: int = 0  # at the head of a prompt, which all share
     grows: bool = True  # False: a sequence takes `fixed_blocks` whatever its length
+    whole: bool = False  # a sequence takes all its blocks when it starts, so that none is ever set back
 
 
 class EngineLimits(NamedTuple):
