@@ -240,6 +240,7 @@ def _prices(given: dict[str, str]) -> None:
                 "gpu": name,
                 "USD per hour": own.get(name, known[name].usd_per_hour if name in known else None),
                 "from": "yours" if name in own else f"{known[name].provider}, {known[name].date}",
+                "source": known[name].source if name in known else "",
             }
             for name in (*known, *(name for name in own if name not in known))
         ]
@@ -247,7 +248,7 @@ def _prices(given: dict[str, str]) -> None:
     st.caption("Examples that providers published, with their date; overwrite them with what you pay.")
     st.data_editor(
         frame, key="price_table", hide_index=True, num_rows="dynamic", height=260, on_change=_priced, args=(frame,),
-        disabled=["from"], column_config={
+        disabled=["from", "source"], column_config={
             "gpu": st.column_config.SelectboxColumn("GPU", options=list(gpus.gpu_ids()), required=True),
             "USD per hour": st.column_config.NumberColumn(min_value=0.001, max_value=1e5, step=0.01, format="%.2f"),
         },

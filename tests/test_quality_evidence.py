@@ -160,8 +160,13 @@ def lines(model: str, weight_format: str, kv_format: str = "bf16", task: str | N
 def test_a_cell_is_said_with_its_count_and_worst_case() -> None:
     assert lines(SEVENTY, AWQ, task="knowledge")[0] == (
         "Weights: INT4 AWQ, knowledge, models of at least 60B: 0.76 points lost, within the noise of 1 (median of 4 "
-        "scores of 3 models; worst 1.8: Qwen2-72B-Instruct, MMLU); good evidence"
+        "scores of 3 models; worst 1.8: Qwen2-72B-Instruct, MMLU; 1 given as a part of the "
+        "score); good evidence"
     )
+
+
+def test_gguf_formats_come_with_their_distance_from_16_bit() -> None:
+    assert any("perplexity +2.8%" in text for text in lines(EIGHT, "gguf-q4_k_m", task="code"))
 
 
 def test_formats_that_are_fitted_to_texts_come_with_a_warning() -> None:

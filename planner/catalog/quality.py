@@ -41,7 +41,6 @@ class Cell(NamedTuple):
     models: int
     median_points: float  # lost; negative is a gain
     worst_points: float
-    best_points: float
     relative_rows: int  # losses given as a part of the score, counted as points
     worst_case: str  # model and test
     badge: str
@@ -86,7 +85,6 @@ def _cell(row: dict[str, str]) -> Cell:
         int(row["models"]),
         float(row["median_points"]),
         float(row["worst_points"]),
-        float(row["best_points"]),
         int(row["relative_rows"]),
         row["worst_case"],
         row["badge"],

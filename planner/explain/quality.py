@@ -71,7 +71,7 @@ def _short(name: str, loss: float | None, task: Family) -> str:
 def quality_lines(found: Found, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
     """Everything that is known of a deployment's quality, weights and cache apart, warnings last."""
     task = family(task_family)
-    said = [*_evidence("Weights", found.weights, task)]
+    said = [*_evidence("Weights", found.weights, task), *_divergence(weight_format)]
     if found.kv.badge != REFERENCE and not found.weights.own:
         said += _evidence(f"KV cache in {kv_format}", found.kv, task)
     return said + _warnings(found, weight_format, task)
@@ -102,11 +102,24 @@ def _evidence(what: str, found: Evidence, task: Family) -> list[Said]:
         if cell.n > 1
         else "one score:"
     )
+    parts = f"; {cell.relative_rows} given as a part of the score" if cell.relative_rows else ""
     first = (
         f"{what}: {name}, {task.name}, models of {_size(found.size)}: {size}{noise} "
-        f"({counted} {cell.worst_case}); {badge(cell.badge)}"
+        f"({counted} {cell.worst_case}{parts}); {badge(cell.badge)}"
     )
     return [Said(first, "; ".join(cell.sources)), *lines]
+
+
+def _divergence(weight_format: str) -> list[Said]:
+    """How far one model in this format stands from itself in 16 bit: an order of formats, no loss in points."""
+    table = tables().divergence
+    if weight_format not in table.values:
+        return []
+    divergence, ratio = table.values[weight_format]
+    text = (
+        f"Llama 3 8B in it: perplexity {ratio - 1:+.1%}, KL divergence {divergence:.2g}: a distance, no loss in points"
+    )
+    return [Said(text, table.source)]
 
 
 def _size(name: str) -> str:
