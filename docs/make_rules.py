@@ -70,6 +70,8 @@ def crowd(model: str, n_gpus: int, concurrency: int, formats: tuple[str, str]) -
 
 
 FP8, INT8, FOUR = ("fp8", "bf16"), ("int8-w8a8", "bf16"), ("awq-int4-g128", "bf16")
+ONE_CARD = {"model": SMALL, "gpu": "rtx4090", "engine": "vllm", "concurrency": 1, **LOAD}
+PROMPTS = HOPPER | {"model": LARGE, "tp": 4, "input_tokens": 8000, "concurrency": 1}
 AGENTS = {
     "model": SMALL,
     "gpu": "rtx4090",
@@ -108,15 +110,26 @@ RULES = (
          (alone(SMALL, 1, INT8), alone(LARGE, 4, INT8)),
          "The same bytes as FP8, so about the same gain."),
     Rule("4-bit weights are about 3 times as fast for one user", "AWQ and GPTQ papers and guides", 3.0, 3.0,
-         (alone(SMALL, 1, FOUR), alone(LARGE, 4, FOUR)),
-         "A quarter of the bytes of what is quantized, less what is not, at the rate of the dequantizing kernels."),
+         (
+            alone(SMALL, 1, FOUR),
+            alone(LARGE, 4, FOUR),
+            versus("8B on RTX 4090, 1 at once, TPOT", "tpot_ms", ONE_CARD, FOUR, True),
+            versus("8B on L4, 1 at once, TPOT", "tpot_ms", ONE_CARD | {"gpu": "l4"}, FOUR, True),
+        ),
+         "A quarter of the bytes of what is quantized, less what is not, at the rate of the dequantizing kernels. The "
+         "slower the memory, the nearer to 3: on fast cards launches and the kernels' own rate count."),
     Rule("... and lose to FP8 in a crowd", "the same", 0.0, 1.0,
          (crowd(SMALL, 1, 16, ("awq-int4-g128", "fp8")), crowd(SMALL, 1, 256, ("awq-int4-g128", "fp8")),
           crowd(LARGE, 2, 128, ("awq-int4-g128", "fp8"))),
          "Weight-only formats compute in 16 bit, and in a crowd arithmetic counts. Where memory for the cache is "
          "short, smaller weights win by the room they leave."),
     Rule("FP8 gives about twice the tokens/s at full load", "vendors' announcements", 2.0, 2.0,
-         (crowd(SMALL, 1, 256, FP8), crowd(LARGE, 4, 256, FP8), crowd(LARGE, 2, 64, FP8)),
+         (
+            crowd(SMALL, 1, 256, FP8),
+            crowd(LARGE, 4, 256, FP8),
+            crowd(LARGE, 2, 64, FP8),
+            versus("70B on 4 × H100, prompts of 8,000 tokens, prefill", "prefill_tokens_per_s", PROMPTS, FP8),
+        ),
          "Twice the arithmetic, of which attention and the engine's own time take no part. On few GPUs the gain is "
          "room for the cache and can be far more than 2."),
     Rule("An FP8 cache doubles the room", "vLLM documentation", 2.0, 2.0,
