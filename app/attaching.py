@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from answers import rows
+from checking import is_sample
 from library import MARK, keep_check, own_library
 from planner.catalog import quality_results
 from planner.catalog.quality import tables
@@ -23,6 +24,9 @@ ANY = "any task"
 def attach_box(scenario: Scenario, document: dict[str, Any], local: bool) -> None:
     """Which scenario the check speaks of, and a button that says so."""
     with st.expander("Use it in Recommend", icon=":material/verified:"):
+        if is_sample():
+            st.caption("These are the template's examples. With your own in their place the verdict can be kept.")
+            return
         row = rows([scenario], own_library())[0]
         if row["error"] or str(row["model"]).startswith(MARK):
             st.caption("Choose a model of the catalogue in the Calculator first; the check then speaks of it.")

@@ -30,6 +30,7 @@ from planner.quality.session import Settings
 
 FILES, RUNNING, RESULT, FAULT, VISIT = "qc_files", "qc_running", "qc_result", "qc_fault", "qc_visit"
 KINDS = {"examples": "Your examples", "baseline": "Answers before", "candidate": "Answers after"}
+KEPT = "are kept"  # in a message: the check can go on
 MOST_AT_ONCE = 2  # checks on one server
 VISITOR_LIMIT_S = 900.0
 VISITOR_AT_ONCE = 64
@@ -92,8 +93,9 @@ def bring(kind: str, name: str, data: bytes) -> None:
             said = _described(kind, path)
         except PlannerError as error:
             fault = str(error)
-    drop(kind)
-    st.session_state[FILES][kind] = Brought(name, data, said, fault)
+    st.session_state.setdefault(FILES, {})[kind] = Brought(name, data, said, fault)
+    for outdated in (RESULT, FAULT):
+        st.session_state.pop(outdated, None)
 
 
 def _described(kind: str, path: Path) -> str:
@@ -105,11 +107,10 @@ def _described(kind: str, path: Path) -> str:
     return f"{len(examples):,} examples; tags: {shown or 'none'}"
 
 
-def drop(kind: str) -> None:
-    """Forget a file."""
-    for name in (RESULT, FAULT):
-        st.session_state.pop(name, None)
-    st.session_state.setdefault(FILES, {}).pop(kind, None)
+def is_sample() -> bool:
+    """Whether the examples are the template's, and no task of the user's own."""
+    file = brought("examples")
+    return file is not None and file.data == TEMPLATE.read_bytes()
 
 
 def bring_sample() -> None:
@@ -212,9 +213,9 @@ def ended() -> bool:
     if document is None:
         stopped = running.process.returncode == -signal.SIGTERM
         state[FAULT] = (
-            "Stopped. Answers so far are kept; go on where it ended."
+            f"Stopped. Answers so far {KEPT}; go on where it ended."
             if stopped
-            else "The check ended in a way that was not foreseen; the server's log says more. Answers so far are kept."
+            else f"The check ended in a way that was not foreseen; the server's log says more. Answers so far {KEPT}."
         )
         if not stopped:
             _log.error((running.folder / quality_job.ERRORS).read_text("utf-8", "replace")[-4000:])

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from access import named_endpoints
-from checking import KINDS, VISITOR_AT_ONCE, bring, bring_sample, brought, drop
+from checking import KINDS, VISITOR_AT_ONCE, bring, bring_sample, brought
 from planner.quality.examples import TEMPLATE, ScorerKind
 from planner.quality.session import Settings
 from words import plain
 
 LOCAL_MB, VISITOR_MB = 16, 1
 LIVE, ONE_LIVE, TWO_FILES = MODES = ("Two endpoints", "Answers before, endpoint after", "Two files of answers")
-SIDES = {"baseline": "Before (the original)", "candidate": "After (quantized)"}
+SIDES = {"baseline": "Before: the baseline, not quantized", "candidate": "After: the candidate, quantized"}
 KEYS = {
     "baseline": "PLANNER_BASELINE_API_KEY",
     "candidate": "PLANNER_CANDIDATE_API_KEY",
@@ -100,24 +100,23 @@ def inputs(local: bool) -> Wanted:
 def upload(kind: str, local: bool) -> None:
     """An uploader; what it was given stays when the page is left."""
     most = LOCAL_MB if local else VISITOR_MB
-    st.file_uploader(
+    box = st.container()  # what is said of the file moves nothing below it, or what is being typed there would go
+    box.file_uploader(
         f"{KINDS[kind]} (.jsonl or .csv)", ["jsonl", "csv", "json", "txt"], key=f"qc_up_{kind}",
         on_change=_uploaded, args=(kind,), max_upload_size=most,
     )  # fmt: skip
     file = brought(kind)
     if file and file.fault:
-        st.error(plain(file.fault), icon=":material/error:")
+        box.error(plain(file.fault), icon=":material/error:")
     elif file:
-        st.caption(f":material/check: {plain(file.name)}: {plain(file.said)}")
+        box.caption(f":material/check: {plain(file.name)}: {plain(file.said)}")
     elif kind != "examples":
-        st.caption('Lines like `{"id": "a1", "output": "text"}`, with `tool_calls` where the model calls tools.')
+        box.caption('Lines like `{"id": "a1", "output": "text"}`, with `tool_calls` where the model calls tools.')
 
 
 def _uploaded(kind: str) -> None:
     uploaded = st.session_state.get(f"qc_up_{kind}")
-    if uploaded is None:
-        drop(kind)
-    else:
+    if uploaded is not None:  # None also when the page was left, and what was brought stays
         bring(kind, uploaded.name, uploaded.getvalue())
 
 
@@ -129,7 +128,7 @@ def _endpoint(side: str, endpoints: tuple[str, ...] | None) -> dict[str, str]:
             help="Of an OpenAI-compatible endpoint: vLLM, SGLang, llama-server, a gateway.",
         )  # fmt: skip
     else:
-        url = st.selectbox("Address", endpoints, key=f"qc_{side}") or ""
+        url = st.selectbox("Address", endpoints, key=f"qc_{side}", persist_state="session") or ""
     model = st.text_input(
         "Model", key=f"qc_{side}_model", placeholder="name that the endpoint knows", persist_state="session",
         max_chars=200,
@@ -155,14 +154,19 @@ def _settings(live: bool, endpoints: tuple[str, ...] | None, open_to_all: bool) 
         given["scorer"] = "" if scorer == BY_FIELDS else scorer
         if not open_to_all:
             given["run_tests"] = row[2].checkbox(
-                "Run the answers' code", key="qc_tests", help="Allows the scorer unit_test, which runs what the models "
-                "wrote, with your rights and limits on time, memory and files. That is no sandbox.",
+                "Run the answers' code", key="qc_tests", persist_state="session",
+                help="Allows the scorer unit_test, which runs what the models wrote, with your rights and limits "
+                "on time, memory and files. That is no sandbox.",
             )  # fmt: skip
         if live:
             given |= _asking()
         if endpoints is None or endpoints:
             st.caption("Only for examples with the scorer `judge`: a model that compares both answers in both orders.")
-            given |= _endpoint("judge", endpoints) if st.toggle("A model judges", key="qc_judges") else {}
+            given |= (
+                _endpoint("judge", endpoints)
+                if st.toggle("A model judges", key="qc_judges", persist_state="session")
+                else {}
+            )
     return given
 
 

@@ -145,13 +145,14 @@ def test_the_sample_gives_a_verdict_and_its_flips() -> None:
         '{"vendor": "Nordlys AS", "total": 1240.00}',
         'Here is the JSON:\n{"vendor": "Nordlys AS", "total": "1,240.00"}',
     ]
-    assert quality_results.found() == ((), ())
+    assert not [button for button in at.button if button.key == "qc_attach"]  # invented, so no evidence
 
 
 def test_what_is_attached_is_found_by_the_recommendation(local: None) -> None:
     at = opened()
     at.button(key="qc_sample").click()
-    at = checked(ran(at))
+    own = TEMPLATE.read_bytes().replace(b"desk lamp", b"chair")
+    at = checked(brought(ran(at), "examples", "mine.jsonl", own))
     at.selectbox(key="qc_family").set_value("tool calls")
     ran(at)
     at.button(key="qc_attach").click()

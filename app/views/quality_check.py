@@ -7,7 +7,7 @@ import streamlit as st
 import qualitybox
 from access import is_local
 from attaching import attach_box
-from checking import FAULT, RESULT, RUNNING, Result, Running, begin, ended, stop, with_files
+from checking import FAULT, KEPT, RESULT, RUNNING, Result, Running, begin, ended, stop, with_files
 from planner.cli.quality_job import progress
 from planner.errors import PlannerError
 from planner.quality.session import missing_libraries
@@ -25,6 +25,7 @@ def watch() -> None:
     running: Running | None = st.session_state.get(RUNNING)
     if running is None or running.process.poll() is not None:
         st.rerun()
+    st.markdown(f"Checking **{plain(running.job.examples.partition('/')[2])}**")
     counts = progress(running.folder)
     if not counts:
         st.progress(0.0, "Reading the examples")
@@ -44,7 +45,11 @@ if missing := missing_libraries():
     st.info(plain(missing), icon=":material/extension:")
     st.stop()
 ended()
+if st.session_state.get(RUNNING):  # alone on the page, so that the verdict then stands where one looks
+    watch()
+    st.stop()
 result: Result | None = st.session_state.get(RESULT)
+fault: str = st.session_state.get(FAULT, "")
 top = st.container()
 if result:
     qualitybox.downloads(result)
@@ -55,21 +60,17 @@ if result:
     st.divider()
 what_to_collect()
 wanted = inputs(local)
-if result:
-    with top:
+with top:
+    if fault:
+        st.error(plain(fault), icon=":material/error:")
+    elif result:
         qualitybox.verdict(result.document)
         if result.job.settings != with_files(wanted.settings, wanted.kinds):
             st.caption(":material/history: The settings below have changed since this check.")
-fault = st.session_state.get(FAULT)
-if st.session_state.get(RUNNING):
-    watch()
-    st.stop()
-if fault:
-    st.error(plain(fault), icon=":material/error:")
 with st.container(horizontal=True, vertical_alignment="center"):
-    label = "Go on where it ended" if fault else "Check again" if result else "Check"
+    label = "Go on where it ended" if KEPT in fault else "Check again" if fault or result else "Check"
     asked = st.button(label, type="primary", key="qc_go", disabled=bool(wanted.missing), icon=":material/play_arrow:")
-    st.caption(plain(wanted.missing) if wanted.missing else "Answers are kept as they come; it can be stopped.")
+    st.caption(plain(wanted.missing or fault or "Answers are kept as they come; it can be stopped."))
 if asked:
     try:
         begin(wanted.settings, wanted.kinds, wanted.run_tests, local)
