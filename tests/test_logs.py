@@ -112,6 +112,9 @@ def test_vllms_first_engine_says_every_term() -> None:
     assert read_log(FIRST).settings["device_gib"] == 79.22
 
 
+VLLM_START = "INFO vLLM API server version {}\nINFO [gpu_model_runner.py:1] Model loading took {} GiB and 1 seconds\n"
+
+
 def test_sglang_says_one_or_two_sizes_of_its_cache() -> None:
     assert figures(GLM) == {"weights_gib+non_torch_gib": 28.79, "kv_pool_gib": 19.36, "kv_pool_tokens": 383_872}
     assert figures(QWEN)["kv_pool_gib"] == pytest.approx(16.46)
@@ -250,3 +253,25 @@ def test_a_mutated_log_is_read_or_refused(name: str, edits: list[tuple[int, byte
         compare_text(bytes(data), {"gpu": "h100-sxm"})
     except (BadFile, BadValue, PlannerError) as error:
         assert "\n" not in str(error)
+
+
+def test_of_several_starts_the_last_one_with_figures_counts() -> None:
+    first, second = VLLM_START.format("0.9.2", "14.99"), VLLM_START.format("0.10.2", "7.55")
+    log = read_log(first + second + "INFO vLLM API server version 0.11.0\n")
+    assert figures(first + second) == {"weights_gib": 7.55}
+    assert (log.settings["engine_version"], log.terms[0].value, log.terms[0].line.number) == ("0.10.2", 7.55, 4)
+
+
+def test_buffers_of_two_starts_do_not_add_up() -> None:
+    once = "build: 7780 (7dee9ff59)\nload_tensors:        CUDA0 model buffer size =  7165.44 MiB\n"
+    assert figures(once + once)["weights_gib"] * 1024 == pytest.approx(7165.44)
+
+
+def test_the_memory_of_one_card_is_not_that_of_all() -> None:
+    text = "Total VRAM: 188042 MiB\n  Device 0: NVIDIA RTX A6000, compute capability 8.6, VMM: yes, VRAM: 48531 MiB\n"
+    assert read_log(text + LLAMA).settings["device_gib"] == pytest.approx(48531 / 1024)
+
+
+def test_drafted_tokens_without_a_known_method_are_left_out() -> None:
+    text = VLLM_START.format("0.12.0", "7.55") + "speculative_config={'num_speculative_tokens': 3}"
+    assert "speculative_tokens" not in read_log(text).settings

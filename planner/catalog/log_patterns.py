@@ -14,6 +14,14 @@ class Pick(StrEnum):
     LAST = "last"
 
 
+# What an engine says when it starts, most telling first: of several starts in a log the last that has figures counts.
+STARTS: dict[str, tuple[str, ...]] = {
+    "vllm": (r"vLLM API server version", r"[Ii]nitializing an? (?:V1 )?LLM engine"),
+    "sglang": (r"server_args=ServerArgs\(",),
+    "tensorrt-llm": (r"TensorRT[- ]LLM version",),
+    "llama.cpp": (r"ggml_cuda_init: found", r"\bbuild(?:_info)?: ?b?\d"),
+}
+
 NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
 COUNT = r"(\d[\d,]{0,17})"
 GIB = r"\s?(?:GiB|GB)"
@@ -222,7 +230,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _setting(r"(?:file type|model ftype) {1,40}= ([^\n(]{1,60})", "_type"),
         _setting(r"Device 0: ([^,\n]{1,80}), compute", "gpu"),
         _setting(r"using device \w{1,20} \(([^)\n]{1,80})\)", "gpu"),
-        _setting(r"VRAM: (\d{3,9}) MiB", "_vram"),
+        _setting(r"(?<!Total )VRAM: (\d{3,9}) MiB", "_vram"),
         _setting(r"n_ubatch {1,40}=? {0,40}(\d{1,7})", "n_ubatch"),
         _setting(r"flash_attn {1,40}=? {0,40}(0|1|enabled|disabled)", "_flash"),
         _setting(r"\( {0,40}(\d{1,9}) cells", "_cells"),

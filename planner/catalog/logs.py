@@ -21,6 +21,7 @@ from planner.catalog.log_patterns import (
     KV_FORMATS,
     LLAMA_TYPES,
     SETTINGS,
+    STARTS,
     TERMS,
     Pick,
 )
@@ -61,13 +62,14 @@ class LogTerms(NamedTuple):
 
 class _Text(NamedTuple):
     text: str
+    lines_before: int = 0  # of what was cut off
 
     def line(self, at: int) -> LogLine:
         """The line around an offset; of a long one the part where the figure stands."""
         first = max(self.text.rfind("\n", 0, at) + 1, at - MAX_LINE // 4)
         shown = self.text[first : first + MAX_LINE].partition("\n")[0]
         shown = "".join(character if character.isprintable() else " " for character in shown)
-        return LogLine(self.text.count("\n", 0, at) + 1, shown.strip())
+        return LogLine(self.text.count("\n", 0, at) + 1 + self.lines_before, shown.strip())
 
 
 def read_log(data: str | bytes, where: str = "log") -> LogTerms:
@@ -75,14 +77,26 @@ def read_log(data: str | bytes, where: str = "log") -> LogTerms:
     found = _text(data, where)
     counts = {engine: sum(anchor in found.text for anchor in anchors) for engine, anchors in ANCHORS.items()}
     engine = max(counts, key=lambda name: counts[name])
-    terms = _terms(engine, found) if counts[engine] else ()
+    last = _last_start(engine, found)
+    terms = _terms(engine, last) if counts[engine] else ()
     fault = _fault(found) if counts[engine] else None
     if not terms and fault is None:
         raise BadFile(
             f"{where}: no figures of vLLM, SGLang, TensorRT-LLM or llama.cpp in it; paste the lines from start to "
             "'Available KV cache memory', 'KV Cache is allocated' or 'KV buffer size'"
         )
-    return LogTerms(engine, _settings(engine, found), terms, fault)
+    return LogTerms(engine, _settings(engine, last, found), terms, fault)
+
+
+def _last_start(engine: str, found: _Text) -> _Text:
+    """The log from the last start on that has figures; all of it where there is none."""
+    patterns = (re.compile(text) for text in STARTS[engine])
+    starts = next(filter(None, ([m.start() for m in _matches(one, found.text)] for one in patterns)), [])
+    for at in reversed(starts[1:]):
+        cut = _Text(found.text[at:], found.text.count("\n", 0, at))
+        if _terms(engine, cut):
+            return cut
+    return found
 
 
 def _text(data: str | bytes, where: str) -> _Text:
@@ -144,15 +158,16 @@ def _fault(found: _Text) -> LogLine | None:
     return found.line(match.start()) if match else None
 
 
-def _settings(engine: str, found: _Text) -> dict[str, Value]:
-    """Scenario columns that the log states; what cannot be a column's value is left out."""
+def _settings(engine: str, last: _Text, found: _Text) -> dict[str, Value]:
+    """Scenario columns that the last start states, else the log; what cannot be a column's value is left out."""
     raw: dict[str, str] = {}
-    for pattern, column in SETTINGS[engine]:
-        match = next(_matches(pattern, found.text), None)
-        if match and column not in raw:
-            raw[column] = match[1].strip()
+    for source in (last, found):
+        for pattern, column in SETTINGS[engine]:
+            match = next(_matches(pattern, source.text), None)
+            if match and column not in raw:
+                raw[column] = match[1].strip()
     settings: dict[str, Value] = {"engine": engine}
-    for column, text in _finished(engine, raw, found).items():
+    for column, text in _finished(engine, raw, last).items():
         try:
             value = value_of(column, text)
             scenario_of({column: value} if value is not None else {})
@@ -174,11 +189,14 @@ def _finished(engine: str, raw: dict[str, str], found: _Text) -> dict[str, str]:
         done["kv_format"] = KV_FORMATS[raw["_kv"]]
     if "model" in done:
         done["model"] = name_of(done["model"])
+    if "draft_model" not in done:
+        done.pop("speculative_tokens", None)
     return _llama(done, raw, found) if engine == "llama.cpp" else done
 
 
 def name_of(model: str) -> str:
-    """A hub id as it is; of a path its last part, or user and name out of a hub cache."""
+    """A hub id as it is; of a path its last part, or user and name out of a hub cache (ModelScope writes ___ for .)."""
+    model = model.replace("___", ".")
     cached = re.search(r"models--([^/\\]{1,200}?)--([^/\\]{1,200})", model)
     if cached:
         return f"{cached[1]}/{cached[2]}"

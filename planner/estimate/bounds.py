@@ -39,7 +39,7 @@ def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
 
     Device: stated, logged of this card, or by the rule of its memory type. Weights: 16 bit as loaded, or packed
     as the engine packs them. Activations and libraries: the engine and the GPUs that most logs are of, others of
-    that engine, or other engines and memory that the host shares. A sequence: `uniform`, one kind of layers, or several.
+    that engine, or other engines and memory that the host shares. A sequence: one kind of layers (`uniform`) or more.
     """
     gpu, engine = d.row.gpu, d.row.engine
     stated = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
