@@ -386,3 +386,12 @@ def test_an_old_build_of_llamacpp_starts_its_kernels_later() -> None:
     asked = Scenario(model="llama-3-8b", weight_format="gguf-q4_k_m", gpu="rtx4090", input_tokens=0, output_tokens=128)
     old, new = estimate([asked.model_copy(update={"engine_version": build}) for build in ("b2824", "b7000")]).tpot_ms
     assert 1.1 < old / new < 1.5
+
+
+def test_fp4_of_a_base_model_leaves_in_16_bit_what_its_published_checkpoint_does() -> None:
+    asked = {"gpu": "b200", "tp": 8, "concurrency": 4}
+    base = Scenario(model="Qwen/Qwen3.5-397B-A17B", weight_format="nvfp4", **asked)
+    published = Scenario(model="nvidia/Qwen3.5-397B-A17B-NVFP4", **asked)
+    mine, theirs = estimate([base, published]).rows()
+    assert mine["checkpoint"] == theirs["checkpoint"] == "nvidia/Qwen3.5-397B-A17B-NVFP4"
+    assert mine["weights_gib"] == theirs["weights_gib"] and mine["tpot_ms"] == theirs["tpot_ms"]

@@ -15,12 +15,17 @@ def checkpoint(model: ModelSpec, weights: FormatSpec) -> str:
     own = model.quantization.weight_format if model.quantization else model.dtype
     if weights.id == own:
         return model.id
-    published = _published().get((model.id, weights.id))
-    if published:
-        return published
+    known = published(model.id, weights.id)
+    if known:
+        return known
     table = _tools()
     how = table["at_load"].get(weights.id) or table["tools"].get(weights.family, "")
     return f"{model.id}, {how}" if weights.id in table["at_load"] else f"quantize {model.id}: {how}"
+
+
+def published(model_id: str, format_id: str) -> str | None:
+    """The id of a published checkpoint of a bundled model in a format that is not the model's own, if one is known."""
+    return _published().get((model_id, format_id))
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Source
-from planner.catalog.checkpoints import checkpoint
+from planner.catalog.checkpoints import checkpoint, published
 from planner.catalog.quality import family
 from planner.catalog.rates import check_interconnect
 from planner.errors import BadValue
@@ -90,6 +90,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     if engine.id == "llama.cpp":
         weights = formats.as_gguf(weights)
+    named, found = found, _as_published(found, weights)
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
@@ -112,13 +113,22 @@ def resolve(scenario: Scenario, library: Library) -> Row:
         engine=engine,
         gpu=gpu,
         support=supported(weights.id, kv_name, engine.id, Same(gpu)),
-        checkpoint=_checkpoint(found, weights),
+        checkpoint=_checkpoint(named, weights),
         family=task,
         checks=library.checks,
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
         source=source_for(gpu, library.runs, library.stamp),
         refined=refined(engine.id, gpu.id, library),
     )
+
+
+def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
+    """The model as its published FP4 checkpoint holds it: which matrices stay in 16 bit is no property of the format."""
+    name = published(found.model.id, weights.id) if weights.family == "fp4" else None
+    if name is None or own_format(found.model) == weights.id:
+        return found
+    stored = _model(name).model
+    return found._replace(model=stored) if stored.quantization else found
 
 
 def _draft_model(name: str, library: Library) -> tuple[ModelSpec, FormatSpec]:

@@ -88,7 +88,7 @@ def _kv(row: Row, names: dict[str, str]) -> str | None:
 def _asks_less(row: Row) -> bool:
     """Whether the checkpoint asks for a cache below 16 bit."""
     try:
-        model, gpu = models.model(row["model"]), gpus.gpu(row["gpu"])
+        model, gpu = models.model(checkpoint(row) or row["model"]), gpus.gpu(row["gpu"])
         engine = engines.engine(row["engine"], row["engine_version"])
         default = default_kv_format(model, formats.weight_format(row["weight_format"]), engine, gpu)
     except PlannerError:  # an upload
