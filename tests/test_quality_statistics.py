@@ -93,6 +93,15 @@ def test_the_limits_are_where_the_maximised_score_is_the_quantile(gains: int, lo
     assert found.high - found.low > 0.1
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 12, 120, 1003, 10_000])
+def test_every_table_has_an_interval_around_its_estimate(n: int) -> None:
+    edges = {0, 1, n // 3, n - 1, n}
+    for gains, losses in itertools.product(edges, edges):
+        if min(gains, losses) >= 0 and gains + losses <= n:
+            found = st.tango_interval(gains, losses, n)
+            assert -1 <= found.low <= found.estimate <= found.high <= 1 and found.low < found.high
+
+
 @pytest.mark.parametrize(("n", "loss", "gain"), [(30, 0.1, 0.05), (60, 0.02, 0.02), (200, 0.05, 0.03)])
 def test_the_interval_covers_the_truth_nineteen_times_in_twenty(n: int, loss: float, gain: float) -> None:
     rng = np.random.default_rng(1)

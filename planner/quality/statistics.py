@@ -53,7 +53,7 @@ def tango_interval(gains: int, losses: int, n: int) -> Interval:
 
     def excess(d: float, side: float) -> float:
         b = -gains - losses + (2 * n - gains + losses) * d
-        q = (np.sqrt(b * b + 8 * n * losses * d * (1 - d)) - b) / (4 * n)
+        q = (np.sqrt(max(b * b + 8 * n * losses * d * (1 - d), 0.0)) - b) / (4 * n)
         return float(gains - losses - n * d + side * z * np.sqrt(max(n * (2 * q + d * (1 - d)), 0.0)))
 
     if not gains and not losses:  # n d^2 = z^2 |d| (1 - |d|), beside the root at 0
