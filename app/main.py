@@ -22,8 +22,8 @@ def main() -> None:
     pages = [
         st.Page(HERE / "views" / "calculator.py", title="Calculator", icon=":material/calculate:", default=True),
         st.Page(HERE / "views" / "recommend.py", title="Recommend", icon=":material/format_list_numbered:"),
-        st.Page(HERE / "views" / "simulation.py", title="Simulation", icon=":material/timeline:"),
         st.Page(HERE / "views" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page(HERE / "views" / "simulation.py", title="Simulation", icon=":material/timeline:"),
         st.Page(HERE / "views" / "calibration.py", title="Calibration", icon=":material/speed:"),
         st.Page(HERE / "views" / "finetuning.py", title="Fine-tuning", icon=":material/model_training:"),
         st.Page(HERE / "views" / "quality_check.py", title="Quality check", icon=":material/rule:"),

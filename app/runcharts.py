@@ -9,7 +9,7 @@ import numpy as np
 
 from drawing import BLUE, FONT, GREY, ORANGE, PURPLE, RED, Chart, frame, label_over, log_place, scale, thin
 from planner.explain import figure
-from planner.explain.kernels import Curve, Lead, Reading
+from planner.explain.kernels import READS, Curve, Lead, Reading
 
 GREEN, SKY = "#009e73", "#56b4e9"
 COLOURS = {
@@ -18,6 +18,7 @@ COLOURS = {
 }  # fmt: skip
 TERA, GIGA = 1e12, 1e9
 STREAMS = ("read", "copy", "elementwise")
+MOST_FLOPS_A_BYTE = 1.1  # of a product that only reads: one token in 16 bit
 SIZES = [2.0**e for e in (16, 20, 24, 28, 32)]
 SIZE_WORDS = ["64 KiB", "1 MiB", "16 MiB", "256 MiB", "4 GiB"]
 BATCHES = [1, 4, 16, 64, 256, 1024, 4096, 16384]
@@ -84,26 +85,28 @@ def roofline(curves: Sequence[Curve], points: Sequence[Reading], bandwidth: floa
     return {"data": data, "layout": layout}, f"{tops}. {measured}"
 
 
-def bandwidth(curve: Curve, points: Sequence[Reading], peak: float) -> tuple[Chart, str]:
-    """Bytes/s against the bytes of one pass over memory."""
-    data, parts = [_line(curve, curve.bytes, curve.bytes / curve.seconds / GIGA, "GB/s")], []
-    for family in STREAMS:
-        own = [point for point in points if point.family == family]
+def bandwidth(curves: Sequence[Curve], points: Sequence[Reading], peak: float) -> tuple[Chart, str]:
+    """Bytes/s against the bytes that a kernel moves: reads, copies, elementwise kernels, weights for one token."""
+    data, parts = [_line(curve, curve.bytes, curve.bytes / curve.seconds / GIGA, "GB/s") for curve in curves], []
+    for family in (*STREAMS, READS):
+        own = [point for point in points if point.family == family and point.flops <= MOST_FLOPS_A_BYTE * point.bytes]
         if own:
             rates = [point.bytes / point.seconds / GIGA for point in own]
-            data.append(_dots(own, family, rates, "GB/s") | {"name": f"{family}, measured", "showlegend": True})
-            parts.append(f"{family} up to {figure(max(rates))} GB/s")
-    top = float(np.max(curve.bytes / curve.seconds)) / GIGA
+            name = "weights" if family == READS else family
+            dots = _dots(own, family, rates, "GB/s") | {"x": [point.bytes for point in own]}
+            data.append(dots | {"name": f"{name}, measured", "showlegend": True})
+            parts.append(f"{name} up to {figure(max(rates))} GB/s")
     ends = {"type": "scatter", "mode": "lines", "x": [SIZES[0], SIZES[-1]], "y": [peak / GIGA] * 2, "name": "datasheet"}
     data.append(ends | {"hoverinfo": "skip"} | thin())
     layout = frame(height=360, margin={"l": 60, "r": 12, "t": 24, "b": 48}) | {
         "legend": LEGEND,
-        "xaxis": scale("bytes of one pass") | {"type": "log", "tickvals": SIZES, "ticktext": SIZE_WORDS},
+        "xaxis": scale("bytes moved") | {"type": "log", "tickvals": SIZES, "ticktext": SIZE_WORDS},
         "yaxis": scale("GB/s") | {"rangemode": "tozero"},
     }
-    words = f"Elementwise kernels attain {figure(top)} GB/s of {peak / GIGA:,.0f} by the datasheet"
+    tops = ", ".join(f"{curve.name} {figure(float(np.max(curve.bytes / curve.seconds)) / GIGA)}" for curve in curves)
     measured = f"measured: {', '.join(parts)}" if parts else "no measured points"
-    return {"data": data, "layout": layout}, f"{words}; {measured}."
+    words = f"Attained of {peak / GIGA:,.0f} GB/s by the datasheet: {tops}; {measured}."
+    return {"data": data, "layout": layout}, words
 
 
 def crossover(curves: Sequence[Curve], lead: Sequence[Lead]) -> tuple[Chart, str]:

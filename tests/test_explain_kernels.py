@@ -70,8 +70,20 @@ def test_plotly_accepts_the_charts_and_words_say_figures(card: str) -> None:
     curves = kernels.format_curves(spec, source, MATRIX)
     for chart, words in (
         runcharts.roofline(curves, points, *kernels.peaks(spec, "gemm-16")),
-        runcharts.bandwidth(kernels.stream_curve(spec, source), points, spec.bandwidth_bytes_per_s),
+        runcharts.bandwidth(
+            [kernels.weight_read_curve(spec, source), kernels.stream_curve(spec, source)],
+            points,
+            spec.bandwidth_bytes_per_s,
+        ),
         runcharts.crossover(curves, kernels.leads(curves)),
     ):
         go.Figure(chart)
         assert "nan" not in words and "None" not in words
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_reading_weights_nears_the_bandwidth_with_their_size_and_never_passes_it(card: str) -> None:
+    found = kernels.weight_read_curve(gpu(card), None)
+    rates = found.bytes / found.seconds
+    assert np.all(np.diff(rates) > -1e-6 * rates[1:])
+    assert 0.4 * gpu(card).bandwidth_bytes_per_s < rates[-1] <= gpu(card).bandwidth_bytes_per_s

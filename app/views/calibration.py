@@ -87,12 +87,12 @@ def how_to() -> None:
 
 def tiles(gpu: GpuSpec, source: Source | None) -> None:
     """Four figures of what the kernels attain."""
-    stream = kernels.stream_curve(gpu, source)
+    reads = kernels.weight_read_curve(gpu, source)
     curves = {curve.family: curve for curve in kernels.format_curves(gpu, source, MATRICES["8,192 × 8,192"])}
     boxes = st.container(horizontal=True)
-    top = float((stream.bytes / stream.seconds).max())
+    top = float((reads.bytes / reads.seconds).max())
     share = f"{top / gpu.bandwidth_bytes_per_s:.0%} of the datasheet"
-    boxes.metric("Bandwidth", f"{top / 1e9:,.0f} GB/s", share, delta_color="off", delta_arrow="off", border=True)
+    boxes.metric("Reading weights", f"{top / 1e9:,.0f} GB/s", share, delta_color="off", delta_arrow="off", border=True)
     for family, label in (("gemm-16", "16-bit products"), ("gemm-fp8", "FP8 products")):
         if family in curves:
             rate = float((curves[family].flops / curves[family].seconds).max())
@@ -117,8 +117,8 @@ def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
             _drawn("chart_roofline", *runcharts.roofline(curves, points, *peak))
     elif tabs["Bandwidth"].open:
         with tabs["Bandwidth"]:
-            stream = kernels.stream_curve(gpu, source)
-            _drawn("chart_bandwidth", *runcharts.bandwidth(stream, points, gpu.bandwidth_bytes_per_s))
+            shown = [kernels.weight_read_curve(gpu, source), kernels.stream_curve(gpu, source)]
+            _drawn("chart_bandwidth", *runcharts.bandwidth(shown, points, gpu.bandwidth_bytes_per_s))
     elif tabs["Formats against batch"].open:
         with tabs["Formats against batch"]:
             name = st.segmented_control(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ SIZES = 2.0 ** np.arange(16, 32.5, 0.5)  # bytes of a pass over memory
 HALF_BYTES = 2.0
 COMPARED = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")  # formats of the crossover, where they run
 RUNNER = ""  # no engine: kernels alone
+READS, INPUTS = "gemm-16", 8192.0  # whose reading of weights is drawn, and inputs of those weights
 NO_ARITHMETIC = 1e17  # FLOP/s that no kernel reaches: the family computes next to nothing
 RUNS = (Level.NATIVE, Level.WEIGHT_ONLY, Level.UNKNOWN)
 CLEAR = 0.02
@@ -99,23 +100,32 @@ def _matrix_bytes(fmt: FormatSpec, matrix: Matrix) -> float:
     return float(packed_bytes(packing, np.array(matrix.n), np.array(matrix.k)))
 
 
+def _product(rate_set: RateSet, weight_bytes: Any, matrix: tuple[Any, Any], tokens: Array) -> tuple[Op, Array]:
+    """One product as the estimator prices it; weights, outputs and tokens may be arrays (P,)."""
+    n, k = matrix
+    part = Product("product", OpKind.GEMM, Slot.MLP_GEMM, 1, weight_bytes, n, k, 1.0, 1.0, 1.0, False, False)
+    none = np.zeros_like(tokens)
+    op = product_op(part, Work(none, none, none, none, none, tokens, tokens, tokens), HALF_BYTES)
+    return op, _seconds(op, rate_set)
+
+
 def product_curve(gpu: GpuSpec, source: Source | None, format_id: str, matrix: Matrix) -> Curve:
     """Time of one product against tokens, in the kernel that runs the format on this GPU."""
     fmt = weight_format(format_id)
     family = kernel_for(fmt, support(fmt, "vllm", gpu).level)
-    weights = _matrix_bytes(fmt, matrix)
-    part = Product("product", OpKind.GEMM, Slot.MLP_GEMM, 1, weights, matrix.n, matrix.k, 1.0, 1.0, 1.0, False, False)
-    none = np.zeros_like(TOKENS)
-    op = product_op(part, Work(none, none, none, none, none, TOKENS, TOKENS, TOKENS), HALF_BYTES)
     rate_set = rate_set_of(gpu, source, family, Slot.MLP_GEMM)
-    seconds = _seconds(op, rate_set)
-    return Curve(
-        format_name(format_id), family, TOKENS, seconds, np.asarray(op.flops), np.asarray(op.bytes), _level(rate_set)
-    )
+    op, seconds = _product(rate_set, _matrix_bytes(fmt, matrix), matrix, TOKENS)
+    name, level = format_name(format_id), rate_set.evidence.value
+    return Curve(name, family, TOKENS, seconds, np.asarray(op.flops), np.asarray(op.bytes), level)
 
 
-def _level(rate_set: RateSet) -> str:
-    return rate_set.evidence.value
+def weight_read_curve(gpu: GpuSpec, source: Source | None) -> Curve:
+    """Reading 16-bit weights for one token, which is what decoding does most, against their bytes."""
+    outputs = SIZES / (HALF_BYTES * INPUTS)
+    rate_set = rate_set_of(gpu, source, READS, Slot.MLP_GEMM)
+    op, seconds = _product(rate_set, HALF_BYTES * outputs * INPUTS, (outputs, INPUTS), np.ones_like(outputs))
+    level = rate_set.evidence.value
+    return Curve("weights for one token", READS, outputs, seconds, np.asarray(op.flops), np.asarray(op.bytes), level)
 
 
 def format_curves(gpu: GpuSpec, source: Source | None, matrix: Matrix) -> list[Curve]:
@@ -145,7 +155,7 @@ def stream_curve(gpu: GpuSpec, source: Source | None) -> Curve:
     rate_set = rate_set_of(gpu, source, "elementwise", Slot.ELEMENTWISE)
     one = np.ones_like(SIZES)
     op = Op("pass", OpKind.ELEMENTWISE, Slot.ELEMENTWISE, one, 0 * one, SIZES, one, one, one)
-    return Curve("elementwise", "elementwise", one, _seconds(op, rate_set), 0 * one, SIZES, _level(rate_set))
+    return Curve("elementwise", "elementwise", one, _seconds(op, rate_set), 0 * one, SIZES, rate_set.evidence.value)
 
 
 def readings(run: Run) -> list[Reading]:
