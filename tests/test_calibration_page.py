@@ -65,7 +65,7 @@ def test_every_view_opens_with_and_without_a_run(view: str, stored: bool, folder
 
 def test_an_uploaded_run_counts_at_once_for_this_visitor_only(folder: Path) -> None:
     at = brought(page(), data_of(fitted_run(products())))
-    assert "your upload" in shown(at) and not list(folder.rglob("*.json"))
+    assert "rest on it" in shown(at) and not list(folder.rglob("*.json"))
     at.switch_page(PAGES[0]).run()
     run_id = fitted_run(products()).id
     assert any(run_id in caption.value.replace("\\", "") for caption in at.caption)
@@ -94,7 +94,7 @@ def test_an_uploaded_run_can_be_forgotten() -> None:
 def test_a_bad_run_is_one_line_and_changes_nothing(data: bytes, says: str) -> None:
     at = brought(page(), data)
     assert len(at.error) == 1 and says in at.error[0].value.replace("\\", "") and "\n" not in at.error[0].value
-    assert "upload, used" not in shown(at)
+    assert "rest on it" not in shown(at)
 
 
 def test_a_run_of_too_many_points_is_refused_before_it_is_fitted() -> None:
@@ -137,3 +137,13 @@ def test_a_reference_is_shown_by_its_curves_and_its_errors(view: str, monkeypatc
     assert not at.exception
     assert "from published measurements" in shown(at) and "some published tables" in shown(at)
     assert any("planner calibrate" in block.value for block in at.code)
+
+
+def test_an_older_run_can_be_looked_at_and_is_not_said_to_be_used(folder: Path) -> None:
+    old = fitted_run(products())
+    runs.write_run(old, folder)
+    runs.write_run(runs.sealed(old.model_copy(update={"id": "later", "created": "2026-11-28T00:00:00Z"})), folder)
+    at = page()
+    assert "rest on it" in shown(at)
+    at.selectbox(key="run_of_h200-sxm").select_index(1).run()
+    assert old.id in shown(at) and "estimates rest on later instead" in shown(at)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import calibrating
 import runcharts
@@ -26,7 +27,7 @@ from words import gpu_choices, gpu_label, plain
 
 MATRICES = {
     "4,096 × 4,096": Matrix(4096, 4096),
-    "8,192 × 8,192": Matrix(8192, 8192),
+    "8,192 × 8,192": kernels.LARGE,
     "28,672 × 8,192": Matrix(28672, 8192),
 }
 VIEWS = ("Roofline", "Bandwidth", "Formats against batch", "Error of the fit", "Environment", "Two runs")
@@ -55,8 +56,8 @@ CHANGES = {
 }
 
 
-def standing(gpu: GpuSpec, source: Source | None, chosen: Known | None) -> None:
-    """What estimates of this GPU rest on, in a sentence."""
+def standing(gpu: GpuSpec, source: Source | None, used: Source | None) -> None:
+    """What is shown of this GPU, in a sentence, and whether estimates rest on it."""
     box, icon, words = st.info, ":material/menu_book:", "from published measurements"
     if source is None:
         box, icon, words = st.warning, ":material/description:", "from the datasheet"
@@ -64,8 +65,9 @@ def standing(gpu: GpuSpec, source: Source | None, chosen: Known | None) -> None:
     elif source.evidence is Evidence.MEASURED:
         box, icon, words = st.success, ":material/check_circle:", "measured"
         days = runs.age_days(source.calibration.created)
-        whose = "your upload, used for all estimates of this session" if chosen and chosen.uploaded else "kept here"
-        body = f"Run {source.calibration.id}, {days} days old, {whose}."
+        other = used.calibration.id if used and used.calibration.id != source.calibration.id else ""
+        rests = f"estimates rest on {other} instead" if other else "estimates of this session rest on it"
+        body = f"Run {source.calibration.id}, {days} days old; {rests}."
     elif source.gpu.id != gpu.id:
         words = f"transferred from {source.gpu.name}"
         body = f"Calibration {source.calibration.id}, scaled by the ratio of the two cards' peaks."
@@ -78,32 +80,27 @@ def how_to() -> None:
     """What a run gives, and how one is made."""
     st.markdown(
         "**No run of this GPU is known here.** A run measures the kernels themselves on the card: products in each "
-        "format, attention, experts, bandwidth, collectives. From then on estimates of this GPU say *measured*, their "
-        "intervals narrow, and the charts below carry points. It needs no engine, no weights and no network; it "
+        "format, attention, experts, bandwidth, collectives. From then on estimates of this GPU say *measured*, "
+        "and the charts below carry points. It needs no engine, no weights and no network; it "
         "holds no name of a host or a user. On a machine with the GPU:"
     )
     st.code(COMMANDS, language="bash", wrap_lines=True)
 
 
 def tiles(gpu: GpuSpec, source: Source | None) -> None:
-    """Four figures of what the kernels attain."""
-    reads = kernels.weight_read_curve(gpu, source)
-    curves = {curve.family: curve for curve in kernels.format_curves(gpu, source, MATRICES["8,192 × 8,192"])}
+    """What the kernels attain, and how well the fit knows."""
     boxes = st.container(horizontal=True)
-    top = float((reads.bytes / reads.seconds).max())
-    share = f"{top / gpu.bandwidth_bytes_per_s:.0%} of the datasheet"
-    boxes.metric("Reading weights", f"{top / 1e9:,.0f} GB/s", share, delta_color="off", delta_arrow="off", border=True)
-    for family, label in (("gemm-16", "16-bit products"), ("gemm-fp8", "FP8 products")):
-        if family in curves:
-            rate = float((curves[family].flops / curves[family].seconds).max())
-            share = f"{rate / kernels.peaks(gpu, family)[1]:.0%} of the datasheet"
-            boxes.metric(label, f"{rate / 1e12:,.0f} TFLOP/s", share, delta_color="off", delta_arrow="off", border=True)
+    for found in kernels.attained(gpu, source):
+        scale, unit = (1e9, "GB/s") if found.unit == "B/s" else (1e12, "TFLOP/s")
+        _tile(boxes, found.name, f"{found.per_s / scale:,.0f} {unit}", f"{found.fraction:.0%} of the datasheet")
     error = kernels.middle_error_percent(source.calibration) if source else None
-    if error is not None:
-        small = f"median over {len(source.calibration.families) if source else 0} kernel families"
-        boxes.metric(
-            "Error on held-back points", f"{error:.1f} %", small, delta_color="off", delta_arrow="off", border=True
-        )
+    if source and error is not None:
+        small = f"median over {len(source.calibration.families)} kernel families"
+        _tile(boxes, "Error on held-back points", f"{error:.1f} %", small)
+
+
+def _tile(boxes: DeltaGenerator, label: str, value: str, small: str) -> None:
+    boxes.metric(label, value, small, delta_color="off", delta_arrow="off", border=True)
 
 
 def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
@@ -112,7 +109,7 @@ def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
     points = kernels.readings(run) if run else []
     if tabs["Roofline"].open:
         with tabs["Roofline"]:
-            curves = kernels.format_curves(gpu, source, MATRICES["8,192 × 8,192"])
+            curves = kernels.format_curves(gpu, source, kernels.LARGE)
             peak = kernels.peaks(gpu, "gemm-16")
             _drawn("chart_roofline", *runcharts.roofline(curves, points, *peak))
     elif tabs["Bandwidth"].open:
@@ -275,7 +272,7 @@ with st.sidebar:
         )
 st.subheader("What the speed of this GPU rests on", anchor=False)
 source = calibrating.source_of(gpu, chosen, library)
-standing(gpu, source, chosen)
+standing(gpu, source, calibrating.source_of(gpu, None, library))
 if chosen is None:
     how_to()
 tiles(gpu, source)

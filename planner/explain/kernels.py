@@ -42,6 +42,7 @@ READS, INPUTS = "gemm-16", 8192.0  # whose reading of weights is drawn, and inpu
 NO_ARITHMETIC = 1e17  # FLOP/s that no kernel reaches: the family computes next to nothing
 RUNS = (Level.NATIVE, Level.WEIGHT_ONLY, Level.UNKNOWN)
 CLEAR = 0.02
+PRODUCTS = {"gemm-16": "16-bit products", "gemm-fp8": "FP8 products"}
 
 
 class Matrix(NamedTuple):
@@ -49,6 +50,9 @@ class Matrix(NamedTuple):
 
     n: int
     k: int
+
+
+LARGE = Matrix(8192, 8192)
 
 
 class Curve(NamedTuple):
@@ -175,6 +179,27 @@ def _reading(point: Point) -> Reading:
 def peaks(gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Bandwidth in bytes/s and dense rate in FLOP/s by the datasheet."""
     return peak_rates(gpu, family)
+
+
+class Attained(NamedTuple):
+    """The best that a kind of work attains: bytes/s or FLOP/s, and the share of the datasheet's figure."""
+
+    name: str
+    per_s: float
+    fraction: float
+    unit: str
+
+
+def attained(gpu: GpuSpec, source: Source | None) -> list[Attained]:
+    """Reading weights, 16-bit products, and FP8 products where the GPU has them."""
+    reads, bandwidth = weight_read_curve(gpu, source), gpu.bandwidth_bytes_per_s
+    best = float(np.max(reads.bytes / reads.seconds))
+    found = [Attained("Reading weights", best, best / bandwidth, "B/s")]
+    for curve in format_curves(gpu, source, LARGE):
+        if curve.family in PRODUCTS:
+            best = float(np.max(curve.flops / curve.seconds))
+            found.append(Attained(PRODUCTS[curve.family], best, best / peaks(gpu, curve.family)[1], "FLOP/s"))
+    return found
 
 
 # A fit as a table.

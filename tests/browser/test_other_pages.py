@@ -49,7 +49,7 @@ def test_an_uploaded_run_is_shown_and_used_by_its_visitor(app: Watched) -> None:
     app.page.locator('input[type="file"]').set_input_files(
         {"name": "run.json", "mimeType": "application/json", "buffer": data}
     )
-    expect(app.page.get_by_text("your upload, used for all estimates")).to_be_visible(timeout=60_000)
+    expect(app.page.get_by_text("estimates of this session rest on it")).to_be_visible(timeout=60_000)
     app.page.get_by_role("tab", name="Formats against batch").click()
     expect(app.page.get_by_text("Fastest:")).to_be_visible()
     app.page.get_by_role("link", name="Calculator").click()
