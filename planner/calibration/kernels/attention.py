@@ -166,13 +166,21 @@ LAYOUTS = {
 }
 
 
-def _tiles(cache: Cache) -> tuple[Tile, ...]:
+TURING = 75
+TURING_LAYOUTS = {1024: ((4, 6),), 2048: ((4, 3),)}  # a block has 64 KiB there, the flag at its end included
+
+
+def _tiles(cache: Cache, min_cc: int) -> tuple[Tile, ...]:
     found = []
     for dim in HEAD_DIMS:
-        for warps, stages in LAYOUTS[PAGE * dim * cache.size_bytes]:
+        page = PAGE * dim * cache.size_bytes
+        everywhere = FROM_AMPERE if dim == max(HEAD_DIMS) else ()
+        layouts = [(layout, everywhere) for layout in LAYOUTS[page]]
+        if min_cc <= TURING:
+            layouts += [(layout, (TURING,)) for layout in TURING_LAYOUTS.get(page, ())]
+        for (warps, stages), targets in layouts:
             size = shared_bytes(cache, dim, warps, stages)
             macros = (("HEAD_DIM", dim), ("WARPS", warps), ("STAGES", stages), ("SHARED_BYTES", size))
-            targets = FROM_AMPERE if dim == max(HEAD_DIMS) else ()
             found.append(Tile(macros, 32 * warps, size, targets=targets))
     return tuple(found)
 
@@ -189,7 +197,7 @@ def _splits(tile: Tile, shape: Decode, limits: Limits) -> tuple[int, ...]:
 
 
 def _kernel(name: str, family: str, cache: Cache, min_cc: int = 80) -> Kernel:
-    tiles, problem = _tiles(cache), _problem(cache)
+    tiles, problem = _tiles(cache, min_cc), _problem(cache)
     return Kernel(
         name,
         family,
