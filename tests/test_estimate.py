@@ -388,6 +388,17 @@ def test_an_old_build_of_llamacpp_starts_its_kernels_later() -> None:
     assert 1.1 < old / new < 1.5
 
 
+def test_old_builds_of_llamacpp_start_experts_one_after_another_on_cuda_only() -> None:
+    def decode(gpu: str, version: str) -> float:
+        asked = {"gpu": gpu, "engine": "llama.cpp", "engine_version": version, "weight_format": "gguf-q4_0"}
+        found = row(model="deepseek-ai/DeepSeek-V2-Lite", input_tokens=256, **asked)
+        return float(found["tpot_ms"])
+
+    routed = 26 * 6  # layers with experts, experts per token
+    assert decode("rtx3090", "b5100") - decode("rtx3090", "b5250") == pytest.approx(routed * 0.04, rel=0.05)
+    assert decode("apple-m2-ultra", "b5100") == pytest.approx(decode("apple-m2-ultra", "b5250"))
+
+
 def test_fp4_of_a_base_model_leaves_in_16_bit_what_its_published_checkpoint_does() -> None:
     asked = {"gpu": "b200", "tp": 8, "concurrency": 4}
     base = Scenario(model="Qwen/Qwen3.5-397B-A17B", weight_format="nvfp4", **asked)

@@ -22,7 +22,7 @@ from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same
 from planner.memory import MemoryInputs
-from planner.ops import Batch, HostShare, Op, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
+from planner.ops import Batch, HostShare, Op, OpKind, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec
@@ -197,13 +197,22 @@ class Clock(NamedTuple):
         later = self.is_launched(batch) & (self.replays | (self.engine.overheads.graphs == "none"))
         return np.where(later, (factor - 1) * starts_s, 0.0)
 
+    def experts_s(self, ops: Sequence[Op]) -> Any:
+        """Seconds between experts that the host starts one after another, else 0."""
+        each_s = self.engine.overheads.per_expert_s
+        if not each_s:
+            return 0.0
+        reached = sum(op.count * op.matrices for op in ops if op.kind is OpKind.MOE)
+        return np.where(self.replays, each_s * reached, 0.0)
+
     def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
         """Seconds of a step of `ops` in which the accelerator waits: for scheduling, sampling and late launches."""
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
         per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
         host_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
-        return fixed.step_s + sequences + np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch, ops)
+        late_s = np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
+        return fixed.step_s + sequences + late_s
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""

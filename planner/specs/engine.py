@@ -158,6 +158,7 @@ class Overheads(Spec):
     start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
     per_sequence_s: Amount = 0  # per running sequence and step
     host_sequence_s: Amount = 0  # the host's work per running sequence and step while the GPU works
+    per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
     per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them, while the GPU works
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
