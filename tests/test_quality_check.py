@@ -103,10 +103,14 @@ def test_a_file_before_and_an_endpoint_after(folder: Path, capsys: pytest.Captur
 
 def test_the_candidates_speed_is_written_for_observe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Server() as server:
-        live = ("--candidate", server.url, "--candidate-model", "m", "--observation", "speed.json")
+        name = "meta-llama/Llama-3.1-8B-Instruct"
+        live = ("--candidate", server.url, "--candidate-model", name, "--observation", "speed.json")
         assert check("--baseline", "before.jsonl", *live) == 0
     speed = json.loads(Path("speed.json").read_text("utf-8"))
     assert (speed["total_input_tokens"], speed["total_output_tokens"], speed["failed"]) == (360, 240, 0)
+    capsys.readouterr()
+    assert run(["observe", "speed.json", "--gpu", "h100-sxm"]) == 0
+    assert "Llama-3.1-8B-Instruct h100-sxm 3/2 c8" in capsys.readouterr().out
     assert check(*FILES, "--observation", "none.json") == 0 and not Path("none.json").exists()
     assert "no observation" in capsys.readouterr().err
 

@@ -102,20 +102,21 @@ def ask(
     checked_url(endpoint.base_url, endpoint.side)
     settings = endpoint.model_dump(include={"base_url", "model", "temperature", "max_tokens", "seed"})
     kept = Journal(journal, endpoint.side, fingerprint(examples if bound else (), settings))
-    begun, resumed = time.monotonic(), len(kept.answers)
+    resumed = len(kept.answers)
     try:
-        failed = asyncio.run(_ask_all(endpoint, examples, kept, progress))
+        failed, seconds = asyncio.run(_ask_all(endpoint, examples, kept, progress))
     finally:
         kept.close()
     wanted = {one.id: i for i, one in enumerate(examples)}
     answers = [a for a in kept.answers.values() if a.id in wanted and a.repeat < endpoint.repeats]
     answers.sort(key=lambda a: (wanted[a.id], a.repeat))
-    return Asked(answers, failed, time.monotonic() - begun, resumed)
+    return Asked(answers, failed, seconds, resumed)
 
 
 async def _ask_all(
     endpoint: Endpoint, examples: Sequence[Example], kept: Journal, progress: Progress | None
-) -> dict[str, str]:
+) -> tuple[dict[str, str], float]:
+    """What failed and why, and the seconds from the first request on."""
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     wanted = list(itertools.product(examples, range(endpoint.repeats)))
@@ -149,6 +150,7 @@ async def _ask_all(
     async with AsyncOpenAI(
         base_url=endpoint.base_url, api_key=key or "none", max_retries=0, http_client=transport
     ) as client:
+        begun = time.monotonic()
         tasks = [asyncio.create_task(work(client, jobs)) for _ in range(endpoint.concurrency)]
         try:
             await asyncio.gather(*tasks)
@@ -156,7 +158,7 @@ async def _ask_all(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    return failed
+        return failed, time.monotonic() - begun
 
 
 def _key(endpoint: Endpoint) -> str:
