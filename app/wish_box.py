@@ -12,6 +12,7 @@ import streamlit as st
 from library import Library
 from links import Form
 from planner.catalog import engines, gpus
+from planner.catalog.models import model_index
 from planner.catalog.presets import presets
 from planner.catalog.prices import checked, prices
 from planner.catalog.quality import tables
@@ -76,9 +77,9 @@ def _preset() -> None:
         return
     found = presets()[name]
     load = {column: value for column, value in found.load.model_dump().items() if value is not None}
-    load |= {key: value for key in (*SHAPE,) if (value := getattr(found.wish, key, None)) is not None}
+    load |= {key: value for key in SHAPE if (value := getattr(found.wish, key, None)) is not None}
     update = dict.fromkeys(SHAPE) | load
-    wishes = {"rank_by": found.wish.rank_by.value}
+    wishes = {"rank_by": found.wish.rank_by.value if "rank_by" in found.wish.model_fields_set else ""}
     change(
         lambda form: form._replace(
             scenario=form.scenario.model_copy(update=update), wishes=updated(form.wishes, wishes)
@@ -278,6 +279,4 @@ def _priced(frame: pd.DataFrame) -> None:
 
 def model_names() -> list[str]:
     """Models that write."""
-    from planner.catalog.models import model_index
-
     return [entry.id for entry in model_index() if entry.task == GENERATE]

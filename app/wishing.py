@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from fields import FOLDS
 from planner.catalog import engines, gpus, models
 from planner.catalog.prices import checked as checked_price
 from planner.catalog.values import number_of, shown
@@ -27,10 +28,8 @@ ALL_SIZES = (0, 3000)
 USUAL_SIZES = {"hardware": ALL_SIZES, "load": (15, 40)}
 USUAL_ORDER = {"hardware": RankBy.QUALITY, "load": RankBy.BLEND}
 GENERATE = "generate"
-# Columns of the calculator's own deployment: a search chooses them.
-CHOSEN = tuple(
-    "model weight_format kv_format engine engine_version max_num_seqs max_num_batched_tokens gpu n_gpus tp pp ep "
-    "attention_dp dp block_size gpu_memory_utilization enforce_eager device_gib name usd_per_gpu_hour".split()
+KEPT = ("concurrency", "input_tokens", "output_tokens") + tuple(
+    field.column for fold in FOLDS if fold.of_load for field in fold.fields
 )
 FORMATS = {  # families of formats that a search may be narrowed to
     "16 bit": ("bf16", "fp16", "gguf-f16"),
@@ -186,8 +185,8 @@ def chosen_models(given: Mapping[str, str], door: str) -> list[str]:
 
 
 def load_of(scenario: Scenario) -> Scenario:
-    """The load and the objectives alone: everything else is chosen by the search."""
-    return scenario.model_copy(update=dict.fromkeys(CHOSEN))
+    """The load and the objectives alone, as the page shows them: everything else is chosen by the search."""
+    return Scenario(**scenario.model_dump(include={*KEPT}))
 
 
 def updated(pairs: Pairs, changes: Mapping[str, str | None]) -> Pairs:
