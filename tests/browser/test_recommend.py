@@ -129,19 +129,20 @@ def test_a_price_that_is_overwritten_stands_in_the_address(app: Watched) -> None
     app.open("recommend?v=1&door=load")
     app.page.get_by_text("Prices of GPUs").first.click()
     app.settle()
-    table = app.page.locator('[data-testid="stDataFrame"]').first
     app.page.get_by_text("overwrite them with what you pay").scroll_into_view_if_needed()
-    app.page.wait_for_timeout(1000)  # the table is drawn on a canvas once it has its place
-    box = table.bounding_box()
-    assert box
-    app.page.mouse.dblclick(box["x"] + box["width"] * 0.5, box["y"] + 52)
-    app.page.locator("#portal input, #portal textarea").first.wait_for()
-    app.page.wait_for_timeout(500)
-    app.page.keyboard.press("Control+a")
-    app.page.keyboard.type("0.25", delay=120)  # the cell takes what is typed as fast as people type
-    app.page.wait_for_timeout(500)
-    app.page.keyboard.press("Enter")
-    app.page.wait_for_url(re.compile("find_prices=[^&]*0\\.25"))
+    for _ in range(8):  # the table is a canvas: on a busy machine it takes a while before a cell takes what is typed
+        app.page.wait_for_timeout(1000)
+        box = app.page.locator('[data-testid="stDataFrame"]').first.bounding_box()
+        assert box
+        app.page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + 52)
+        app.page.wait_for_timeout(300)
+        app.page.keyboard.type("0.25", delay=120)
+        app.page.wait_for_timeout(300)
+        app.page.keyboard.press("Enter")
+        app.page.wait_for_timeout(1500)
+        if "find_prices" in app.page.url:
+            break
+    assert re.search("find_prices=[^&]*0\\.25", app.page.url)
 
 
 def test_a_search_can_be_stopped(app: Watched) -> None:
