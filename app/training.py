@@ -14,9 +14,10 @@ from planner.catalog import finetune as catalog
 from planner.catalog.finetune_runs import run_of
 from planner.catalog.values import shown
 from planner.errors import BadValue, PlannerError
+from planner.finetuning import estimate_finetune
 from planner.specs.finetune import Checkpointing, FinetuneScenario, Method, Precision, Sharding
 from sidebar import with_current
-from state import DROPPED, arrived, names_of
+from state import DROPPED, PAGE, arrived, names_of
 from words import gpu_choices, gpu_label, model_choices, model_label
 
 RUN, WRITTEN, REFUSED = "training", "training_written", "training_refused"
@@ -105,7 +106,13 @@ def read(query: Mapping[str, list[str]], names: Names) -> Read:
         except PlannerError as error:
             dropped.append(str(error))
     start = FIRST.model_dump(include={"model", "gpu"} if found else None)
-    return Read(FinetuneScenario(**(start | found)), tuple(dropped))
+    return Read(_with_method(FinetuneScenario(**(start | found))), tuple(dropped))
+
+
+def _with_method(run: FinetuneScenario) -> FinetuneScenario:
+    """The method that a blank one stands for: the page always shows one as chosen."""
+    usual = run.method or estimate_finetune(run).rows()[0]["method"]
+    return run.model_copy(update={"method": usual or "lora"})
 
 
 def checked(column: str, text: str, names: Names) -> dict[str, Any]:
@@ -124,10 +131,11 @@ def start() -> FinetuneScenario:
     """The run of this visit, settled; widgets are seeded with it and the address says it."""
     state = st.session_state
     query = {name: st.query_params.get_all(name) for name in st.query_params}
+    fresh = PAGE not in state  # else the address is another page's still
     moved = arrived("finetuning")
     names = names_of(own_library())
     if RUN not in state:
-        state[RUN], state[DROPPED] = read(query, names)
+        state[RUN], state[DROPPED] = read(query if fresh else {}, names)
     elif not moved:
         edited = _edited(state[RUN], names)
         if edited != state[RUN]:

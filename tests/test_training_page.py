@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from links import Names
 from planner import explain
 from planner.finetuning import estimate_finetune
@@ -79,3 +81,16 @@ def test_an_uploaded_model_can_be_tuned() -> None:
     at.selectbox(key="t_model").set_value("upload:my-llama").run()
     assert not at.exception
     assert "QLoRA of my-llama" in shown(at)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "method"),
+    [("lora_rank", "8", "lora"), ("weight_format", "bnb-nf4", "qlora"), ("method", "full", "full")],
+)
+def test_a_link_without_a_method_means_the_usual_one(column: str, value: str, method: str) -> None:
+    assert read({column: [value]}, NO_NAMES).run.method == method
+
+
+def test_an_address_of_another_page_is_none_of_this_one() -> None:
+    at = opened(FINETUNING, model="Qwen/Qwen3-8B", gpu="l4", concurrency="5")
+    assert "cannot use" not in shown(at) and at.segmented_control(key="t_method").value == FIRST.method

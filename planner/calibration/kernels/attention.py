@@ -174,8 +174,8 @@ def _tiles(cache: Cache, min_cc: int) -> tuple[Tile, ...]:
     found = []
     for dim in HEAD_DIMS:
         page = PAGE * dim * cache.size_bytes
-        everywhere = FROM_AMPERE if dim == max(HEAD_DIMS) else ()
-        layouts = [(layout, everywhere) for layout in LAYOUTS[page]]
+        everywhere: tuple[int, ...] = FROM_AMPERE if dim == max(HEAD_DIMS) else ()
+        layouts: list[tuple[tuple[int, int], tuple[int, ...]]] = [(layout, everywhere) for layout in LAYOUTS[page]]
         if min_cc <= TURING:
             layouts += [(layout, (TURING,)) for layout in TURING_LAYOUTS.get(page, ())]
         for (warps, stages), targets in layouts:
