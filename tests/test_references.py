@@ -1,14 +1,20 @@
-"""The reference calibrations that ship, and how other GPUs borrow them."""
+"""The reference calibrations that ship, how other GPUs borrow them, and the script that makes them."""
+
+from types import SimpleNamespace
 
 import pytest
 
 from planner import estimate
+from planner.calibration.fit import fit
 from planner.catalog.gpus import gpu
 from planner.catalog.paths import data_dir
 from planner.catalog.rates import peak_rates
 from planner.catalog.references import reference, reference_ids
 from planner.estimate.evidence import source_for
 from planner.specs.scenario import Scenario
+from tests.opdata.convert import as_run, expert_precision, expert_reading
+from tests.opdata.figures import Errors, lent, on_held_back
+from tests.opdata.figures import reference as shipped
 
 EIGHT = "a100-80-sxm h100-sxm h200-sxm b200 b300 gb200 l40s rtxpro6000-server".split()
 LARGEST_BYTES = 500_000  # all files together
@@ -64,3 +70,52 @@ def test_a_borrowed_bandwidth_is_scaled_by_peaks() -> None:
     own, borrowed = row("h200-sxm", tp=1), row("h200-nvl", tp=1)
     assert borrowed["tpot_ms"] == pytest.approx(own["tpot_ms"], rel=0.02)  # the same memory
     assert row("h100-nvl", tp=1)["tpot_ms"] < row("h100-sxm", tp=1)["tpot_ms"]  # HBM3 at 3.9 instead of 3.35 TB/s
+
+
+# The script.
+
+
+def expert_row(tokens: int, kernel: str = "vllm_fp8moe_triton_tritonexperts") -> SimpleNamespace:
+    sizes = {"hidden_size": 2048, "inter_size": 768, "moe_tp_size": 1, "topk": 8, "num_experts": 128}
+    return SimpleNamespace(kernel_source=kernel, moe_dtype="fp8_block", num_tokens=tokens, us=20.0 + tokens, **sizes)
+
+
+def test_experts_are_priced_by_the_kernels_that_engines_pick() -> None:
+    assert expert_precision(expert_row(1)).family == "moe-gemm-fp8-block"
+    assert expert_precision(expert_row(1, "vllm_fp8moe_flashinfer_trtllm_trtllmfp8expertsmodular")) is None
+
+
+def test_balanced_tables_touch_every_expert_once_there_are_enough_tokens() -> None:
+    kind = expert_precision(expert_row(1))
+    few, all_once, twice = (expert_reading(expert_row(tokens), kind).bytes for tokens in (4, 16, 32))
+    values = 3 * 2048 * 768 * kind.weight
+    activations = 8 * (2048 * kind.activation + 2 * 3 * 768)  # of a token
+    assert few == pytest.approx(32 * values + 4 * activations)
+    assert twice - all_once == pytest.approx(16 * activations)
+
+
+def test_the_script_keeps_what_predicts_and_drops_what_does_not() -> None:
+    found = reference("b200")
+    assert found is not None
+    far = {family.family: Errors(100, 0.3, 0.5) for family in found.families[:1]}
+    kept = {family.family for family in shipped("b200_sxm", found, far).families}
+    assert kept == {family.family for family in found.families[1:]}
+
+
+def test_a_gpu_lends_what_another_lacks_at_the_others_peaks() -> None:
+    b200, gb200 = reference("b200"), reference("gb200")
+    assert b200 is not None and gb200 is not None
+    bare = gb200.model_copy(update={"families": ()})
+    experts = lent(bare, b200).family("moe-gemm-16")
+    mine, theirs = (peak_rates(gpu(name), "moe-gemm-16") for name in ("gb200", "b200"))
+    original = b200.family("moe-gemm-16")
+    assert experts is not None and original is not None and experts.kernel.endswith(" of b200")
+    assert experts.bytes_per_s / original.bytes_per_s == pytest.approx(mine[0] / theirs[0], rel=1e-4)
+
+
+def test_readings_become_a_run_whose_held_back_rows_can_be_predicted() -> None:
+    kind = expert_precision(expert_row(1))
+    readings = [expert_reading(expert_row(2**i), kind) for i in range(12)]
+    run = as_run(readings[::2], "h200_sxm")
+    found = fit(run, gpu(run.gpu))
+    assert run.source.startswith("ai-dynamo") and on_held_back(found, readings[1::2])[kind.family].points == 6
