@@ -2,7 +2,8 @@
 
 A file holds scenario columns of CONTRACT, `measured_*` columns, and columns about the row: `source`, `note`, and
 for times `protocol` (closed, offline, static, rate, single, unstated) and
-`tier` (a: scored, b: with doubt, c: for sanity only).
+`tier` (a: scored, b: with doubt, c: for sanity only). `engine_starts` are start-up logs found after the constants of
+memory had been set; `held_out` says which of them shaped nothing since.
 """
 
 from __future__ import annotations
