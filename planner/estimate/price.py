@@ -167,6 +167,9 @@ def graph_batch(d: Deployment) -> int:
 
 def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     """What of the GPUs decides how much their libraries take."""
+    if isinstance(deployments, Replicas):
+        distinct, at = deployments.by_scenario
+        return {name: flags[at] for name, flags in _hardware(distinct).items()}
     ages = [d.row.gpu.compute_capability or HOPPER for d in deployments]
     linked = [bool(d.row.gpu.link_bytes_per_s) and d.row.scenario.interconnect != "pcie" for d in deployments]
     named = [d.row.gpu.compute_capability is not None for d in deployments]
