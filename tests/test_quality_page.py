@@ -206,6 +206,12 @@ def test_texts_of_strangers_stay_texts() -> None:
     assert "cracks" in said(at).lower()
 
 
+def test_without_its_libraries_the_page_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.quality.session.NEEDED", ("scipy", "a_library_that_is_not_there"))
+    at = opened()
+    assert "a quality check needs a_library_that_is_not_there: pip install" in said(at) and not at.button
+
+
 def test_the_template_is_a_file_that_the_page_takes(local: None) -> None:
     at = brought(opened(), "examples", "my-examples.jsonl", TEMPLATE.read_bytes())
     assert not at.error and "12 examples" in " ".join(item.value for item in at.caption)
