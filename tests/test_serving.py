@@ -342,3 +342,30 @@ def test_without_objectives_the_sustainable_rate_keeps_all_slots_at_work(slots):
     rate = _sustained(load, Objectives(), engine(slots)).request_rate_per_s[0]
     within, beyond = (serve(load._replace(request_rate_per_s=share * rate), engine(slots)) for share in (0.97, 1.05))
     assert not within.above_capacity[0] and beyond.above_capacity[0]
+
+
+@pytest.mark.parametrize(("inputs", "concurrency"), [(200, 8), (200, 64), (4000, 64)])
+def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurrency):
+    """Prompts wait for the next look and are prefilled together."""
+    from planner.simulate import Cached, Deployment, EngineLimits, Lengths, Limits, Loop, Pool, Users, simulate, summary
+
+    class Exact:
+        def decode_s(self, sequences, context):
+            return float(seconds(sequences, context, 0, 0, 0))
+
+        def straight_until(self, context):
+            return float("inf")
+
+        def mixed_s(self, sequences, context, tokens, before, prompts):
+            return float(seconds(sequences, context, tokens, before, prompts))
+
+    load = Load(inputs, 400, concurrency)
+    point = steady_state(step_s, load, engine(mixed=False), Overheads(0.001, late_steps=3, poll_steps=20))
+    limits = EngineLimits(256, 8192, Pool(10**9, 16), mixed=False, late_steps=3, poll_steps=20)
+    lengths = (Lengths(inputs, shortest_fraction=0.8), Lengths(400, shortest_fraction=0.8))
+    source = Loop(Users(concurrency, start_s=float(point.e2e_s[0])), lengths, Cached(), 20 * concurrency + 400, 0)
+    seen = summary(
+        simulate(Deployment(limits, request_s=0.001), Exact(), source), slice(4 * concurrency, -concurrency), Limits()
+    )
+    assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.2)

@@ -85,7 +85,7 @@ class Estimate:
 
     prefill_tokens_per_s: Floats = column("prompt tokens per second of one unloaded replica")
     ttft_unloaded_ms: Floats = column("time to first token, alone")
-    ttft_ms: Floats = column("mean time to first token under this load, queueing included")
+    ttft_ms: Floats = column("mean time to first token under this load: queueing, and a load generator's first wave")
     tpot_ms: Floats = column("mean time per output token after the first")
     e2e_ms: Floats = column("mean time of a whole request")
     output_tokens_per_s: Floats = column("generated tokens per second, whole deployment")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,15 +73,16 @@ def numbers(deployments: Sequence[Deployment], name: str, default: float | None 
     if isinstance(deployments, Replicas):
         distinct, at = deployments.by_scenario
         return numbers(distinct, name, default)[at]
-    if default is None:
-        values = [_set(getattr(d.row.scenario, name), getattr(d.limits, name)) for d in deployments]
-    else:
-        values = [_set(getattr(d.row.scenario, name), default) for d in deployments]
-    return np.array(values, dtype=np.float64)
+    values = _column(deployments, f"row.scenario.{name}")
+    blank = np.isnan(values)
+    if not blank.any():
+        return values
+    return np.where(blank, _column(deployments, f"limits.{name}") if default is None else default, values)
 
 
-def _set(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _column(deployments: Sequence[Deployment], path: str) -> Floats:
+    """An attribute of every deployment as floats, None as nan."""
+    return np.array(list(map(attrgetter(path), deployments)), dtype=np.float64)
 
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:
@@ -193,8 +195,8 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         utilization=np.nan,
         max_num_seqs=numbers(deployments, "max_num_seqs"),
         max_num_batched_tokens=numbers(deployments, "max_num_batched_tokens"),
-        max_model_len=np.array([_set(d.row.scenario.max_model_len, d.row.model.max_position) for d in deployments]),
-        max_model_len_given=np.array([d.row.scenario.max_model_len is not None for d in deployments]),
+        max_model_len=numbers(deployments, "max_model_len", deployments[0].row.model.max_position),
+        max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
         enforce_eager=np.array([bool(d.row.scenario.enforce_eager) for d in deployments]),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
@@ -343,6 +345,6 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 
 
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
-    """Engine time outside of steps. A scheduler that looks for requests every n steps finds one (n - 1) / 2 later."""
-    found, unseen = engine.overheads, (numbers(deployments, "scheduler_recv_interval", 1) - 1) / 2
-    return Overheads(found.request_s, found.per_prompt_token_s, found.late_steps + unseen)
+    """Engine time outside of steps."""
+    found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
+    return Overheads(found.request_s, found.per_prompt_token_s, found.late_steps, polls)

@@ -61,8 +61,9 @@ class Life(NamedTuple):
 def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     """The mix of a step at `prompts` arriving per step.
 
-    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short,
-    and L P / room where a prompt takes several. Backlog of a mixed engine: Pollaczek-Khinchine,
+    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
+    steps one with 1 - exp(-n L), where the scheduler looks once in n), and L P / room where a prompt takes several.
+    Backlog of a mixed engine: Pollaczek-Khinchine,
     L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
     """
     p, n = request.prefill_tokens, request.decode_steps
@@ -71,10 +72,11 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
     chunks = np.ceil(p / room)
     demand = prompts * p / room
-    some = np.maximum(prompts, TINY)
-    share = np.where(n > 0, np.maximum(-np.expm1(-some), some * p / room), 1) * (p > 0)
+    some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
+    share = -np.expm1(-some * request.poll_steps) / request.poll_steps
+    share = np.where(n > 0, np.maximum(share, some * p / room), 1) * (p > 0)
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
-    left_over = np.clip((1 + 2 * prompts) * p - room, 0, 2 * prompts * p)
+    left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
     waiting = demand * p * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
     return Mix(
         prompts=prompts,
@@ -83,7 +85,7 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
         chunks=chunks,
         busy_share=share,
         busy_tokens=np.minimum(arriving * p, room),
-        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + prompts) * p, room)),
+        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + together) * p, room)),
         backlog_tokens=np.where(mixed, waiting, left_over / 2),
     )
 

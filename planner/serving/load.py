@@ -69,12 +69,14 @@ class Overheads(NamedTuple):
     """Engine time outside of steps: per request (API, tokenizing, first answer) and per input token, seconds.
 
     `late_steps`: that pass before a request's first step beyond the one that runs on its arrival, because the
-    scheduler works ahead of the GPU and the host still sends what earlier steps gave.
+    scheduler works ahead of the GPU and the host still sends what earlier steps gave. `poll_steps`: the scheduler
+    looks for new requests once in so many steps, and then finds several.
     """
 
     request_s: Any = 0.0
     request_s_per_input_token: Any = 0.0
     late_steps: Any = 0.0
+    poll_steps: Any = 1.0
 
 
 class Request(NamedTuple):
@@ -88,6 +90,7 @@ class Request(NamedTuple):
     overhead_s: Array
     gap_s: Array  # from the end of a user's request to the arrival of the next at the scheduler
     late_steps: Array  # missed on arrival
+    poll_steps: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -115,7 +118,8 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         prefill_square_ratio=np.exp(load.input_log_sd**2),
         overhead_s=overhead,
         gap_s=overhead + load.think_time_s,
-        late_steps=np.asarray(overheads.late_steps, dtype=float),
+        late_steps=np.asarray(overheads.late_steps + (overheads.poll_steps - 1) / 2, dtype=float),
+        poll_steps=np.asarray(overheads.poll_steps, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

@@ -3,8 +3,8 @@
 Per step every running sequence decodes one token; what is left of the token budget goes to prefill chunks, of
 running prompts first, then of admitted ones (or prefill runs in steps of its own, before the next decode). A
 request is admitted when a slot and the blocks of its whole prompt are free (or those to its last token, `Pool.whole`);
-while it decodes it takes a block when its last is full. When none is left, the latest arrival is preempted: its blocks are freed, it waits in front, and
-its prompt and what it has produced are prefilled again.
+while it decodes it takes a block when its last is full. When none is left, the latest arrival is preempted: its blocks
+are freed, it waits in front, and its prompt and what it has produced are prefilled again.
 
 Between events decode steps differ by their context only; a plan runs many at once as a straight line in time.
 """
