@@ -41,7 +41,8 @@ LAYOUT = ("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")
 def winner(found: Recommendation, wish: Wish, library: Library) -> None:
     """What to run and why it comes first; or why nothing is left, and what is the best that can be had."""
     if not found.candidates:
-        st.error(plain(found.verdict), title="Nothing holds this load within these limits", icon=":material/cancel:")
+        verdict = f"{found.verdict[:1].upper()}{found.verdict[1:]}."
+        st.error(plain(verdict), title="Nothing holds this load within these limits", icon=":material/cancel:")
         _nearest(found)
         return
     best = found.candidates[0]

@@ -176,7 +176,7 @@ def test_awq_and_gptq_cannot_be_told_apart_and_both_warn_of_their_calibration() 
         said = quality_lines(
             quality_of(models.model(LLAMA), name, "bf16", family(None), stored_checks()), name, "bf16", None
         )
-        assert any(line.warns and "take AWQ or 8 bit" in line.text for line in said)
+        assert any(line.warns and "take 8 bit, or AWQ rather than GPTQ" in line.text for line in said)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
