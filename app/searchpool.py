@@ -23,6 +23,7 @@ from planner.specs.scenario import Scenario
 WORKERS = max((os.cpu_count() or 2) - 1, 1)  # a core is left to the pages
 MOST_SEARCHES = 8  # at once, all sessions together
 LIMIT_S = 300.0  # of one search
+TOO_LONG = f"the search took longer than {LIMIT_S:.0f} s: choose fewer models, GPUs or formats"
 AHEAD = 2  # models of one search that wait in the queue for every worker, so that others' come between
 TICK_S = 0.5  # between two looks at a search that is not done
 TOLD_S = 0.25  # between two words of progress
@@ -71,6 +72,8 @@ class SearchPool:
             except BrokenProcessPool:
                 self._replace()
                 raise BadValue("the search was ended from outside; search again") from None
+            except TimeoutError:
+                raise BadValue(TOO_LONG) from None
 
     def ask(self, work: Callable[Given, Result], *given: Given.args, **more: Given.kwargs) -> Result:
         """One piece of work that is no search, in its turn. Raises BadValue as `search` does."""
@@ -103,7 +106,7 @@ class SearchPool:
                 pending, merging = pending - finished, merging - finished
                 now = time.monotonic()
                 if now - begun > LIMIT_S:
-                    raise BadValue(f"the search took longer than {LIMIT_S:.0f} s: choose fewer models, GPUs or formats")
+                    raise BadValue(TOO_LONG)
                 if now - spoke > TOLD_S or done == total:
                     spoke = now
                     told(done, total)

@@ -10,9 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 
-from tests.benchmarks.page import PORT, QUIET, ROOT, URL, moves, said, spread, started
+from tests.benchmarks.page import PORT, QUIET, ROOT, URL, moves, processor_s, said, spread, started
 
 SEARCH = "recommend?v=1&door=load&concurrency=64"
 WAIT_MS = 60_000
@@ -73,7 +74,10 @@ def main(searches: int = 4) -> None:
             others.go_on()
             page.wait_for_timeout(3000)
             beside = Beside(page, others)
+            before, begun = processor_s(server.pid), time.monotonic()
             said(f"beside {searches} searches: {spread(moves(beside))}")
+            share = (processor_s(server.pid) - before) / (time.monotonic() - begun)
+            said(f"  the server itself took {share:.0%} of a core, its processes for searches apart")
             mean = sum(beside.seen) / len(beside.seen)
             said(f"  {others.begun} searches begun, {mean:.1f} running on average; load {os.getloadavg()[0]:.1f}")
             browser.close()
