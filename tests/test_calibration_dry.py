@@ -20,11 +20,16 @@ from planner.calibration.gpu import CudaDevice
 from planner.calibration.graphs import Graph, Tuner
 from planner.calibration.kernels import launch
 from planner.calibration.kernels.launch import Check, Launcher
-from planner.calibration.kernels.problem import Gemm
+from planner.calibration.kernels.problem import Decode, Gemm
 from planner.calibration.timing import OutOfMemory, Unsupported
+from planner.calibration.transformer import Setting
+from planner.calibration.validate import Instruments, Predictor, Shape, compare, graph_s
+from planner.catalog.gpus import gpu
 from planner.catalog.runs import read_run
+from planner.specs.model import DenseFfn, MoeFfn
 from planner.specs.run import Mode, Status
 from tests.fake_gpu import FakeNvml
+from tests.oracle.models import GQA, build
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.nn.attention.bias")  # before torch has another GPU
@@ -221,3 +226,26 @@ def test_copies_that_do_not_fit_are_said_not_to(machine: list[str]) -> None:
     pools = workloads.pools(sys.modules["torch"], target, "bf16", 8 * MIB)
     with pytest.raises(OutOfMemory):
         pools.half.take((2048, 2048), torch.bfloat16, 0, 2)
+
+
+@pytest.mark.parametrize("weight_format", ["bf16", "w4a16-g128"])
+@pytest.mark.parametrize("ffn", [DenseFfn(intermediate=512), MoeFfn(n_experts=4, top_k=2, intermediate=256)])
+def test_a_transformer_steps_with_the_fastest_kernels(machine: list[str], weight_format: str, ffn: Any) -> None:
+    mixer = GQA.model_copy(update={"n_heads": 4, "n_kv_heads": 2, "head_dim": 64})
+    model = build(mixer, ffn, 2).model_copy(update={"hidden_size": 256, "vocab_size": 512})
+    shim, tuner = sys.modules["torch"], Tuner(Launcher(0))
+    setting = Setting(shim, torch.device("cpu"), weight_format, tuner)
+    wanted = [Shape("decode", 2, 40), Shape("prefill", 1, 32)]
+    predictor = Predictor(model, weight_format, gpu("h200-sxm"), None)
+    rows = compare(predictor, setting, wanted, Instruments(graph_s(shim), lambda: 1.0))
+    assert [(row.phase, row.batch) for row in rows] == [("decode", 2), ("prefill", 1)]
+    assert ("decode-bf16", Decode(2, 40, 4, 2, 64)) in tuner.choices and not tuner.buffers
+
+
+def test_every_layer_and_every_product_has_weights_of_its_own(machine: list[str]) -> None:
+    tuner = Tuner(Launcher(0))
+    first = tuner.fastest("w4a16", Gemm(1, 256, 256), 2)
+    tuner.release()
+    second = tuner.fastest("w4a16", Gemm(1, 256, 256), 2)
+    places = {part.data_ptr() for prepared in (first, second) for part in prepared.tensors["weights"]}
+    assert len(places) == 4

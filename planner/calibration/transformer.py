@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from planner.calibration.kernels import problem as bundled
 from planner.calibration.timing import Unsupported
+from planner.catalog.formats import weight_format
 from planner.errors import BadValue
+from planner.formats import is_quantized
 from planner.ops import Slot
 from planner.ops.products import Group, groups
 from planner.specs.model import Attention, DenseFfn, ModelSpec, MoeFfn
@@ -81,7 +83,11 @@ class Transformer:
             return False
         if group.slot is Slot.EXPERT_GEMM:
             return True
-        return bool(FORMATS[self.setting.weight_format]) and bool(group.members[0].layers)
+        return bool(FORMATS[self.setting.weight_format]) and self._is_quantized(group)
+
+    def _is_quantized(self, group: Group) -> bool:
+        """Whether the format covers these matrices: routers and the head stay in 16 bit."""
+        return is_quantized(self.model, group.members[0], weight_format(self.setting.weight_format))
 
     def _weight(self, group: Group) -> Weight:
         n, k = _shape(group)
@@ -89,7 +95,7 @@ class Transformer:
             return Weight(group, n, k)
         if not group.members[0].layers and self.model.tie_embeddings:
             return Weight(group, n, k, (self.embedding,))
-        eight = self.setting.weight_format == "fp8" and self.setting.tuner and group.members[0].layers
+        eight = self.setting.weight_format == "fp8" and self.setting.tuner and self._is_quantized(group)
         dtype = self.torch.float8_e4m3fn if eight else self.half
         copies = int(group.members[0].copies) if group.slot is Slot.EXPERT_GEMM else 1
         shape = (n, k) if copies == 1 else (copies, n, k)
