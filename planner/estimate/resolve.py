@@ -123,7 +123,7 @@ def resolve(scenario: Scenario, library: Library) -> Row:
 
 
 def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
-    """The model as its published FP4 checkpoint holds it: which matrices stay in 16 bit is no property of the format."""
+    """The model as its published FP4 checkpoint holds it, which says what stays in 16 bit; the format does not."""
     name = published(found.model.id, weights.id) if weights.family == "fp4" else None
     if name is None or own_format(found.model) == weights.id:
         return found
