@@ -136,6 +136,8 @@ def test_a_reference_is_shown_by_its_curves_and_its_errors(view: str, monkeypatc
     at.run()
     assert not at.exception
     assert "from published measurements" in shown(at) and "some published tables" in shown(at)
+    if view == "Formats against batch":
+        assert any("AWQ INT4, groups of 128: from the datasheet" in caption.value for caption in at.caption)
     assert any("planner calibrate" in block.value for block in at.code)
 
 

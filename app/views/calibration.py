@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,11 +20,11 @@ from planner.catalog import gpus, runs
 from planner.catalog.calibrated import Source
 from planner.catalog.rates import Evidence
 from planner.explain import kernels
-from planner.explain.kernels import Matrix
+from planner.explain.kernels import Curve, Matrix
 from planner.report import csv_text
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import Run
-from words import gpu_choices, gpu_label, plain
+from words import EVIDENCE, gpu_choices, gpu_label, plain
 
 MATRICES = {
     "4,096 × 4,096": Matrix(4096, 4096),
@@ -112,10 +113,12 @@ def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
             curves = kernels.format_curves(gpu, source, kernels.LARGE)
             peak = kernels.peaks(gpu, "gemm-16")
             _drawn("chart_roofline", *runcharts.roofline(curves, points, *peak))
+            _basis(curves)
     elif tabs["Bandwidth"].open:
         with tabs["Bandwidth"]:
             shown = [kernels.weight_read_curve(gpu, source), kernels.stream_curve(gpu, source)]
             _drawn("chart_bandwidth", *runcharts.bandwidth(shown, points, gpu.bandwidth_bytes_per_s))
+            _basis(shown)
     elif tabs["Formats against batch"].open:
         with tabs["Formats against batch"]:
             name = st.segmented_control(
@@ -123,6 +126,7 @@ def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
             )
             curves = kernels.format_curves(gpu, source, MATRICES[name or "8,192 × 8,192"])
             _drawn("chart_crossover", *runcharts.crossover(curves, kernels.leads(curves)))
+            _basis(curves)
             st.caption("Weight-only formats save bytes, not arithmetic: they win at small batches.")
     elif tabs["Error of the fit"].open:
         with tabs["Error of the fit"]:
@@ -138,6 +142,12 @@ def charts(gpu: GpuSpec, source: Source | None, run: Run | None) -> None:
 def _drawn(key: str, chart: Chart, words: str) -> None:
     draw(st.container(), key, chart, words)
     st.caption(plain(words))
+
+
+def _basis(curves: Sequence[Curve]) -> None:
+    """What each curve rests on: a calibration need not hold every kernel."""
+    levels = {level: [curve.name for curve in curves if curve.evidence == level] for level in EVIDENCE}
+    st.caption(". ".join(f"{', '.join(names)}: {EVIDENCE[level]}" for level, names in levels.items() if names) + ".")
 
 
 def _errors(source: Source | None) -> None:
