@@ -130,6 +130,12 @@ def test_what_cannot_be_searched_is_one_line(program: Program, flags: str) -> No
     assert REFUSED[flags] in err
 
 
+def test_two_documents_for_one_output_are_refused_before_anything_is_searched(program: Program) -> None:
+    code, out, err = program(*SMALL, "--json", "--csv", "-")
+    assert (code, out) == (2, "")
+    assert "--csv" in err
+
+
 def test_objectives_out_of_reach_name_the_limit_and_the_best(program: Program) -> None:
     found = document(program, *SMALL, "--concurrency", "4", "--tpot-slo-ms", "0.5")
     assert found["candidates"] == []
@@ -164,6 +170,13 @@ def test_budgets_hold_for_every_candidate() -> None:
     for row in found.candidates:
         assert row["n_gpus"] <= 4 and row["usd_per_hour"] <= 9 and row["power_w"] <= 2100
         assert row["output_tokens_per_s_per_request"] >= 30
+
+
+def test_what_nobody_measured_does_not_pass_a_limit_on_what_is_lost() -> None:
+    space = Space(models=("Qwen/Qwen3-8B",), gpus=("rtx4090",), formats=("gguf-f16", "gguf-iq4_nl"))
+    found = recommend(Scenario(concurrency=1), space, Wish(max_quality_loss_points=0))
+    assert {row["weight_format"] for row in found.candidates} == {"gguf-f16"}
+    assert any("no evidence" in row["reason"] for row in found.rejected)
 
 
 def test_a_price_of_ones_own_takes_the_place_of_the_examples() -> None:

@@ -68,3 +68,13 @@ def test_many_loads_on_one_curve_are_the_loads_one_by_one() -> None:
     ]
     figures = [[one.figures["e2e_ms"] for one in some] for some in (together, alone)]
     assert np.allclose(np.array(figures[0], float), np.array(figures[1], float), rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.3-70B-Instruct", "google/gemma-4-26B-A4B", "Qwen/Qwen3-32B"])
+def test_published_4_bit_floats_are_what_an_estimate_takes_them_for(model: str) -> None:
+    space = Space(models=(model,), gpus=("b200", "h100-sxm"), formats=("nvfp4", "bf16"), tps=(1, 2), replicas=(1,))
+    found = [one for task in tasks(LOADS[0], space, Wish()) for one in sift(task).kept]
+    rows = estimate([LOADS[0].model_copy(update=one.columns) for one in found]).rows()
+    assert "nvfp4" in {row["weight_format"] for row in rows}
+    for one, row in zip(found, rows, strict=True):
+        assert math.isclose(one.figures["e2e_ms"] or 0.0, row["e2e_ms"], rel_tol=1e-9)

@@ -93,25 +93,25 @@ def recommend(flags: Mapping[str, str], choices: Choices, json: Json = False, cs
     """
     from planner.search import recommend as search
 
+    if json and csv == "-":
+        raise BadValue("--json and --csv - both write to standard output; give --csv a file")
     load, space, wish = question(flags, choices)
     found = search(load, space, wish, _progress())
-    columns = columns_of()
-    if json:
-        from planner.report import json_text
-
-        candidates = [{name: row.get(name) for name in columns} for row in found.candidates]
-        sys.stdout.write(json_text({"candidates": candidates, "rejected": found.rejected} | _summary(found, wish)))
-    if csv or not json:
-        if json and csv == "-":
-            raise BadValue("--json and --csv - both write to standard output; give --csv a file")
-        written(columns, found.candidates, False, csv)
     if choices.html:
         from planner.report.choice import choice_report
 
         write_atomically(choices.html, choice_report(found, wish))
     if choices.compose:
         _write_compose(choices.compose, found)
-    if not json and csv != "-":
+    columns = columns_of()
+    if csv:
+        written(columns, found.candidates, False, csv)
+    if json:
+        from planner.report import json_text
+
+        candidates = [{name: row.get(name) for name in columns} for row in found.candidates]
+        sys.stdout.write(json_text({"candidates": candidates, "rejected": found.rejected} | _summary(found, wish)))
+    elif csv != "-":
         _show(found, wish)
     return 0
 

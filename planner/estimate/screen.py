@@ -1,7 +1,8 @@
 """The figures that a search decides by, for many deployments under many loads: the kernels of an estimate, without
 its texts, intervals and breakdowns.
 
-    screened = screen(engine, deployments, loads)   # arrays (loads, deployments)
+    found = curves(engine, deployments, planned(engine, deployments, in_flight))
+    screened = screen(found, loads)   # arrays (loads, deployments)
 
 A deployment's memory and its load curve do not depend on how many requests are offered, so they are computed once
 and read at every load.

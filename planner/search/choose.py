@@ -13,7 +13,7 @@ from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Load
-from planner.search.order import METRICS, front_mask, scores
+from planner.search.order import METRICS, TINY, front_mask, scores
 from planner.search.records import Config, Kept, Ledger
 from planner.serving.cost import HOURS_PER_MONTH
 from planner.specs.wish import Wish
@@ -92,7 +92,8 @@ def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
     for bound, limit in budgets(wish):
         figure = figures[bound.column]
         words = partial(_said, bound, limit, figure)
-        found.against(bound.name, limits.broken(bound, limit, figure), FAR + figure / limit, words)
+        away = FAR + np.nan_to_num(figure / max(limit, TINY), nan=FAR)
+        found.against(bound.name, limits.broken(bound, limit, figure), away, words)
     return found
 
 

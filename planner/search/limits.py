@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from planner.errors import BadValue
 from planner.specs.gpu import GpuSpec
@@ -19,6 +22,7 @@ class Bound(NamedTuple):
     least: bool  # the figure must not be below it; else not above
     words: str
     early: bool = False  # known before anything is priced
+    strict: bool = False  # what is not known breaks it
 
 
 BOUNDS = (
@@ -26,7 +30,7 @@ BOUNDS = (
     Bound("max_usd_per_hour", "usd_per_hour", False, "USD per hour", True),
     Bound("max_usd_per_month", "usd_per_month", False, "USD per month", True),
     Bound("max_power_w", "power_w", False, "watts", True),
-    Bound("max_quality_loss_points", "quality_loss_points", False, "points lost", True),
+    Bound("max_quality_loss_points", "quality_loss_points", False, "points lost", True, True),
     Bound("min_output_tokens_per_s", "output_tokens_per_s", True, "tokens/s"),
     Bound("min_output_tokens_per_s_per_request", "output_tokens_per_s_per_request", True, "tokens/s for each user"),
     Bound("min_requests_per_s", "requests_per_s", True, "requests/s"),
@@ -60,19 +64,22 @@ def given(wish: Wish) -> Iterator[tuple[Bound, float]]:
 
 
 def broken(bound: Bound, limit: float, figure: Any) -> Any:
-    """Where a figure (a number or an array) breaks the limit; an unknown figure breaks none."""
-    return figure < limit if bound.least else figure > limit
+    """Where a figure (a number or an array; nan: not known) breaks the limit."""
+    beyond = np.less(figure, limit) if bound.least else np.greater(figure, limit)
+    return beyond | np.isnan(figure) if bound.strict else beyond
 
 
 def said(bound: Bound, limit: float, figure: float) -> str:
     """The broken limit in words."""
+    if math.isnan(figure):
+        return f"{bound.words}: no evidence, at most {limit:,.4g} asked for"
     return f"{bound.words}: {figure:,.4g} is {'below' if bound.least else 'above'} {limit:,.4g}"
 
 
 def fault_of(row: Mapping[str, Any], wish: Wish) -> tuple[str, str]:
     """Name and words of the first limit that a row breaks; blank when it breaks none."""
     for bound, limit in given(wish):
-        value = row[bound.column]
-        if value is not None and broken(bound, limit, value):
+        value = math.nan if row[bound.column] is None else float(row[bound.column])
+        if broken(bound, limit, value):
             return bound.name, said(bound, limit, value)
     return "", ""

@@ -64,7 +64,7 @@ def recommend(load: Scenario, space: Space, wish: Wish, progress: Progress | Non
     """Rank what `space` allows under `load`, whose own model, GPU, format and layout stand where the space is empty.
 
     `progress` is called with the number of models done and their total. Raises PlannerError for names that nobody
-    knows and for a space without GPUs.
+    knows and for a price of 0.
     """
     found = []
     todo, stamp = tasks(load, space, wish), folder_stamp()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -62,14 +61,18 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     """Everything that one model offers; `stamp` of the folders of runs, where many tasks share it."""
     library = Library(stamp=folder_stamp() if stamp is None else stamp)
     job = Job(task, Ledger(task.most), library, axes.loads(task.load, task.space))
-    by_engine: dict[tuple[int, int], list[Row]] = {}
+    together: dict[tuple[int, int], list[Replica]] = {}  # that share an engine and a model's tensors
     for name in axes.chosen_gpus(task.load, task.space):
         for row in _places(job, name):
-            by_engine.setdefault((id(row.engine), id(row.model)), []).append(row)
-    for rows in by_engine.values():
-        replicas = (replica for row in rows for replica in _replicas(job, row))
-        while chunk := list(islice(replicas, CHUNK)):
-            _price(job, rows[0].engine, chunk)
+            for replica in _replicas(job, row):
+                own = replica.deployment.row
+                chunk = together.setdefault((id(own.engine), id(own.model)), [])
+                chunk.append(replica)
+                if len(chunk) >= CHUNK:
+                    _price(job, own.engine, chunk)
+                    chunk.clear()
+    for chunk in filter(None, together.values()):
+        _price(job, chunk[0].deployment.row.engine, chunk)
     found = job.ledger.sifted()
     return found._replace(kept=foremost(found.kept, task.wish, task.most))
 
@@ -103,7 +106,8 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
         weights = formats.weight_format(name)
         unfit = axes.unfit(row.model, name)
         least = 0.0 if placed else _least_bytes(row.model, weights, row.engine)
-        own_kv = task.load.kv_format or default_kv_format(row.model, weights, row.engine, row.gpu)
+        held = _held(job, row, weights)
+        own_kv = task.load.kv_format or default_kv_format(held.model, weights, row.engine, row.gpu)
         for kv in space.kv_formats or (own_kv,):
             job.ledger.combinations += len(ways) * len(job.loads)
             place = Place(task.model, name, kv, row.engine.id, gpu_name, row.gpu)
@@ -113,19 +117,19 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
                 continue
             found = judge(task.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
-            own = _row_in(job, row, weights, kv)
+            support = supported(name, kv, row.engine.id, Same(row.gpu))
+            own = replace(held, weights=weights, kv=formats.kv_format(kv), support=support)
             for way, layout in zip(ways, layouts, strict=True):
                 config = Config(place, way, price, found.score, loss)
                 if _let_through(job, least, device_bytes, config):
                     yield Replica(config, Deployment(own, layout, tier))
 
 
-def _row_in(job: Job, row: Row, weights: FormatSpec, kv: str) -> Row:
-    """The row with other formats."""
-    if row.draft is not None:  # which shares parts with the weights
-        return resolve(row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": kv}), job.library)
-    support = supported(weights.id, kv, row.engine.id, Same(row.gpu))
-    return replace(row, weights=weights, kv=formats.kv_format(kv), support=support)
+def _held(job: Job, row: Row, weights: FormatSpec) -> Row:
+    """The row with its checkpoint in this format: a draft model and published FP4 hold other tensors."""
+    if row.draft is None and weights.family != "fp4":
+        return row
+    return resolve(row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": None}), job.library)
 
 
 def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
