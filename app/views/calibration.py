@@ -34,8 +34,8 @@ MATRICES = {
 VIEWS = ("Roofline", "Bandwidth", "Formats against batch", "Error of the fit", "Environment", "Two runs")
 DRIFT_PERCENT = 5
 COMMANDS = """pip install 'llm-capacity-planner[calibrate,cu13]'   # cu12 with a driver before 580
-planner calibrate            # about three minutes; --quick under one
-planner runs                 # what was measured, and where the file lies"""
+planner calibrate            # minutes; --quick for a third of the points; prints the file to upload here
+planner runs                 # what has been measured"""
 FIT = {
     "family": st.column_config.Column("Kernels"),
     "kernel": st.column_config.Column("Measured with"),
