@@ -196,7 +196,7 @@ def test_drafts_that_are_never_accepted_only_cost() -> None:
 def test_n_grams_draft_without_weights() -> None:
     plain, pair = row(), row(draft_model="ngram", acceptance_rate=1.0, speculative_tokens=3)
     assert pair["weights_gib"] == plain["weights_gib"]
-    assert 3 < plain["tpot_ms"] / pair["tpot_ms"] < 4
+    assert 3 < plain["tpot_ms"] / pair["tpot_ms"] < 4.2  # measured products of 4 rows are up to 4 % quicker than of 1
 
 
 def test_a_blank_number_of_drafts_and_acceptance_are_echoed() -> None:
