@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.catalog.rates import Evidence, KernelRate, RateSet, Topology, has_own_figures, peak_rates, rates_for
-from planner.formats.identity import Same
+from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.roofline import Residuals, on_common_grid
 from planner.specs.base import Kind
@@ -150,15 +150,16 @@ def _grid(table: Same[ResidualTable]) -> NDArray[np.float64]:
 
 def residuals(rate_sets: Sequence[RateSet]) -> Residuals | None:
     """The tables of many scenarios, each once; None where nobody has one."""
-    if not any(any(rate_set.tables) for rate_set in rate_sets):
+    known, at = distinct(rate_sets)
+    if not any(any(rate_set.tables) for rate_set in known):
         return None
     number: dict[Same[ResidualTable], int] = {}
-    which = np.zeros((len(Slot), len(rate_sets)), dtype=np.int64)
-    for row, rate_set in enumerate(rate_sets):
+    which = np.zeros((len(Slot), len(known)), dtype=np.int64)
+    for row, rate_set in enumerate(known):
         for slot, table in enumerate(rate_set.tables):
             if table is not None:
                 which[slot, row] = number.setdefault(Same(table), len(number) + 1)
-    return Residuals(_stacked(tuple(number)), which)
+    return Residuals(_stacked(tuple(number)), np.take(which, at, axis=-1))
 
 
 @lru_cache(maxsize=64)

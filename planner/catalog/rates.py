@@ -26,7 +26,7 @@ from planner.catalog.paths import data_dir
 from planner.collectives import hierarchical_bytes_per_s
 from planner.errors import BadValue
 from planner.formats import is_quantized
-from planner.formats.identity import Same
+from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.ops.products import SLOTS
 from planner.params import tensors
@@ -112,7 +112,8 @@ class RateSet(NamedTuple):
 
 def stack(rate_sets: Sequence[RateSet]) -> Rates:
     """Many scenarios as one `Rates` of shape (slots, R)."""
-    return Rates(*np.stack([rate_set.values for rate_set in rate_sets], axis=-1))
+    known, at = distinct(rate_sets)
+    return Rates(*np.take(np.stack([rate_set.values for rate_set in known], axis=-1), at, axis=-1))
 
 
 # Which kernel family serves which slot.

@@ -19,7 +19,7 @@ from planner.estimate.group import Outcome, priced_group
 from planner.estimate.layout import Layout, layouts
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import stored
-from planner.estimate.resolve import Library, Row, resolve
+from planner.estimate.resolve import Known, Library, Row, resolve
 from planner.specs.scenario import Scenario
 
 __all__ = ["INTERVALS", "Estimate", "Library", "documented", "estimate", "estimate_columns"]
@@ -44,10 +44,11 @@ def estimate(
     resolved = list(asked)
     known = stored() if library.observations is None else library.observations
     library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks(), observations=known)
-    groups: dict[tuple[int, int, int], list[tuple[int, Row, list[Layout]]]] = defaultdict(list)
+    named: Known = {}
+    groups: dict[tuple[int, int, int], list[tuple[int, Row, Sequence[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:
-            row = resolve(scenario, library)
+            row = resolve(scenario, library, named)
             groups[id(row.model), id(row.engine), id(row.draft)].append((index, row, layouts(row)))
         except PlannerError as error:
             errors[index] = str(error)
@@ -73,7 +74,7 @@ def _empty(rows: int) -> dict[str, Any]:
 
 
 def _collect(
-    collected: dict[str, Any], resolved: list[Scenario], part: list[tuple[int, Row, list[Layout]]], outcome: Outcome
+    collected: dict[str, Any], resolved: list[Scenario], part: list[tuple[int, Row, Sequence[Layout]]], outcome: Outcome
 ) -> None:
     at = np.array([index for index, _, _ in part])
     for name, values in outcome.columns.items():

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import serving
-from planner.estimate.clock import Clock
-from planner.estimate.price import Deployment, Floats, is_closed, numbers, replicas
+from planner.estimate.clock import Clock, refined_columns
+from planner.estimate.price import Deployment, Floats, column, is_closed, numbers, replicas
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind
 from planner.roofline import Priced as RooflineParts
@@ -105,7 +105,7 @@ def cost_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
 
 def n_gpus(deployments: Sequence[Deployment]) -> Floats:
     """GPUs of each deployment."""
-    return np.array([float(d.layout.n_gpus) for d in deployments])
+    return np.asarray(column(deployments, lambda d: d.layout.n_gpus))
 
 
 def mean_batch(p: Priced) -> Batch:
@@ -143,11 +143,7 @@ def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
 
 def observation_columns(deployments: Sequence[Deployment]) -> Columns:
     """What observations of the same engine on the same GPU add."""
-    known = [d.row.refined for d in deployments]
-    count, decode, prefill = (
-        np.array(column, dtype=float)
-        for column in zip(*((r.observations, r.decode, r.prefill) for r in known), strict=True)
-    )
+    decode, prefill, count = refined_columns(deployments)
     return {
         "observations": count,
         "observed_decode_factor": np.where(count > 0, decode, np.nan),
@@ -182,8 +178,8 @@ class Answer(NamedTuple):
 
 def answer(p: Priced, in_flight: Floats) -> Answer:
     """Whether each row starts, holds its load and meets its objectives, and the first reason why not."""
-    invalid = np.array([bool(d.layout.invalid) for d in p.deployments])
-    unsupported = np.array([d.row.support.level is Level.UNSUPPORTED for d in p.deployments])
+    invalid = column(p.deployments, lambda d: d.layout.invalid, bool)
+    unsupported = column(p.deployments, lambda d: d.row.support.level is Level.UNSUPPORTED, bool)
     starts = p.plan.verdict.starts & ~invalid & ~unsupported
     kv = p.plan.kv
     room = np.where(is_closed(p.offered.load), kv.max_concurrency, kv.max_concurrency_expected) * replicas(
@@ -192,7 +188,9 @@ def answer(p: Priced, in_flight: Floats) -> Answer:
     holds = starts & ~p.point.above_capacity & (in_flight <= np.maximum(room, 1))
     missed = missed_objectives(p)
     meets = holds & np.array([not names for names in missed])
-    told = [_reason(p, i, bool(starts[i]), bool(holds[i]), missed[i]) for i in range(len(p.deployments))]
+    told = [("", "")] * len(missed)
+    for i in np.flatnonzero(~meets).tolist():
+        told[i] = _reason(p, i, bool(starts[i]), bool(holds[i]), missed[i])
     return Answer(starts, holds, meets, [code for code, _ in told], [reason for _, reason in told])
 
 

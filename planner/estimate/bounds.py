@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.estimate.answer import Columns, Priced
-from planner.estimate.price import HOPPER, Deployment
+from planner.estimate.price import HOPPER, Deployment, each
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
 from planner.uncertainty import Budget, Interval, Shares, Widths
@@ -29,8 +29,8 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     """Half-widths at each row's levels of evidence."""
     kinds = cache_kinds(deployments[0].row.model)
     uniform = len(kinds.parts) == 1 and not kinds.states
-    each = [memory_levels(d, uniform) for d in deployments]
-    memory = {part: [levels[part] for levels in each] for part in BY_MEMORY}
+    levels = each(deployments, lambda d: memory_levels(d, uniform))
+    memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
     return widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
 
 

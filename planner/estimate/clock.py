@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,18 @@ from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for,
 from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.estimate.price import HALF_BYTES, Deployment, Floats, captured, draft_columns, kv_widths, numbers, parallel
+from planner.estimate.price import (
+    HALF_BYTES,
+    Deployment,
+    Floats,
+    captured,
+    column,
+    draft_columns,
+    each,
+    kv_widths,
+    numbers,
+    parallel,
+)
 from planner.estimate.refine import NOT_REFINED, Refined
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
@@ -44,17 +56,8 @@ def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
 def _rate_sets_of(
     deployments: Sequence[Deployment], parts: Callable[[Deployment], tuple[ModelSpec, FormatSpec]]
 ) -> list[RateSet]:
-    """Rates of one part of every deployment; equal ones are looked up once."""
-    known: dict[tuple[int, ...], RateSet] = {}
-    found = []
-    for d in deployments:
-        row, layout = d.row, d.layout
-        specs = (row.weights, row.kv[0], row.gpu, row.source, row.scenario, row.support)
-        key = (*map(id, specs), layout.tp, layout.attention_dp)
-        if key not in known:
-            known[key] = _rate_set(d, *parts(d))
-        found.append(known[key])
-    return found
+    """Rates of one part of every deployment."""
+    return each(deployments, lambda d: _rate_set(d, *parts(d)))
 
 
 def _draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -95,15 +98,18 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
 
 def _power_left(deployments: Sequence[Deployment]) -> Remaining:
     """Shares of the full rates that each row's power limit leaves."""
-    tdp = np.array([d.row.gpu.tdp_w or np.nan for d in deployments])
+    tdp = column(deployments, lambda d: d.row.gpu.tdp_w or np.nan)
     return remaining(numbers(deployments, "power_limit_w", np.nan), tdp)
 
 
 def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
     """What the CPU attains of the stated memory bandwidth; unified memory is the GPU's own."""
-    own = [d.row.gpu.bandwidth_bytes_per_s / GB if d.row.gpu.unified_memory else None for d in deployments]
-    stated = [d.row.scenario.host_bandwidth_gb_s or gpu for d, gpu in zip(deployments, own, strict=True)]
-    return np.array([host_bytes_per_s(value) for value in stated])
+
+    def attained(d: Deployment) -> Any:
+        own = d.row.gpu.bandwidth_bytes_per_s / GB if d.row.gpu.unified_memory else None
+        return host_bytes_per_s(d.row.scenario.host_bandwidth_gb_s or own)
+
+    return np.asarray(column(deployments, attained))
 
 
 def kernel_level(row: Row) -> Level:
@@ -141,8 +147,8 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
     Links and the host keep their rates without latency.
     """
     on_gpu = np.arange(len(rates.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
-    bandwidth = np.array([d.row.gpu.bandwidth_bytes_per_s for d in deployments])
-    dense = np.array([max(d.row.gpu.flops_per_s.values(), default=np.inf) for d in deployments])
+    bandwidth = column(deployments, lambda d: d.row.gpu.bandwidth_bytes_per_s)
+    dense = column(deployments, lambda d: max(d.row.gpu.flops_per_s.values(), default=np.inf))
     none, one = np.zeros_like(rates.t0_s), np.ones_like(rates.t0_s)
     moved, computed = np.where(on_gpu, bandwidth, rates.bytes_per_s), np.where(on_gpu, dense, np.inf)
     return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one)
@@ -239,6 +245,11 @@ class Clock(NamedTuple):
         return np.asarray(np.maximum(found * self.factor(batch), np.minimum(self.floor_s(batch), found)))
 
 
+def refined_columns(deployments: Sequence[Deployment]) -> Refined:
+    """What observations say of every row, as arrays."""
+    return Refined(*(column(deployments, attrgetter(f"row.refined.{name}")) for name in Refined._fields))
+
+
 class Adapters(NamedTuple):
     """Low-rank adapters: values of a rank-1 adapter on one GPU, the products beside which they run, slots, rank."""
 
@@ -260,8 +271,9 @@ def _adapters(engine: EngineSpec, model: ModelSpec, inputs: MemoryInputs) -> Ada
 
 def _dispatch(deployments: Sequence[Deployment]) -> Floats:
     """Bytes per value of tokens sent to experts: engines quantize first what the experts multiply in 8 or 4 bit."""
-    kernels = [kernel_for(d.row.weights, kernel_level(d.row)) for d in deployments]
-    return np.array([DISPATCHED.get(kernel, HALF_BYTES) for kernel in kernels])
+    return np.asarray(
+        column(deployments, lambda d: DISPATCHED.get(kernel_for(d.row.weights, kernel_level(d.row)), HALF_BYTES))
+    )
 
 
 def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryInputs) -> Clock:
@@ -271,7 +283,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
     held = Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments))
     prepared = prepare(row.model, held, split, engine.cache.latent_prompts)
-    attained, known = rates(deployments, own, drafts), [d.row.refined for d in deployments]
+    attained = rates(deployments, own, drafts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
         attained,
@@ -283,8 +295,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         rate_sets=own,
         graph_batch=captured(inputs),
         peaks=peaks(deployments, attained),
-        refined=Refined(*(np.array(column) for column in zip(*known, strict=True))),
-        replays=np.array([d.row.gpu.vendor == "NVIDIA" for d in deployments]),
+        refined=refined_columns(deployments),
+        replays=column(deployments, lambda d: d.row.gpu.vendor == "NVIDIA", bool),
     )
     if row.draft is None or row.draft.model is None:
         return found

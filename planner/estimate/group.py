@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,11 @@ from planner.estimate.layout import Layout
 from planner.estimate.price import (
     Deployment,
     Floats,
+    Replicas,
     capacity_of,
+    column,
     deployment,
+    each,
     is_closed,
     load_of,
     memory_of,
@@ -46,6 +49,7 @@ from planner.specs.engine import EngineSpec
 from planner.specs.scenario import Scenario
 
 MS = 1e-3
+SIZES = ("tp", "pp", "ep", "attention_dp", "dp", "n_gpus")
 
 
 Planned = tuple[MemoryInputs, MemoryPlan]
@@ -59,11 +63,11 @@ class Outcome(NamedTuple):
     scenarios: list[Scenario]
 
 
-def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> Outcome:
+def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]]) -> Outcome:
     """Choose each row's layout, then say everything of it."""
     p, in_flight = settled_layouts(engine, rows)
     verdict = answer(p, in_flight)
-    possible = np.array([not d.layout.invalid for d in p.deployments])
+    possible = column(p.deployments, lambda d: not d.layout.invalid, bool)
     memory = memory_columns(p, possible)
     speed = speed_columns(p, verdict.starts)
     texts = _texts(p, verdict)
@@ -76,16 +80,16 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
     columns = memory | speed | cost_columns(p, verdict.starts) | intervals | texts | flags
     columns |= quality_columns(p.deployments) | observation_columns(p.deployments)
-    return Outcome(columns, [_echo(p, i) for i in range(len(p.deployments))])
+    return Outcome(columns, _echoes(p))
 
 
-def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]) -> tuple[Priced, Floats]:
+def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]]) -> tuple[Priced, Floats]:
     """Every row priced in its best layout, and its requests in flight on the whole deployment.
 
     A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking
     users leave the requests in flight to the time model, so there every layout is timed.
     """
-    ways = [deployment(row, layout) for row, found in rows for layout in found]
+    ways = Replicas(deployment(row, layout) for row, found in rows for layout in found)
     counts = [len(found) for _, found in rows]
     load = load_of(ways)
     closed = is_closed(load)
@@ -93,12 +97,12 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, list[Layout]]]
     inputs, plan = memory_of(engine, ways, in_flight)
     if len(ways) > len(rows) and np.all(closed):
         at = best_layouts(counts, plan.verdict.holds_load, plan, ways)
-        ways = [ways[i] for i in at]
+        ways = Replicas(ways[i] for i in at.tolist())
         load, in_flight, inputs, plan = taken((load, in_flight, inputs, plan), at)
     p, in_flight = timed(engine, ways, load, in_flight, (inputs, plan))
     if len(ways) > len(rows):
         at = best_layouts(counts, answer(p, in_flight).holds, p.plan, ways)
-        chosen = [ways[i] for i in at]
+        chosen = Replicas(ways[i] for i in at.tolist())
         load, in_flight, inputs, plan = taken((load, in_flight, p.inputs, p.plan), at)
         p, in_flight = timed(engine, chosen, load, in_flight, (inputs, plan))
     return p, in_flight
@@ -131,12 +135,12 @@ def best_layouts(
     counts: Sequence[int], holds: NDArray[np.bool_], plan: MemoryPlan, ways: Sequence[Deployment]
 ) -> NDArray[np.int64]:
     """Of each row's layouts the first that holds the load; where none does, the one with most room."""
-    room = plan.kv.max_concurrency * replicas(ways)
-    best, start = [], 0
+    room, starts = (plan.kv.max_concurrency * replicas(ways)).tolist(), plan.verdict.starts.tolist()
+    holds, best, start = holds.tolist(), [], 0
     for count in counts:
         at = range(start, start + count)
         holding = [i for i in at if holds[i]]
-        best.append(holding[0] if holding else max(at, key=lambda i: (plan.verdict.starts[i], room[i])))
+        best.append(holding[0] if holding else max(at, key=lambda i: (starts[i], room[i])))
         start += count
     return np.array(best)
 
@@ -162,26 +166,18 @@ def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
 
 
 def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
-    states = []
-    for i in range(len(p.deployments)):
-        if not verdict.starts[i]:
-            states.append("no")
-        elif verdict.meets[i] and _has_objective(p.deployments[i].row.scenario):
-            states.append("meets_slo")
-        elif verdict.holds[i]:
-            states.append("holds")
-        else:
-            states.append("starts" if p.plan.kv.max_concurrency[i] <= 1 else "queues")
+    asked = ~np.all([np.isnan(limit) for limit in objectives(p.deployments)[:3]], axis=0)
+    conditions = [~verdict.starts, verdict.meets & asked, verdict.holds, p.plan.kv.max_concurrency <= 1]
     columns = {
-        "verdict": states,
+        "verdict": np.select(conditions, ["no", "meets_slo", "holds", "starts"], "queues"),
         "reason_code": verdict.codes,
         "reason": verdict.reasons,
-        "checkpoint": [d.row.checkpoint for d in p.deployments],
-        "support": [d.row.support.level.value for d in p.deployments],
-        "memory_evidence": [memory_evidence(d) for d in p.deployments],
+        "checkpoint": each(p.deployments, lambda d: d.row.checkpoint),
+        "support": each(p.deployments, lambda d: d.row.support.level.value),
+        "memory_evidence": each(p.deployments, memory_evidence),
         "speed_evidence": [rate_set.evidence.value for rate_set in p.clock.rate_sets],
         "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
-        "engine_evidence": [engine_evidence(d.row.engine.id, d.row.refined) for d in p.deployments],
+        "engine_evidence": each(p.deployments, lambda d: engine_evidence(d.row.engine.id, d.row.refined)),
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
 
@@ -191,20 +187,22 @@ def memory_evidence(d: Deployment) -> str:
     return "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet"
 
 
-def _has_objective(scenario: Scenario) -> bool:
-    return any(value is not None for value in (scenario.ttft_slo_ms, scenario.tpot_slo_ms, scenario.e2e_slo_ms))
-
-
-def _echo(p: Priced, i: int) -> Scenario:
-    """The scenario with every default that was filled in."""
-    d, settings, s = p.deployments[i], p.inputs.settings, p.deployments[i].row.scenario
-    filled: dict[str, Any] = {
-        **dict(zip(("tp", "pp", "ep", "attention_dp", "dp"), d.layout[:5], strict=True)),
-        "n_gpus": d.layout.n_gpus,
-        "gpu_memory_utilization": round(float(np.asarray(settings.utilization)[i]), 4),
-        "max_num_seqs": int(np.asarray(settings.max_num_seqs)[i]),
-        "max_num_batched_tokens": int(np.asarray(settings.max_num_batched_tokens)[i]),
-        "block_size": int(np.asarray(settings.block_tokens)[i]),
-        "enforce_eager": bool(s.enforce_eager),
-    }
-    return s.model_copy(update=filled)
+def _echoes(p: Priced) -> list[Scenario]:
+    """The scenarios with every default that was filled in."""
+    sizes = each(p.deployments, lambda d: dict(zip(SIZES, (*d.layout[:5], d.layout.n_gpus), strict=True)))
+    settings = p.inputs.settings
+    shares = (settings.utilization, settings.max_num_seqs, settings.max_num_batched_tokens, settings.block_tokens)
+    columns = (np.asarray(column).tolist() for column in shares)
+    return [
+        d.row.scenario.model_copy(
+            update={
+                **size,
+                "gpu_memory_utilization": round(utilization, 4),
+                "max_num_seqs": int(sequences),
+                "max_num_batched_tokens": int(tokens),
+                "block_size": int(block),
+                "enforce_eager": bool(d.row.scenario.enforce_eager),
+            }
+        )
+        for d, size, utilization, sequences, tokens, block in zip(p.deployments, sizes, *columns, strict=True)
+    ]

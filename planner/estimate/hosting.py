@@ -53,9 +53,14 @@ def placement_of(d: Deployment) -> Placement:
     return host_placement(model.n_layers, on_gpu, shares, s.n_cpu_moe or 0, d.row.engine.weights.host_roles)
 
 
+def _places(d: Deployment) -> bool:
+    """Whether the scenario says where layers go."""
+    return any(getattr(d.row.scenario, name) is not None for name in PLACING)
+
+
 def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] | None:
     """Placements of all rows; None where none says more than the engine's own rule."""
-    if not any(getattr(d.row.scenario, name) is not None for d in deployments for name in PLACING):
+    if deployments[0].row.engine.id != "llama.cpp" or not any(map(_places, deployments)):
         return None
     found = np.empty(len(deployments), dtype=object)
     found[:] = [placement_of(d) for d in deployments]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from planner.errors import BadValue
 from planner.estimate.hosting import shares_of
 from planner.estimate.resolve import Row
+from planner.formats.identity import Same
 from planner.memory.weights import padded
 from planner.specs.engine import EngineSpec
 from planner.specs.model import (
@@ -45,19 +47,49 @@ class Layout(NamedTuple):
         return self._replace(pp=1, ep=1, attention_dp=1) if self.invalid else self
 
 
-def layouts(row: Row) -> list[Layout]:
+class Divided(NamedTuple):
+    """What is divided, and by whom."""
+
+    model: ModelSpec
+    engine: EngineSpec
+
+
+class Sizes(NamedTuple):
+    """The scenario's columns that layouts follow from."""
+
+    n_gpus: int | None
+    tp: int | None
+    pp: int | None
+    ep: int | None
+    attention_dp: int | None
+    dp: int | None
+    gpus_per_node: int | None
+    split_mode: str | None
+    tensor_split: str | None
+
+
+_sizes = attrgetter(*Sizes._fields)
+
+
+def layouts(row: Row) -> tuple[Layout, ...]:
     """What to consider for a scenario, smallest tensor-parallel group first. BadValue for sizes that contradict."""
-    s = row.scenario
+    return _layouts(Same(row.model), Same(row.engine), Sizes(*_sizes(row.scenario)))
+
+
+@lru_cache(maxsize=8192)
+def _layouts(model: Same[ModelSpec], engine: Same[EngineSpec], s: Sizes) -> tuple[Layout, ...]:
+    """One record per layout, so that what follows from it is found once."""
+    row = Divided(model.value, engine.value)
     pp, ep, attention_dp = s.pp or 1, s.ep or 1, s.attention_dp or 1
     if row.engine.id == "llama.cpp" and s.tp is None and s.pp is None:
-        return [_split_over_gpus(row)]
+        return (_split_over_gpus(row, s),)
     total = s.n_gpus or (s.tp or 1) * pp * (s.dp or 1)
     if s.tp is not None or s.n_gpus is None or row.engine.id == "llama.cpp":
         tp = s.tp or 1
         dp = s.dp or max(total // (tp * pp), 1)
         if tp * pp * dp != total:
             raise BadValue(f"n_gpus {total} is not tp {tp} x pp {pp} x dp {dp}")
-        return [_layout(row, tp, pp, ep, attention_dp, dp)]
+        return (_layout(row, tp, pp, ep, attention_dp, dp),)
     found = [
         _layout(row, tp, pp, ep, attention_dp, total // (tp * pp))
         for tp in range(1, total // pp + 1)
@@ -66,12 +98,11 @@ def layouts(row: Row) -> list[Layout]:
     if not found:
         raise BadValue(f"n_gpus {total} cannot be divided into pp {pp} x dp {s.dp or 'any'}")
     valid = [layout for layout in found if not layout.invalid and layout.tp <= (s.gpus_per_node or GPUS_PER_NODE)]
-    return valid or found[:1]
+    return tuple(valid or found[:1])
 
 
-def _split_over_gpus(row: Row) -> Layout:
+def _split_over_gpus(row: Divided, s: Sizes) -> Layout:
     """llama.cpp's GPUs of one instance: whole layers on each, rows of every matrix, or only the first GPU."""
-    s = row.scenario
     shares = len(shares_of(s.tensor_split)) if s.tensor_split else 1
     dp = s.dp or 1
     gpus = max((s.n_gpus or shares * dp) // dp, 1)
@@ -85,7 +116,7 @@ def _split_over_gpus(row: Row) -> Layout:
     return _layout(row, tp, pp, s.ep or 1, s.attention_dp or 1, dp)
 
 
-def _layout(row: Row, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
+def _layout(row: Divided, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
     return Layout(tp, pp, ep, attention_dp, dp, fault(row.model, row.engine, Parts(tp, pp, ep, attention_dp)))
 
 

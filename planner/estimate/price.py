@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner import memory, serving
 from planner.catalog.engines import default_limits
+from planner.catalog.values import columns as column_types
 from planner.collectives import Parallel
 from planner.estimate.hosting import settings_of
 from planner.estimate.layout import Layout
 from planner.estimate.resolve import Row
 from planner.formats import tensor_bytes
+from planner.formats.identity import Same, distinct
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec, Tier
+from planner.specs.gpu import GpuSpec
 from planner.specs.model import Role
 from planner.units import GIB
 
@@ -30,6 +33,13 @@ HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of an activation value
 WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
+# Columns that rows of one kind share, and those that are read as numbers.
+KIND_COLUMNS = itemgetter(
+    "interconnect", "gpus_per_node", "flash_attention", "enforce_eager", "images_per_request", "kv_format",
+    "device_gib", "copies_per_gpu", "host_bandwidth_gb_s",
+)  # fmt: skip
+NUMERIC = tuple(name for name, kind in column_types().items() if kind in (int, float))
+T = TypeVar("T")
 
 
 class Deployment(NamedTuple):
@@ -42,56 +52,82 @@ class Deployment(NamedTuple):
 
 def deployment(row: Row, layout: Layout) -> Deployment:
     """A row in a layout; the engine's default limits follow from the device, and in old ones from the length."""
-    limits = default_limits(row.engine, row.gpu, (row.scenario.device_gib or 0) * GIB)
     length = row.scenario.max_model_len or row.model.max_position
-    whole = np.inf if row.model.vision and limits.whole_prompts_to > 1 else limits.whole_prompts_to
-    if limits.max_num_batched_tokens < length <= whole:
-        limits = limits.model_copy(update={"max_num_batched_tokens": length})
+    device_bytes = (row.scenario.device_gib or 0) * GIB
+    limits = _limits(Same(row.engine), Same(row.gpu), device_bytes, length, row.model.vision is not None)
     return Deployment(row, layout, limits)
 
 
+@lru_cache(maxsize=4096)
+def _limits(engine: Same[EngineSpec], gpu: Same[GpuSpec], device_bytes: float, length: int, sees: bool) -> Tier:
+    limits = default_limits(engine.value, gpu.value, device_bytes)
+    whole = np.inf if sees and limits.whole_prompts_to > 1 else limits.whole_prompts_to
+    if limits.max_num_batched_tokens < length <= whole:
+        limits = limits.model_copy(update={"max_num_batched_tokens": length})
+    return limits
+
+
 class Replicas(tuple[Deployment, ...]):
-    """Deployments of which many share a scenario or a layout: its columns are read once for each object."""
+    """Deployments, of which many share a scenario, or differ in numbers only: what is the same is read once."""
 
     @cached_property
     def by_scenario(self) -> tuple[list[Deployment], NDArray[np.intp]]:
         """One deployment for each scenario, and which of them every deployment is like."""
-        return self._distinct([id(d.row.scenario) for d in self])
+        return distinct(self, [id(d.row.scenario) for d in self])
 
     @cached_property
-    def by_layout(self) -> tuple[list[Deployment], NDArray[np.intp]]:
-        """The same by layout."""
-        return self._distinct([id(d.layout) for d in self])
+    def by_kind(self) -> tuple[list[Deployment], NDArray[np.intp]]:
+        """The same by everything that is not a number."""
+        return distinct(self, [_kind(d) for d in self])
 
-    def _distinct(self, keys: list[int]) -> tuple[list[Deployment], NDArray[np.intp]]:
-        _, first, at = np.unique(np.array(keys), return_index=True, return_inverse=True)
-        return [self[index] for index in first.tolist()], at
+    @cached_property
+    def columns(self) -> dict[str, Floats]:
+        """Every numeric scenario column of `by_scenario`, None as nan."""
+        scenarios = (vars(d.row.scenario) for d in self.by_scenario[0])
+        cells = zip(*map(itemgetter(*NUMERIC), scenarios), strict=True)
+        return {name: np.array(column, dtype=np.float64) for name, column in zip(NUMERIC, cells, strict=True)}
+
+    @classmethod
+    def of(cls, deployments: Sequence[Deployment]) -> Replicas:
+        """The same deployments, with what was already read of them."""
+        return deployments if isinstance(deployments, Replicas) else cls(deployments)
+
+
+def _kind(d: Deployment) -> tuple[object, ...]:
+    """What deployments of a group share that differ in numbers only; specs by identity."""
+    row = d.row
+    specs = (*row.kv, row.weights, row.gpu, row.support, row.source, row.refined, row.family, d.layout, d.limits)
+    return (*map(id, specs), row.checkpoint, *KIND_COLUMNS(vars(row.scenario)))
+
+
+def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T]) -> list[T]:
+    """A value of every deployment that those of one kind share."""
+    kinds, at = Replicas.of(deployments).by_kind
+    found = [value(d) for d in kinds]
+    return [found[index] for index in at.tolist()]
+
+
+def column(deployments: Sequence[Deployment], value: Callable[[Deployment], Any], dtype: Any = np.float64) -> Any:
+    """The same as an array (R,)."""
+    kinds, at = Replicas.of(deployments).by_kind
+    return np.array([value(d) for d in kinds], dtype=dtype)[at]
 
 
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
-    if isinstance(deployments, Replicas):
-        distinct, at = deployments.by_scenario
-        return numbers(distinct, name, default)[at]
-    values = _column(deployments, f"row.scenario.{name}")
+    replicas = Replicas.of(deployments)
+    values = replicas.columns[name][replicas.by_scenario[1]]
     blank = np.isnan(values)
     if not blank.any():
         return values
-    return np.where(blank, _column(deployments, f"limits.{name}") if default is None else default, values)
-
-
-def _column(deployments: Sequence[Deployment], path: str) -> Floats:
-    """An attribute of every deployment as floats, None as nan."""
-    return np.array(list(map(attrgetter(path), deployments)), dtype=np.float64)
+    return np.where(blank, column(replicas, attrgetter(f"limits.{name}")) if default is None else default, values)
 
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:
     """The layouts as arrays."""
-    if isinstance(deployments, Replicas):
-        distinct, at = deployments.by_layout
-        return Parallel(*(column[at] for column in parallel(distinct)))
-    columns = zip(*(d.layout.defined[:5] for d in deployments), strict=True)
-    return Parallel(*(np.array(column, dtype=np.float64) for column in columns))
+    kinds, at = Replicas.of(deployments).by_kind
+    columns = zip(*(d.layout.defined[:5] for d in kinds), strict=True)
+    return Parallel(*(np.array(values, dtype=np.float64)[at] for values in columns))
 
 
 def draft_columns(deployments: Sequence[Deployment]) -> Floats:
@@ -104,11 +140,13 @@ def draft_columns(deployments: Sequence[Deployment]) -> Floats:
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
-    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in deployments]
-    rows = dict(zip(keys, (d.row for d in deployments), strict=True))
+    kinds, at = Replicas.of(deployments).by_kind
+    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in kinds]
+    rows = dict(zip(keys, (d.row for d in kinds), strict=True))
     columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
     seen = np.array([tensor.role is not Role.VISION for tensor in tensors(deployments[0].row.model)])
-    return np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
+    found = np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
+    return np.take(found, at, axis=-1)
 
 
 def _leaves_encoder(d: Deployment) -> bool:
@@ -118,17 +156,16 @@ def _leaves_encoder(d: Deployment) -> bool:
 
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
     """Bytes per cached key value, per cached value, and more per head and token."""
-    pairs = [d.row.kv for d in deployments]
     return (
-        np.array([k.bytes_per_value for k, _ in pairs]),
-        np.array([v.bytes_per_value for _, v in pairs]),
-        np.array([k.head_bytes + v.head_bytes for k, v in pairs]),
+        column(deployments, lambda d: d.row.kv[0].bytes_per_value),
+        column(deployments, lambda d: d.row.kv[1].bytes_per_value),
+        column(deployments, lambda d: d.row.kv[0].head_bytes + d.row.kv[1].head_bytes),
     )
 
 
 def replicas(deployments: Sequence[Deployment]) -> Floats:
     """Independent copies of the model that share the load."""
-    return np.array([float(d.layout.dp * (d.row.scenario.copies_per_gpu or 1)) for d in deployments])
+    return np.asarray(column(deployments, lambda d: d.layout.dp * (d.row.scenario.copies_per_gpu or 1)))
 
 
 class Images(NamedTuple):
@@ -169,15 +206,15 @@ def graph_batch(d: Deployment) -> int:
 
 def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     """What of the GPUs decides how much their libraries take."""
-    if isinstance(deployments, Replicas):
-        distinct, at = deployments.by_scenario
-        return {name: flags[at] for name, flags in _hardware(distinct).items()}
-    ages = [d.row.gpu.compute_capability or HOPPER for d in deployments]
-    linked = [bool(d.row.gpu.link_bytes_per_s) and d.row.scenario.interconnect != "pcie" for d in deployments]
-    named = [d.row.gpu.compute_capability is not None for d in deployments]
-    early = np.array(ages) < HOPPER
-    unified = np.array([d.row.gpu.unified_memory for d in deployments])
-    return {"early": early, "unified": unified, "multicast": np.array(linked) & np.array(named) & ~early}
+    flags = partial(column, deployments, dtype=bool)
+    early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER)
+    linked = flags(lambda d: d.row.gpu.link_bytes_per_s and d.row.scenario.interconnect != "pcie")
+    named = flags(lambda d: d.row.gpu.compute_capability is not None)
+    return {
+        "early": early,
+        "unified": flags(lambda d: d.row.gpu.unified_memory),
+        "multicast": linked & named & ~early,
+    }
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
@@ -198,10 +235,10 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         max_model_len=numbers(deployments, "max_model_len", deployments[0].row.model.max_position),
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
-        enforce_eager=np.array([bool(d.row.scenario.enforce_eager) for d in deployments]),
+        enforce_eager=column(deployments, lambda d: d.row.scenario.enforce_eager, bool),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
-        flash_attention=np.array([d.row.scenario.flash_attention is not False for d in deployments]),
-        graph_batch=np.array([float(graph_batch(d)) for d in deployments]),
+        flash_attention=column(deployments, lambda d: d.row.scenario.flash_attention is not False, bool),
+        graph_batch=column(deployments, graph_batch),
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments, partial(numbers, deployments)),
     )
@@ -214,7 +251,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         kv_k_bytes=k,
         kv_v_bytes=v,
         kv_head_bytes=head,
-        value_bytes=np.array([FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES for d in deployments]),
+        value_bytes=column(deployments, lambda d: FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.Load(
@@ -340,8 +377,8 @@ def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
 
 def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
     """Rows whose number of slots follows the load, because the scenario does not state it."""
-    stated = [(d.row.scenario.parallel_slots, d.row.scenario.max_num_seqs) for d in deployments]
-    return np.array([slots is None and seqs is None for slots, seqs in stated])
+    slots, sequences = (numbers(deployments, name, np.nan) for name in ("parallel_slots", "max_num_seqs"))
+    return np.isnan(slots) & np.isnan(sequences)
 
 
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:

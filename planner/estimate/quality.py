@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from planner.catalog import models, quality_results
 from planner.catalog.quality import Evidence, family, kv_evidence, own_evidence, weight_evidence
 from planner.errors import PlannerError
-from planner.estimate.price import Deployment
+from planner.estimate.price import Deployment, Replicas
 from planner.formats.identity import Same
 from planner.params import parameters
 from planner.specs.evidence import Family
@@ -32,9 +32,10 @@ class Found(NamedTuple):
 
 def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.generic]]:
     """Points lost to the weight format and to the KV format, apart: no source measured both together."""
+    kinds, at = Replicas.of(deployments).by_kind
     found = [
         quality_of(d.row.model, d.row.weights.id, d.row.scenario.kv_format or "", d.row.family, d.row.checks)
-        for d in deployments
+        for d in kinds
     ]
     numbers = {
         "quality_loss_points": [one.weights.loss_points for one in found],
@@ -46,9 +47,9 @@ def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.g
         "kv_quality_evidence": [one.kv.badge for one in found],
     }
     columns: dict[str, NDArray[np.generic]] = {
-        name: np.array([np.nan if value is None else value for value in values]) for name, values in numbers.items()
+        name: np.array([np.nan if value is None else value for value in values])[at] for name, values in numbers.items()
     }
-    return columns | {name: np.array(values, dtype=object) for name, values in texts.items()}
+    return columns | {name: np.array(values, dtype=object)[at] for name, values in texts.items()}
 
 
 def quality_of(model: ModelSpec, weight_format: str, kv_format: str, task: Family, checks: Results) -> Found:

@@ -6,8 +6,8 @@ Resolving is the only per-row Python of an estimate; lookups are cached, so a lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -52,13 +52,13 @@ class Library(NamedTuple):
     observations: tuple[Observation, ...] | None = None  # that refine engines; None: the stored ones
 
 
-@dataclass(slots=True)
-class Row:
+class Row(NamedTuple):
     """A scenario and the specs behind its names."""
 
     scenario: Scenario
     model: ModelSpec
     weights: FormatSpec
+    kv_name: str
     kv: tuple[KvFormatSpec, KvFormatSpec]
     engine: EngineSpec
     gpu: GpuSpec
@@ -71,8 +71,40 @@ class Row:
     refined: Refined = NOT_REFINED  # by observations of this engine on this GPU
 
 
-def resolve(scenario: Scenario, library: Library) -> Row:
-    """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
+Known = dict[tuple[Any, ...], Row]  # rows by the columns that their specs follow from
+SPECS_FROM = itemgetter(
+    "model", "gpu", "task_family", "interconnect", "images_per_request", "weight_format", "kv_format", "engine",
+    "engine_version", "tp", "pp", "power_limit_w", "draft_model", "speculative_tokens", "acceptance_rate", *ENGINES_OF,
+)  # fmt: skip
+
+
+def resolve(scenario: Scenario, library: Library, known: Known | None = None) -> Row:
+    """Look up names and fill defaults. Raises PlannerError with one line that names the column.
+
+    `known` keeps rows of this library, so that specs are looked up once for all scenarios that name the same.
+    """
+    key = SPECS_FROM(vars(scenario))
+    row = known.get(key) if known is not None else None
+    if row is None:
+        row = _looked_up(scenario, library)
+        if known is not None:
+            known[key] = row
+    names: dict[str, Any] = {
+        "weight_format": row.weights.id,
+        "kv_format": row.kv_name,
+        "engine": row.engine.id,
+        "engine_version": row.engine.version,
+        "gpu": scenario.gpu if scenario.gpu in library.gpus else row.gpu.id,
+        "task": scenario.task or row.model.task.value,
+    } | drafting_defaults(scenario)
+    if scenario.task_family:
+        names["task_family"] = row.family.id
+    values = names | default_load(scenario, names["task"], row.model) | _device(scenario, row.gpu)
+    return row._replace(scenario=scenario.model_copy(update=values))
+
+
+def _looked_up(scenario: Scenario, library: Library) -> Row:
+    """The specs behind the names of a scenario."""
     for required in ("model", "gpu"):
         if not getattr(scenario, required):
             raise BadValue(f"column {required!r} is blank; 'planner {required}s' lists what is known")
@@ -94,21 +126,11 @@ def resolve(scenario: Scenario, library: Library) -> Row:
     _check_engine_columns(scenario, engine, gpu)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
-    names: dict[str, Any] = {
-        "weight_format": weights.id,
-        "kv_format": kv_name,
-        "engine": engine.id,
-        "engine_version": engine.version,
-        "gpu": scenario.gpu if scenario.gpu in library.gpus else gpu.id,
-        "task": scenario.task or found.model.task.value,
-    } | drafting_defaults(scenario)
-    if scenario.task_family:
-        names["task_family"] = task.id
-    filled = default_load(scenario, names["task"], found.model) | _device(scenario, gpu)
     return Row(
-        scenario=scenario.model_copy(update=names | filled),
+        scenario=scenario,
         model=found.model,
         weights=weights,
+        kv_name=kv_name,
         kv=formats.kv_format(kv_name),
         engine=engine,
         gpu=gpu,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -20,3 +24,13 @@ class Same(Generic[T]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and self.value is other.value
+
+
+def distinct(items: Sequence[T], keys: Sequence[Hashable] | None = None) -> tuple[list[T], NDArray[np.intp]]:
+    """The first item of each key and which of them every item is like; without keys objects are told apart."""
+    number: dict[Hashable, int] = {}
+    at = [number.setdefault(key, len(number)) for key in (map(id, items) if keys is None else keys)]
+    if len(number) == len(items):
+        return list(items), np.array(at)
+    first = dict(zip(reversed(at), reversed(items), strict=True))
+    return [first[index] for index in range(len(number))], np.array(at)

@@ -7,7 +7,6 @@ was refused, and how many each reason refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -118,7 +117,7 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
             found = judge(task.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
             support = supported(name, kv, row.engine.id, Same(row.gpu))
-            own = replace(held, weights=weights, kv=formats.kv_format(kv), support=support)
+            own = held._replace(weights=weights, kv_name=kv, kv=formats.kv_format(kv), support=support)
             for way, layout in zip(ways, layouts, strict=True):
                 config = Config(place, way, price, found.score, loss)
                 if _let_through(job, least, device_bytes, config):
