@@ -116,17 +116,16 @@ class TimeWidths(NamedTuple):
 def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths:
     """Half-widths of times.
 
-    TTFT: what a lone prompt does not take is queueing. A wait for a slot is the difference between the whole
-    loop's time, which falls as the pool grows, and the rest: `pool_width` counts (wait + rest) / TTFT times.
-    End to end: TTFT and decode weighted by their times, as if their errors went together.
+    TTFT: what a lone prompt does not take is queueing. A wait for a slot lasts as the steps of others do, and is the
+    difference between the whole loop's time, which falls as the pool grows, and the rest: `pool_width` counts
+    (wait + rest) / TTFT times. End to end: TTFT and decode weighted by their times, as if their errors went together.
     """
     tpot = combined(widths.decode_operators, widths.decode_engine)
     alone = combined(widths.prefill_operators, widths.prefill_engine)
     ttft_s = np.maximum(shares.ttft_s, TINY)
     queued = np.clip(1 - shares.ttft_unloaded_s / ttft_s, 0, 1)
-    waits = np.asarray(shares.slot_wait_s) > 0
-    slots = np.where(waits, np.minimum(shares.e2e_s / ttft_s, 1 / np.maximum(queued, TINY)) * pool_width, 0)
-    own = np.where(waits, tpot, alone)
-    ttft = combined(own, queued * widths.queue, slots)
+    waited = np.clip(np.asarray(shares.slot_wait_s) / ttft_s, 0, 1)
+    slots = np.where(waited > 0, np.minimum(shares.e2e_s / ttft_s, 1 / np.maximum(queued, TINY)) * pool_width, 0)
+    ttft = combined(waited * tpot + (1 - waited) * alone, queued * widths.queue, slots)
     first = np.clip(shares.ttft_s / np.maximum(shares.e2e_s, TINY), 0, 1)
     return TimeWidths(tpot, alone, ttft, first * ttft + (1 - first) * tpot)
