@@ -111,7 +111,7 @@ def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Array) -> Arr
     whole = np.minimum(place.astype(np.int64), count - 2)
     (m, n, k), (fm, fn, fk) = whole, place - whole
     cell = at * residuals.tables.shape[1] + (m * NODES[1] + n) * NODES[2] + k
-    found = residuals.tables.ravel()[cell + CORNERS.reshape(8, *(1,) * cell.ndim)]
+    found = np.take(residuals.tables, cell + CORNERS.reshape(8, *(1,) * cell.ndim))
     for position in (fk, fn, fm):
         low = found[0::2]
         found = low + position * (found[1::2] - low)

@@ -232,7 +232,7 @@ def test_rows_are_json_without_nan() -> None:
 
 def test_every_column_is_documented_once() -> None:
     names = [name for name, says in documented() if says]
-    assert names == estimate_columns() and len(set(names)) == len(names)
+    assert tuple(names) == estimate_columns() and len(set(names)) == len(names)
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
-from planner.catalog.headers import gguf, imported, safetensors
 from planner.catalog.hf import model_from_config
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, UnknownName
@@ -158,6 +157,8 @@ def _by_suffix(key: str) -> Resolved | None:
 def _from_path(path: Path) -> Resolved:
     """A checkpoint whose headers can be read, a config.json with the hf_quant_config.json beside it, or a spec of
     ours (`planner import-model --out`)."""
+    from planner.catalog.headers import imported  # here, so that a start of the program does not wait for it
+
     found = imported.read_path(path)
     if found is not None:
         return _stored(found.model, str(path))
@@ -196,6 +197,8 @@ def from_upload(name: str, data: bytes, config: bytes | None = None) -> ModelSpe
     A safetensors header states sizes, not the architecture: that comes from `config`, else from the bundled model
     whose tensors it holds. Raises BadFile or BadValue, one line that names the field.
     """
+    from planner.catalog.headers import gguf, imported, safetensors
+
     if data[: len(gguf.MAGIC)] == gguf.MAGIC:
         return imported.import_gguf([gguf.read_gguf(data, name)], name).model
     if data[:1] == b"{" or data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,9 +171,10 @@ def documented() -> Iterator[tuple[str, str]]:
                 yield f"{item.name}_high", f"upper end of the 80 % interval of {item.name}"
 
 
-def estimate_columns() -> list[str]:
+@lru_cache(maxsize=1)
+def estimate_columns() -> tuple[str, ...]:
     """Names of the estimate's columns in the order of a CSV."""
-    return [name for name, _ in documented()]
+    return tuple(name for name, _ in documented())
 
 
 def _cells(name: str, values: NDArray[Any]) -> list[Any]:

@@ -54,7 +54,7 @@ def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held
 
     Adapters and the draft model are loaded with the weights and count as such, as the engine's log does.
     """
-    shape = (where.n_stages, row_count(inputs))
+    shape = (where.n_stages, len(where.rows))
     last = np.arange(shape[0]).reshape(-1, 1) == floats(inputs.parallel.pp) - 1
     weights = weight_bytes_per_gpu(model, engine, inputs, held, where) + lora_bytes(model, engine, inputs, where)
     weights = weights - offloaded_bytes(model, inputs, held, where)
@@ -121,7 +121,7 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
 def host_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Floats:
     """(R,): what one replica keeps in host memory: tables, layers with their cache and states, offloaded weights."""
     moved = np.sum(offloaded_bytes(model, inputs, held, where), axis=0) * floats(inputs.parallel.tp)
-    found = host_weight_bytes(model, inputs, where) + moved + np.zeros(row_count(inputs))
+    found = host_weight_bytes(model, inputs, where) + moved + np.zeros(len(where.rows))
     if not any(one.host_layers for one in where.distinct):
         return floats(found)
     there = [Placement((one.host_layers,)) for one in where.distinct]
@@ -131,5 +131,5 @@ def host_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held:
         settings=inputs.settings._replace(placement=elsewhere[where.rows]),
         parallel=inputs.parallel._replace(tp=1, pp=1),
     )
-    table = cache_table(model, engine, moved_in, row_count(inputs))
+    table = cache_table(model, engine, moved_in, len(where.rows))
     return floats(found + inputs.settings.max_num_seqs * sequence_bytes(table, slot_tokens(inputs))[0])

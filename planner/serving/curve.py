@@ -97,7 +97,7 @@ def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: 
     seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
     patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
     fields = (decodes, request.decode_context, prefill_tokens, context, seqs, patches, request.patches_per_image)
-    return Batch(*np.broadcast_arrays(*fields))
+    return Batch(*fields)
 
 
 def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
