@@ -23,6 +23,7 @@ BOXES = {
     "holds": (st.success, ":material/check_circle:"),
     "meets_slo": (st.success, ":material/verified:"),
 }
+MISSED = st.warning, ":material/flag:"
 
 
 def problems() -> None:
@@ -44,13 +45,14 @@ def problems() -> None:
 def verdict(row: Row, door: str) -> None:
     """The verdict in one sentence, with its margin; behind the door of a load, the GPUs that it takes."""
     said = explain.verdict(row)
-    box, icon = BOXES[said.state]
+    box, icon = MISSED if explain.misses(row) else BOXES[said.state]
     headline = said.headline
     if door == "load":
         count, name = row["n_gpus"], explain.gpu_name(row["gpu"])
+        missed = ", but an objective is missed" if explain.misses(row) else ""
         enough = explain.VERDICT_RANK[said.state] >= explain.VERDICT_RANK["holds"]
         headline = (
-            f"{count} × {name} {'hold' if count > 1 else 'holds'} this load."
+            f"{count} × {name} {'hold' if count > 1 else 'holds'} this load{missed}."
             if enough
             else f"Not even {count} × {name} hold this load."
         )
@@ -81,9 +83,10 @@ def tiles(row: Row) -> None:
         else "Prompt tokens per second of one replica."
     )
     _tile(boxes, "Whole server", f"{_figure(row, name)} tok/s", explain.span(row, name), tip)
-    cost = row["usd_per_million_output_tokens"]
-    price = f"{cost:,.2f} USD/M tokens" if cost else "no price known"
-    tip = "What takes most of a mean step. Below: USD for a million answer tokens at this load, from an example price."
+    cost, cost_span = explain.answer_price(row)
+    price = f"{cost} USD/M tokens" if cost else "no price known"
+    tip = "What takes most of a mean step. Below: USD for a million answer tokens at this load, from an example price"
+    tip += f" ({cost_span})." if cost_span else "."
     _tile(boxes, "Limited by", explain.BOUND_WORDS.get(row["bound"], "–"), price, tip)
     st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.")
 

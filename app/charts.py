@@ -28,7 +28,7 @@ from drawing import (
     thin,
 )
 from planner.estimate.breakdown import Part
-from planner.explain import BOUND_WORDS, figure
+from planner.explain import BOUND_WORDS, duration, figure
 
 Row = dict[str, Any]
 
@@ -42,6 +42,7 @@ SEGMENTS = (
     ("held by others", "reserved_gib", "#4a4f57"),
     ("free", "free_gib", FREE),
 )
+TEXT_ROOM = 1.6  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 KINDS = {
     "gemm": ("weights × activations", BLUE),
     "moe": ("experts", "#56b4e9"),
@@ -161,11 +162,13 @@ def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     if not rows:
         return "No speed: the deployment does not start."
     first, last = rows[0], rows[-1]
+    start, end = (figure(item[top], item[f"{top}_low"], item[f"{top}_high"]) for item in (first, last))
+    what = "the speed for each user goes" if row["output_tokens"] else "the rate goes"
+    unit = "tokens/s" if row["output_tokens"] else "requests/s"
     room = f"{full_words(row)} at {row['max_concurrency']:,} requests." if row["max_concurrency"] else ""
     return (
-        f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once the speed for each user goes from "
-        f"{figure(first[top])} to {figure(last[top])} and the first token from {figure(first['ttft_ms'] / 1e3)} s to "
-        f"{figure(last['ttft_ms'] / 1e3)} s. {room}"
+        f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once {what} from {start} to {end} "
+        f"{unit} and the first token from {duration(first, 'ttft_ms')[0]} to {duration(last, 'ttft_ms')[0]}. {room}"
     )
 
 
@@ -225,8 +228,7 @@ def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
             )
             at = log_place(value) if axis == "y2" else value
             notes.append(
-                label_at(0, at, f"{label} {figure(value)}", "left")
-                | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
+                label_at(0, at, f"{label} {value:.3g}", "left") | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
             )
     return shapes, notes
 
@@ -304,7 +306,7 @@ def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
         "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * 1.55]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
-    first = f"{labels[0]} takes {values[0] / total / 10:.0%}" if shown else "nothing runs"
+    first = f"{labels[0]} takes {values[0] / sum(values):.0%}" if shown else "nothing runs"
     return {
         "data": data,
         "layout": layout,
@@ -318,8 +320,10 @@ def _operation(name: str) -> str:
     return name.replace("_", " ").replace(".", ", ")
 
 
-def grouped_bars(labels: Sequence[str], values: Sequence[float | None], unit: str, colours: Sequence[str]) -> Chart:
-    """One bar for each scenario, its value written at its end."""
+def grouped_bars(
+    labels: Sequence[str], values: Sequence[float | None], texts: Sequence[str], unit: str, colours: Sequence[str]
+) -> Chart:
+    """One bar for each scenario, its text written at its end."""
     data = [
         {
             "type": "bar",
@@ -327,7 +331,7 @@ def grouped_bars(labels: Sequence[str], values: Sequence[float | None], unit: st
             "x": [value or 0 for value in values],
             "y": list(labels),
             "marker": {"color": list(colours)},
-            "text": [figure(value) for value in values],
+            "text": list(texts),
             "textposition": "outside",
             "textfont": FONT,
             "cliponaxis": False,
@@ -336,7 +340,7 @@ def grouped_bars(labels: Sequence[str], values: Sequence[float | None], unit: st
     ]
     layout = frame(height=60 + 34 * len(labels), margin={"l": 8, "r": 60, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": scale(unit) | {"rangemode": "tozero"},
+        "xaxis": scale(unit) | {"range": [0, TEXT_ROOM * max((value or 0 for value in values), default=1) or 1]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     return {"data": data, "layout": layout}

@@ -66,6 +66,7 @@ COMPARED = frozenset(
     "gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs gguf-q3_k_m gguf-q2_k".split()
 )  # one of each kind
 FORMATS_SHOWN = 8
+CHARACTER_PX = 7  # of a table's text, about
 WITH_INTERVALS = 4  # columns of a table that leave room for them
 
 
@@ -132,10 +133,22 @@ def difference_table(labels: Sequence[str], rows: Sequence[Row]) -> None:
             pd.DataFrame(lines),
             hide_index=True,
             height="content",
+            column_config=_columns(labels),
             alt="What differs between the scenarios, inputs first",
         )
     for fault in faults:
         st.text(fault)
+
+
+def _columns(labels: Sequence[str]) -> dict[str, Any]:
+    """The names stay in sight; each scenario is wide enough for its words and scrolls."""
+    words = max(len(text) for text in (INPUTS | ANSWERS).values())
+    columns: dict[str, Any] = {"": st.column_config.TextColumn(pinned=True, width=CHARACTER_PX * words)}
+    longest = max(map(len, explain.BOUND_WORDS.values()))
+    for label in labels:
+        width = CHARACTER_PX * max(longest, len(label))
+        columns[label] = st.column_config.TextColumn(alignment="right", width=width)
+    return columns
 
 
 def same_table(rows: Sequence[Row]) -> None:
@@ -174,8 +187,12 @@ def _shown(row: Row, name: str, ends: bool = False) -> str:
             return explain.gpu_name(value)
         case "bound":
             return explain.BOUND_WORDS[value]
-        case "usd_per_million_output_tokens" if row["verdict"] == "no":
-            return "–"
+        case "usd_per_million_output_tokens":
+            return explain.answer_price(row)[0] or "–"
+        case "usd_per_hour" | "usd_per_gpu_hour":
+            return f"{value:,.2f}"
+        case "quality_loss_points":
+            return f"{value:.1f}"
     if isinstance(value, str):
         return value
     if isinstance(value, int) and name in INPUTS:

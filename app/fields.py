@@ -53,11 +53,16 @@ FOLDS = (
             Field("max_num_batched_tokens", "Most tokens per step", 1024),
             Field("block_size", "Tokens per KV block", 16),
             Field("enforce_eager", "No CUDA graphs"),
+            Field("cpu_offload_gib", "Weights kept in host memory, GiB per GPU", 1.0),
+            Field("max_loras", "LoRA adapters at once", 1),
+            Field("lora_rank", "Largest rank of those adapters", 8),
         ),
     ),
     Fold(
         "llama.cpp settings",
         (
+            Field("n_gpu_layers", "Layers on the GPU", 1),
+            Field("n_cpu_moe", "Layers whose experts stay on the host", 1),
             Field("parallel_slots", "Slots", 1),
             Field("n_ubatch", "Physical batch, tokens", 128),
             Field("flash_attention", "Flash attention"),

@@ -32,7 +32,7 @@ ORDERS = {
     RankBy.COST: "Cost",
     RankBy.THROUGHPUT: "Throughput",
     RankBy.LATENCY: "Latency",
-    RankBy.BLEND: "A blend",
+    RankBy.BLEND: "Blend",
 }
 ENGINES = tuple(name for name in engines.engine_ids() if name != "none")
 SIZE_NAMES = {

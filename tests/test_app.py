@@ -143,7 +143,7 @@ def test_what_does_not_start_is_said_first_and_can_be_mended() -> None:
     at = opened(model=LLAMA, gpu="rtx4090")
     assert at.error[0].proto.title == "Does not start."
     assert not at.metric
-    next(item for item in at.button if "GPUs" in item.label).click().run()
+    next(item for item in at.button if " × " in item.label).click().run()
     assert not at.error
 
 
@@ -331,7 +331,7 @@ def test_a_simulation_shows_what_the_command_line_says() -> None:
     row = simulation(at.session_state["simulated"][0].scenario, Protocol(500)).row
     tiles = {item.label: item.value for item in at.metric}
     assert tiles["Whole server, tokens/s"] == explain.figure(row["simulated_output_tokens_per_s"])
-    assert at.dataframe[0].value.loc[0, "p99"] == pytest.approx(row["ttft_p99_ms"])
+    assert at.dataframe[0].value.loc[0, "p99"] == pytest.approx(row["ttft_p99_ms"], rel=0.005)
     at.number_input(key="sim_seed").set_value(1).run()
     assert "have changed" in shown(at)
 

@@ -85,7 +85,7 @@ def test_the_curve_keeps_the_layout_of_the_answer() -> None:
 def test_objectives_and_the_full_pool_are_lines_with_their_values() -> None:
     chart, _ = charts.load_speed(found(0).curve, found(0).row)
     notes = " ".join(note["text"] for note in chart["layout"]["annotations"])
-    assert "KV full: " in notes and "objective 20.0" in notes and "objective 0.500" in notes
+    assert "KV full: " in notes and "objective 20" in notes and "objective 0.5" in notes
 
 
 def test_the_longest_prompt_that_is_marked_is_where_the_curve_meets_the_pool() -> None:
@@ -97,6 +97,12 @@ def test_the_longest_prompt_that_is_marked_is_where_the_curve_meets_the_pool() -
     )
     needed = [next(r for r in rows if r["input_tokens"] == n) for rows, n in ((at, longest), (beyond, longest + 100))]
     assert needed[0]["kv_needed_gib"] <= needed[0]["kv_pool_gib"] < needed[1]["kv_needed_gib"]
+
+
+def test_the_largest_part_of_a_step_is_a_part_of_the_whole() -> None:
+    parts = breakdown(found(0).scenario)
+    _, words = charts.step_bars(parts)
+    assert f"takes {parts[0].seconds / sum(part.seconds for part in parts):.0%}," in words
 
 
 def test_a_simulation_is_drawn_and_told() -> None:

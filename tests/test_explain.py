@@ -85,6 +85,43 @@ def test_the_verdict_says_what_where_and_how_much_room(scenario: Scenario) -> No
     assert "None" not in said.sentence and "nan" not in said.sentence
 
 
+def test_a_load_near_the_end_of_the_rooms_interval_is_tight_and_one_far_from_it_is_not() -> None:
+    room = row(SERVER)["max_concurrency"]
+    near, far = (row(SERVER.model_copy(update={"concurrency": n})) for n in (room, room // 2))
+    assert explain.tight(near) == "likely, not certain" and not explain.tight(far)
+    assert explain.tight(row(SERVER.model_copy(update={"concurrency": room + 1}))) == "it might hold the load"
+
+
+def test_what_llama_cpp_holds_with_gigabytes_to_spare_is_not_tight() -> None:
+    small = Scenario(model="Qwen/Qwen3-8B", engine="llama.cpp", weight_format="gguf-q4_k_m", gpu="rtx4090")
+    assert row(small)["free_gib"] > 10 and not explain.tight(row(small))
+
+
+def test_an_objective_that_is_missed_stands_in_the_headline() -> None:
+    said = explain.verdict(row(SERVER.model_copy(update={"ttft_slo_ms": 1.0})))
+    assert said.headline == "Holds the load, but misses an objective."
+
+
+def test_a_change_says_how_many_gpus_and_how_the_model_lies_on_them() -> None:
+    found = {change.label: change.effect for change in explain.changes(SERVER, row(SERVER), rows)}
+    assert found["2 × H200 SXM 141GB"].startswith("2 replicas of tp 1 · ")
+    assert found["4 × H100 SXM5 80GB, all in one replica"].startswith("tp 4 · ")
+
+
+def test_what_is_too_large_for_a_card_may_leave_layers_to_the_host() -> None:
+    found = explain.changes(VARIETY[2], row(VARIETY[2]), rows)
+    assert any("layers on the GPU" in change.label and "tok/s" in change.effect for change in found)
+
+
+def test_a_price_is_as_sure_as_the_speed_that_it_comes_from() -> None:
+    usd, span = explain.answer_price(row(SERVER))
+    low, high = map(float, span.split("–"))
+    assert low < float(usd) < high
+    assert high / low == pytest.approx(
+        row(SERVER)["output_tokens_per_s_high"] / row(SERVER)["output_tokens_per_s_low"], rel=0.05
+    )
+
+
 def test_a_deployment_that_does_not_start_says_which_term_breaks_the_budget() -> None:
     said = explain.verdict(row(VARIETY[2]))
     assert said.state == "no"

@@ -214,3 +214,10 @@ def test_a_dollar_in_a_name_is_no_variable_of_compose() -> None:
 def test_a_mac_has_no_compose_file() -> None:
     with pytest.raises(BadValue, match="NVIDIA"):
         compose_file(row(model="Qwen/Qwen3-8B", gpu="apple-m4-max", weight_format="gguf-q4_k_m"))
+
+
+def test_the_repository_that_was_asked_for_is_started_not_the_base_that_shares_its_shape() -> None:
+    asked = "meta-llama/Llama-3.1-8B-Instruct"
+    assert f"vllm serve {asked} " in launch_command(row(model=asked, gpu="l40s", weight_format="fp8"))
+    gguf = row(model=asked, gpu="rtx4090", engine="llama.cpp", weight_format="gguf-q3_k_m")
+    assert gguf["checkpoint"].startswith(f"quantize {asked}:") or "Instruct" in gguf["checkpoint"]

@@ -93,7 +93,9 @@ def tiles(gpu: GpuSpec, source: Source | None) -> None:
     boxes = st.container(horizontal=True)
     for found in kernels.attained(gpu, source):
         scale, unit = (1e9, "GB/s") if found.unit == "B/s" else (1e12, "TFLOP/s")
-        _tile(boxes, found.name, f"{found.per_s / scale:,.0f} {unit}", f"{found.fraction:.0%} of the datasheet")
+        _tile(
+            boxes, found.name, f"{explain.figure(found.per_s / scale)} {unit}", f"{found.fraction:.0%} of the datasheet"
+        )
     error = kernels.middle_error_percent(source.calibration) if source else None
     if source and error is not None:
         small = f"median over {len(source.calibration.families)} kernel families"

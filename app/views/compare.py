@@ -58,8 +58,9 @@ for title, name, unit in (
     ("Whole server", "output_tokens_per_s", "tokens/s, whole deployment"),
 ):
     values = [row[name] for row in kept]
-    chart = charts.grouped_bars(labels, values, unit, [charts.verdict_colour(row) for row in kept])
-    words = "; ".join(f"{label}: {explain.figure(value)}" for label, value in zip(labels, values, strict=True))
+    texts = [explain.interval(row, name) for row in kept]
+    chart = charts.grouped_bars(labels, values, texts, unit, [charts.verdict_colour(row) for row in kept])
+    words = "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
     draw(st.container(), f"chart_{name}", chart, f"{title}, {unit}. {words}")
 st.caption("Blue: holds the load. Grey: does not, or queues.")
 with st.container(horizontal=True):

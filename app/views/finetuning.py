@@ -78,7 +78,7 @@ def memory(row: Row) -> None:
     each = f"each of {row['n_gpus']}" if row["n_gpus"] > 1 else "one GPU"
     dark = st.context.theme.type == "dark"
     chart, words = charts.gpu_bar(segments, row["device_gib"], row["available_gib"], dark, "left by others")
-    said = " · ".join(f"{name} {size:.2f}" for name, size, _ in segments)
+    said = " · ".join(f"{name} {size:,.1f}" for name, size, _ in segments)
     st.markdown(f"**GPU memory at the peak, {each}**, GiB: {plain(said)}")
     draw(st.container(), "chart_training", chart, words)
 
@@ -97,7 +97,7 @@ def changes(run: FinetuneScenario, row: Row, brought: Brought) -> None:
 def downloads(row: Row, run: FinetuneScenario) -> None:
     """What training tools print, files, and the link to this page."""
     st.subheader("Hold it beside what your tools print", anchor=False)
-    st.table({"GiB of one GPU": {label: f"{row[name]:.2f}" for name, label in PRINTED.items()}})
+    st.table({"GiB of one GPU": {label: f"{row[name]:,.1f}" for name, label in PRINTED.items()}})
     with st.container(horizontal=True):
         st.download_button(
             "CSV", lambda: csv_text(COLUMNS, [row]), "finetune.csv", "text/csv", on_click="ignore", key="csv"

@@ -38,6 +38,11 @@ if form.door == "hardware":
 else:
     st.subheader("What does this load need?", anchor=False)
     st.caption("Models, formats and the fewest GPUs of every kind with a price, for the load at the left.")
+    if not form.wishes:
+        st.caption(
+            "It starts with models of 15 to 40 B, which one GPU serves well, and weighs quality, cost and speed: by "
+            "quality alone the largest model wins, by cost alone the smallest. Change both below."
+        )
 top = st.container()
 wish_box.common_loads()
 wish_box.order(form)

@@ -56,13 +56,20 @@ def tiles(seen: Seen) -> None:
         )
 
 
+def _three_digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")
+
+
 def table(seen: Seen) -> None:
     """Percentiles of the times, ms."""
     lines = [
-        {"time": label} | {part: seen.row[f"{name}_{part}_ms"] for part in PARTS} for name, label in SPREADS.items()
+        {"time": label} | {part: _three_digits(seen.row[f"{name}_{part}_ms"]) for part in PARTS}
+        for name, label in SPREADS.items()
     ]
     columns: dict[str, Any] = {"time": "Time"}
-    columns |= {part: st.column_config.NumberColumn(f"{label}, ms", format="%.4g") for part, label in PARTS.items()}
+    columns |= {
+        part: st.column_config.NumberColumn(f"{label}, ms", format="localized") for part, label in PARTS.items()
+    }
     st.dataframe(lines, hide_index=True, alt="Percentiles of each time in ms", column_config=columns)
 
 
@@ -71,10 +78,11 @@ library = own_library()
 with st.sidebar:
     sidebar.show(form._replace(door="hardware"), library, with_door=False)
 problems()
-st.subheader("One request after another", anchor=False)
+st.subheader("The same load, request by request", anchor=False)
 st.caption(
     "The estimate gives means. Here every request of the load at the left goes through the engine's scheduler, "
-    "so that chance shows: percentiles, queues, requests that are set back."
+    "so that chance shows: percentiles, queues, requests that are set back. They arrive as others end; the calculator "
+    "counts a load generator that offers them all at once, so its first token is later."
 )
 left, middle, right = st.columns(3, vertical_alignment="bottom")
 count = left.select_slider("Requests counted", COUNTS, 2000, key="sim_count", format_func="{:,}".format)

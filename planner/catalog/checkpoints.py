@@ -10,17 +10,18 @@ from planner.specs.formats import FormatSpec
 from planner.specs.model import ModelSpec
 
 
-def checkpoint(model: ModelSpec, weights: FormatSpec) -> str:
-    """A published id of the model in this format, else "quantize <id>: <how>"."""
+def checkpoint(model: ModelSpec, weights: FormatSpec, base: str = "") -> str:
+    """A published id of the model in this format, else "quantize <base>: <how>"; blank: the base is the model's id."""
+    base = base or model.id
     own = model.quantization.weight_format if model.quantization else model.dtype
     if weights.id == own:
-        return model.id
+        return base
     known = published(model.id, weights.id)
     if known:
         return known
     table = _tools()
     how = table["at_load"].get(weights.id) or table["tools"].get(weights.family, "")
-    return f"{model.id}, {how}" if weights.id in table["at_load"] else f"quantize {model.id}: {how}"
+    return f"{base}, {how}" if weights.id in table["at_load"] else f"quantize {base}: {how}"
 
 
 def published(model_id: str, format_id: str) -> str | None:

@@ -88,10 +88,12 @@ def show_answer(answer: Answer) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from planner.explain.words import tight
+
     out = console()
     words, colour = VERDICTS[answer["verdict"]]
-    tight = " (tight: likely, not certain)" if answer["fit_confidence"] == "tight" else ""
-    out.print(Text(f"{words}{tight}.", style=f"bold {colour}"))
+    near = tight(answer)
+    out.print(Text(f"{words} (tight: {near})." if near else f"{words}.", style=f"bold {colour}"))
     if answer["reason"]:
         out.print(Text(str(answer["reason"])))
     out.print(Text(deployment(answer), style="dim"))

@@ -24,6 +24,7 @@ from planner.units import GIB
 MS = 1e3
 DEFAULT_PERCENTILE = 95.0  # of the objectives
 FINE_MS = 10.0  # below which whole milliseconds are too coarse
+FINE_S = 10.0  # below it a wait is said to a tenth of a second
 CLOSE_GIB = 0.1  # shortfall below which more digits are given
 FIXED_COST = ("usd_per_hour", "usd_per_month")  # due whether the deployment runs or not
 WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
@@ -229,10 +230,14 @@ STOPS = {  # what keeps an engine from starting: its code and its words
 }
 
 
+def _seconds(value: float) -> str:
+    return f"{value:,.0f} s" if value >= FINE_S else f"{value:.1f} s"
+
+
 def _waiting(p: Priced, i: int) -> str:
     """Who waits; where the mean length fits and only the full length does not, who may be set back."""
     if p.point.slot_wait_s[i] > 0:
-        return f"{p.point.waiting_sequences[i]:,.0f} wait, each {p.point.slot_wait_s[i]:,.1f} s for a place"
+        return f"{p.point.waiting_sequences[i]:,.0f} wait, each {_seconds(p.point.slot_wait_s[i])} for a place"
     held = p.plan.kv.max_concurrency[i] * replicas(p.deployments[i : i + 1])[0]
     return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
 

@@ -236,7 +236,9 @@ def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:
 def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
     """The id as it was given where it states this very format, else the published or the makeable one."""
     stated = found.weight_format or own_format(found.model)
-    return found.checkpoint if stated == weights.id and found.checkpoint else checkpoint(found.model, weights)
+    if stated == weights.id and found.checkpoint:
+        return found.checkpoint
+    return checkpoint(found.model, weights, "" if found.weight_format else found.checkpoint)
 
 
 _model = lru_cache(maxsize=1024)(models.resolve)

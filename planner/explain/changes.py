@@ -6,16 +6,28 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from planner.catalog import formats, gpus
+from planner.catalog import formats, gpus, models
 from planner.errors import PlannerError
 from planner.explain.quality import in_short, kv_in_short
-from planner.explain.words import VERDICT_RANK, VERDICT_WORDS, Row, duration, figure, format_name
+from planner.explain.words import (
+    VERDICT_RANK,
+    VERDICT_WORDS,
+    Row,
+    answer_price,
+    duration,
+    figure,
+    format_name,
+    gpu_name,
+    layout,
+)
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
 Estimator = Callable[[Sequence[Scenario]], list[Row]]
 
 LARGER_GPUS = ("l40s", "a100-80-sxm", "h100-sxm", "h200-sxm", "b200")
+DESK_GPUS = ("rtx5090", "rtxpro6000", "apple-m3-ultra")  # for those who have one on or under a desk
+ON_GPU = (7 / 8, 3 / 4, 1 / 2, 1 / 4)  # parts of the layers to keep on a card that cannot hold all
 SERVERS = ("vllm", "sglang", "tensorrt-llm")
 LAYOUT = dict.fromkeys(("tp", "pp", "dp", "ep", "attention_dp"))
 HOLDS = VERDICT_RANK["holds"]
@@ -57,12 +69,20 @@ def chosen(row: Row, tried: Sequence[Proposal], after: Sequence[Row], limit: int
     """
     found: dict[str, tuple[Proposal, Row]] = {}
     for proposal, then in zip(tried, after, strict=True):
-        if then["error"] is None and better(row, then):
+        if then["error"] is None and better(row, then) and not _repeats(proposal, then, found):
             known = found.get(proposal.kind)
             if known is None or VERDICT_RANK[known[1]["verdict"]] < HOLDS <= VERDICT_RANK[then["verdict"]]:
                 found[proposal.kind] = proposal, then
     ordered = sorted(found.values(), key=lambda pair: _effectiveness(row, pair[1]), reverse=True)
     return [Change(item.label, item.update, effect(row, then), then["verdict"]) for item, then in ordered[:limit]]
+
+
+def _repeats(proposal: Proposal, then: Row, found: dict[str, tuple[Proposal, Row]]) -> bool:
+    """Whether one group over twice the GPUs is what the planner chooses of twice the GPUs anyway."""
+    if proposal.kind != "tp" or "more" not in found:
+        return False
+    other = found["more"][1]
+    return bool(other["n_gpus"] == then["n_gpus"] and layout(other) == layout(then))
 
 
 def _effectiveness(before: Row, after: Row) -> tuple[float, ...]:
@@ -127,20 +147,43 @@ def _load(row: Row, holds: bool) -> list[Proposal]:
 
 
 def _hardware(row: Row, holds: bool) -> list[Proposal]:
-    count = row["n_gpus"] or 1
-    out = []
+    count, name = row["n_gpus"] or 1, gpu_name(row["gpu"])
+    unified, desk = _at_home(row["gpu"])
+    out = [] if unified or row["verdict"] != "no" else _layers(row)
     if holds and count > 1:
-        out.append(Proposal(f"{count // 2} GPU{'s' if count > 3 else ''}", {"n_gpus": count // 2} | LAYOUT, "fewer"))
-    times = (2,) if holds else (2, 4, 8)
-    out += [Proposal(f"{count * n} GPUs", {"n_gpus": count * n} | LAYOUT, "more") for n in times]
-    if row["engine"] in SERVERS and row["gpu"] and (row["dp"] or 1) == 1:
+        out.append(Proposal(f"{count // 2} × {name}", {"n_gpus": count // 2} | LAYOUT, "fewer"))
+    times = () if unified else (2,) if holds else (2, 4, 8)
+    out += [Proposal(f"{count * n} × {name}", {"n_gpus": count * n} | LAYOUT, "more") for n in times]
+    if row["engine"] in SERVERS and row["gpu"] and (row["dp"] or 1) == 1 and not unified:
         wide = {"tp": (row["tp"] or 1) * 2, "n_gpus": count * 2, "dp": None, "ep": None, "attention_dp": None}
-        out.append(Proposal(f"tp {wide['tp']} on {count * 2} GPUs", wide, "tp"))
-    larger = [name for name in LARGER_GPUS if gpus.gpu(name).device_bytes > 1.2 * row["device_gib"] * GIB]
+        out.append(Proposal(f"{count * 2} × {name}, all in one replica", wide, "tp"))
+    others = DESK_GPUS if desk else LARGER_GPUS
+    larger = [other for other in others if gpus.gpu(other).device_bytes > 1.2 * row["device_gib"] * GIB]
     return out + [
-        Proposal(gpus.gpu(name).name, {"gpu": name, "device_gib": None, "usd_per_gpu_hour": None}, "gpu")
-        for name in larger
+        Proposal(f"{count} × {gpu_name(other)}", {"gpu": other, "device_gib": None, "usd_per_gpu_hour": None}, "gpu")
+        for other in larger
     ]
+
+
+def _at_home(name: str) -> tuple[bool, bool]:
+    """Whether a GPU shares the memory of its computer, which cannot be doubled, and whether it stands on a desk."""
+    try:
+        spec = gpus.gpu(name)
+    except PlannerError:  # a GPU that its caller brought along
+        return False, False
+    return spec.unified_memory, spec.unified_memory or spec.name.startswith("GeForce")
+
+
+def _layers(row: Row) -> list[Proposal]:
+    """Some layers in the memory of the host, as llama.cpp takes them."""
+    if row["engine"] != "llama.cpp" or row["n_gpu_layers"] is not None:
+        return []
+    try:
+        total = models.model(row["model"]).n_layers
+    except PlannerError:  # a model that its caller brought along
+        return []
+    kept = [math.floor(total * part) for part in ON_GPU]
+    return [Proposal(f"{n} of {total} layers on the GPU", {"n_gpu_layers": n}, "layers") for n in kept]
 
 
 def bits(name: str) -> float:
@@ -173,6 +216,7 @@ def _ratio(after: Row, before: Row, name: str) -> float:
 def effect(before: Row, after: Row) -> str:
     """What changes in memory, speed, quality and cost, in a phrase."""
     parts = [VERDICT_WORDS[after["verdict"]].lower()] if before["verdict"] != after["verdict"] else []
+    parts += [layout(after)] if layout(after) != layout(before) else []
     if after["max_concurrency"]:
         parts.append(_step(before, after, "max_concurrency", "room {}") or f"room {figure(after['max_concurrency'])}")
     parts.append(_step(before, after, "output_tokens_per_s", "{} tok/s"))
@@ -183,16 +227,26 @@ def effect(before: Row, after: Row) -> str:
         before["quality_loss_points"] != after["quality_loss_points"]
         or after["weight_format"] != before["weight_format"]
     ):
-        parts.append(in_short(after))
+        parts.append(f"quality: {in_short(after)}")
     if before["kv_format"] != after["kv_format"]:
-        parts.append(f"cache: {kv_in_short(after)}")
-    cost = "usd_per_million_output_tokens" if after["usd_per_million_output_tokens"] else "usd_per_hour"
-    unit = "$/M tokens" if cost != "usd_per_hour" else "$/h"
-    parts.append(_step(before, after, cost, "{} " + unit))
+        parts.append(f"quality with this cache: {kv_in_short(after)}")
+    first, then = answer_price(before)[0], answer_price(after)[0]
+    if first and then:
+        parts.append(f"{first} → {then} USD/M tokens" if first != then else "")
+    else:
+        hour, hours = (f"{row['usd_per_hour'] or 0:,.2f}" for row in (before, after))
+        parts.append(
+            f"{hour} → {hours} USD/h" if before["usd_per_hour"] and after["usd_per_hour"] and hour != hours else ""
+        )
     return " · ".join(part for part in parts if part)
 
 
 def _step(before: Row, after: Row, name: str, words: str) -> str:
-    """before → after, blank where that reads the same."""
-    first, then = (figure(row[name]) if row[name] else "" for row in (before, after))
-    return words.format(f"{first} → {then}") if first and then and first != then else ""
+    """before → after, after alone where nothing ran before, blank where both read the same."""
+    first, then = (
+        figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) if row[name] else ""
+        for row in (before, after)
+    )
+    if not then or first == then:
+        return ""
+    return words.format(f"{first} → {then}" if first else then)

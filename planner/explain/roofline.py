@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from planner.estimate import Library
 from planner.estimate.breakdown import Limits, Phase, phases
-from planner.explain.words import Row, gpu_name
+from planner.explain.words import Row, figure, gpu_name
 from planner.specs.scenario import Scenario
 
 TERA = 1e12
@@ -48,7 +48,7 @@ def roofline_words(found: Roofline, row: Row) -> str:
     name, math = gpu_name(row["gpu"]), found.limits.math.upper()
     parts = [
         f"{point.name} does {point.flops_per_byte:,.0f} FLOPs for each byte and reaches "
-        f"{point.flops_per_s / TERA:,.1f} TFLOPS, {point.flops_per_s / point.limit_flops_per_s:.0%} of what "
+        f"{figure(point.flops_per_s / TERA)} TFLOPS, {point.flops_per_s / point.limit_flops_per_s:.0%} of what "
         f"{'memory' if point.bound == 'memory' else 'arithmetic'} allows there"
         for point in found.points
     ]

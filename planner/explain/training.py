@@ -52,15 +52,13 @@ def peak_parts(row: Row) -> list[PeakPart]:
 def training_verdict(row: Row) -> Verdict:
     """Fits, fits perhaps, or does not, with the margin; the sentence says what was asked."""
     peak, available = row["peak_gib"], row["available_gib"]
-    spare = abs(available - peak)
+    spare = figure(abs(available - peak), row["peak_gib_low"], row["peak_gib_high"])
     if row["fit_confidence"] == "tight":
         state = "tight"
         headline = "Tight: likely, not certain." if row["fits"] else "Tight: likely too large."
     else:
         state = "yes" if row["fits"] else "no"
-        headline = (
-            f"Fits, with {spare:.1f} GiB to spare." if row["fits"] else f"Does not fit: {spare:.1f} GiB too many."
-        )
+        headline = f"Fits, with {spare} GiB to spare." if row["fits"] else f"Does not fit: {spare} GiB too many."
     cards = f"{row['n_gpus']} × {gpu_name(row['gpu'])}"
     split = f" under {row['sharding']}" if row["n_gpus"] > 1 else ""
     return Verdict(

@@ -87,33 +87,69 @@ _UNITS = ((3.6e6, "h", 7.2e6), (6e4, "min", 1.2e5), (1e3, "s", 1e2), (1.0, "ms",
 def verdict(row: Row) -> Verdict:
     """The verdict of one row with its margin."""
     state = row["verdict"]
-    headline = VERDICT_WORDS[state]
-    if row["fit_confidence"] == "tight":
-        headline += f". Tight: {_tight(row)}"
-    elif state in ("holds", "meets_slo") and row["kv_occupancy"] is not None and row["kv_occupancy"] < ROOMY:
+    headline = VERDICT_WORDS[state] + (", but misses an objective" if misses(row) else "")
+    near = tight(row)
+    if near:
+        headline += f". Tight: {near}"
+    elif (
+        state in ("holds", "meets_slo")
+        and not misses(row)
+        and row["kv_occupancy"] is not None
+        and row["kv_occupancy"] < ROOMY
+    ):
         headline += ", with room"
     return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)}")
 
 
-def _tight(row: Row) -> str:
-    """Which line the interval crosses, in words."""
-    if row["verdict"] in ("holds", "meets_slo"):
-        return "likely, not certain"
-    if row["verdict"] == "no":
-        return "it might start"
-    return "it might not start" if (row["max_concurrency_low"] or 0) < 1 else "it might hold the load"
+def misses(row: Row) -> bool:
+    """Whether the load is held but an objective is not met."""
+    return bool(row["verdict"] == "holds" and row["reason"])
+
+
+def tight(row: Row) -> str:
+    """Which line the interval crosses, in words: that of starting, or that of holding the load; else blank."""
+    low, high = row["max_concurrency_low"] or 0, row["max_concurrency_high"] or 0
+    starts = row["fit_confidence"] == "tight"
+    open_loop = row["users"] or row["request_rate_per_s"]
+    holds = not open_loop and low < (row["concurrency"] or 1) <= high
+    match row["verdict"]:
+        case "no":
+            return "it might start" if starts else ""
+        case "holds" | "meets_slo":
+            return "likely, not certain" if starts or holds else ""
+        case _ if starts and low < 1:
+            return "it might not start"
+        case _:
+            return "it might hold the load" if starts or holds else ""
 
 
 def deployment(row: Row) -> str:
     """Model, format, GPUs and engine of a row in one phrase."""
     count = row["n_gpus"] or 1
-    split = [
-        f"{name.replace('_', ' ')} {row[name]}" for name in ("tp", "pp", "ep", "attention_dp") if (row[name] or 1) > 1
-    ]
-    replicas = [f"{row['dp']} replicas"] if (row["dp"] or 1) > 1 else []
-    how = ", ".join([*replicas, *split, f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()])
+    engine = f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()
+    how = ", ".join(filter(None, (layout(row), engine)))
     model = str(row["model"]).rsplit("/", 1)[-1].removeprefix("upload:")
     return f"{model} in {format_name(row['weight_format'])} on {count} × {gpu_name(row['gpu'])} ({how})"
+
+
+def layout(row: Row) -> str:
+    """How a model lies on its GPUs: "tp 2", "2 replicas of tp 1"; blank on a single GPU."""
+    names = ("tp", "pp", "ep", "attention_dp")
+    split = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names if (row[name] or 1) > 1)
+    replicas = row["dp"] or 1
+    return f"{replicas} replicas of {split or 'tp 1'}" if replicas > 1 else split
+
+
+def answer_price(row: Row) -> tuple[str, str]:
+    """USD for a million answer tokens and its interval, which is that of the speed: hours cost what they cost."""
+    usd, rate = row["usd_per_million_output_tokens"], row["output_tokens_per_s"]
+    if not usd or not rate:
+        return "", ""
+    low, high = row.get("output_tokens_per_s_low"), row.get("output_tokens_per_s_high")
+    if not low or not high:
+        return figure(usd), ""
+    least, most = usd * rate / high, usd * rate / low
+    return figure(usd, least, most), f"{figure(least, least, most)}–{figure(most, least, most)}"
 
 
 def gpu_name(name: str) -> str:
@@ -152,7 +188,7 @@ def _margin(row: Row) -> str:
         case "queues":
             return f"has room for {room} requests of {lengths}; {_asked(row)} were asked for. {_capital(reason)}."
         case _:
-            missed = f" It misses an objective: {reason}." if reason else ""
+            missed = f" Missed: {reason}." if misses(row) else ""
             return f"keeps {_asked(row)} of {lengths}; room for {room}.{missed}"
 
 

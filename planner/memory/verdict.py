@@ -54,6 +54,17 @@ def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> F
     return np.stack([np.max(np.where(stages.exists, condition, -np.inf), axis=0) for condition in conditions])
 
 
+def _own(engine: EngineSpec, missing: Floats, stages: Stages) -> Floats:
+    """(len(OWN), R): what each of the engine's own conditions lacks.
+
+    Where nothing lives beside the budget, that condition compares two known figures and says nothing of a margin.
+    """
+    beside = np.any(outside_bytes(engine, stages.spent) > 0, axis=0)
+    own = missing[[BREAKS.index(name) for name in OWN]]
+    own[OWN.index("cuda_graphs")] = np.where(beside, own[OWN.index("cuda_graphs")], -np.inf)
+    return own
+
+
 def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> Verdict:
     """The first condition that is not met, and what it lacks."""
     missing = missing_bytes(engine, inputs, stages)
@@ -69,6 +80,6 @@ def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapa
         starts=starts,
         holds_load=starts & (floats(inputs.load.concurrency) <= kv.max_concurrency),
         shortfall_bytes=np.where(any_broken, lacking, 0.0),
-        margin_bytes=-np.max(missing[[BREAKS.index(name) for name in OWN]], axis=0),
+        margin_bytes=-np.max(_own(engine, missing, stages), axis=0),
         breaks=breaks,
     )

@@ -112,7 +112,9 @@ def _base(row: Row) -> str:
     """The id behind the model's name; an uploaded one stands for itself."""
     name = str(row["model"]).removeprefix("upload:")
     try:
-        return models.resolve(name).model.id if row["model"] == name else name
+        found = models.resolve(name)
+        base = found.model.id if found.weight_format else found.checkpoint
+        return base if row["model"] == name else name
     except PlannerError:
         return name
 

@@ -16,7 +16,7 @@ ORDERS = {
     RankBy.COST: "the least money for a token",
     RankBy.THROUGHPUT: "the most tokens from a GPU",
     RankBy.LATENCY: "the quickest answers",
-    RankBy.BLEND: "the blend that was asked for",
+    RankBy.BLEND: "quality, cost, throughput and latency together",
 }
 
 
