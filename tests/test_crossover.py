@@ -44,8 +44,8 @@ def test_where_intervals_overlap_the_words_say_so() -> None:
 
 
 def test_a_lead_that_never_changes_is_said() -> None:
-    mac = Scenario(model="Qwen/Qwen3-8B", gpu="apple-m4-max", weight_format="gguf-q4_k_m", input_tokens=1000)
-    assert "the lead never changes" in crossover_words(compared(mac, (1, 2, 4)))
+    desktop = Scenario(model="Qwen/Qwen3-8B", gpu="rtx4090", weight_format="gguf-q4_k_m", input_tokens=1000)
+    assert "the lead never changes" in crossover_words(compared(desktop, (1, 2, 4)))
 
 
 def test_decoding_is_bound_by_memory_and_prefill_by_arithmetic() -> None:
