@@ -97,12 +97,12 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layou
     inputs, plan = memory_of(engine, ways, in_flight)
     if len(ways) > len(rows) and np.all(closed):
         at = best_layouts(counts, plan.verdict.holds_load, plan, ways)
-        ways = Replicas(ways[i] for i in at.tolist())
+        ways = ways.taken(at)
         load, in_flight, inputs, plan = taken((load, in_flight, inputs, plan), at)
     p, in_flight = timed(engine, ways, load, in_flight, (inputs, plan))
     if len(ways) > len(rows):
         at = best_layouts(counts, answer(p, in_flight).holds, p.plan, ways)
-        chosen = Replicas(ways[i] for i in at.tolist())
+        chosen = ways.taken(at)
         load, in_flight, inputs, plan = taken((load, in_flight, p.inputs, p.plan), at)
         p, in_flight = timed(engine, chosen, load, in_flight, (inputs, plan))
     return p, in_flight

@@ -92,6 +92,13 @@ class Replicas(tuple[Deployment, ...]):
         """The same deployments, with what was already read of them."""
         return deployments if isinstance(deployments, Replicas) else cls(deployments)
 
+    def taken(self, at: NDArray[np.intp]) -> Replicas:
+        """Those at these places, with what was already read of all."""
+        found = Replicas(self[index] for index in at.tolist())
+        (scenarios, like), (kinds, kind) = self.by_scenario, self.by_kind
+        vars(found).update(by_scenario=(scenarios, like[at]), by_kind=(kinds, kind[at]), columns=self.columns)
+        return found
+
 
 def _kind(d: Deployment) -> tuple[object, ...]:
     """What deployments of a group share that differ in numbers only; specs by identity."""

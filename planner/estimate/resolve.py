@@ -100,7 +100,7 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
     if scenario.task_family:
         names["task_family"] = row.family.id
     values = names | default_load(scenario, names["task"], row.model) | _device(scenario, row.gpu)
-    return row._replace(scenario=scenario.model_copy(update=values))
+    return Row(scenario.model_copy(update=values), *row[1:])
 
 
 def _looked_up(scenario: Scenario, library: Library) -> Row:

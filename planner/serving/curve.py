@@ -8,6 +8,7 @@ no equation is solved. The curve is priced at a few values of L and read off in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -108,19 +109,17 @@ def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
     """
     shapes = [np.broadcast_shapes(*(np.shape(field) for field in one)) for one in batches]
     rows = shapes[0][-1]
-    flat = [
-        np.concatenate(
-            [np.broadcast_to(field, shape).reshape(-1, rows) for field, shape in zip(fields, shapes, strict=True)]
-        )
-        for fields in zip(*batches, strict=True)
-    ]
+    ends = np.cumsum([math.prod(shape[:-1]) for shape in shapes]).tolist()
+    flat = np.empty((len(Batch._fields), ends[-1], rows))
+    for one, shape, start, end in zip(batches, shapes, [0, *ends], ends, strict=False):
+        for column, field in zip(flat, one, strict=True):
+            column[start:end].reshape(shape)[...] = field
     found = np.empty(flat[0].shape)
     each = max(TOGETHER // rows, 1)
     for start in range(0, len(found), each):
         at = slice(start, start + each) if each > 1 else start
         found[at] = step_s(Batch(*(field[at] if field[at].any() else 0.0 for field in flat)))
-    ends = np.cumsum([int(np.prod(shape[:-1])) for shape in shapes])[:-1]
-    return [part.reshape(shape) for part, shape in zip(np.split(found, ends), shapes, strict=True)]
+    return [part.reshape(shape) for part, shape in zip(np.split(found, ends[:-1]), shapes, strict=True)]
 
 
 def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, Batch, Batch]:
