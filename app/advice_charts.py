@@ -62,6 +62,7 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
         "showlegend": False,
         "hovermode": "x unified",
         "xaxis": scale("requests at once")
+        | ({"range": [log_place(min(x)), log_place(max(x))]} if x else {})
         | {"type": "log", "tickvals": [n for n in LOADS if x and min(x) <= n <= max(x)], "tickformat": ",d"},
         "yaxis": scale("tokens/s, whole deployment") | {"rangemode": "tozero", "nticks": 6},
         "shapes": shapes,

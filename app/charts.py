@@ -28,7 +28,7 @@ from drawing import (
     thin,
 )
 from planner.estimate.breakdown import Part
-from planner.explain import BOUND_WORDS, duration, figure
+from planner.explain import duration, figure
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ SEGMENTS = (
     ("held by others", "reserved_gib", "#4a4f57"),
     ("free", "free_gib", FREE),
 )
-TEXT_ROOM = 1.6  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
+TEXT_ROOM = 1.9  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 KINDS = {
     "gemm": ("weights × activations", BLUE),
     "moe": ("experts", "#56b4e9"),
@@ -283,7 +283,7 @@ def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
     labels = [_operation(part.name) for part in shown] + (["everything else"] if rest else [])
     values = [part.seconds * 1e3 for part in shown] + ([rest * 1e3] if rest else [])
     colours = [KINDS.get(part.kind, ("", GREY))[1] for part in shown] + ([GREY] if rest else [])
-    bounds = [STEP_WORDS.get(part.bound) or BOUND_WORDS[part.bound] for part in shown] + ([""] if rest else [])
+    bounds = [STEP_WORDS[part.bound] for part in shown] + ([""] if rest else [])
     texts = [
         f"{value:.2f} ms · {bound}" if bound else f"{value:.2f} ms" for value, bound in zip(values, bounds, strict=True)
     ]
@@ -303,7 +303,7 @@ def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
     ]
     layout = frame(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * 1.55]},
+        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * TEXT_ROOM]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     first = f"{labels[0]} takes {values[0] / sum(values):.0%}" if shown else "nothing runs"
@@ -313,7 +313,7 @@ def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
     }, f"One mean step lasts {total * 1e3:.1f} ms; {first}, bound by {bounds[0] if bounds else 'nothing'}."
 
 
-STEP_WORDS = {"overhead": "starting it"}
+STEP_WORDS = {"memory": "memory", "compute": "arithmetic", "network": "the link", "overhead": "starting it"}
 
 
 def _operation(name: str) -> str:

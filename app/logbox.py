@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from answers import LAYOUT
 from fields import COLUMNS, MAIN
 from library import Library
 from links import Form, check_name
@@ -27,6 +28,7 @@ LOAD = frozenset(
     "shared_prefix_tokens cached_input_fraction input_tokens_p95 output_tokens_p95 ttft_slo_ms tpot_slo_ms e2e_slo_ms "
     "slo_percentile usd_per_gpu_hour".split()
 )  # what no log states: it stays as the page has it
+BARE = frozenset(("engine", "engine_version"))  # all that a few lines out of a log say of a deployment
 
 Row = dict[str, Any]
 
@@ -56,7 +58,8 @@ def show(row: Row, form: Form, library: Library) -> None:
         data: str | bytes = file.getvalue() if file else text or ""
         if data:
             try:
-                _compared(beside(data, form, library))
+                laid = form.scenario.model_copy(update={name: row[name] for name in LAYOUT})
+                _compared(beside(data, form._replace(scenario=laid), library))
             except PlannerError as error:
                 st.error(plain(error), title="This log cannot be used", icon=":material/error:")
 
@@ -74,7 +77,11 @@ def beside(data: str | bytes, form: Form, library: Library) -> Beside:
     """The log beside the estimate of what it states. Raises PlannerError with one line."""
     log, notes = _known(read_log(data), library)
     given: dict[str, Any] = {}
-    if "model" not in log.settings:
+    if set(log.settings) <= BARE and log.settings.get("engine", form.scenario.engine) == form.scenario.engine:
+        s = form.scenario
+        given = {name: value for name in COLUMNS if name not in LOAD and (value := getattr(s, name)) is not None}
+        notes = (*notes, "The log states no settings: it is held against the deployment of this page.")
+    elif "model" not in log.settings:
         given["model"] = form.scenario.model
         notes = (*notes, "The log names no model of the catalogue: the page's is used. Choose yours at the left.")
     try:

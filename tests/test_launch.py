@@ -221,3 +221,17 @@ def test_the_repository_that_was_asked_for_is_started_not_the_base_that_shares_i
     assert f"vllm serve {asked} " in launch_command(row(model=asked, gpu="l40s", weight_format="fp8"))
     gguf = row(model=asked, gpu="rtx4090", engine="llama.cpp", weight_format="gguf-q3_k_m")
     assert gguf["checkpoint"].startswith(f"quantize {asked}:") or "Instruct" in gguf["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"gpu": "rtx4090", "engine": "llama.cpp", "weight_format": "gguf-q4_k_m", "n_gpu_layers": 40},
+        {"gpu": "l40s", "engine": "vllm", "max_loras": 8, "lora_rank": 64, "cpu_offload_gib": 4.0},
+        {"gpu": "l40s", "engine": "sglang", "max_loras": 8, "lora_rank": 64},
+    ],
+)
+def test_layers_on_the_host_and_adapters_are_in_the_start_line(setting: dict[str, Any]) -> None:
+    read = scenario_from_command(launch_command(row(model="meta-llama/Llama-3.1-8B-Instruct", **setting))).scenario
+    names = ("n_gpu_layers", "max_loras", "lora_rank", "cpu_offload_gib")
+    assert {name: getattr(read, name) for name in names} == {name: setting.get(name) for name in names}

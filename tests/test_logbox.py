@@ -82,3 +82,18 @@ def test_settings_of_a_log_are_columns_of_the_page() -> None:
 def test_a_log_beyond_the_limit_is_refused() -> None:
     with pytest.raises(BadFile, match="more than"):
         beside("x" * (MAX_BYTES + 1), FORM, LIBRARY)
+
+
+def test_a_few_lines_of_a_log_are_held_against_the_deployment_of_the_page() -> None:
+    asked = Scenario(
+        model="meta-llama/Llama-3.3-70B-Instruct",
+        gpu="h100-sxm",
+        tp=2,
+        engine="vllm",
+        weight_format="fp8",
+        concurrency=32,
+    )
+    found = beside("INFO Model loading took 34.2 GiB and 20 seconds", Form("hardware", asked), LIBRARY)
+    assert found.scenario.weight_format == "fp8" and found.scenario.tp == 2
+    assert abs(found.found.terms[0].error or 1.0) < 0.05
+    assert "this page" in found.notes[-1]

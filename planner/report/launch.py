@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from planner.catalog import engines, formats, gpus, models
+from planner.catalog.commands import ALL_LAYERS
 from planner.errors import PlannerError
 from planner.estimate.resolve import default_kv_format
 
@@ -136,6 +137,10 @@ def _vllm(row: Row) -> tuple[list[str], Flags]:
         ("--max-num-batched-tokens", row["max_num_batched_tokens"]),
         ("--block-size", row["block_size"] if row["block_size"] != 16 else None),
         ("--enforce-eager", True if row["enforce_eager"] else None),
+        ("--cpu-offload-gb", row["cpu_offload_gib"] or None),
+        ("--enable-lora", True if row["max_loras"] else None),
+        ("--max-loras", row["max_loras"] or None),
+        ("--max-lora-rank", row["lora_rank"] if row["max_loras"] else None),
     ]
     return ["vllm", "serve", _repository(row)], flags
 
@@ -154,6 +159,9 @@ def _sglang(row: Row) -> tuple[list[str], Flags]:
         ("--max-running-requests", row["max_num_seqs"]),
         ("--chunked-prefill-size", row["max_num_batched_tokens"]),
         ("--disable-cuda-graph", True if row["enforce_eager"] else None),
+        ("--cpu-offload-gb", row["cpu_offload_gib"] or None),
+        ("--max-loras-per-batch", row["max_loras"] or None),
+        ("--max-lora-rank", row["lora_rank"] if row["max_loras"] else None),
     ]
     return ["python", "-m", "sglang.launch_server", "--model-path", _repository(row)], flags
 
@@ -184,7 +192,8 @@ def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
     flags: Flags = [
         ("--ctx-size", slots * -(-longest // MULTIPLE) * MULTIPLE),
         ("--parallel", slots),
-        ("--n-gpu-layers", 99),
+        ("--n-gpu-layers", ALL_LAYERS if row["n_gpu_layers"] is None else row["n_gpu_layers"]),
+        ("--n-cpu-moe", row["n_cpu_moe"] or None),
         ("--flash-attn", "off" if row["flash_attention"] is False else "on"),
         ("--cache-type-k", LLAMA_TYPES.get(k, k) if k not in ("fp16", "bf16") else None),
         ("--cache-type-v", LLAMA_TYPES.get(v or k, v or k) if (v or k) not in ("fp16", "bf16") else None),
