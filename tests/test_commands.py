@@ -78,6 +78,7 @@ def test_llama_server_shares_its_context_among_slots() -> None:
 def test_a_hub_id_carries_its_quantization() -> None:
     assert said("llama-server -hf u/Some-GGUF:IQ4_XS")["weight_format"] == "gguf-iq4_xs"
     assert said("llama-server -hf u/Some-GGUF")["weight_format"] == "gguf-q4_k_m"
+    assert "weight_format" not in said("llama-server -hf ggml-org/gpt-oss-20b-GGUF")  # MXFP4, as released
 
 
 def test_layers_over_cards_are_stages_and_rows_are_tensor_parallel() -> None:

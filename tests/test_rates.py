@@ -122,6 +122,13 @@ def test_check_bits_in_the_memory_take_bandwidth_of_figures_without_them() -> No
     assert shares["l40s"] == pytest.approx(0.91 * shares["rtx6000ada"])
 
 
+@pytest.mark.parametrize(("less", "more"), [("l40", "l40s"), ("l20", "l40"), ("t4", "rtx2080"), ("a10g", "rtx3090")])
+def test_llama_cpp_multiplies_no_faster_on_the_lesser_card(less: str, more: str) -> None:
+    """Its products are of 8-bit integers: half-rate server cards lack the fourfold rate of GeForce."""
+    small, large = (rates(name, "gguf-q4_k_m", "llama.cpp").flops_per_s[Slot.MLP_GEMM, 0] for name in (less, more))
+    assert small < large
+
+
 def test_eight_bit_arithmetic_is_faster_where_the_gpu_has_it() -> None:
     for gpu_id in ("h100-sxm", "b200", "l40s", "rtx4090"):
         plain, eight = (rates(gpu_id, name).flops_per_s[Slot.MLP_GEMM, 0] for name in ("bf16", "fp8"))

@@ -172,6 +172,16 @@ def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
     assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2, 3, 10])
+def test_prompts_of_short_answers_are_not_prefilled_faster_than_alone(outputs, mixed):
+    """Counting others by steps alone let engines that prefill first complete twice what their prompts take."""
+    point = serve(Load(2000, outputs, 64), engine(mixed=mixed))
+    filled_s = seconds(0, 0, 8192, 0, 4)
+    assert point.requests_per_s[0] * 2000 <= 8192 / filled_s * 1.001
+    assert pytest.approx(point.requests_per_s[0] * point.e2e_s[0], rel=1e-6) == 64
+
+
 @pytest.mark.parametrize("case", [(7, 2, 31, 23), (2, 2, 103, 77)], ids=str)
 def test_partly_taken_slots_complete_no_more_than_all_of_them(case):
     inputs, outputs, concurrency, slots = case
@@ -318,6 +328,12 @@ def test_without_objectives_the_slots_set_the_sustainable_load():
 def test_an_objective_that_a_lone_request_misses_sustains_nothing():
     found = _sustained(Load(1024, 256, 1), Objectives(tpot_s=1e-4))
     assert found.concurrency[0] == 0 and found.request_rate_per_s[0] == 0
+
+
+def test_a_lone_request_pays_for_its_own_prefill():
+    point = serve(Load(8000, 100, 1), engine(mixed=False))
+    decode_s = point.e2e_s[0] - point.ttft_s[0]
+    assert point.prefill_time_share[0] == pytest.approx(point.ttft_s[0] / (point.ttft_s[0] + decode_s), rel=0.05)
 
 
 def test_the_hourly_price_is_charged_to_tokens_without_rest():

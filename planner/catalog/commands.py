@@ -360,7 +360,9 @@ def _gguf_model(raw: Raw, values: dict[str, Value]) -> None:
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", Path(path).name.removesuffix(".gguf"))
     found = _GGUF_TYPE.search(stem)
     values["model"] = hub or (stem[: found.start()] if found else stem)
-    kind = tag or (found[1] if found else "") or ("Q4_K_M" if hub else "")  # what -hf downloads unless told
+    kind = tag or (found[1] if found else "")
+    if hub and not kind and _own_format(hub) != "mxfp4":  # repositories of MXFP4 releases hold what was released
+        kind = "Q4_K_M"  # what -hf downloads unless told
     if kind:
         values["weight_format"] = f"gguf-{kind.lower().removeprefix('ud-')}"
 

@@ -64,6 +64,7 @@ class Figures(Spec):
     memory: Annotated[float, Field(gt=0, le=1)]
     math: Annotated[float, Field(gt=0, le=1.2)]
     p: Annotated[float, Field(ge=0.3, le=10)] = 1
+    of: MathType | None = None  # what `math` is a fraction of, where it is not the family's operand type
     k0: Annotated[float, Field(ge=0, le=1e4)] = 0
     quantize: Annotated[float, Field(ge=0, le=8)] = 0
     few: Annotated[float, Field(ge=0, le=256)] = 0
@@ -247,12 +248,13 @@ def _is_half_rate(peaks: _Peaks) -> bool:
 def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
     found = figures(peaks.generation, _is_half_rate(peaks), engine_id, family)
     peak, stated = _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))
+    full, stated = _peak(peaks, found.of) if found.of else (peak, stated)
     checked = _data()["inline_ecc"].get(engine_id, 1) if peaks.inline_ecc else 1
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
         found.memory * checked * peaks.bandwidth,
-        found.math * peak,
+        found.math * full,
         found.p,
         found.k0,
         found.quantize,

@@ -263,6 +263,17 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
     return lives(request, capacity, m, times), PromptSteps(lone_s, full_s)
 
 
+def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
+    """Requests per second whose prompts one lane computes when it does nothing else; inf without prompts.
+
+    Counting others by steps overlooks that prompts before short answers wait for each other; this bounds it.
+    """
+    room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
+    tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / prompts.lone_s)
+    p = request.prefill_tokens
+    return np.where(p > 0, tokens_per_s / np.maximum(p, TINY), np.inf)
+
+
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
     """Prefilled in one step of a prompt that has the engine to itself."""
     p = request.prefill_tokens

@@ -21,6 +21,7 @@ from planner.serving.curve import (
     mix,
     population,
     position,
+    prefilled_per_s,
     price,
     read,
     resident,
@@ -47,7 +48,7 @@ class ServingPoint(NamedTuple):
     waiting_sequences: Array  # for a slot or behind other prompts
     slot_wait_s: Array  # part of TTFT spent waiting for a place in the KV pool or under max_num_seqs
     utilisation: Array  # requests per second over the most that the deployment completes
-    prefill_time_share: Array  # of the time in steps
+    prefill_time_share: Array  # of the time in steps, a request's own prefill among them
     above_capacity: Mask  # the rate asked for is more than is ever completed, or takes all slots all the time
 
 
@@ -136,10 +137,11 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, share, curve, _ = offered
+    load, capacity, request, share, curve, prompts = offered
     full = position(resident(curve), share.slots)
     closed_at = np.minimum(position(population(curve), share.population), full)
-    completed = completed_per_s(curve, share.slots)
+    ceiling = prefilled_per_s(request, capacity, prompts)
+    completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
     open_loop = share.request_rate_per_s < read(completed, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
@@ -150,9 +152,11 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     if np.any(locked):
         (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
         point = in_lockstep(request, exact.wave, together_s, point, locked)
+    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / ceiling))
     standing = np.minimum(share.population, population(curve)[-1])
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
+    looped = np.minimum(looped, ceiling)
     looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # below the slots none completes more
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
@@ -209,6 +213,13 @@ def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve,
         held_s=held,
         cycle_s=np.where(locked, request.gap_s + held, point.cycle_s),
     )
+
+
+def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
+    """A cycle lasts at least as long as the prompts of all that stand; what is missing passes before its own prompt."""
+    missing = np.maximum(least_s - point.cycle_s, 0)
+    life = point.life._replace(queue_s=point.life.queue_s + missing)
+    return point._replace(life=life, cycle_s=point.cycle_s + missing)
 
 
 def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
@@ -271,12 +282,18 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
         waiting_sequences=requests * (wait + s.point.life.queue_s),
         slot_wait_s=wait,
         utilisation=np.minimum(s.per_s / s.most_per_s, 1),
-        prefill_time_share=prefill_time_share(s),
+        prefill_time_share=prefill_time_share(offered, s),
         above_capacity=~np.isnan(share.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
     )
 
 
-def prefill_time_share(s: Settled) -> Array:
-    """Share of step time that prefill adds: what steps would not take without prompts in them."""
-    step = np.where(s.m.decodes > 0, s.point.life.step_s, 1)
-    return np.where(s.m.decodes > 0, 1 - np.minimum(s.exact.times.decode_s / np.maximum(step, TINY), 1), 1)
+def prefill_time_share(offered: Offered, s: Settled) -> Array:
+    """Share of its part of the steps that a prompt adds; its decode steps, shared by all in them, add the rest.
+
+    Of a lone request that is its own prefill against its own decode steps.
+    """
+    times, n = s.exact.times, offered.request.decode_steps
+    base = np.where(offered.capacity.chunks_mixed, times.decode_s, 0)
+    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base, 0)
+    decode_s = np.maximum(s.m.prompts, TINY) * n / np.maximum(s.m.decodes, 1) * times.decode_s
+    return np.where(n > 0, prompt_s / np.maximum(prompt_s + decode_s, TINY**2), 1)
