@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planner
+from planner.catalog import models
 from planner.catalog.values import columns
 from planner.cli.main import run
 from planner.cli.reference import document
@@ -184,6 +185,11 @@ def test_a_switch_needs_no_value(program: Program) -> None:
 def test_every_column_is_a_flag(program: Program) -> None:
     text = program("estimate", "--help").out
     assert not [name for name in columns() if f"--{name.replace('_', '-')}" not in text]
+
+
+def test_a_list_of_the_catalogue_is_never_cut(program: Program) -> None:
+    listed = program("models").out
+    assert all(f" {name} " in listed for name in models.model_ids())
 
 
 @pytest.mark.parametrize("command", ["models", "gpus", "formats", "engines"])

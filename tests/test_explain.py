@@ -208,3 +208,15 @@ def test_formats_are_ordered_by_their_bits() -> None:
     assert [bits(name) for name in names] == [16, 8, 4, 3]
     assert 4 < bits("gguf-q4_k_m") < 5
     assert bits("no-such-format") == math.inf
+
+
+def test_a_request_longer_than_the_model_was_made_for_is_said() -> None:
+    long = Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", input_tokens=200_000)
+    assert "131,072" in explain.verdict(row(long)).sentence
+    assert explain.beyond_the_model(row(long.model_copy(update={"input_tokens": 2000}))) == ""
+    assert explain.beyond_the_model(row(long.model_copy(update={"max_model_len": 262_144}))) == ""
+
+
+def test_replicas_that_hold_one_request_each_hold_more_than_one() -> None:
+    shared = Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", copies_per_gpu=4, concurrency=16)
+    assert row(shared)["verdict"] == "queues"

@@ -102,6 +102,12 @@ def test_replicas_are_started_one_by_one() -> None:
     assert "data-parallel" not in line
 
 
+def test_instances_on_one_gpu_share_the_engines_fraction() -> None:
+    """Four engines that each ask for 0.92 of the card: the second does not start."""
+    shared = row(model="llama-3.2-1b-instruct", gpu="h100-sxm", n_gpus=None, tp=None, copies_per_gpu=4)
+    assert "--gpu-memory-utilization 0.23" in launch_command(shared)
+
+
 def test_a_length_is_stated_when_the_checkpoints_own_does_not_fit() -> None:
     """vLLM refuses to start when one sequence of max_model_len exceeds the pool."""
     tight = row(model=LLAMA, weight_format="fp8", gpu="h100-sxm", n_gpus=1, concurrency=1)

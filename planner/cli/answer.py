@@ -88,7 +88,7 @@ def show_answer(answer: Answer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from planner.explain.words import tight
+    from planner.explain.words import beyond_the_model, tight
 
     out = console()
     words, colour = VERDICTS[answer["verdict"]]
@@ -96,6 +96,8 @@ def show_answer(answer: Answer) -> None:
     out.print(Text(f"{words} (tight: {near})." if near else f"{words}.", style=f"bold {colour}"))
     if answer["reason"]:
         out.print(Text(str(answer["reason"])))
+    if longer := beyond_the_model(answer):
+        out.print(Text(longer))
     out.print(Text(deployment(answer), style="dim"))
     for title, lines in SECTIONS.items():
         shown = {name: label for name, label in lines.items() if answer.get(name) not in (None, 0)}

@@ -70,8 +70,10 @@ def exact(value: object) -> str:
     return f"{value:,.10g}" if number else figure(value)
 
 
-def show_table(columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[[object], str] = figure) -> None:
-    """A table with `columns` (name -> heading); numbers stand right, long tables are cut and say so."""
+def show_table(
+    columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[[object], str] = figure, most: int = MAX_SHOWN
+) -> None:
+    """A table with `columns` (name -> heading); numbers stand right, longer than `most` it is cut and says so."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -79,10 +81,10 @@ def show_table(columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[
     out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, heading in columns.items():
-        numeric = any(isinstance(row.get(name), int | float) for row in rows[:MAX_SHOWN])
+        numeric = any(isinstance(row.get(name), int | float) for row in rows[:most])
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows[:MAX_SHOWN]:
+    for row in rows[:most]:
         table.add_row(*(Text(say(row.get(name))) for name in columns))
     out.print(table)
-    if len(rows) > MAX_SHOWN:
-        out.print(f"{MAX_SHOWN} of {len(rows)} rows; --csv or --json gives all")
+    if len(rows) > most:
+        out.print(f"{most} of {len(rows)} rows; --csv or --json gives all")

@@ -167,7 +167,8 @@ def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
 
 def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
     asked = ~np.all([np.isnan(limit) for limit in objectives(p.deployments)[:3]], axis=0)
-    conditions = [~verdict.starts, verdict.meets & asked, verdict.holds, p.plan.kv.max_concurrency <= 1]
+    one = p.plan.kv.max_concurrency * replicas(p.deployments) <= 1
+    conditions = [~verdict.starts, verdict.meets & asked, verdict.holds, one]
     columns = {
         "verdict": np.select(conditions, ["no", "meets_slo", "holds", "starts"], "queues"),
         "reason_code": verdict.codes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from planner.catalog import engines, formats, gpus
+from planner.catalog import engines, formats, gpus, models
 from planner.errors import PlannerError
 
 Row = dict[str, Any]
@@ -98,7 +98,20 @@ def verdict(row: Row) -> Verdict:
         and row["kv_occupancy"] < ROOMY
     ):
         headline += ", with room"
-    return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)}")
+    return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)} {beyond_the_model(row)}".strip())
+
+
+def beyond_the_model(row: Row) -> str:
+    """What to know of requests that fit and are longer than the model was made for; blank where they are not."""
+    if VERDICT_RANK[row["verdict"]] < VERDICT_RANK["starts"] or row["max_model_len"]:
+        return ""
+    try:
+        most = models.resolve(row["model"]).model.max_position
+    except PlannerError:
+        return ""
+    if row["input_tokens"] + row["output_tokens"] <= most:
+        return ""
+    return f"Longer than the checkpoint's {most:,} tokens: engines refuse it unless told to stretch positions."
 
 
 def misses(row: Row) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import Any
 
@@ -63,6 +64,13 @@ def _wrapped(words: list[str], head: int) -> str:
         else:
             lines[-1] += f" {word}"
     return " \\\n".join(lines)
+
+
+def _fraction(row: Row) -> float | None:
+    """The engine's memory fraction; instances that share a GPU get equal parts of it, so that all of them start."""
+    whole: float | None = row["gpu_memory_utilization"]
+    copies = row["copies_per_gpu"] or 1
+    return whole if whole is None or copies == 1 else math.floor(whole / copies * 1000) / 1000
 
 
 def _more(value: int | None, least: int = 1) -> int | None:
@@ -131,7 +139,7 @@ def _vllm(row: Row) -> tuple[list[str], Flags]:
         ("--quantization", on_load),
         ("--dtype", _dtype(row)),
         ("--kv-cache-dtype", _kv(row, {"fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "bf16": "bfloat16"})),
-        ("--gpu-memory-utilization", row["gpu_memory_utilization"]),
+        ("--gpu-memory-utilization", _fraction(row)),
         ("--max-model-len", _length(row)),
         ("--max-num-seqs", row["max_num_seqs"]),
         ("--max-num-batched-tokens", row["max_num_batched_tokens"]),
@@ -154,7 +162,7 @@ def _sglang(row: Row) -> tuple[list[str], Flags]:
         ("--ep", _more(row["ep"])),
         ("--dtype", _dtype(row)),
         ("--kv-cache-dtype", _kv(row, {"fp8": "fp8_e4m3", "bf16": "bf16"})),
-        ("--mem-fraction-static", row["gpu_memory_utilization"]),
+        ("--mem-fraction-static", _fraction(row)),
         ("--context-length", _length(row)),
         ("--max-running-requests", row["max_num_seqs"]),
         ("--chunked-prefill-size", row["max_num_batched_tokens"]),
@@ -173,7 +181,7 @@ def _tensorrt(row: Row) -> tuple[list[str], Flags]:
         ("--ep_size", _more(row["ep"])),
         ("--extra_llm_api_options", OPTIONS_FILE if (row["attention_dp"] or 1) > 1 else None),
         ("--kv_cache_dtype", _kv(row, {"fp8": "fp8", "nvfp4": "nvfp4"})),
-        ("--kv_cache_free_gpu_memory_fraction", row["gpu_memory_utilization"]),
+        ("--kv_cache_free_gpu_memory_fraction", _fraction(row)),
         ("--max_seq_len", _length(row)),
         ("--max_batch_size", row["max_num_seqs"]),
         ("--max_num_tokens", row["max_num_batched_tokens"]),
