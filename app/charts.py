@@ -42,7 +42,7 @@ SEGMENTS = (
     ("held by others", "reserved_gib", "#4a4f57"),
     ("free", "free_gib", FREE),
 )
-TEXT_ROOM = 1.9  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
+TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 KINDS = {
     "gemm": ("weights × activations", BLUE),
     "moe": ("experts", "#56b4e9"),

@@ -135,7 +135,7 @@ def _card(place: Any, row: Row) -> None:
     if 1 in row["tie_with"]:
         marks.badge("tie with the first", color="blue")
     if row["pareto"]:
-        marks.badge("best of its cost", color="primary", help="No other is better in quality, cost and time at once.")
+        marks.badge("best of its cost", color="yellow", help="No other is better in quality, cost and time at once.")
     each = explain.interval(row, "output_tokens_per_s_per_request")
     first, ends = explain.duration(row, "ttft_ms")
     price = row["usd_per_million_output_tokens"]

@@ -37,12 +37,14 @@ if form.door == "hardware":
     st.caption("Every model of the catalogue in every sensible format, under the load at the left.")
 else:
     st.subheader("What does this load need?", anchor=False)
-    st.caption("Models, formats and the fewest GPUs of every kind with a price, for the load at the left.")
-    if not form.wishes:
-        st.caption(
-            "It starts with models of 15 to 40 B, which one GPU serves well, and weighs quality, cost and speed: by "
-            "quality alone the largest model wins, by cost alone the smallest. Change both below."
-        )
+    usual = (
+        " It starts with models of 15 to 40 B, which one GPU serves well, and weighs quality, cost and speed: by "
+        "quality alone the largest model wins, by cost alone the smallest. Change both below."
+    )
+    st.caption(  # one element, whatever it says: those after it keep their places
+        "Models, formats and the fewest GPUs of every kind with a price, for the load at the left."
+        + ("" if form.wishes else usual)
+    )
 top = st.container()
 wish_box.common_loads()
 wish_box.order(form)

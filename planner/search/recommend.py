@@ -185,10 +185,15 @@ def _best_of(parts: Sequence[Sifted]) -> dict[str, Reached]:
     return found
 
 
+def failed(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The filters that rejected something, and how many combinations each."""
+    counts = [(name, sum(reasons.get(code, 0) for code in codes)) for name, codes in STAGES]
+    return [(name, count) for name, count in counts if count]
+
+
 def emptied(load: Scenario, wish: Wish, reasons: Mapping[str, int], best: Mapping[str, Reached]) -> str:
     """Why nothing is left: the last filter that rejected, and the best that anything reaches of what binds."""
-    counts = [(name, sum(reasons.get(code, 0) for code in codes)) for name, codes in STAGES]
-    told = [(name, count) for name, count in counts if count]
+    told = failed(reasons)
     if not told:
         return "nothing to choose from"
     said = f"nothing is left after {told[-1][0]}: " + ", ".join(f"{count:,} fail {name}" for name, count in told)

@@ -6,7 +6,7 @@ from typing import Any
 
 from planner.explain import engine_name, figure, format_name, gpu_name, interval
 from planner.explain.quality import in_short
-from planner.search.recommend import Recommendation
+from planner.search.recommend import Recommendation, failed
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
@@ -83,5 +83,5 @@ def _close(found: Recommendation) -> list[str]:
 
 
 def refusals(found: Recommendation) -> str:
-    """How many combinations each reason rejected."""
-    return ", ".join(f"{count:,} {code.replace('_', ' ')}" for code, count in found.reasons.items())
+    """How many combinations each filter rejected, in the order in which they apply."""
+    return ", ".join(f"{count:,} fail {name}" for name, count in failed(found.reasons))
