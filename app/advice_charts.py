@@ -25,6 +25,7 @@ from drawing import (
 from planner.explain import format_name
 from planner.explain.crossover import Crossover, Series, crossover_words
 from planner.explain.roofline import TERA, Roofline, roofline_words
+from planner.search.words import THOUSAND
 
 Row = dict[str, Any]
 LINES = (BLUE, ORANGE, "#009e73", PURPLE, RED, GREY)  # one for each format, in the order they are compared
@@ -139,7 +140,7 @@ def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, st
     times = [row["e2e_ms"] or 0.0 for row in rows]
     low, high = min(times, default=0.0), max(times, default=0.0)
     sizes = [LEAST_PX + (MOST_PX - LEAST_PX) * ((t - low) / (high - low) if high > low else 0.0) for t in times]
-    prices = [row["usd_per_million_output_tokens"] for row in rows]
+    prices = [row["usd_per_request"] * THOUSAND for row in rows]
     data = {
         "type": "scatter",
         "mode": "markers",
@@ -153,13 +154,12 @@ def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, st
             "opacity": [0.9 if on else 0.25 for on in front],
             "line": {"width": [0 if row["rank"] != 1 else 3 for row in rows], "color": ORANGE},
         },
-        "hovertemplate": "%{customdata[0]}. %{text}<br>%{x:.3~g} USD per million answer tokens, "
+        "hovertemplate": "%{customdata[0]}. %{text}<br>%{x:.3~g} USD per 1,000 requests, "
         "%{customdata[1]:.3~g} s a request<extra></extra>",
     }
     layout = frame(height=380, margin={"l": 20, "r": 12, "t": 12, "b": 44}) | {
         "showlegend": False,
-        "xaxis": scale("USD per million answer tokens")
-        | {"type": "log", "tickvals": _ticks(prices), "tickformat": "~g"},
+        "xaxis": scale("USD per 1,000 requests") | {"type": "log", "tickvals": _ticks(prices), "tickformat": "~g"},
         "yaxis": scale("expected quality, higher is better") | {"showticklabels": False},
     }
     best = next((label for row, label in zip(rows, labels, strict=True) if row["rank"] == 1), "")

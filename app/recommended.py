@@ -138,15 +138,16 @@ def _card(place: Any, row: Row) -> None:
         marks.badge("best of its cost", color="yellow", help="No other is better in quality, cost and time at once.")
     each = explain.interval(row, "output_tokens_per_s_per_request")
     first, ends = explain.duration(row, "ttft_ms")
-    price = row["usd_per_million_output_tokens"]
-    money = f" · {explain.figure(price)} USD per M answer tokens" if price else ""
+    tokens = row["usd_per_million_output_tokens"]
+    money = f" · {words.thousand_price(row)} USD per 1,000 requests" if row["usd_per_request"] else ""
+    money += f", {explain.figure(tokens)} USD per M answer tokens" if tokens else ""
     place.markdown(plain(f"{each} tok/s each · first token {first} ({ends}){money}"))
     _open(place, row, "Open", f"open_{row['rank']}")
 
 
 def front(found: Recommendation) -> None:
     """Quality against cost; a chosen point can be opened."""
-    rows = [row for row in found.candidates if row["usd_per_million_output_tokens"]]
+    rows = [row for row in found.candidates if row["usd_per_request"]]
     if len(rows) < 2:
         return
     st.subheader("Quality against cost", anchor=False)

@@ -9,6 +9,7 @@ import streamlit as st
 from planner import explain
 from planner.catalog import models
 from planner.params import parameters
+from planner.search.words import THOUSAND
 
 Row = dict[str, Any]
 BILLION = 1e9
@@ -21,6 +22,7 @@ NUMBERS = {
     "ttft_s": st.column_config.NumberColumn("First token, s", format="%.2f"),
     "output_tokens_per_s": st.column_config.NumberColumn("Whole server, tok/s", format="%.0f"),
     "weights_gib": st.column_config.NumberColumn("Weights, GiB/GPU", format="%.1f"),
+    "usd_per_thousand_requests": st.column_config.NumberColumn("USD per 1,000 requests", format="%.3g"),
     "usd_per_million_output_tokens": st.column_config.NumberColumn("USD per M answer tokens", format="%.2f"),
 }
 TEXTS = {"model": "Model", "format": "Weights", "gpu": "GPU", "tp": "tp", "verdict": "Verdict", "support": "Support"}
@@ -38,6 +40,7 @@ def line(row: Row) -> dict[str, Any]:
         "ttft_s": None if row["ttft_ms"] is None else row["ttft_ms"] / 1e3,
         "output_tokens_per_s": row["output_tokens_per_s"],
         "weights_gib": row["weights_gib"],
+        "usd_per_thousand_requests": None if row["usd_per_request"] is None else row["usd_per_request"] * THOUSAND,
         "usd_per_million_output_tokens": row["usd_per_million_output_tokens"],
         "verdict": explain.VERDICT_WORDS[row["verdict"]],
         "support": row["support"],

@@ -288,7 +288,7 @@ def test_a_search_ranks_what_holds_the_load() -> None:
     assert not at.exception
     table = at.dataframe[0].value
     assert len(table) > 5
-    assert table["usd_per_million_output_tokens"].is_monotonic_increasing
+    assert table["usd_per_thousand_requests"].is_monotonic_increasing
     assert table["size"].between(7, 10).all()
     assert "First of" in at.success[0].value
 

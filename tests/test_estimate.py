@@ -129,6 +129,13 @@ def test_an_empty_prompt_and_one_token_take_one_step() -> None:
 def test_what_does_not_run_has_no_price_per_token() -> None:
     found = row(model=LLAMA_70B, usd_per_gpu_hour=2)
     assert found["usd_per_hour"] == 2 and found["usd_per_million_output_tokens"] is None
+    assert found["usd_per_request"] is None
+
+
+def test_a_request_has_a_price_where_nothing_is_written() -> None:
+    found = row(model="Qwen/Qwen3-Embedding-0.6B", concurrency=8, usd_per_gpu_hour=2)
+    assert found["usd_per_million_output_tokens"] is None
+    assert found["usd_per_request"] == pytest.approx(2 / 3600 / found["requests_per_s"])
 
 
 def test_an_unsupported_format_is_an_answer_with_its_reason() -> None:

@@ -187,10 +187,19 @@ def test_a_price_of_ones_own_takes_the_place_of_the_examples() -> None:
 @pytest.mark.parametrize("by", [by for by in RankBy if by is not RankBy.BLEND])
 def test_an_order_is_kept_by_what_it_orders(by: RankBy) -> None:
     rows = recommend(LOAD, SPACE, Wish(rank_by=by)).candidates
-    column = {"quality": "quality_score", "cost": "usd_per_million_output_tokens"}
+    column = {"quality": "quality_score", "cost": "usd_per_request"}
     column |= {"throughput": "output_tokens_per_s_per_gpu", "latency": "e2e_ms"}
     values = [row[column[by.value]] for row in rows]
     assert values == sorted(values, reverse=by in (RankBy.QUALITY, RankBy.THROUGHPUT))
+
+
+def test_of_equal_hours_the_one_that_completes_more_is_cheaper() -> None:
+    load = Scenario(concurrency=256, input_tokens=1500, output_tokens=400)
+    space = Space(models=("openai/gpt-oss-120b",), gpus=("h100-sxm",), counts=(8,), engines=("vllm",))
+    rows = recommend(load, space, Wish(rank_by=RankBy.COST)).candidates
+    assert len({row["tp"] for row in rows}) > 1 and len({row["usd_per_hour"] for row in rows}) == 1
+    served = [row["requests_per_s"] for row in rows]
+    assert served == sorted(served, reverse=True)
 
 
 def test_a_blend_of_one_wish_is_that_wish() -> None:
@@ -199,13 +208,13 @@ def test_a_blend_of_one_wish_is_that_wish() -> None:
     blend, cost = (
         ordered(rows, wish) for wish in (Wish(rank_by=RankBy.BLEND, weights=only), Wish(rank_by=RankBy.COST))
     )
-    money = "usd_per_million_output_tokens"
+    money = "usd_per_request"
     assert [row[money] for row in blend] == [row[money] for row in cost]
 
 
 def test_nothing_beats_the_front_and_the_front_beats_the_rest() -> None:
     rows = recommend(LOAD, SPACE, Wish()).candidates
-    points = [(row["quality_score"], -row["usd_per_million_output_tokens"], -row["e2e_ms"]) for row in rows]
+    points = [(row["quality_score"], -row["usd_per_request"], -row["e2e_ms"]) for row in rows]
     front = {points[index] for index in pareto(rows)}
 
     def beaten(point: tuple[float, ...]) -> bool:

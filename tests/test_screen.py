@@ -49,7 +49,7 @@ def test_a_search_and_an_estimate_say_the_same(load: Scenario, engine: str) -> N
     found = kept(load, engine)[::7]
     answers = estimate([load.model_copy(update=one.columns) for one in found]).rows()
     for one, row in zip(found, answers, strict=True):
-        for name in ("e2e_ms", "output_tokens_per_s_per_gpu", "usd_per_million_output_tokens", "n_gpus"):
+        for name in ("e2e_ms", "output_tokens_per_s_per_gpu", "usd_per_request", "n_gpus"):
             mine, theirs = one.figures[name], row[name]
             assert (mine is None) == (theirs is None)
             assert mine is None or math.isclose(mine, theirs, rel_tol=1e-9)

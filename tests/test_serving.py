@@ -343,6 +343,7 @@ def test_the_hourly_price_is_charged_to_tokens_without_rest():
     inputs, outputs = point.requests_per_s * 1024 * 3600, point.output_tokens_per_s * 3600
     charged = found.usd_per_million_input_tokens * inputs + found.usd_per_million_output_tokens * outputs
     assert charged[0] / 1e6 == pytest.approx(10.0)
+    assert found.usd_per_request[0] * point.requests_per_s[0] * 3600 == pytest.approx(10.0)
     assert found.usd_per_hour == 10.0 and found.usd_per_month == 7300.0
 
 

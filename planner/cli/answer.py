@@ -50,6 +50,7 @@ SECTIONS = {
     },
     "Money, USD": {
         "usd_per_hour": "per hour",
+        "usd_per_request": "per request",
         "usd_per_million_input_tokens": "per million prompt tokens",
         "usd_per_million_output_tokens": "per million answer tokens",
     },

@@ -45,7 +45,8 @@ TABLE = {
     "output_tokens_per_s_per_request": "tok/s user",
     "ttft_ms": "TTFT ms",
     "output_tokens_per_s": "tok/s all",
-    "usd_per_million_output_tokens": "USD/M",
+    "price": "USD/1000 req",
+    "usd_per_million_output_tokens": "USD/M tok",
     "quality": "quality",
     "ties": "ties",
 }
@@ -270,7 +271,8 @@ def _show(found: Any, wish: Wish) -> None:
     if found.candidates:
         rows = [
             row
-            | {"where": words.arrangement(row), "quality": in_short(row), "ties": "~" if 1 in row["tie_with"] else ""}
+            | {"where": words.arrangement(row), "price": words.thousand_price(row)}
+            | {"quality": in_short(row), "ties": "~" if 1 in row["tie_with"] else ""}
             for row in found.candidates[:SHOWN]
         ]
         show_table(TABLE, rows)

@@ -107,6 +107,7 @@ class Estimate:
 
     usd_per_hour: Floats = column("price of all GPUs per hour")
     usd_per_month: Floats = column("the same for 730 hours")
+    usd_per_request: Floats = column("cost of a request, prompt and answer, at this load")
     usd_per_million_input_tokens: Floats = column("cost of a million prompt tokens at this load")
     usd_per_million_output_tokens: Floats = column("cost of a million generated tokens at this load")
     quality_loss_points: Floats = column(

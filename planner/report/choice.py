@@ -15,7 +15,10 @@ from planner.specs.wish import Wish
 
 Row = dict[str, Any]
 MOST = 50
-HEAD = ("", "tokens/s for each user", "first token, ms", "tokens/s, all", "USD per million", "weights", "near tie")
+HEAD = (
+    "", "tokens/s for each user", "first token, ms", "tokens/s, all", "USD per 1,000 requests",
+    "USD per million answer tokens", "weights", "near tie",
+)  # fmt: skip
 
 
 def choice_report(found: Recommendation, wish: Wish) -> str:
@@ -41,8 +44,8 @@ def _candidates(found: Recommendation) -> Iterable[tuple[str, ...]]:
         name = f"{row['rank']}. {words.settings(row)}, {words.arrangement(row)}"
         speeds = (explain.interval(row, "output_tokens_per_s_per_request"), explain.interval(row, "ttft_ms"))
         whole = explain.interval(row, "output_tokens_per_s")
-        price = explain.figure(row["usd_per_million_output_tokens"])
-        yield name, *speeds, whole, price, in_short(row), "yes" if 1 in row["tie_with"] else ""
+        prices = (words.thousand_price(row), explain.figure(row["usd_per_million_output_tokens"]))
+        yield name, *speeds, whole, *prices, in_short(row), "yes" if 1 in row["tie_with"] else ""
 
 
 def _rejected(found: Recommendation) -> Iterable[tuple[str, ...]]:

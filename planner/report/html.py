@@ -49,6 +49,7 @@ FIGURES = (
     ("KV pool on one GPU, GiB", "kv_pool_gib"),
     ("activations at their peak, GiB", "activation_gib"),
     ("USD per hour", "usd_per_hour"),
+    ("USD per request", "usd_per_request"),
     ("USD per million answer tokens", "usd_per_million_output_tokens"),
 )
 

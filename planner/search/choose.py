@@ -26,7 +26,7 @@ MORE = 1.25  # times the replicas that one alone would suggest, tried when that 
 MOST_KEPT = 64  # of a chunk by each order
 MS = 1e3
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
-SORTED = ("quality_score", "usd_per_million_output_tokens", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
+SORTED = ("quality_score", "usd_per_request", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
 
 
 class Offers(NamedTuple):
@@ -142,7 +142,7 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
     point, early = found.point, early_figures(configs, offered.replicas)
     return early | {
         "quality_score": np.array([config.quality for config in configs]) + 0 * early["n_gpus"],
-        "usd_per_million_output_tokens": found.cost.usd_per_million_output_tokens,
+        "usd_per_request": found.cost.usd_per_request,
         "output_tokens_per_s": point.output_tokens_per_s,
         "output_tokens_per_s_per_gpu": point.output_tokens_per_s / early["n_gpus"],
         "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,

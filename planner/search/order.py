@@ -20,7 +20,7 @@ TINY = 1e-12
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
-    RankBy.COST: ("usd_per_million_output_tokens", True),
+    RankBy.COST: ("usd_per_request", True),
     RankBy.THROUGHPUT: ("output_tokens_per_s_per_gpu", False),
     RankBy.LATENCY: ("e2e_ms", True),
 }
@@ -119,7 +119,7 @@ def pareto(rows: Sequence[Row]) -> list[int]:
 
 
 def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
-    """80 % interval of what the order compares; cost has that of the tokens it is divided by, quality the noise of
+    """80 % interval of what the order compares; cost has that of the requests it is divided by, quality the noise of
     its tests."""
     name, _ = METRICS[by]
     value = row[name]
@@ -129,9 +129,8 @@ def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
         noise = family(row["task_family"]).noise_points / 2
         return value - noise, value + noise
     if by is RankBy.COST:
-        low, high = row["output_tokens_per_s_low"], row["output_tokens_per_s_high"]
-        tokens = row["output_tokens_per_s"]
-        return (value * tokens / high, value * tokens / low) if low and high and tokens else (value, value)
+        low, high, served = row["requests_per_s_low"], row["requests_per_s_high"], row["requests_per_s"]
+        return (value * served / high, value * served / low) if low and high and served else (value, value)
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     return (value if low is None else low, value if high is None else high)
 

@@ -10,10 +10,11 @@ from planner.search.recommend import Recommendation, failed
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
+THOUSAND = 1000  # requests, for a price that can be read
 
 ORDERS = {
     RankBy.QUALITY: "the best answers to expect",
-    RankBy.COST: "the least money for a token",
+    RankBy.COST: "the least money for a request",
     RankBy.THROUGHPUT: "the most tokens from a GPU",
     RankBy.LATENCY: "the quickest answers",
     RankBy.BLEND: "quality, cost, throughput and latency together",
@@ -43,6 +44,12 @@ def settings(row: Row) -> str:
     return f"{model} in {format_name(row['weight_format'])}{kv} ({engine})"
 
 
+def thousand_price(row: Row) -> str:
+    """USD for 1,000 requests, which is what an order by cost compares; a dash where no price is known."""
+    usd = row["usd_per_request"]
+    return figure(None if usd is None else usd * THOUSAND)
+
+
 def headline(found: Recommendation) -> str:
     """What to run; or why nothing is left."""
     if not found.candidates:
@@ -62,10 +69,12 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
         f"{interval(best, 'ttft_ms')} ms; the whole deployment gives {interval(best, 'output_tokens_per_s')} tokens/s.",
         f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
     ]
-    if best["usd_per_million_output_tokens"] is not None:
+    if best["usd_per_request"] is not None:
+        tokens = best["usd_per_million_output_tokens"]
+        part = f", {figure(tokens)} USD for a million answer tokens" if tokens is not None else ""
         said.append(
-            f"{figure(best['usd_per_hour'])} USD an hour, {figure(best['usd_per_million_output_tokens'])} USD for a "
-            "million answer tokens at this load."
+            f"{figure(best['usd_per_hour'])} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
+            f"load{part}."
         )
     return said + _close(found)
 

@@ -44,12 +44,13 @@ class Cost(NamedTuple):
 
     usd_per_hour: Array
     usd_per_month: Array
+    usd_per_request: Array
     usd_per_million_input_tokens: Array
     usd_per_million_output_tokens: Array
 
 
 def cost(usd_per_gpu_hour: Array, n_gpus: Array, load: Load, point: ServingPoint) -> Cost:
-    """Cost of the deployment and of its tokens at the load given.
+    """Cost of the deployment, of its requests and of their tokens at the load given.
 
     An hour's price is split by step time: what prefill adds to steps is charged to the input tokens sent,
     cached ones among them, the rest to output tokens.
@@ -60,11 +61,12 @@ def cost(usd_per_gpu_hour: Array, n_gpus: Array, load: Load, point: ServingPoint
     return Cost(
         hourly,
         hourly * HOURS_PER_MONTH,
-        _per_million(per_second * share, point.requests_per_s * load.input_tokens),
-        _per_million(per_second * (1 - share), point.output_tokens_per_s),
+        _each(per_second, point.requests_per_s),
+        MILLION * _each(per_second * share, point.requests_per_s * load.input_tokens),
+        MILLION * _each(per_second * (1 - share), point.output_tokens_per_s),
     )
 
 
-def _per_million(usd_per_s: Array, tokens_per_s: Array) -> Array:
-    """USD per million tokens; nan where no tokens flow."""
-    return MILLION * usd_per_s / np.where(tokens_per_s > 0, tokens_per_s, np.nan)
+def _each(usd_per_s: Array, per_s: Array) -> Array:
+    """USD for one request or token; nan where none flow."""
+    return usd_per_s / np.where(per_s > 0, per_s, np.nan)

@@ -22,7 +22,7 @@ class RankBy(StrEnum):
     """What comes first among candidates that hold the load and meet the objectives."""
 
     QUALITY = "quality"
-    COST = "cost"  # USD per million generated tokens; fewest GPUs where no price is known
+    COST = "cost"  # USD per request; fewest GPUs where no price is known
     THROUGHPUT = "throughput"  # generated tokens per second and GPU
     LATENCY = "latency"  # end-to-end time of a request
     BLEND = "blend"

@@ -70,9 +70,9 @@ def test_load_first_from_the_first_click_to_the_file(app: Watched, browser: Brow
     app.page.get_by_role("radio", name="Cost").click()
     app.page.wait_for_url("**find_rank_by=cost**")
     search(app)
-    assert "the least money for a token" in app.verdict()
+    assert "the least money for a request" in app.verdict()
     rows = list(csv.DictReader(io.StringIO(downloaded(app, "CSV"), newline="")))
-    prices = [float(row["usd_per_million_output_tokens"]) for row in rows]
+    prices = [float(row["usd_per_request"]) for row in rows]
     assert prices == sorted(prices)
     assert {(row["concurrency"], row["input_tokens"], row["verdict"]) for row in rows} == {("200", "4000", "meets_slo")}
     other = browser.new_page()
