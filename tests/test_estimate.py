@@ -177,6 +177,30 @@ def test_single_stream_conventions_leave_blank_what_has_no_meaning() -> None:
     assert prefill["tpot_ms"] is None and prefill["prefill_tokens_per_s"] > 0
 
 
+def test_a_shared_prefix_longer_than_the_prompt_is_refused_in_one_line() -> None:
+    found = row(input_tokens=2000, shared_prefix_tokens=3000)
+    assert "'shared_prefix_tokens': 3,000" in found["error"] and "0 to 2,000" in found["error"]
+    assert "\n" not in found["error"] and not row(input_tokens=2000, shared_prefix_tokens=2000)["error"]
+
+
+def test_a_cap_below_a_rate_is_what_stands_and_what_is_blamed() -> None:
+    free, capped, two = (row(request_rate_per_s=5, concurrency=cap, n_gpus=2, dp=2) for cap in (None, 1, 2))
+    assert free["holds_load"] and not capped["holds_load"]
+    one = row(concurrency=1, n_gpus=2, dp=2)
+    assert capped["kv_needed_gib"] == pytest.approx(one["kv_needed_gib"])
+    assert capped["reason_code"] == "above_capacity" and "at most 1 in flight" in capped["reason"]
+    assert capped["requests_per_s"] == pytest.approx(one["requests_per_s"], rel=0.02)
+    most = capped["sustainable_request_rate_per_s"]
+    assert most == pytest.approx(capped["requests_per_s"], rel=0.02)
+    assert row(request_rate_per_s=0.95 * most, concurrency=1, n_gpus=2, dp=2)["holds_load"]
+    assert two["sustainable_request_rate_per_s"] > 1.9 * most
+
+
+def test_a_cap_above_the_slots_blames_the_deployment() -> None:
+    found = row(request_rate_per_s=500, concurrency=10**6)
+    assert found["reason"] == row(request_rate_per_s=500)["reason"] and "in flight" not in found["reason"]
+
+
 def test_a_rate_above_capacity_says_what_is_sustainable() -> None:
     found = row(request_rate_per_s=500)
     assert found["reason_code"] == "above_capacity" and found["ttft_ms"] is None

@@ -336,6 +336,13 @@ def test_a_lone_request_pays_for_its_own_prefill():
     assert point.prefill_time_share[0] == pytest.approx(point.ttft_s[0] / (point.ttft_s[0] + decode_s), rel=0.05)
 
 
+def test_prompts_alone_wait_for_no_late_steps():
+    late = Overheads(late_steps=3)
+    with_late, without = (serve(Load(2000, 1, 4), None, overheads).ttft_s[0] for overheads in (late, NO_OVERHEAD))
+    assert with_late == without
+    assert serve(Load(2000, 100, 4), None, late).ttft_s[0] > serve(Load(2000, 100, 4)).ttft_s[0]
+
+
 def test_the_hourly_price_is_charged_to_tokens_without_rest():
     load = Load(1024, 256, 64)
     point = serve(load)

@@ -242,6 +242,12 @@ def _waiting(p: Priced, i: int) -> str:
     return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
 
 
+def rate_exceeded(requests_per_s: float, cap: float) -> str:
+    """Why a rate is too much: for the deployment, or for the load's own cap on requests in flight."""
+    within = f" with at most {cap:,.0f} in flight, as concurrency says" if np.isfinite(cap) else ""
+    return f"the rate exceeds what the deployment completes{within} ({requests_per_s:,.3g} requests/s)"
+
+
 def shortfall(short_bytes: float) -> str:
     """ " by 3.2 GiB", or blank where nothing is missing."""
     short = short_bytes / GIB
@@ -259,7 +265,6 @@ def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> 
         return code, words + shortfall(plan.verdict.shortfall_bytes[i])
     if not holds:
         if p.point.above_capacity[i]:
-            most = p.point.requests_per_s[i]
-            return "above_capacity", f"the rate exceeds what the deployment completes ({most:,.3g} requests/s)"
+            return "above_capacity", rate_exceeded(p.point.requests_per_s[i], p.point.cap[i])
         return "kv_pool_full", _waiting(p, i)
     return ("slo_missed", "; ".join(missed)) if missed else ("", "")

@@ -122,6 +122,7 @@ def timed(
     if not np.all(closed):
         full = plan.kv.max_concurrency_expected * replicas(deployments)
         standing = np.where(point.above_capacity, full, point.requests_per_s * point.e2e_s)
+        standing = np.minimum(standing, load.concurrency)
         in_flight = np.where(closed, in_flight, np.maximum(standing, 1.0))
         inputs, plan = memory_of(engine, deployments, in_flight)
     wishes = objectives(deployments)

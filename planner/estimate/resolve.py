@@ -99,7 +99,13 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
     } | drafting_defaults(scenario)
     if scenario.task_family:
         names["task_family"] = row.family.id
-    values = names | default_load(scenario, names["task"], row.model) | _device(scenario, row.gpu)
+    load = default_load(scenario, names["task"], row.model)
+    if (scenario.shared_prefix_tokens or 0) > load["input_tokens"]:
+        raise BadValue(
+            f"column 'shared_prefix_tokens': {scenario.shared_prefix_tokens:,} is more than input_tokens, which "
+            f"include it; give 0 to {load['input_tokens']:,}, or a longer prompt"
+        )
+    values = names | load | _device(scenario, row.gpu)
     return Row(scenario.model_copy(update=values), *row[1:])
 
 

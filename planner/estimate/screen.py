@@ -102,8 +102,11 @@ class Curves(NamedTuple):
     wishes: serving.Objectives
 
     def most(self) -> serving.Sustainable:
-        """The largest load of one replica that meets the objectives."""
-        return serving.sustainable(self.offered, self.wishes)
+        """The largest load of one replica that meets the objectives, whatever cap a rate has: no replica lifts that."""
+        load = self.offered.load
+        load = load._replace(concurrency=np.where(np.isnan(load.request_rate_per_s), load.concurrency, np.inf))
+        share = part(load, self.offered.capacity)
+        return serving.sustainable(self.offered._replace(load=load, share=share), self.wishes)
 
 
 def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planned) -> Curves:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds
+from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds, rate_exceeded
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Load
@@ -153,12 +153,12 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
 
 def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
     """What only pricing tells: capacity, room, objectives, least figures."""
-    most = figures.point.requests_per_s
+    point = figures.point
     verdicts.against(
         "above_capacity",
         figures.above_capacity,
         HOPELESS,
-        lambda i, j: f"the rate exceeds what the deployment completes ({most[i, j]:,.3g} requests/s)",
+        lambda i, j: rate_exceeded(point.requests_per_s[i, j], point.cap[i, j]),
     )
     room = found.room
     verdicts.against(

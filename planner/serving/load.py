@@ -68,9 +68,9 @@ class Capacity(NamedTuple):
 class Overheads(NamedTuple):
     """Engine time outside of steps: per request (API, tokenizing, first answer) and per input token, seconds.
 
-    `late_steps`: that pass before a request's first step beyond the one that runs on its arrival, because the
-    scheduler works ahead of the GPU and the host still sends what earlier steps gave. `poll_steps`: the scheduler
-    looks for new requests once in so many steps, and then finds several.
+    `late_steps`: that pass before the first step of a request that generates, beyond the one that runs on its
+    arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
+    `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
     """
 
     request_s: Any = 0.0
@@ -118,7 +118,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         prefill_square_ratio=np.exp(load.input_log_sd**2),
         overhead_s=overhead,
         gap_s=overhead + load.think_time_s,
-        late_steps=np.asarray(overheads.late_steps + (overheads.poll_steps - 1) / 2, dtype=float),
+        late_steps=np.where(steps > 0, overheads.late_steps, 0) + (overheads.poll_steps - 1) / 2,
         poll_steps=np.asarray(overheads.poll_steps, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,

@@ -7,9 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import TINY, Life, lives, population, position, read, resident
+from planner.serving.curve import (
+    TINY,
+    Life,
+    completed_per_s,
+    lives,
+    population,
+    position,
+    prefilled_per_s,
+    read,
+    resident,
+)
 from planner.serving.load import Array, Load, Mask, Request
-from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s
+from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s, standing_at
 
 ROUNDING = 1e-6  # requests; keeps an exact whole number whole
 
@@ -35,7 +45,7 @@ class Sustainable(NamedTuple):
     """The largest load of the whole deployment without growing queues that meets the objectives; 0 if none."""
 
     concurrency: Array  # requests, or users where they think between requests; a whole number
-    request_rate_per_s: Array  # arrivals at random; below this, queues stay finite
+    request_rate_per_s: Array  # arrivals at random; below this, queues stay finite, also before a cap of the load's own
 
 
 def normal_quantile(percentile: Array) -> Array:
@@ -97,7 +107,7 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
-    load, capacity, request, share, curve, _ = offered
+    load, capacity, request, share, curve, prompts = offered
     closed = np.maximum(
         margin(tail(load, request, curve.life, np.zeros_like(curve.held_s), objectives.percentile), objectives),
         resident(curve) / share.slots,
@@ -110,7 +120,11 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     waiting = tail(load, at_random, random.life, wait, objectives.percentile)
     open_loop = np.maximum(margin(waiting, objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
+    full = position(resident(curve), share.slots)
+    completed = np.minimum(completed_per_s(curve, share.slots), prefilled_per_s(request, capacity, prompts))
+    completed_most = read(completed, np.where(request.random_arrivals, standing_at(offered), full))
+    per_s = np.minimum(read(rate, position(open_loop, np.ones_like(share.slots))), completed_most)
     return Sustainable(
         concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
-        request_rate_per_s=read(rate, position(open_loop, np.ones_like(share.slots))) * share.lanes,
+        request_rate_per_s=per_s * np.where(request.random_arrivals, share.active, share.lanes),
     )

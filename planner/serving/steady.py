@@ -50,6 +50,7 @@ class ServingPoint(NamedTuple):
     utilisation: Array  # requests per second over the most that the deployment completes
     prefill_time_share: Array  # of the time in steps, a request's own prefill among them
     above_capacity: Mask  # the rate asked for is more than is ever completed, or takes all slots all the time
+    cap: Array  # requests in flight that a load with a rate allows, where these are fewer than the slots; else inf
 
 
 class Part(NamedTuple):
@@ -59,7 +60,7 @@ class Part(NamedTuple):
     population: Array  # requests or users; inf where only a rate is given
     request_rate_per_s: Array  # nan: closed loop
     lanes: Array  # of all replicas
-    active: Array  # lanes at work
+    active: Array  # lanes at work; where the load caps what is in flight, no more than that
 
 
 class Wave(NamedTuple):
@@ -92,13 +93,13 @@ class Settled(NamedTuple):
 def part(load: Load, capacity: Capacity) -> Part:
     """Split a load evenly over replicas and their pipeline lanes; fewer requests than lanes leave some idle."""
     lanes = capacity.replicas * capacity.lanes
-    closed = np.isnan(load.request_rate_per_s)
+    active = np.minimum(lanes, np.maximum(load.concurrency, 1))
     return Part(
         slots=np.maximum(np.minimum(capacity.sequences, capacity.max_num_seqs) / capacity.lanes, 1),
         population=np.maximum(load.concurrency / lanes, 1),
-        request_rate_per_s=load.request_rate_per_s / lanes,
+        request_rate_per_s=load.request_rate_per_s / active,
         lanes=lanes,
-        active=np.where(closed, np.minimum(lanes, np.maximum(load.concurrency, 1)), lanes),
+        active=active,
     )
 
 
@@ -138,8 +139,7 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
     load, capacity, request, share, curve, prompts = offered
-    full = position(resident(curve), share.slots)
-    closed_at = np.minimum(position(population(curve), share.population), full)
+    full, closed_at = position(resident(curve), share.slots), standing_at(offered)
     ceiling = prefilled_per_s(request, capacity, prompts)
     completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
     open_loop = share.request_rate_per_s < read(completed, closed_at)
@@ -160,6 +160,12 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # below the slots none completes more
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
+
+
+def standing_at(offered: Offered) -> Array:
+    """Where on the curve a lane stands with all in flight that the load allows, or all its slots."""
+    share, curve = offered.share, offered.curve
+    return np.minimum(position(population(curve), share.population), position(resident(curve), share.slots))
 
 
 def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full: Array) -> Array:
@@ -284,6 +290,7 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
         utilisation=np.minimum(s.per_s / s.most_per_s, 1),
         prefill_time_share=prefill_time_share(offered, s),
         above_capacity=~np.isnan(share.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
+        cap=np.where(request.random_arrivals & (share.population < share.slots), load.concurrency, np.inf),
     )
 
 
