@@ -75,6 +75,11 @@ def tiles(row: Row) -> None:
         name, unit, tip = "requests_per_s", "req/s", "Finished requests per second, whole deployment."
     _tile(boxes, "Each user" if generates else "Requests", f"{_figure(row, name)} {unit}", explain.span(row, name), tip)
     tip = f"Mean time to first token (TTFT) under this load, queueing included. Alone: {alone}."
+    if row["waves"]:
+        tip += (
+            f" As load tests measure it: {row['waves']:g} times the requests are offered at once, and the first wave "
+            "waits longest. Objectives are held against what comes after it."
+        )
     _tile(boxes, "Waits first" if generates else "Waits", first, first_span, tip)
     name = "output_tokens_per_s" if generates else "prefill_tokens_per_s"
     tip = (
