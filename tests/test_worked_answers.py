@@ -89,7 +89,7 @@ def test_four_24_gb_cards_or_one_of_96_do() -> None:
 def test_what_would_do_for_three_users_with_32k_is_among_the_changes() -> None:
     asked = LONG.model_copy(update={"model": LLAMA, "weight_format": AWQ, "gpu": "rtx4090", "n_gpus": 2})
     changes = explain.changes(asked, estimate(asked).rows()[0], lambda tried: estimate(tried).rows())
-    assert any(change.label == "4 GPUs" and change.verdict == "holds" for change in changes)
+    assert any(change.label == "4 × GeForce RTX 4090" and change.verdict == "holds" for change in changes)
 
 
 def test_a_24_gb_card_runs_8b_in_16_bit_and_13b_only_quantized() -> None:
