@@ -57,6 +57,11 @@ def test_the_winner_of_a_load_states_its_replicas(program: Program) -> None:
     assert best["meets_slo"]
 
 
+def test_a_model_that_writes_nothing_is_said_to_answer(program: Program) -> None:
+    code, out, _ = program("--model", "BAAI/bge-m3", "--gpu", "l4", "--n-gpus", "1", "--concurrency", "16")
+    assert code == 0 and "requests/s" in out and "tokens/s after" not in out
+
+
 def test_one_replica_less_does_not_meet_what_the_winner_meets() -> None:
     load = LOAD.model_copy(update={"concurrency": 600, "tpot_slo_ms": 30.0})
     best = recommend(load, SPACE.model_copy(update={"tps": (1,), "formats": ("fp8",)}), Wish()).candidates[-1]

@@ -65,8 +65,7 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
     best = found.candidates[0]
     said = [
         f"First of {found.combinations - sum(found.reasons.values()):,} that hold the load, by {ORDERS[wish.rank_by]}.",
-        f"Each user sees {interval(best, 'output_tokens_per_s_per_request')} tokens/s after "
-        f"{interval(best, 'ttft_ms')} ms; the whole deployment gives {interval(best, 'output_tokens_per_s')} tokens/s.",
+        _speed(best),
         f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
     ]
     if best["usd_per_request"] is not None:
@@ -77,6 +76,15 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
             f"load{part}."
         )
     return said + _close(found)
+
+
+def _speed(row: Row) -> str:
+    """How quick each is served and how much all are; models that write nothing only answer."""
+    first = f"{interval(row, 'ttft_ms')} ms"
+    if row["tpot_ms"] is None:
+        return f"A request takes {first}; the whole deployment answers {interval(row, 'requests_per_s')} requests/s."
+    each, total = interval(row, "output_tokens_per_s_per_request"), interval(row, "output_tokens_per_s")
+    return f"Each user sees {each} tokens/s after {first}; the whole deployment gives {total} tokens/s."
 
 
 def _close(found: Recommendation) -> list[str]:
