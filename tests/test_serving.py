@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from planner.ops import Batch
 from planner.serving import (
     Capacity,
     Load,
@@ -29,20 +28,10 @@ from planner.serving import (
 )
 from planner.serving.steady import multi_server_wait_s
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
+from tests.oracle.toy_gpu import Exact, seconds, step_s
 
 SPREAD = 0.2  # of the oracle's lengths, so that their mean is 0.9 of nominal
 NO_OVERHEAD = Overheads()
-
-
-def seconds(decodes, context, tokens, before, seqs):
-    """An 8B model in 16 bit on a GPU of 2.6 TB/s and 600 TFLOP/s: weights or arithmetic, then the cache."""
-    flops = 16e9 * (decodes + tokens) + 524288.0 * tokens * (before + tokens / np.maximum(seqs, 1) / 2)
-    products = ((flops / 600e12) ** 3 + (16e9 / 2.6e12) ** 3) ** (1 / 3)
-    return 2e-3 + products + decodes * context * 131072.0 / 2.6e12
-
-
-def step_s(batch: Batch):
-    return seconds(*batch[:5])
 
 
 def engine(slots=256, budget=8192, mixed=True, **more):
@@ -372,16 +361,6 @@ def test_without_objectives_the_sustainable_rate_keeps_all_slots_at_work(slots):
 def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurrency):
     """Prompts wait for the next look and are prefilled together."""
     from planner.simulate import Cached, Deployment, EngineLimits, Lengths, Limits, Loop, Pool, Users, simulate, summary
-
-    class Exact:
-        def decode_s(self, sequences, context):
-            return float(seconds(sequences, context, 0, 0, 0))
-
-        def straight_until(self, context):
-            return float("inf")
-
-        def mixed_s(self, sequences, context, tokens, before, prompts):
-            return float(seconds(sequences, context, tokens, before, prompts))
 
     load = Load(inputs, 400, concurrency)
     point = steady_state(step_s, load, engine(mixed=False), Overheads(0.001, late_steps=3, poll_steps=20))

@@ -5,7 +5,6 @@ from random import Random
 import numpy as np
 import pytest
 
-from planner.ops import Batch
 from planner.simulate import (
     Cached,
     Deployment,
@@ -28,32 +27,9 @@ from planner.simulate import (
 from planner.simulate.engine import Engine
 from planner.simulate.records import Request
 from tests.oracle.continuous_batching import Setting, run
+from tests.oracle.toy_gpu import Exact, seconds, step_s
 
 WIDE = Pool(blocks=10**9, block_tokens=16)
-
-
-def seconds(decodes, context, tokens, before, prompts):
-    """An 8B model in 16 bit on a GPU of 2.6 TB/s and 600 TFLOP/s: weights or arithmetic, then the cache."""
-    flops = 16e9 * (decodes + tokens) + 524288.0 * tokens * (before + tokens / np.maximum(prompts, 1) / 2)
-    products = ((flops / 600e12) ** 3 + (16e9 / 2.6e12) ** 3) ** (1 / 3)
-    return 2e-3 + products + decodes * context * 131072.0 / 2.6e12
-
-
-def step_s(batch: Batch):
-    return seconds(*batch[:5])
-
-
-class Exact:
-    """Prices every step by itself."""
-
-    def decode_s(self, sequences, context):
-        return float(seconds(sequences, context, 0, 0, 0))
-
-    def straight_until(self, context):
-        return float("inf")
-
-    def mixed_s(self, sequences, context, tokens, before, prompts):
-        return float(seconds(sequences, context, tokens, before, prompts))
 
 
 def limits(slots=256, budget=8192, mixed=True, pool=WIDE):

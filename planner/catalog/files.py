@@ -186,6 +186,16 @@ def read_yaml(path: str | Path, max_bytes: int = 2**20) -> Any:
     return parse_yaml(read_bytes(path, max_bytes), str(path), max_bytes)
 
 
+def made_folder(path: str | Path) -> Path:
+    """The folder, made where it is missing. Raises BadFile when it cannot be."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(f"{str(folder)[:200]}: cannot be made ({error.strerror})") from None
+    return folder
+
+
 def write_atomically(path: str | Path, text: str) -> None:
     """Write the whole file or nothing: a temporary file beside it, flushed, then renamed over it.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from planner.catalog.files import read_json, write_atomically
+from planner.catalog.files import made_folder, read_json, write_atomically
 from planner.errors import BadFile, PlannerError
 from planner.specs.observation import Observation
 
@@ -55,10 +55,7 @@ def keep(observation: Observation, folder: str | Path | None = None) -> tuple[Pa
     path = home / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if path.exists():
         return path, False
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFile(f"{str(home)[:200]}: cannot be made ({error.strerror})") from None
+    made_folder(home)
     if len(_files(home)) >= MAX_FILES:
         raise BadFile(f"{str(home)[:200]}: holds {MAX_FILES} observations, the most that are kept; delete old ones")
     write_atomically(path, text)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from planner.catalog.files import parse_json, read_bytes, write_atomically
+from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
 from planner.errors import BadFile
 from planner.specs.quality import QualityResult
 
@@ -56,11 +56,7 @@ def result_from_bytes(data: bytes, where: str = "result") -> QualityResult:
 
 def keep(result: QualityResult, folder: Path | None = None) -> Path:
     """Write a result, whole or not at all; its file. Raises BadFile when the folder is full or not writable."""
-    home = folder or results_dir()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFile(f"{str(home)[:200]}: cannot be made ({error.strerror})") from None
+    home = made_folder(folder or results_dir())
     if len(_files(home)) >= MOST_RESULTS:
         raise BadFile(f"{str(home)[:200]} holds {MOST_RESULTS} results already; remove some")
     path = home / f"{result.id}.json"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from planner.catalog import paths
-from planner.catalog.files import parse_json, read_bytes, write_atomically
+from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
 from planner.errors import BadFile, PlannerError, UnknownName
 from planner.specs.run import SCHEMA_VERSION, Run
 
@@ -102,10 +102,7 @@ def write_run(run: Run, folder: str | Path) -> Path:
     """Write `<folder>/<gpu>/<id>.json` whole or not at all. Raises BadFile when it exists: runs are only added."""
     home = Path(folder) / run.gpu.replace(":", "-")
     path = home / f"{run.id}.json"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFile(f"{str(home)[:200]}: cannot be made ({error.strerror})") from None
+    made_folder(home)
     if path.exists():
         raise BadFile(f"{path.name}: exists already; runs are added, never changed")
     write_atomically(path, run_text(run))
