@@ -14,6 +14,7 @@ from planner.estimate.answer import Priced
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.price import images
+from planner.estimate.refine import refined
 from planner.estimate.resolve import resolve
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.concurrency import usable_bytes, without_states
@@ -91,7 +92,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         raise BadValue(row["error"])
     if not row["starts"]:
         return Simulated(row | dict.fromkeys(simulate_columns()), None, slice(0))
-    resolved = resolve(scenario, library)
+    resolved = refined(resolve(scenario, library), library)
     p, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
     sent = source(p, protocol)
     limits = engine_limits(p)

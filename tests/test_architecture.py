@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LAYERS = (
     "units errors specs params formats collectives memory ops roofline serving cost simulate finetune uncertainty",
     "catalog calibration.fit",
     "estimate finetuning",
-    "cost quality explain search report accuracy simulation observe",
+    "quality explain search report accuracy simulation observe",
     "calibration",
     "cli __main__",
 )
@@ -168,6 +169,29 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
         "Makefile .ci .gitignore .streamlit".split()
     )
     assert {name.split("/")[0] for name in done.stdout.splitlines()} <= belongs
+
+
+def dotted(path: Path) -> str:
+    """The name that a file is imported by; the pages import each other from inside `app`."""
+    home = ROOT / "app" if path.is_relative_to(ROOT / "app") else ROOT
+    return ".".join(path.relative_to(home).with_suffix("").parts).removesuffix(".__init__")
+
+
+def files_imported(path: Path, known: Collection[str]) -> Iterator[str]:
+    """Files that a file names anywhere, inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            found = {f"{node.module}.{alias.name}" for alias in node.names} & set(known)
+            yield from found or {node.module} & set(known)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = {dotted(path): path for path in [*PLANNER, *sources("app")]}
+    TopologicalSorter(
+        {name: set(files_imported(path, files)) - {name} for name, path in files.items()}
+    ).prepare()  # raises CycleError that names the circle
 
 
 def test_no_module_has_been_forgotten_in_the_order() -> None:

@@ -22,6 +22,7 @@ from planner.specs.scenario import Scenario
 Value = str | int | float | bool
 Checked = TypeVar("Checked", bound=BaseModel)
 MAX_TEXT = 4096
+MOST_SHARES = 128  # GPUs of one `tensor_split`
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -167,3 +168,14 @@ def _fault(kind: str, limits: Mapping[str, Any], given: str) -> str:
             near = difflib.get_close_matches(given[:80], known, n=1)
             return f"is not one of {', '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "")
     return "cannot be used"
+
+
+def shares_of(text: str) -> tuple[float, ...]:
+    """The share of each GPU in `tensor_split`, such as 3,1. Raises BadValue."""
+    try:
+        shares = tuple(float(part) for part in text.replace("/", ",").split(",")[: MOST_SHARES + 1])
+    except ValueError:
+        shares = ()
+    if not 0 < len(shares) <= MOST_SHARES or not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
+        raise BadValue(f"column 'tensor_split': {text[:40]!r} is not a list of shares such as 3,1")
+    return shares

@@ -1,31 +1,19 @@
-"""The one door: `estimate(scenarios)` says everything of each scenario. CLI, app, search and reports call it.
-
-Scenarios are grouped by model and engine; within a group everything else is an array.
-"""
+"""The one door: `estimate(scenarios)` says everything of each scenario. CLI, app, search and reports call it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numpy as np
-
-from planner import __version__
-from planner.errors import PlannerError
-from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, documented, estimate_columns
+from planner.estimate.batch import priced
+from planner.estimate.columns import INTERVALS, Estimate, documented, estimate_columns
 from planner.estimate.evidence import folder_stamp
-from planner.estimate.group import Outcome, priced_group
-from planner.estimate.layout import Layout, layouts
+from planner.estimate.library import NO_LIBRARY, Library
 from planner.estimate.quality import stored_checks
-from planner.estimate.refine import stored
-from planner.estimate.resolve import Known, Library, Row, resolve
+from planner.estimate.refine import refined, stored
+from planner.estimate.resolve import Known, resolve
 from planner.specs.scenario import Scenario
 
-__all__ = ["INTERVALS", "Estimate", "Library", "documented", "estimate", "estimate_columns"]
-
-NO_LIBRARY = Library()
-GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
+__all__ = ["INTERVALS", "NO_LIBRARY", "Estimate", "Library", "documented", "estimate", "estimate_columns"]
 
 
 def estimate(
@@ -40,44 +28,7 @@ def estimate(
     that no catalogue does.
     """
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
-    errors = [""] * len(asked)
-    resolved = list(asked)
     known = stored() if library.observations is None else library.observations
     library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks(), observations=known)
     named: Known = {}
-    groups: dict[tuple[int, int, int], list[tuple[int, Row, Sequence[Layout]]]] = defaultdict(list)
-    for index, scenario in enumerate(asked):
-        try:
-            row = resolve(scenario, library, named)
-            groups[id(row.model), id(row.engine), id(row.draft)].append((index, row, layouts(row)))
-        except PlannerError as error:
-            errors[index] = str(error)
-    collected = _empty(len(asked))
-    for group in groups.values():
-        for start in range(0, len(group), GROUP_ROWS):
-            part = group[start : start + GROUP_ROWS]
-            _collect(collected, resolved, part, priced_group(part[0][1].engine, [(row, ways) for _, row, ways in part]))
-            if progress:
-                progress(len(part))
-    texts = {"error": np.array(errors, dtype=object)}
-    low = {name: collected.pop(f"{name}_low") for name in INTERVALS}
-    high = {name: collected.pop(f"{name}_high") for name in INTERVALS}
-    return Estimate(tuple(resolved), **(collected | texts), low=low, high=high, planner_version=__version__)
-
-
-def _empty(rows: int) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: np.full(rows, np.nan) for name in estimate_columns()}
-    columns |= {name: np.full(rows, "", dtype=object) for name in TEXTS}
-    columns |= {name: np.zeros(rows, dtype=bool) for name in FLAGS}
-    columns.pop("error")
-    return columns
-
-
-def _collect(
-    collected: dict[str, Any], resolved: list[Scenario], part: list[tuple[int, Row, Sequence[Layout]]], outcome: Outcome
-) -> None:
-    at = np.array([index for index, _, _ in part])
-    for name, values in outcome.columns.items():
-        collected[name][at] = values
-    for index, scenario in zip(at.tolist(), outcome.scenarios, strict=True):
-        resolved[index] = scenario
+    return priced(asked, lambda scenario: refined(resolve(scenario, library, named), library), progress)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from planner import serving
 from planner.estimate.clock import Clock, refined_columns
-from planner.estimate.price import Deployment, Floats, column, is_closed, numbers, replicas
+from planner.estimate.deployments import Deployment, Floats, column, numbers, replicas
+from planner.estimate.price import is_closed
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind
 from planner.roofline import Priced as RooflineParts

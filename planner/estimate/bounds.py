@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.estimate.answer import Columns, Priced
-from planner.estimate.price import HOPPER, Deployment, each
+from planner.estimate.deployments import Deployment, each
+from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
 from planner.uncertainty import Budget, Interval, Shares, Widths

@@ -10,13 +10,13 @@ import numpy as np
 from planner.estimate.answer import Priced, mean_batch, step_parts
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.resolve import Library, resolve
+from planner.estimate.library import NO_LIBRARY, Library
+from planner.estimate.refine import refined
+from planner.estimate.resolve import resolve
 from planner.ops import Batch, OpKind
 from planner.specs.formats import Level
 from planner.specs.gpu import MathType
 from planner.specs.scenario import Scenario
-
-NO_LIBRARY = Library()
 
 
 class Part(NamedTuple):
@@ -37,7 +37,7 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[Part]:
     Operations of the same name are one part; the engine's own time is the last kind. Raises PlannerError as
     `resolve` does.
     """
-    row = resolve(scenario, library)
+    row = refined(resolve(scenario, library), library)
     priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
     parts = step_parts(priced)
     found: dict[tuple[str, str], list[Any]] = {}
@@ -84,7 +84,7 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, l
 
     Messages between GPUs and the engine's own time are left out. Raises PlannerError as `resolve` does.
     """
-    row = resolve(scenario, library)
+    row = refined(resolve(scenario, library), library)
     priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
     mean, native = mean_batch(priced), row.support.level is Level.NATIVE
     math = row.weights.weight_math if native and row.weights.weight_math in row.gpu.flops_per_s else None

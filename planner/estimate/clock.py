@@ -14,22 +14,12 @@ from planner.catalog import support as supports
 from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, remaining
 from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
+from planner.estimate.deployments import Deployment, Floats, column, each, numbers, parallel
 from planner.estimate.drafting import draft_ops
+from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.estimate.price import (
-    HALF_BYTES,
-    Deployment,
-    Floats,
-    captured,
-    column,
-    draft_columns,
-    each,
-    kv_widths,
-    numbers,
-    parallel,
-)
-from planner.estimate.refine import NOT_REFINED, Refined
+from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same

@@ -8,7 +8,8 @@ import numpy as np
 
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.resolve import Library, resolve
+from planner.estimate.library import Library
+from planner.estimate.resolve import resolve
 from planner.ops import Batch
 from planner.specs.scenario import Scenario
 

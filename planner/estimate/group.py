@@ -23,24 +23,20 @@ from planner.estimate.answer import (
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
 from planner.estimate.clock import clock
-from planner.estimate.layout import Layout
-from planner.estimate.price import (
+from planner.estimate.deployments import (
     Deployment,
+    Deployments,
     Floats,
-    Replicas,
-    capacity_of,
     column,
     deployment,
     each,
-    is_closed,
-    load_of,
-    memory_of,
     numbers,
-    overheads_of,
     replicas,
 )
+from planner.estimate.factors import engine_evidence
+from planner.estimate.layout import Layout
+from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
 from planner.estimate.quality import quality_columns
-from planner.estimate.refine import engine_evidence
 from planner.estimate.resolve import Row
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Load
@@ -89,7 +85,7 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layou
     A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking
     users leave the requests in flight to the time model, so there every layout is timed.
     """
-    ways = Replicas(deployment(row, layout) for row, found in rows for layout in found)
+    ways = Deployments(deployment(row, layout) for row, found in rows for layout in found)
     counts = [len(found) for _, found in rows]
     load = load_of(ways)
     closed = is_closed(load)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.catalog.host import assumed
-from planner.errors import BadValue
+from planner.catalog.values import shares_of
+from planner.estimate.deployments import Deployment, numbers
 from planner.memory import MemoryInputs
 from planner.memory.placement import Placement, host_placement
 from planner.memory.weights import stage_shares
@@ -18,31 +19,8 @@ from planner.ops.products import SLOTS
 from planner.params import tensors
 from planner.specs.model import ModelSpec, MoeFfn
 
-if TYPE_CHECKING:
-    from planner.estimate.price import Deployment
-
 PLACING = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
-ENGINES_OF = {  # columns that only these engines have
-    "cpu_offload_gib": ("vllm", "sglang"),
-    "scheduler_recv_interval": ("sglang",),
-    "n_gpu_layers": ("llama.cpp",),
-    "n_cpu_moe": ("llama.cpp",),
-    "split_mode": ("llama.cpp",),
-    "tensor_split": ("llama.cpp",),
-}
-MOST_SHARES = 128
 PRODUCT_SLOTS = tuple(dict.fromkeys(slot for slot in SLOTS.values() if slot is not Slot.LM_HEAD_GEMM))
-
-
-def shares_of(text: str) -> tuple[float, ...]:
-    """The share of each GPU in `tensor_split`, such as 3,1. Raises BadValue."""
-    try:
-        shares = tuple(float(part) for part in text.replace("/", ",").split(",")[: MOST_SHARES + 1])
-    except ValueError:
-        shares = ()
-    if not 0 < len(shares) <= MOST_SHARES or not all(0 <= share < np.inf for share in shares) or sum(shares) <= 0:
-        raise BadValue(f"column 'tensor_split': {text[:40]!r} is not a list of shares such as 3,1")
-    return shares
 
 
 def placement_of(d: Deployment) -> Placement:
@@ -103,13 +81,13 @@ def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
     return found
 
 
-def settings_of(deployments: Sequence[Deployment], numbers: Any) -> dict[str, Any]:
-    """Settings of the memory plan that follow from these columns; `numbers` reads a column with its default."""
-    slots, rank = numbers("max_loras", np.nan), numbers("lora_rank", np.nan)
+def settings_of(deployments: Sequence[Deployment]) -> dict[str, Any]:
+    """Settings of the memory plan: placements, adapters and drafted tokens."""
+    slots, rank = numbers(deployments, "max_loras", np.nan), numbers(deployments, "lora_rank", np.nan)
     adapts = ~(np.isnan(slots) & np.isnan(rank))
     return {
         "placement": placement_column(deployments),
         "lora_slots": np.where(adapts, np.where(np.isnan(slots), 1.0, slots), 0.0),
         "lora_rank": np.where(np.isnan(rank), assumed("lora_rank").value, rank),
-        "draft_tokens": numbers("speculative_tokens", 0),
+        "draft_tokens": numbers(deployments, "speculative_tokens", 0),
     }

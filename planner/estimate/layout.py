@@ -6,8 +6,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
+from planner.catalog.values import shares_of
 from planner.errors import BadValue
-from planner.estimate.hosting import shares_of
 from planner.estimate.resolve import Row
 from planner.formats.identity import Same
 from planner.memory.weights import padded

@@ -9,11 +9,10 @@ from planner.catalog import gpus, models
 from planner.catalog.logs import LogLine, LogTerms, read_log
 from planner.catalog.values import Value, scenario_of
 from planner.errors import BadValue, PlannerError
-from planner.estimate.resolve import Library
+from planner.estimate.library import NO_LIBRARY, Library
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
-NO_LIBRARY = Library()
 SAME_MEMORY = 0.01  # of a GPU whose name a log does not give: how far its memory may be from the log's
 WORDS = {
     "weights_gib": "weights, adapters and drafts",

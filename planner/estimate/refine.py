@@ -14,40 +14,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from planner.catalog import observed
 from planner.catalog.uncertainty import uncertainty
+from planner.estimate.batch import priced
 from planner.estimate.evidence import Stamp
+from planner.estimate.factors import Refined, engine_evidence
+from planner.estimate.library import Library
+from planner.estimate.resolve import Row, resolve
 from planner.formats.identity import Same
 from planner.specs.observation import Observation
 
-if TYPE_CHECKING:
-    from planner.estimate.resolve import Library
-
-LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
 DECODE = ("tpot_ms", "output_tokens_per_s_per_request", "output_tokens_per_s")  # the first that is measured
 PREFILL = ("prefill_tokens_per_s", "ttft_ms")  # a time to first token only where nothing else runs
 MOST = 2.0  # times away
 MANY = 2  # requests at once where only a rate is stated
-
-
-class Refined(NamedTuple):
-    """Factors on the time of a step, and how many observations they rest on; scalars of a row or arrays (R,)."""
-
-    decode: Any = 1.0
-    prefill: Any = 1.0
-    observations: Any = 0
-
-
-NOT_REFINED = Refined()
-
-
-def engine_evidence(engine_id: str, refined: Refined = NOT_REFINED) -> str:
-    """observed | transferred | assumed."""
-    if refined.observations:
-        return "observed"
-    return "transferred" if engine_id in LEARNED_ENGINES else "assumed"
 
 
 def stored() -> tuple[Observation, ...]:
@@ -60,12 +42,12 @@ def _stored(stamp: observed.Stamp) -> tuple[Observation, ...]:
     return tuple(kept.observation for kept in observed.kept(stamp))
 
 
-def refined(engine_id: str, gpu_id: str, library: Library) -> Refined:
-    """What the library's observations, else the stored ones, say of this engine on this GPU."""
+def refined(row: Row, library: Library) -> Row:
+    """The row with what the library's observations, else the stored ones, say of its engine on its GPU."""
     known = stored() if library.observations is None else library.observations
-    if not known or (engine_id, gpu_id) not in _index(Same(known)):
-        return NOT_REFINED
-    return _refined(Same(known), engine_id, gpu_id, library.stamp)
+    if not known or (row.engine.id, row.gpu.id) not in _index(Same(known)):
+        return row
+    return row._replace(refined=_refined(Same(known), row.engine.id, row.gpu.id, library.stamp))
 
 
 @lru_cache(maxsize=16)
@@ -78,10 +60,8 @@ def _index(known: Same[tuple[Observation, ...]]) -> Mapping[tuple[str, str], lis
 
 @lru_cache(maxsize=256)
 def _refined(known: Same[tuple[Observation, ...]], engine_id: str, gpu_id: str, stamp: Stamp | None) -> Refined:
-    from planner.estimate import Library, estimate
-
-    mine = _index(known)[engine_id, gpu_id]
-    answers = estimate([one.scenario for one in mine], library=Library(observations=())).rows()
+    mine, alone = _index(known)[engine_id, gpu_id], Library(stamp=stamp)
+    answers = priced([one.scenario for one in mine], lambda scenario: resolve(scenario, alone)).rows()
     decode, prefill = ([*_ratios(mine, answers, names)] for names in (DECODE, PREFILL))
     widths, level = uncertainty(), engine_evidence(engine_id)
     priors = (getattr(widths.decode_engine, level).value, getattr(widths.prefill_engine, level).value)

@@ -5,10 +5,8 @@ Resolving is the only per-row Python of an estimate; lookups are cached, so a lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
@@ -17,39 +15,34 @@ from planner.catalog.calibrated import Source
 from planner.catalog.checkpoints import checkpoint, published
 from planner.catalog.quality import family
 from planner.catalog.rates import check_interconnect
+from planner.catalog.values import shares_of
 from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
-from planner.estimate.evidence import Stamp, source_for
-from planner.estimate.hosting import ENGINES_OF, shares_of
-from planner.estimate.refine import NOT_REFINED, Refined, refined
+from planner.estimate.evidence import source_for
+from planner.estimate.factors import NOT_REFINED, Refined
+from planner.estimate.library import Library
 from planner.formats.identity import Same
-from planner.specs.calibration import Calibration
 from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
-from planner.specs.observation import Observation
 from planner.specs.quality import QualityResult
-from planner.specs.run import Run
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
 GENERATOR_WAVES = 10.0  # requests over concurrency that load generators offer by custom
 DEFAULT_INPUT_TOKENS = 2000
 DEFAULT_OUTPUT_TOKENS = 500
+ENGINES_OF = {  # columns that only these engines have
+    "cpu_offload_gib": ("vllm", "sglang"),
+    "scheduler_recv_interval": ("sglang",),
+    "n_gpu_layers": ("llama.cpp",),
+    "n_cpu_moe": ("llama.cpp",),
+    "split_mode": ("llama.cpp",),
+    "tensor_split": ("llama.cpp",),
+}
 HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
-
-
-class Library(NamedTuple):
-    """Models, GPUs and runs that a caller brings along, by the name that scenarios use; the catalogue has the rest."""
-
-    models: Mapping[str, ModelSpec] = MappingProxyType({})
-    gpus: Mapping[str, GpuSpec] = MappingProxyType({})
-    runs: tuple[Run | Calibration, ...] = ()  # or what was fitted to them; they come before the stored ones
-    checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
-    stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
-    observations: tuple[Observation, ...] | None = None  # that refine engines; None: the stored ones
 
 
 class Row(NamedTuple):
@@ -146,7 +139,6 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         checks=library.checks,
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
         source=source_for(gpu, library.runs, library.stamp),
-        refined=refined(engine.id, gpu.id, library),
     )
 
 

@@ -19,17 +19,9 @@ from numpy.typing import NDArray
 from planner import serving
 from planner.estimate.answer import n_gpus
 from planner.estimate.clock import clock
+from planner.estimate.deployments import Deployment, Floats, numbers
 from planner.estimate.group import objectives
-from planner.estimate.price import (
-    Deployment,
-    Floats,
-    capacity_of,
-    is_closed,
-    load_of,
-    memory_of,
-    numbers,
-    overheads_of,
-)
+from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Offered, ServingPoint, Tail
 from planner.serving.steady import part, slot_wait_s

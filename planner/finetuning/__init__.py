@@ -12,10 +12,10 @@ import numpy as np
 
 from planner.catalog.finetune import constants
 from planner.errors import PlannerError
-from planner.estimate.resolve import Library
+from planner.estimate.library import NO_LIBRARY, Library
 from planner.finetune import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
 from planner.finetuning.answer import FinetuneAnswer, FinetuneEstimate, answer_columns, documented
-from planner.finetuning.resolve import NO_LIBRARY, Row, resolve
+from planner.finetuning.resolve import Row, resolve
 from planner.params import parameters
 from planner.specs.finetune import FinetuneScenario
 from planner.units import GIB

@@ -9,7 +9,7 @@ from planner.catalog import finetune as constants
 from planner.catalog import gpus, models
 from planner.catalog.formats import weight_format
 from planner.errors import BadValue
-from planner.estimate.resolve import Library
+from planner.estimate.library import NO_LIBRARY, Library
 from planner.finetune import Recipe
 from planner.specs.finetune import FinetuneScenario, Framework
 from planner.specs.model import ModelSpec
@@ -21,7 +21,6 @@ DEFAULT_TARGETS = "all-linear"
 QLORA_FORMAT = "bnb-nf4-dq"
 ZERO = ("zero1", "zero2", "zero3")
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")
-NO_LIBRARY = Library()
 ADAPTER_COLUMNS = ("lora_rank", "lora_targets", "train_embeddings")
 
 

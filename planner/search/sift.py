@@ -15,11 +15,13 @@ import numpy as np
 from planner.catalog import formats
 from planner.errors import PlannerError
 from planner.estimate.answer import STOPS, shortfall
+from planner.estimate.deployments import Deployment, Deployments, deployment
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.layout import Layout
-from planner.estimate.price import Deployment, Replicas, deployment
-from planner.estimate.resolve import Library, Row, default_kv_format, resolve, supported
+from planner.estimate.library import Library
+from planner.estimate.refine import refined
+from planner.estimate.resolve import Row, default_kv_format, resolve, supported
 from planner.estimate.screen import curves, planned, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same
@@ -84,7 +86,7 @@ def _places(job: Job, gpu_name: str) -> Iterator[Row]:
         names = {"model": task.model, "gpu": gpu_name, "engine": engine, "weight_format": None, "kv_format": None}
         blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")) | limits.price_of(gpu, task.wish)
         try:
-            yield resolve(task.load.model_copy(update=names | blank), job.library)
+            yield refined(resolve(task.load.model_copy(update=names | blank), job.library), job.library)
         except PlannerError as error:
             columns = {"model": task.model, "gpu": gpu_name, "engine": engine}
             job.ledger.combinations += len(job.loads)
@@ -128,7 +130,8 @@ def _held(job: Job, row: Row, weights: FormatSpec) -> Row:
     """The row with its checkpoint in this format: a draft model and published FP4 hold other tensors."""
     if row.draft is None and weights.family != "fp4":
         return row
-    return resolve(row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": None}), job.library)
+    stored = row.scenario.model_copy(update={"weight_format": weights.id, "kv_format": None})
+    return refined(resolve(stored, job.library), job.library)
 
 
 def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
@@ -188,7 +191,7 @@ def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load])
 
 
 def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], loads: Sequence[Load]) -> None:
-    deployments = Replicas(replica.deployment for replica in replicas)
+    deployments = Deployments(replica.deployment for replica in replicas)
     in_flight = np.ones(len(deployments))
     if not shares_memory(engine):  # one load at a time
         asked = loads[0].concurrency or job.task.load.concurrency or 1
@@ -203,5 +206,5 @@ def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], load
     at = np.flatnonzero(starts)
     if len(at):
         run = [replicas[j] for j in at.tolist()]
-        found = curves(engine, Replicas(replica.deployment for replica in run), taken(memory, at))
+        found = curves(engine, Deployments(replica.deployment for replica in run), taken(memory, at))
         settle([replica.config for replica in run], found, loads, job.task.wish, job.ledger)
