@@ -11,9 +11,9 @@ from drawing import Chart
 from library import Library
 from planner.catalog.quality import family, tables
 from planner.estimate.quality import quality_of, stored_checks
+from planner.explain.attained import roofline
 from planner.explain.crossover import crossover, crossover_scenarios
 from planner.explain.quality import Said, quality_lines
-from planner.explain.roofline import roofline
 from planner.specs.scenario import Scenario
 from words import plain
 

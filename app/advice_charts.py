@@ -23,8 +23,8 @@ from drawing import (
     thin,
 )
 from planner.explain import format_name
+from planner.explain.attained import TERA, Roofline, roofline_words
 from planner.explain.crossover import Crossover, Series, crossover_words
-from planner.explain.roofline import TERA, Roofline, roofline_words
 from planner.search.words import THOUSAND
 
 Row = dict[str, Any]

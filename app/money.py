@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from planner import cost, explain
-from planner.cost import Fleet, TokenPrice, Traffic
+from planner import billing, explain
+from planner.billing import Fleet, TokenPrice, Traffic
 
 Row = dict[str, Any]
 BUSY = 30  # per cent of what the deployment can do, as the first guess of a month
@@ -27,8 +27,8 @@ def month_box(row: Row) -> None:
     price_in = inputs.number_input("API, USD per M prompt tokens", 0.0, 1000.0, 0.5, 0.1, key="m_in")
     price_out = inputs.number_input("API, USD per M answer tokens", 0.0, 1000.0, 1.5, 0.1, key="m_out")
     fleet, traffic, capacity = terms(row, busy / 100, int(spare))
-    share = cost.input_share(row["usd_per_million_input_tokens"], row["usd_per_million_output_tokens"], traffic)
-    bill = cost.month(fleet, traffic, capacity, share)
+    share = billing.input_share(row["usd_per_million_input_tokens"], row["usd_per_million_output_tokens"], traffic)
+    bill = billing.month(fleet, traffic, capacity, share)
     boxes = st.container(horizontal=True)
     boxes.metric("A month", f"{float(bill.usd_per_month):,.0f} USD", border=True)
     boxes.metric("A request", f"{explain.figure(float(bill.usd_per_request))} USD", border=True)
@@ -47,7 +47,7 @@ def terms(row: Row, busy_fraction: float, spare: int) -> tuple[Fleet, Traffic, f
 
 def against(fleet: Fleet, traffic: Traffic, capacity: float, price: TokenPrice) -> str:
     """One's own GPUs against the API, in a sentence."""
-    found = cost.compare(fleet, traffic, capacity, price)
+    found = billing.compare(fleet, traffic, capacity, price)
     own, api, even = (float(value) for value in found[:3])
     if not api:
         return "An API that takes nothing is cheaper than any GPU."

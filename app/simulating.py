@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.estimate import Library
-from planner.simulate import Timeline, times
+from planner.events import Timeline, times
 from planner.simulation import Protocol, simulation
 from planner.specs.scenario import Scenario
 

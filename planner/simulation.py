@@ -1,4 +1,4 @@
-"""The door of `planner simulate`: one scenario, its steps priced as an estimate prices them, as discrete events."""
+"""The door to `planner.events`: one scenario as discrete events, its steps priced as an estimate prices them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner import simulate as events
+from planner import events
 from planner.errors import BadValue
 from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import Priced
@@ -16,15 +16,8 @@ from planner.estimate.layout import layouts
 from planner.estimate.price import images
 from planner.estimate.refine import refined
 from planner.estimate.resolve import resolve
-from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
-from planner.memory.concurrency import usable_bytes, without_states
-from planner.memory.stages import Stages, stages_of
-from planner.memory.terms import slot_tokens
-from planner.ops import Batch
-from planner.serving import log_sd
-from planner.simulate import (
+from planner.events import (
     Cached,
-    Deployment,
     EngineLimits,
     Lengths,
     Limits,
@@ -34,6 +27,7 @@ from planner.simulate import (
     Replay,
     Routing,
     Run,
+    Service,
     Source,
     StepTable,
     StepTime,
@@ -42,6 +36,12 @@ from planner.simulate import (
     Users,
     poisson,
 )
+from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
+from planner.memory.concurrency import usable_bytes, without_states
+from planner.memory.stages import Stages, stages_of
+from planner.memory.terms import slot_tokens
+from planner.ops import Batch
+from planner.serving import log_sd
 from planner.specs.engine import Allocation
 from planner.specs.scenario import Scenario
 
@@ -113,7 +113,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         )
     if replicas < 2 and protocol.fail_at_s < math.inf:
         raise BadValue("fail_at_s: the deployment has one replica, nothing would be left; set dp")
-    deployment = Deployment(
+    service = Service(
         limits,
         replicas,
         int(_one(capacity.lanes)),
@@ -124,7 +124,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,
     )
-    run = events.simulate(deployment, StepTable(step_time(p), reach), sent.source)
+    run = events.simulate(service, StepTable(step_time(p), reach), sent.source)
     return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from planner.estimate import Library, estimate
+from planner.explain.attained import roofline, roofline_words
 from planner.explain.crossover import Crossover, crossover, crossover_scenarios, crossover_words
-from planner.explain.roofline import roofline, roofline_words
 from planner.specs.scenario import Scenario
 
 ON_HOPPER = Scenario(

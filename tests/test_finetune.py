@@ -16,15 +16,15 @@ from planner.catalog.formats import weight_format
 from planner.catalog.models import from_bytes, model
 from planner.cli.main import run as cli
 from planner.errors import BadFile, BadValue, UnknownName
-from planner.finetune import Batch, Division
-from planner.finetune.activations import layer_bytes
-from planner.finetune.adapters import adapter_parameters, factored_values
-from planner.finetune.peak import chunks
-from planner.finetune.states import Trained, gradient_bytes, optimizer_bytes, shard
 from planner.finetuning import FinetuneAnswer, estimate_finetune, plan_of
 from planner.finetuning.resolve import resolve
 from planner.formats import weight_bytes
 from planner.specs.finetune import FinetuneScenario
+from planner.training import Batch, Division
+from planner.training.activations import layer_bytes
+from planner.training.adapters import adapter_parameters, factored_values
+from planner.training.peak import chunks
+from planner.training.states import Trained, gradient_bytes, optimizer_bytes, shard
 from planner.units import GB, GIB
 
 LLAMA = "meta-llama/Meta-Llama-3.1-8B"
@@ -151,7 +151,7 @@ def test_memory_grows_with_batch_and_length(batch: int, length: int, checkpointi
 
 
 def test_a_scalar_equals_its_place_in_an_array() -> None:
-    from planner.finetune import finetune_plan
+    from planner.training import finetune_plan
 
     row, shared = resolve(FinetuneScenario(model=LLAMA)), constants.constants().shared
     lengths = np.array([512, 4096, 8192])

@@ -10,8 +10,8 @@ from planner.estimate import NO_LIBRARY
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.resolve import resolve
+from planner.events import Reach, StepTable, Trace
 from planner.ops import Batch
-from planner.simulate import Reach, StepTable, Trace
 from planner.simulation import Protocol, engine_limits, simulate_columns, simulation, step_time
 from planner.specs.scenario import Scenario
 

@@ -7,8 +7,8 @@ import pytest
 from defaults import first_scenario
 from links import Form, Names, query_of, read
 from money import against, terms
+from planner.billing import TokenPrice
 from planner.catalog import formats
-from planner.cost import TokenPrice
 from planner.errors import PlannerError
 from planner.estimate import estimate
 from planner.specs.scenario import Scenario

@@ -13,8 +13,8 @@ from drawing import draw
 from library import own_library
 from planner import explain
 from planner.errors import PlannerError
+from planner.events import Routing
 from planner.report import csv_text, json_text
-from planner.simulate import Routing
 from planner.simulation import Protocol
 from searching import ask
 from simulating import Asked, Seen, simulated

@@ -12,8 +12,8 @@ from planner.catalog.engines import parse_version
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, BadValue, UnknownName
-from planner.finetune import Targets
 from planner.specs.finetune import FinetuneConstants, Framework, Loss, Optimizer
+from planner.training import Targets
 from planner.units import GIB
 
 Named = TypeVar("Named", bound=Framework | Optimizer | Loss)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from planner.errors import BadFile
-from planner.simulate import Trace
+from planner.events import Trace
 
 MAX_ROWS = 1_000_000
 MAX_LINE_BYTES = 10_000

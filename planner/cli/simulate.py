@@ -16,8 +16,8 @@ from planner.cli.answer import VERDICTS, deployment
 from planner.cli.flags import with_choices, with_scenario_flags
 from planner.cli.output import NO_VALUE, Csv, Json, console, show_table, written
 from planner.errors import BadValue
+from planner.events import Routing, Timeline
 from planner.report import csv_text
-from planner.simulate import Routing, Timeline
 from planner.simulation import MAX_REQUESTS, Protocol, Simulated, simulation
 
 DEFAULT = Protocol()

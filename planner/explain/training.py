@@ -13,8 +13,8 @@ from planner.catalog import gpus
 from planner.explain.changes import LARGER_GPUS, Change, Proposal
 from planner.explain.formulas import CLOSE, Formula
 from planner.explain.words import Row, Verdict, figure, format_name, gpu_name, interval
-from planner.finetune.states import SHARDS_STATES, SHARDS_WEIGHTS
 from planner.specs.finetune import FinetuneScenario
+from planner.training.states import SHARDS_STATES, SHARDS_WEIGHTS
 from planner.units import GIB
 
 STAYS = ("weights_gib", "adapters_gib", "optimizer_gib", "buffers_gib")

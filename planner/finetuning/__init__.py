@@ -1,4 +1,4 @@
-"""The door to fine-tuning memory: `estimate_finetune(scenarios)`. Command line and page call it.
+"""The door to `planner.training`, the memory of a training step: `estimate_finetune(scenarios)`.
 
 A run that does not fit is an answer; one that names something unknown or contradicts itself gets an `error`.
 """
@@ -13,11 +13,11 @@ import numpy as np
 from planner.catalog.finetune import constants
 from planner.errors import PlannerError
 from planner.estimate.library import NO_LIBRARY, Library
-from planner.finetune import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
 from planner.finetuning.answer import FinetuneAnswer, FinetuneEstimate, answer_columns, documented
 from planner.finetuning.resolve import Row, resolve
 from planner.params import parameters
 from planner.specs.finetune import FinetuneScenario
+from planner.training import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
 from planner.units import GIB
 
 __all__ = ["FinetuneAnswer", "FinetuneEstimate", "answer_columns", "documented", "estimate_finetune"]

@@ -10,9 +10,9 @@ from planner.catalog import gpus, models
 from planner.catalog.formats import weight_format
 from planner.errors import BadValue
 from planner.estimate.library import NO_LIBRARY, Library
-from planner.finetune import Recipe
 from planner.specs.finetune import FinetuneScenario, Framework
 from planner.specs.model import ModelSpec
+from planner.training import Recipe
 from planner.units import GIB
 
 DEFAULT_RANK = 16

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from planner.simulate import Routing
+from planner.events import Routing
 from planner.simulation import Protocol, simulation
 from planner.specs.scenario import Scenario
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.simulate.records import Array, Request
+from planner.events.records import Array, Request
 
 Integers = NDArray[np.int64]
 DRAWN = 4096  # lengths drawn at a time

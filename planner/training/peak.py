@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.finetune.activations import VALUE_BYTES, input_bytes, layer_bytes, widest_inner
-from planner.finetune.adapters import Targets, adapter_input_values, head_parameters, largest_matrix
-from planner.finetune.states import States, accumulated_bytes
 from planner.specs.finetune import Layer, Loss, Shared
 from planner.specs.model import ModelSpec
+from planner.training.activations import VALUE_BYTES, input_bytes, layer_bytes, widest_inner
+from planner.training.adapters import Targets, adapter_input_values, head_parameters, largest_matrix
+from planner.training.states import States, accumulated_bytes
 
 Array = float | NDArray[np.float64]
 PHASES = ("loss", "backward", "gradients", "optimizer step")

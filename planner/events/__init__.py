@@ -1,19 +1,18 @@
 """Discrete events: every request of a load, step by step through the schedulers of a deployment.
 
 table = StepTable(step_s, reach)               # prices the steps once
-run = simulate(deployment, table, source)      # source: Replay(trace, ...) or Loop(users, ...)
+run = simulate(service, table, source)      # source: Replay(trace, ...) or Loop(users, ...)
 summary(run, warm_up, limits)                  # percentiles, rates, attainment
 """
 
-from planner.simulate.arrivals import Cached, Lengths, Loop, Replay, Source, Trace, Users, poisson
-from planner.simulate.events import Deployment, Routing, simulate
-from planner.simulate.prices import Prices, Reach, StepTable, StepTime
-from planner.simulate.records import EngineLimits, Pool, Requests, Run, Timeline
-from planner.simulate.summary import Limits, Spread, Summary, Times, spread, summary, times
+from planner.events.arrivals import Cached, Lengths, Loop, Replay, Source, Trace, Users, poisson
+from planner.events.prices import Prices, Reach, StepTable, StepTime
+from planner.events.records import EngineLimits, Pool, Requests, Run, Timeline
+from planner.events.simulate import Routing, Service, simulate
+from planner.events.summary import Limits, Spread, Summary, Times, spread, summary, times
 
 __all__ = [
     "Cached",
-    "Deployment",
     "EngineLimits",
     "Lengths",
     "Limits",
@@ -25,6 +24,7 @@ __all__ = [
     "Requests",
     "Routing",
     "Run",
+    "Service",
     "Source",
     "Spread",
     "StepTable",

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from planner import cost
+from planner import billing
+from planner.billing import Fleet, TokenPrice, Traffic
 from planner.catalog.gpus import gpu
 from planner.catalog.prices import checked, prices
-from planner.cost import Fleet, TokenPrice, Traffic
 from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.specs.scenario import Scenario
@@ -21,52 +21,52 @@ PRICE = TokenPrice(usd_per_million_input=1.0, usd_per_million_output=4.0)
 
 
 def test_spare_replicas_are_paid_for() -> None:
-    assert cost.fleet_usd_per_hour(FLEET) == 2.0 * 4 * 3
+    assert billing.fleet_usd_per_hour(FLEET) == 2.0 * 4 * 3
 
 
 def test_a_month_costs_the_same_whether_it_is_busy_or_idle() -> None:
-    busy, idle = (cost.month(FLEET, TRAFFIC._replace(requests_per_s=rate), 4.0, 0.5) for rate in (4.0, 0.5))
+    busy, idle = (billing.month(FLEET, TRAFFIC._replace(requests_per_s=rate), 4.0, 0.5) for rate in (4.0, 0.5))
     assert busy.usd_per_month == idle.usd_per_month == 24 * 730
     assert idle.usd_per_request == pytest.approx(8 * busy.usd_per_request)
     assert (busy.busy_fraction, idle.busy_fraction) == (1.0, 0.125)
 
 
 def test_the_prices_of_tokens_add_up_to_the_month() -> None:
-    found = cost.month(FLEET, TRAFFIC, 4.0, 0.3)
-    requests = cost.requests_per_month(TRAFFIC)
+    found = billing.month(FLEET, TRAFFIC, 4.0, 0.3)
+    requests = billing.requests_per_month(TRAFFIC)
     spent = requests * (3000 * found.usd_per_million_input_tokens + 500 * found.usd_per_million_output_tokens) / 1e6
     assert spent == pytest.approx(found.usd_per_month)
 
 
 def test_at_break_even_both_cost_the_same() -> None:
-    even = cost.compare(FLEET, TRAFFIC, 4.0, PRICE).break_even_requests_per_s
-    there = cost.compare(FLEET, TRAFFIC._replace(requests_per_s=even), 4.0, PRICE)
+    even = billing.compare(FLEET, TRAFFIC, 4.0, PRICE).break_even_requests_per_s
+    there = billing.compare(FLEET, TRAFFIC._replace(requests_per_s=even), 4.0, PRICE)
     assert there.api_usd_per_month == pytest.approx(there.own_usd_per_month)
 
 
 def test_a_break_even_beyond_what_the_gpus_serve_is_not_reachable() -> None:
     cheap = TokenPrice(0.01, 0.01)
-    assert not cost.compare(FLEET, TRAFFIC, 4.0, cheap).reachable
-    assert cost.compare(FLEET, TRAFFIC, 4.0, PRICE).reachable
+    assert not billing.compare(FLEET, TRAFFIC, 4.0, cheap).reachable
+    assert billing.compare(FLEET, TRAFFIC, 4.0, PRICE).reachable
 
 
 def test_an_idle_month_has_no_price_for_a_request() -> None:
-    found = cost.month(FLEET, TRAFFIC._replace(requests_per_s=0.0), 4.0, 0.5)
+    found = billing.month(FLEET, TRAFFIC._replace(requests_per_s=0.0), 4.0, 0.5)
     assert math.isnan(found.usd_per_request)
 
 
 def test_arrays_answer_like_scalars() -> None:
     rates = np.array([0.5, 1.0, 2.0])
-    many = cost.month(FLEET, TRAFFIC._replace(requests_per_s=rates), 4.0, 0.5)
-    one = cost.month(FLEET, TRAFFIC._replace(requests_per_s=2.0), 4.0, 0.5)
+    many = billing.month(FLEET, TRAFFIC._replace(requests_per_s=rates), 4.0, 0.5)
+    one = billing.month(FLEET, TRAFFIC._replace(requests_per_s=2.0), 4.0, 0.5)
     assert np.asarray(many.usd_per_request)[2] == pytest.approx(one.usd_per_request)
 
 
 def test_a_fully_busy_month_costs_what_the_estimate_says() -> None:
     row = estimate(Scenario(model="Qwen/Qwen3-8B", gpu="h100-sxm", concurrency=16, usd_per_gpu_hour=2.0)).rows()[0]
     traffic = Traffic(row["requests_per_s"], row["input_tokens"], row["output_tokens"])
-    share = cost.input_share(row["usd_per_million_input_tokens"], row["usd_per_million_output_tokens"], traffic)
-    found = cost.month(Fleet(2.0, 1.0, 1.0), traffic, row["requests_per_s"], share)
+    share = billing.input_share(row["usd_per_million_input_tokens"], row["usd_per_million_output_tokens"], traffic)
+    found = billing.month(Fleet(2.0, 1.0, 1.0), traffic, row["requests_per_s"], share)
     assert found.usd_per_million_output_tokens == pytest.approx(row["usd_per_million_output_tokens"])
     assert found.usd_per_million_input_tokens == pytest.approx(row["usd_per_million_input_tokens"])
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.simulate.arrivals import Source
-from planner.simulate.engine import Engine
-from planner.simulate.prices import Prices
-from planner.simulate.records import EngineLimits, Request, Requests, Run, Timeline
+from planner.events.arrivals import Source
+from planner.events.engine import Engine
+from planner.events.prices import Prices
+from planner.events.records import EngineLimits, Request, Requests, Run, Timeline
 
 SAMPLES = 2048  # of the timeline; halved and spaced twice as far when there are more
 ARRIVAL, STEP_END, STEP_START, FAILURE = range(4)  # in this order when times are equal
@@ -26,7 +26,7 @@ class Routing(StrEnum):
     LEAST_LOADED = "least-loaded"
 
 
-class Deployment(NamedTuple):
+class Service(NamedTuple):
     """Equal replicas behind a router, and the time a request spends outside of them.
 
     A replica has as many lanes as micro-batches in flight, each with a scheduler's share of it.
@@ -73,10 +73,10 @@ class Sampler:
 class Simulation:
     """One run; `run` drives it to the end."""
 
-    def __init__(self, deployment: Deployment, prices: Prices, source: Source) -> None:
+    def __init__(self, service: Service, prices: Prices, source: Source) -> None:
         """Idle engines."""
-        self._deployment, self._source = deployment, source
-        self._engines = [Engine(deployment.limits, prices) for _ in range(deployment.replicas * deployment.lanes)]
+        self._service, self._source = service, source
+        self._engines = [Engine(service.limits, prices) for _ in range(service.replicas * service.lanes)]
         self._events: list[tuple[float, int, int, int, Request | None]] = []  # time, kind, number, engine or stamp
         self._number = 0
         self._plans = [0] * len(self._engines)  # number of the event that ends the plan under way
@@ -84,10 +84,10 @@ class Simulation:
         self._held: deque[Request] = deque()
         self._open = 0
         self._turn = 0
-        self._active = list(range(deployment.replicas - deployment.spare))
-        self._spares = deque(range(deployment.replicas - deployment.spare, deployment.replicas))
-        if deployment.fails_s < float("inf"):
-            self._push(deployment.fails_s, FAILURE, -1)
+        self._active = list(range(service.replicas - service.spare))
+        self._spares = deque(range(service.replicas - service.spare, service.replicas))
+        if service.fails_s < float("inf"):
+            self._push(service.fails_s, FAILURE, -1)
         self._refused = 0
         self._restarted = 0
         self._ended: list[tuple[float, ...]] = []
@@ -120,7 +120,7 @@ class Simulation:
 
     def _scheduled(self, request: Request) -> float:
         """When it reaches the scheduler if the client may send it at once."""
-        return request.sent_s + self._deployment.request_s + self._deployment.per_token_s * request.prompt
+        return request.sent_s + self._service.request_s + self._service.per_token_s * request.prompt
 
     def _push(self, time_s: float, kind: int, at: int, request: Request | None = None) -> int:
         self._number += 1
@@ -135,7 +135,7 @@ class Simulation:
             self._refused += 1
             request.end_s = now_s
             self._follow(request)
-        elif self._open >= self._deployment.in_flight:
+        elif self._open >= self._service.in_flight:
             self._held.append(request)
         else:
             self._route(request, now_s)
@@ -155,8 +155,8 @@ class Simulation:
 
     def _chosen(self) -> int:
         """The engine that takes the next request: a replica by the policy, the lane of it with the fewest."""
-        engines, lanes, replicas = self._engines, self._deployment.lanes, self._active
-        if self._deployment.routing is Routing.ROUND_ROBIN:
+        engines, lanes, replicas = self._engines, self._service.lanes, self._active
+        if self._service.routing is Routing.ROUND_ROBIN:
             replicas = [self._active[self._turn % len(self._active)]]
             self._turn += 1
         candidates = [replica * lanes + lane for replica in replicas for lane in range(lanes)]
@@ -167,7 +167,7 @@ class Simulation:
         lost = self._active.pop(0)
         if self._spares:
             self._active.append(self._spares.popleft())
-        lanes = self._deployment.lanes
+        lanes = self._service.lanes
         for at in range(lost * lanes, (lost + 1) * lanes):
             failed, self._plans[at] = self._engines[at], -1
             self._engines[at] = Engine(failed.limits, failed.prices)
@@ -197,7 +197,7 @@ class Simulation:
             self._ended.append((*times, r.prompt, r.output, r.preemptions, r.server))
             self._open -= 1
             self._follow(r)
-            while self._held and self._open < self._deployment.in_flight:
+            while self._held and self._open < self._service.in_flight:
                 self._route(self._held.popleft(), now)
         if self._events and self._events[0][0] <= now:
             self._wake(at, now)
@@ -210,6 +210,6 @@ class Simulation:
             self._send(following)
 
 
-def simulate(deployment: Deployment, prices: Prices, source: Source) -> Run:
-    """Run a source against a deployment until everything that is sent has ended."""
-    return Simulation(deployment, prices, source).run()
+def simulate(service: Service, prices: Prices, source: Source) -> Run:
+    """Run a source against a service until everything that is sent has ended."""
+    return Simulation(service, prices, source).run()

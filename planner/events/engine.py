@@ -16,8 +16,8 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-from planner.simulate.prices import Prices
-from planner.simulate.records import EngineLimits, Request
+from planner.events.prices import Prices
+from planner.events.records import EngineLimits, Request
 
 
 class Plan(NamedTuple):

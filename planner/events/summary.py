@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.simulate.records import Array, Requests, Run, Timeline
+from planner.events.records import Array, Requests, Run, Timeline
 
 PERCENTILES = (50, 90, 99)
 

@@ -12,7 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.finetune.adapters import (
+from planner.formats import is_quantized, tensor_bytes
+from planner.params import parameters, tensors
+from planner.specs.finetune import Framework, Loss, Optimizer, Shared, Widths
+from planner.specs.formats import FormatSpec
+from planner.specs.model import ModelSpec
+from planner.training.adapters import (
     Targets,
     adapter_parameters,
     factored_values,
@@ -21,8 +26,8 @@ from planner.finetune.adapters import (
     table_parameters,
     trained_parameters,
 )
-from planner.finetune.peak import PHASES, Batch, Moments, Pass, moments
-from planner.finetune.states import (
+from planner.training.peak import PHASES, Batch, Moments, Pass, moments
+from planner.training.states import (
     FP32_BYTES,
     SHARDS_STATES,
     SHARDS_WEIGHTS,
@@ -35,11 +40,6 @@ from planner.finetune.states import (
     shard,
     step_bytes,
 )
-from planner.formats import is_quantized, tensor_bytes
-from planner.params import parameters, tensors
-from planner.specs.finetune import Framework, Loss, Optimizer, Shared, Widths
-from planner.specs.formats import FormatSpec
-from planner.specs.model import ModelSpec
 
 __all__ = [
     "PHASES",

@@ -5,9 +5,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from planner.simulate import (
+from planner.events import (
     Cached,
-    Deployment,
     EngineLimits,
     Lengths,
     Limits,
@@ -16,6 +15,7 @@ from planner.simulate import (
     Reach,
     Replay,
     Routing,
+    Service,
     StepTable,
     Trace,
     Users,
@@ -24,8 +24,8 @@ from planner.simulate import (
     summary,
     times,
 )
-from planner.simulate.engine import Engine
-from planner.simulate.records import Request
+from planner.events.engine import Engine
+from planner.events.records import Request
 from tests.oracle.continuous_batching import Setting, run
 from tests.oracle.toy_gpu import Exact, seconds, step_s
 
@@ -39,8 +39,8 @@ def limits(slots=256, budget=8192, mixed=True, pool=WIDE):
 NOTHING_CACHED = Cached()
 
 
-def replayed(trace, deployment=None, cached=NOTHING_CACHED, prices=None):
-    return simulate(deployment or Deployment(limits()), prices or Exact(), Replay(trace, cached))
+def replayed(trace, service=None, cached=NOTHING_CACHED, prices=None):
+    return simulate(service or Service(limits()), prices or Exact(), Replay(trace, cached))
 
 
 def trace_of(sent, prompt, output):
@@ -74,7 +74,7 @@ def test_every_request_agrees_with_the_scheduler_that_goes_step_by_step(case) ->
         at += random.expovariate(case[5])
         sent.append(at)
     trace, expected = oracle(setting, sent)
-    seen = replayed(trace, Deployment(limits(case[2], case[3], case[4]))).requests
+    seen = replayed(trace, Service(limits(case[2], case[3], case[4]))).requests
     order = np.argsort(seen.sent_s)
     found = np.stack([seen.sent_s, seen.first_s, seen.end_s], axis=1)[order]
     assert np.max(np.abs(found - expected)) < 1e-6
@@ -98,8 +98,8 @@ def busy_trace(count=300, seed=3, rate=20.0):
 @pytest.mark.parametrize("mixed", [True, False])
 @pytest.mark.parametrize("pool", [WIDE, TIGHT, TIGHT._replace(fixed_blocks=3, prefix_tokens=40)])
 def test_steps_that_run_as_one_end_when_single_steps_do(mixed, pool) -> None:
-    deployment = Deployment(limits(slots=48, budget=1024, mixed=mixed, pool=pool))
-    together, single = (replayed(busy_trace(), deployment, prices=prices) for prices in (Exact(), Stepwise()))
+    service = Service(limits(slots=48, budget=1024, mixed=mixed, pool=pool))
+    together, single = (replayed(busy_trace(), service, prices=prices) for prices in (Exact(), Stepwise()))
     assert together.preemptions == single.preemptions
     for one, other in zip(together.requests, single.requests, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
@@ -107,8 +107,8 @@ def test_steps_that_run_as_one_end_when_single_steps_do(mixed, pool) -> None:
 
 @pytest.mark.parametrize("per_step", [1.0, 2.5])
 def test_a_full_pool_preempts_and_everyone_is_served_at_last(per_step) -> None:
-    deployment = Deployment(limits(pool=TIGHT)._replace(tokens_per_step=per_step))
-    run_ = replayed(busy_trace(), deployment)
+    service = Service(limits(pool=TIGHT)._replace(tokens_per_step=per_step))
+    run_ = replayed(busy_trace(), service)
     assert run_.preemptions > 0
     assert len(run_.requests.end_s) == 300
     assert run_.preemptions == np.sum(run_.requests.preemptions)
@@ -138,7 +138,7 @@ def test_the_pool_holds_what_its_sequences_hold_after_every_step() -> None:
 
 def test_the_latest_arrival_is_preempted() -> None:
     pool = Pool(blocks=22, block_tokens=16)
-    seen = replayed(trace_of([0.0, 0.001, 0.002], 96, 100), Deployment(limits(pool=pool))).requests
+    seen = replayed(trace_of([0.0, 0.001, 0.002], 96, 100), Service(limits(pool=pool))).requests
     preempted = dict(zip(seen.sent_s, seen.preemptions, strict=True))
     assert preempted[0.0] == 0
     assert preempted[0.002] >= 1
@@ -146,32 +146,32 @@ def test_the_latest_arrival_is_preempted() -> None:
 
 def test_a_request_longer_than_the_pool_is_refused_and_stops_nobody() -> None:
     trace = Trace(np.zeros(3), np.array([100.0, 50000.0, 100.0]), np.full(3, 10.0))
-    run_ = replayed(trace, Deployment(limits(pool=TIGHT)))
+    run_ = replayed(trace, Service(limits(pool=TIGHT)))
     assert (run_.refused, len(run_.requests.end_s)) == (1, 2)
 
 
 def test_a_shared_prefix_is_neither_computed_nor_stored_again() -> None:
     trace = trace_of(np.zeros(40), 1000, 50)
     tight = limits(pool=Pool(blocks=500, block_tokens=16, prefix_tokens=900))
-    plain = replayed(trace, Deployment(limits(pool=Pool(500, 16)))).requests
-    shared = replayed(trace, Deployment(tight), Cached(900)).requests
+    plain = replayed(trace, Service(limits(pool=Pool(500, 16)))).requests
+    shared = replayed(trace, Service(tight), Cached(900)).requests
     assert np.max(shared.end_s) < 0.5 * np.max(plain.end_s)
 
 
 def test_the_slots_are_never_exceeded_and_all_are_used() -> None:
-    run_ = replayed(trace_of(np.zeros(200), 100, 50), Deployment(limits(slots=7)))
+    run_ = replayed(trace_of(np.zeros(200), 100, 50), Service(limits(slots=7)))
     assert np.max(run_.timeline.running) == 7
 
 
 def test_a_cap_on_requests_in_flight_holds_the_rest_back() -> None:
-    run_ = replayed(trace_of(np.zeros(50), 100, 50), Deployment(limits(), in_flight=5))
+    run_ = replayed(trace_of(np.zeros(50), 100, 50), Service(limits(), in_flight=5))
     assert np.max(run_.timeline.running + run_.timeline.waiting) <= 5
     assert len(run_.requests.end_s) == 50
 
 
 def looped(people=20, count=400, seed=0, **more):
     users, lengths = Users(people, **more), (Lengths(500, 0.4), Lengths(100, 0.4))
-    return simulate(Deployment(limits()), Exact(), Loop(users, lengths, Cached(), count, seed))
+    return simulate(Service(limits()), Exact(), Loop(users, lengths, Cached(), count, seed))
 
 
 def test_a_seed_decides_everything() -> None:
@@ -207,7 +207,7 @@ def test_a_conversation_grows_and_its_history_is_cached() -> None:
 def test_least_loaded_routing_waits_less_than_round_robin() -> None:
     trace = poisson(np.random.default_rng(5), 4.0, (Lengths(500), Lengths(300, log_sd=1.2)), 1500)
     waits = [
-        np.mean(times(replayed(trace, Deployment(limits(slots=4), 4, routing=routing)).requests).queue_s)
+        np.mean(times(replayed(trace, Service(limits(slots=4), 4, routing=routing)).requests).queue_s)
         for routing in (Routing.ROUND_ROBIN, Routing.LEAST_LOADED)
     ]
     assert waits[1] < 0.8 * waits[0]
@@ -252,7 +252,7 @@ def test_a_busy_engine_takes_requests_in_some_steps_later() -> None:
 
     def mean_ttft_s(**late: int) -> float:
         source = Loop(Users(4, start_s=1.0), (Lengths(500), Lengths(100, 0.4)), Cached(), 400, 0)
-        run_ = simulate(Deployment(limits()._replace(**late)), Exact(), source)
+        run_ = simulate(Service(limits()._replace(**late)), Exact(), source)
         return summary(run_, slice(40, 360), Limits()).ttft.mean_s
 
     step, soon = Exact().decode_s(4, 550), mean_ttft_s()
@@ -264,7 +264,7 @@ def test_a_spare_takes_the_place_of_a_replica_that_fails() -> None:
     trace = poisson(np.random.default_rng(0), 6.0, (Lengths(500), Lengths(100)), 600)
 
     def ran(**more):
-        return replayed(trace, Deployment(limits(), replicas=3, **more))
+        return replayed(trace, Service(limits(), replicas=3, **more))
 
     spare, lost, both = ran(spare=1), ran(fails_s=30.0), ran(spare=1, fails_s=30.0)
     assert set(spare.requests.server) == {0.0, 1.0} and not spare.restarted
@@ -276,7 +276,7 @@ def test_a_spare_takes_the_place_of_a_replica_that_fails() -> None:
 
 def test_requests_of_a_failed_replica_start_again() -> None:
     trace = Trace(np.array([0.0, 0.0]), np.full(2, 500.0), np.full(2, 1000.0))
-    run_ = replayed(trace, Deployment(limits(), replicas=2, fails_s=1.0))
+    run_ = replayed(trace, Service(limits(), replicas=2, fails_s=1.0))
     assert run_.restarted == 1
     whole, again = np.sort(run_.requests.end_s)
     assert again > whole and np.max(run_.requests.first_s) > 1.0
@@ -285,6 +285,6 @@ def test_requests_of_a_failed_replica_start_again() -> None:
 def test_an_engine_that_takes_all_blocks_at_the_start_sets_nobody_back() -> None:
     trace = Trace(np.zeros(8), np.full(8, 500.0), np.full(8, 500.0))
     pool = Pool(blocks=200, block_tokens=16)  # 3 sequences of 63 blocks, or 6 prompts of 32
-    grows, whole = (replayed(trace, Deployment(limits(pool=pool._replace(whole=w)))) for w in (False, True))
+    grows, whole = (replayed(trace, Service(limits(pool=pool._replace(whole=w)))) for w in (False, True))
     assert grows.preemptions > 0 and not whole.preemptions
     assert max(grows.timeline.running) == 6 and max(whole.timeline.running) == 3
