@@ -103,7 +103,7 @@ def _on(gpu: str, s: Scenario, library: Library) -> Variant:
 
 
 def _short(pin: Scenario) -> str:
-    model = (pin.model or "").rsplit("/", 1)[-1].removeprefix("upload:")
+    model = explain.model_name(pin.model)
     gpu = explain.gpu_name(pin.gpu or "")
     return f"{model}, {pin.weight_format or 'own format'}, {pin.n_gpus or 1} × {gpu}, {pin.concurrency or 1:,}"
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 import defaults
 from planner.catalog import gpus, models
-from planner.catalog.models import from_bytes
+from planner.catalog.models import from_upload
 from planner.estimate import Library as Brought
 from planner.specs.calibration import Calibration
 from planner.specs.gpu import GpuSpec
@@ -60,9 +60,12 @@ def own_library() -> Library:
 
 
 def upload_model(data: bytes, file_name: str) -> str:
-    """Keep an uploaded config.json; its name in this session. Raises PlannerError with one line."""
+    """Keep an uploaded config.json or a spec of `planner import-model`; its name in this session.
+
+    Raises PlannerError with one line.
+    """
     name = MARK + _stem(file_name, "model")
-    _keep(own_library().models, name, from_bytes(data, name))
+    _keep(own_library().models, name, from_upload(name, data))
     return name
 
 

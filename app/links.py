@@ -84,7 +84,7 @@ def read(query: Mapping[str, Sequence[str]], fallback: Form, names: Names) -> Li
         dropped.append(f"door={shown(door)}: {' or '.join(DOORS)}")
         door = fallback.door
     given.pop("pin", None)
-    wishes = read_pairs(given, WISH, dropped)
+    wishes = read_pairs(given, WISH, names.models | names.gpus, dropped)
     scenario = _scenario(given, fallback.scenario, names, dropped)
     return Link(Form(door, scenario, _pins(query.get("pin", ()), names, dropped), wishes), tuple(dropped))
 

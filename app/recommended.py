@@ -60,7 +60,7 @@ def _nearest(found: Recommendation) -> None:
     """What comes nearest, to be opened where single changes that would help are listed."""
     for number, row in enumerate(found.rejected[:NEAREST]):
         place = st.container(horizontal=True, vertical_alignment="center")
-        name = str(row.get("model") or "").rsplit("/", 1)[-1]
+        name = explain.model_name(row.get("model"))
         kind = explain.format_name(str(row.get("weight_format") or ""))
         place.markdown(
             plain(f"Nearest: {name} in {kind} on {explain.gpu_name(str(row.get('gpu') or ''))}: {row['reason']}")
@@ -126,7 +126,7 @@ def cards(found: Recommendation) -> None:
 
 
 def _card(place: Any, row: Row) -> None:
-    name = str(row["model"]).rsplit("/", 1)[-1]
+    name = explain.model_name(row["model"])
     place.markdown(f"**{row['rank']}. {plain(name)}** · {plain(explain.format_name(row['weight_format']))}")
     place.caption(plain(words.arrangement(row)))
     marks = place.container(horizontal=True, gap="small")
@@ -165,7 +165,7 @@ def front(found: Recommendation) -> None:
         _open(box, row, "Open in the calculator", "open_point")
 
 
-def table(found: Recommendation) -> Row | None:
+def table(found: Recommendation, library: Library) -> Row | None:
     """All candidates, filtered by words; the selected one."""
     st.subheader("All candidates", anchor=False)
     hint = "words of model, format or GPU: qwen fp8 h100"
@@ -174,7 +174,7 @@ def table(found: Recommendation) -> Row | None:
     if not rows:
         st.caption("No candidate has all these words.")
         return None
-    frame = pd.DataFrame([{"rank": row["rank"]} | line(row) | {"quality": in_short(row)} for row in rows])
+    frame = pd.DataFrame([{"rank": row["rank"]} | line(row, library) | {"quality": in_short(row)} for row in rows])
     event = st.dataframe(
         frame, hide_index=True, key="candidates", on_select="rerun", selection_mode="single-row", height=430,
         column_config=NUMBERS
@@ -196,7 +196,7 @@ def refused(found: Recommendation) -> None:
     frame = pd.DataFrame(
         [
             {
-                "Model": str(row.get("model") or "").rsplit("/", 1)[-1],
+                "Model": explain.model_name(row.get("model")),
                 "Weights": row.get("weight_format"),
                 "KV": row.get("kv_format"),
                 "Engine": row.get("engine"),

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from planner.errors import BadValue
+from planner.estimate import Library
 from planner.estimate.evidence import folder_stamp
 from planner.search import Recommendation, Space, Wish, follow_parent, judged, merged, sift, tasks
 from planner.search.records import Sifted, Task
@@ -42,6 +43,7 @@ class Search(NamedTuple):
     load: Scenario
     space: Space
     wish: Wish
+    library: Library = Library({}, {})  # models, GPUs, runs and checks of the session
 
 
 def _begin() -> None:
@@ -68,7 +70,7 @@ class SearchPool:
         with self._turn():
             try:
                 parts = self._sifted(asked, todo, told)
-                return self._submit(judged, asked.load, asked.wish, parts).result(timeout=LIMIT_S)
+                return self._submit(judged, asked.load, asked.wish, parts, asked.library).result(timeout=LIMIT_S)
             except BrokenProcessPool:
                 self._replace()
                 raise BadValue("the search was ended from outside; search again") from None

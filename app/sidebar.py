@@ -16,7 +16,8 @@ from links import Form
 from planner.catalog import engines
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
-from state import STEPS, apply, key, slid, slider_key, unfold
+from state import PAGE, STEPS, apply, change, key, slid, slider_key, unfold
+from wishing import updated
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
 UPLOAD_MB = 1
@@ -34,6 +35,7 @@ def show_load(form: Form, library: Library) -> None:
     for fold in FOLDS:
         if fold.of_load:
             _fold(fold, form)
+    _own()
 
 
 def _doors() -> None:
@@ -54,6 +56,11 @@ def show(form: Form, library: Library, with_door: bool = True) -> None:
     for fold in FOLDS:
         if not fold.engines or form.scenario.engine in fold.engines:
             _fold(fold, form)
+    _own()
+
+
+def _own() -> None:
+    """Models and GPUs that no catalogue has."""
     with st.expander("Your own model or GPU", key="own", on_change="rerun") as box:
         if box.open:
             _uploads()
@@ -156,7 +163,7 @@ def _uploads() -> None:
     st.file_uploader(
         "config.json of a model", type=["json"], key="upload_model", max_upload_size=UPLOAD_MB,
         on_change=_uploaded, args=("upload_model", "model", upload_model),
-        help="As published with the checkpoint. It stays in this session.",
+        help="As published with the checkpoint, or what `planner import-model --out` wrote. It stays in this session.",
     )  # fmt: skip
     st.file_uploader(
         "YAML profile of a GPU", type=["yaml", "yml"], key="upload_gpu", max_upload_size=UPLOAD_MB,
@@ -182,5 +189,9 @@ def _uploaded(widget: str, column: str, keep: Callable[[bytes, str], str]) -> No
             usual = library.usual(str(update["model"]), library.gpu(s.gpu or ""), s.engine)
             update |= {"weight_format": usual["weight_format"], "kv_format": usual["kv_format"]}
         apply(update)
+        if column == "model" and state[PAGE] == "recommend":  # a search names its models itself
+            change(
+                lambda form: form._replace(wishes=updated(form.wishes, {"models": str(update["model"]), "sizes": None}))
+            )
     except PlannerError as error:
         state["refused"] = str(error)

@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
+from library import MARK, Library
 from planner import explain
-from planner.catalog import models
 from planner.params import parameters
 from planner.search.words import THOUSAND
 
@@ -28,10 +28,11 @@ NUMBERS = {
 TEXTS = {"model": "Model", "format": "Weights", "gpu": "GPU", "tp": "tp", "verdict": "Verdict", "support": "Support"}
 
 
-def line(row: Row) -> dict[str, Any]:
+def line(row: Row, library: Library) -> dict[str, Any]:
+    """A row as a line of a table."""
     return {
-        "model": row["model"],
-        "size": parameters(models.model(row["model"])) / BILLION if row["model"] else None,
+        "model": str(row["model"]).removeprefix(MARK),
+        "size": parameters(library.model(row["model"])) / BILLION if row["model"] else None,
         "format": explain.format_name(row["weight_format"]),
         "n_gpus": row["n_gpus"],
         "gpu": explain.gpu_name(row["gpu"]) if row["gpu"] else "",

@@ -17,10 +17,10 @@ from planner.catalog.presets import presets
 from planner.catalog.prices import checked, prices
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
-from planner.explain import engine_name
+from planner.explain import engine_name, model_name
 from planner.specs.wish import RankBy, Weights
 from state import FORM, apply, change
-from wishing import BUDGETS, FORMATS, GENERATE, MOST_GPUS, SIZES, lines, prices_of, rank_by, sizes, updated
+from wishing import BUDGETS, FORMATS, GENERATE, MOST_GPUS, SIZES, lines, model_id, prices_of, rank_by, sizes, updated
 from words import gpu_choices, gpu_label, model_label, plain
 
 PRESET_NAMES = {
@@ -99,7 +99,7 @@ def common_loads() -> None:
         st.caption(plain(presets()[chosen].says))
 
 
-def order(form: Form) -> None:
+def order(form: Form, library: Library) -> None:
     """What answers are judged by, what comes first, and the two objectives that people have."""
     s, given = form.scenario, dict(form.wishes)
     families = {one.id: one.name for one in tables().families}
@@ -117,7 +117,7 @@ def order(form: Form) -> None:
             label, 0.001, 1e9, step=step, value=None, key=_seed(column, getattr(s, column)), on_change=_column,
             args=(column,), width=165, placeholder="any", help=f"Objective for 95 % of requests. Column: {column}",
         )  # fmt: skip
-    _size_classes(row, form.door, given)
+    _which_models(row, form, given, library)
     row.segmented_control(
         "What comes first", list(RankBy), format_func=ORDERS.__getitem__, required=True,
         key=_seed("rank_by", rank_by(given, form.door)), on_change=_wish, args=("rank_by", str),
@@ -126,12 +126,16 @@ def order(form: Form) -> None:
         _blend(row, given)
 
 
-def _size_classes(row: Any, door: str, given: dict[str, str]) -> None:
-    now = "{}-{}".format(*sizes(given, door))
-    names = SIZE_NAMES if now in SIZE_NAMES else SIZE_NAMES | {now: f"{now} B"}
+def _which_models(row: Any, form: Form, given: dict[str, str], library: Library) -> None:
+    """Models of a size, or one alone: that of the calculator, or an uploaded one."""
+    now = given.get("models") or "{}-{}".format(*sizes(given, form.door))
+    alone = list(dict.fromkeys(model_id(name) for name in (*library.models, form.scenario.model or "") if name))
+    names = SIZE_NAMES | {name: f"only {model_name(name)}" for name in alone}
+    if now not in names:
+        names |= {now: f"{now} B" if "models" not in given else f"{now.count(',') + 1} chosen"}
     row.selectbox(
-        "Model size", list(names), format_func=names.__getitem__, key=_seed("size_class", now), width=150,
-        on_change=_size_class, help="Billion parameters. A search may be narrowed to single models below.",
+        "Models", list(names), format_func=names.__getitem__, key=_seed("which", now), width=230, on_change=_which,
+        help="By billion parameters, or which precision for one model. Any others are named under Choose from.",
     )  # fmt: skip
 
 
@@ -141,9 +145,12 @@ def _size_range(key: str) -> None:
     change(lambda form: form._replace(wishes=updated(form.wishes, {"sizes": text})))
 
 
-def _size_class() -> None:
-    """For callbacks: a class of sizes is a range of them."""
-    change(lambda form: form._replace(wishes=updated(form.wishes, {"sizes": st.session_state[widget("size_class")]})))
+def _which() -> None:
+    """For callbacks: a class of sizes is a range of them; else it names models."""
+    text = st.session_state[widget("which")]
+    by_size = text in SIZE_NAMES
+    names = {"sizes": text if by_size else None, "models": None if by_size else text}
+    change(lambda form: form._replace(wishes=updated(form.wishes, names)))
 
 
 def _blend(place: Any, given: dict[str, str]) -> None:
@@ -166,14 +173,14 @@ def _blended(names: Sequence[str]) -> None:
         )
 
 
-def folds(form: Form, library: Library, names: Sequence[str]) -> None:
+def folds(form: Form, library: Library) -> None:
     """What to choose from, budgets and prices, folded away."""
     given = dict(form.wishes)
     columns = st.columns(2)
     chosen = sum(name in given for name in ("sizes", "models", "gpus", "formats", "engines", "small_kv"))
     with columns[0].expander(_title("Choose from", chosen), key="fold_space", on_change="rerun") as box:
         if box.open:
-            _space(form, given, library, names)
+            _space(form, given, library)
     limited = sum(budget.name in given for budget in BUDGETS)
     with columns[1].expander(_title("Budgets", limited), key="fold_budgets", on_change="rerun") as box:
         if box.open:
@@ -185,7 +192,7 @@ def folds(form: Form, library: Library, names: Sequence[str]) -> None:
                 )  # fmt: skip
     with st.expander(_title("Prices of GPUs", "prices" in given), key="fold_prices", on_change="rerun") as box:
         if box.open:
-            _prices(given)
+            _prices(given, library)
 
 
 def _title(name: str, count: int) -> str:
@@ -196,11 +203,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.12g}"
 
 
-def _space(form: Form, given: dict[str, str], library: Library, names: Sequence[str]) -> None:
+def _space(form: Form, given: dict[str, str], library: Library) -> None:
     if form.door == "load":
         st.multiselect(
-            "GPUs", gpu_choices(), key=_seed("gpus", _list(given, "gpus")), on_change=_wish, args=("gpus", lines),
-            max_selections=MOST_GPUS, format_func=partial(gpu_label, library=library),
+            "GPUs", [*library.gpus, *gpu_choices()], key=_seed("gpus", _list(given, "gpus")), on_change=_wish,
+            args=("gpus", lines), max_selections=MOST_GPUS, format_func=partial(gpu_label, library=library),
             placeholder="every GPU with a price",
         )  # fmt: skip
     ends = sizes(given, form.door)
@@ -209,8 +216,8 @@ def _space(form: Form, given: dict[str, str], library: Library, names: Sequence[
     )  # a range takes its value from its argument alone, and anew where it changed
     st.select_slider("Model size, billion parameters", SIZES, ends, key=key, on_change=_size_range, args=(key,))
     st.multiselect(
-        "Models", names, key=_seed("models", _list(given, "models")), on_change=_wish, args=("models", lines),
-        format_func=model_label, placeholder="all of that size",
+        "Models", [*library.models, *model_names()], key=_seed("models", _list(given, "models")), on_change=_wish,
+        args=("models", lines), format_func=model_label, placeholder="all of that size",
     )  # fmt: skip
     st.pills(
         "Weights", list(FORMATS), selection_mode="multi", key=_seed("formats", _list(given, "formats")),
@@ -231,7 +238,7 @@ def _list(given: dict[str, str], name: str) -> list[str]:
     return [part for part in given.get(name, "").split(",") if part]
 
 
-def _prices(given: dict[str, str]) -> None:
+def _prices(given: dict[str, str], library: Library) -> None:
     """The table of prices, to be overwritten; a row may be added for a GPU without one."""
     own = prices_of(given["prices"]) if "prices" in given else {}
     known = {row.gpu: row for row in prices()}
@@ -250,7 +257,7 @@ def _prices(given: dict[str, str]) -> None:
     st.data_editor(
         frame, key="price_table", hide_index=True, num_rows="dynamic", height=260, on_change=_priced, args=(frame,),
         disabled=["from", "source"], column_config={
-            "gpu": st.column_config.SelectboxColumn("GPU", options=list(gpus.gpu_ids()), required=True),
+            "gpu": st.column_config.SelectboxColumn("GPU", options=[*library.gpus, *gpus.gpu_ids()], required=True),
             "USD per hour": st.column_config.NumberColumn(min_value=0.001, max_value=1e5, step=0.01, format="%.2f"),
         },
     )  # fmt: skip

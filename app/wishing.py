@@ -5,13 +5,14 @@ The form holds it as texts, as the address does; here they are checked and becom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from fields import FOLDS
+from library import MARK
 from planner.catalog import engines, gpus, models
 from planner.catalog.prices import checked as checked_price
 from planner.catalog.values import number_of, shown
@@ -118,16 +119,26 @@ def prices_of(text: str) -> dict[str, float]:
     found = {}
     for part in _parts(text, MOST_PRICES, "prices"):
         name, _, usd = part.rpartition(":")
-        found[gpus.gpu(name).id] = checked_price(number_of("prices", usd), name)
+        found[gpu_id(name)] = checked_price(number_of("prices", usd), name)
     return found
+
+
+def model_id(name: str) -> str:
+    """The catalogue's id of a model; an upload stands for itself. Raises UnknownName."""
+    return name if name.startswith(MARK) else models.resolve(name).model.id
+
+
+def gpu_id(name: str) -> str:
+    """The catalogue's id of a GPU; an upload stands for itself. Raises UnknownName."""
+    return name if name.startswith(MARK) else gpus.gpu(name).id
 
 
 READERS: dict[str, Callable[[str], str]] = {
     "rank_by": partial(_one_of, "rank_by", RankBy, 1),
     "blend": lambda text: lines(f"{share:g}" for share in _weights(text).model_dump().values()),
     "sizes": lambda text: "{}-{}".format(*_sizes(text)),
-    "models": lambda text: lines(models.resolve(part).model.id for part in _parts(text, MOST_MODELS, "models")),
-    "gpus": lambda text: lines(gpus.gpu(part).id for part in _parts(text, MOST_GPUS, "gpus")),
+    "models": lambda text: lines(map(model_id, _parts(text, MOST_MODELS, "models"))),
+    "gpus": lambda text: lines(map(gpu_id, _parts(text, MOST_GPUS, "gpus"))),
     "formats": partial(_one_of, "formats", FORMATS, len(FORMATS)),
     "engines": partial(_one_of, "engines", engines.engine_ids(), len(engines.engine_ids())),
     "small_kv": partial(_one_of, "small_kv", ("yes",), 1),
@@ -195,20 +206,25 @@ def updated(pairs: Pairs, changes: Mapping[str, str | None]) -> Pairs:
     return tuple((name, text) for name in NAMES if (text := kept.get(name)))
 
 
-def read_pairs(given: dict[str, str], prefix: str, dropped: list[str]) -> Pairs:
+def read_pairs(given: dict[str, str], prefix: str, uploads: Container[str], dropped: list[str]) -> Pairs:
     """Take the texts out of the parameters of a link; what cannot be used is named."""
     found: dict[str, str] = {}
     for key in [key for key in given if key.startswith(prefix)]:
-        found |= _read(key.removeprefix(prefix), given.pop(key), dropped)
+        found |= _read(key.removeprefix(prefix), given.pop(key), uploads, dropped)
     return updated((), found)
 
 
-def _read(name: str, text: str, dropped: list[str]) -> dict[str, str]:
+def _read(name: str, text: str, uploads: Container[str], dropped: list[str]) -> dict[str, str]:
     try:
-        return {name: checked(name, text)}
+        kept = checked(name, text)
     except PlannerError as error:
         dropped.append(str(error))
         return {}
+    names = [part if name != "prices" else part.rpartition(":")[0] for part in kept.split(",")]
+    gone = [part for part in names if part.startswith(MARK) and part not in uploads]
+    if gone:
+        dropped.append(f"{name}: {shown(gone[0].removeprefix(MARK))} was uploaded in another session; upload it again")
+    return {} if gone else {name: kept}
 
 
 def lines(texts: Iterable[str]) -> str:

@@ -210,6 +210,17 @@ def test_an_uploaded_config_becomes_the_model() -> None:
     assert "my-llama in" in shown(at)
 
 
+def test_an_uploaded_model_on_an_uploaded_gpu_is_searched_in_every_precision() -> None:
+    at = uploaded(opened(PAGES[1], concurrency="4"), "upload_model", "my-llama.json", json.dumps(CONFIG).encode())
+    at = uploaded(at, "upload_gpu", "card.yaml", GPU)
+    assert at.selectbox(key="w_which").value == "upload:my-llama"
+    at.button(key="search").click().run()
+    assert not at.exception
+    assert "my-llama in" in shown(at) and "My card" in shown(at)
+    formats = set(at.dataframe(key="candidates").value["format"])
+    assert {"AWQ INT4, groups of 128", "FP8 W8A8"} <= formats
+
+
 BAD_CONFIGS = (
     b"",
     b"{",

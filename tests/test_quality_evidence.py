@@ -112,21 +112,24 @@ def test_every_bundled_model_that_writes_has_a_year() -> None:
 
 
 def test_of_one_generation_the_larger_model_in_four_bits_comes_first() -> None:
-    larger = judge("meta-llama/Llama-2-70b-hf", AWQ, "bf16")
-    assert larger.score > judge("meta-llama/Llama-2-13b-hf", "bf16", "bf16").score
+    larger = judge(models.model("meta-llama/Llama-2-70b-hf"), AWQ, "bf16")
+    assert larger.score > judge(models.model("meta-llama/Llama-2-13b-hf"), "bf16", "bf16").score
 
 
 def test_of_one_generation_a_smaller_model_beats_a_larger_one_in_two_bits() -> None:
-    larger = judge("meta-llama/Llama-2-13b-hf", "gptq-int2-g128", "bf16")
-    assert larger.score < judge("meta-llama/Llama-2-7b-hf", "bf16", "bf16").score
+    larger = judge(models.model("meta-llama/Llama-2-13b-hf"), "gptq-int2-g128", "bf16")
+    assert larger.score < judge(models.model("meta-llama/Llama-2-7b-hf"), "bf16", "bf16").score
 
 
 def test_a_recent_mid_size_model_comes_before_a_large_one_of_2023() -> None:
-    assert judge("Qwen/Qwen3-14B", "bf16", "bf16").score > judge("meta-llama/Llama-2-70b-hf", "bf16", "bf16").score
+    assert (
+        judge(models.model("Qwen/Qwen3-14B"), "bf16", "bf16").score
+        > judge(models.model("meta-llama/Llama-2-70b-hf"), "bf16", "bf16").score
+    )
 
 
 def test_a_difference_within_the_noise_is_no_order() -> None:
-    assert judge(SEVENTY, "fp8", "bf16").score == judge(SEVENTY, "bf16", "bf16").score
+    assert judge(models.model(SEVENTY), "fp8", "bf16").score == judge(models.model(SEVENTY), "bf16", "bf16").score
 
 
 @pytest.fixture
@@ -145,7 +148,10 @@ def test_an_own_check_stands_before_what_is_published(own_result: QualityResult)
     found = row(model=EIGHT, weight_format=AWQ, task_family="tools")
     assert (found["quality_loss_points"], found["quality_evidence"]) == (9.0, "own test")
     assert row(model=EIGHT, weight_format=AWQ, task_family="knowledge")["quality_evidence"] == "good"
-    assert judge(EIGHT, AWQ, "bf16", "tools").score < judge(EIGHT, "fp8", "bf16", "tools").score
+    assert (
+        judge(models.model(EIGHT), AWQ, "bf16", "tools").score
+        < judge(models.model(EIGHT), "fp8", "bf16", "tools").score
+    )
 
 
 def test_an_own_check_of_another_format_says_nothing(own_result: QualityResult) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planner.catalog import models
-from planner.estimate import estimate
+import pytest
+
+from planner.catalog import gpus, models
+from planner.errors import UnknownName
+from planner.estimate import Library, estimate
 from planner.explain import VERDICT_RANK
 from planner.params import parameters
 from planner.search import (
@@ -20,6 +23,7 @@ from planner.search import (
     smallest_count,
     tasks,
 )
+from planner.specs.quality import QualityResult, Verdict
 from planner.specs.scenario import Scenario
 
 LOAD = Scenario(concurrency=16, input_tokens=2000, output_tokens=500)
@@ -109,3 +113,44 @@ def test_parts_put_together_in_steps_are_the_whole() -> None:
     for part in parts:
         whole = merged(Wish(), [whole, part])
     assert judged(LOAD, Wish(), [whole]) == together
+
+
+GPU = {"id": "card", "vendor": "NVIDIA", "label_gb": 48, "bandwidth_gb_per_s": 800, "bf16_tflops": 150}
+OWN = "upload:own"
+
+
+def own_library() -> Library:
+    """A model and a GPU that no catalogue has."""
+    card = gpus.gpu_from_profile(GPU | {"name": "Card", "compute_capability": 8.9}, "card")
+    model = models.model("Qwen/Qwen3-14B").model_copy(update={"id": OWN})
+    return Library({OWN: model}, {OWN: card.model_copy(update={"id": OWN})})
+
+
+def test_a_model_and_a_gpu_that_the_caller_brings_are_searched() -> None:
+    found = recommend(LOAD, Space(models=(OWN,), gpus=(OWN, "l40s")), Wish(usd_per_gpu_hour={OWN: 0.5}), own_library())
+    held = {(row["gpu"], row["weight_format"]) for row in found.candidates}
+    assert {(OWN, "fp8"), (OWN, "awq-int4-g128"), ("l40s", "fp8")} <= held
+    assert {row["usd_per_gpu_hour"] for row in found.candidates if row["gpu"] == OWN} == {0.5}
+    same = recommend(LOAD, Space(models=("Qwen/Qwen3-14B",), gpus=("l40s",)), Wish())
+    mine, known = (
+        {(r["weight_format"], r["tp"]): r["tpot_ms"] for r in one.candidates if r["gpu"] == "l40s"}
+        for one in (found, same)
+    )
+    assert mine == known
+
+
+def test_without_the_library_its_names_are_unknown() -> None:
+    with pytest.raises(UnknownName, match="unknown model"):
+        recommend(LOAD, Space(models=(OWN,), gpus=("l4",)), Wish())
+
+
+def test_a_check_of_the_callers_own_comes_before_what_is_published() -> None:
+    check = QualityResult(
+        id="my-own-check", made="2026-11-29T00:00:00Z", model=SIZES[1], weight_format="fp8", verdict=Verdict.CRACKS,
+        difference_points=-6.0, low=-8.0, high=-4.0, n=400, tolerance_points=2.0,
+    )  # fmt: skip
+    space = Space(models=(SIZES[1],), gpus=("h100-sxm",), formats=("bf16", "fp8"))
+    plain, checked = (recommend(LOAD, space, Wish(), Library({}, {}, checks=given)) for given in ((), (check,)))
+    lost = {row["weight_format"]: row["quality_loss_points"] for row in checked.candidates}
+    assert plain.candidates[0]["weight_format"] == "fp8"  # within the noise of 16 bit, and cheaper
+    assert lost["fp8"] == 6.0 and checked.candidates[0]["weight_format"] == "bf16"

@@ -34,7 +34,8 @@ problems()
 s = form.scenario
 if form.door == "hardware":
     st.subheader(f"What runs best on {s.n_gpus} × {plain(gpu_label(s.gpu or '', library))}?", anchor=False)
-    st.caption("Every model of the catalogue in every sensible format, under the load at the left.")
+    which = "The models that you named" if "models" in dict(form.wishes) else "Every model of the catalogue"
+    st.caption(f"{which} in every sensible format, under the load at the left.")
 else:
     st.subheader("What does this load need?", anchor=False)
     usual = (
@@ -47,16 +48,11 @@ else:
     )
 top = st.container()
 wish_box.common_loads()
-wish_box.order(form)
-wish_box.folds(form, library, wish_box.model_names())
-wanted = Search(load_of(s), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door))
-uploads = [name for name in wanted.space.gpus if name in library.gpus]
-if uploads:
-    st.info("A search knows the GPUs of the catalogue. Choose one of them at the left.", icon=":material/info:")
+wish_box.order(form, library)
+wish_box.folds(form, library)
+wanted = Search(load_of(s), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library.brought())
 left, right = st.columns([1, 3], vertical_alignment="center")
-asked = left.button(
-    "Search", type="primary", key="search", disabled=bool(uploads), icon=":material/search:", width="stretch"
-)
+asked = left.button("Search", type="primary", key="search", icon=":material/search:", width="stretch")
 if asked:
     try:
         st.session_state[FOUND] = run(wanted, right)
@@ -79,7 +75,7 @@ if found.candidates:
     recommended.background(found, library)
     recommended.cards(found)
     recommended.front(found)
-    selected = recommended.table(found)
+    selected = recommended.table(found, library)
 with st.container(horizontal=True):
     if found.candidates:
         st.button(

@@ -97,7 +97,7 @@ def recommend(flags: Mapping[str, str], choices: Choices, json: Json = False, cs
     if json and csv == "-":
         raise BadValue("--json and --csv - both write to standard output; give --csv a file")
     load, space, wish = question(flags, choices)
-    found = search(load, space, wish, _progress())
+    found = search(load, space, wish, progress=_progress())
     if choices.html:
         from planner.report.choice import choice_report
 

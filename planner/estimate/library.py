@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
+from planner.catalog import gpus
+from planner.catalog.models import Resolved
+from planner.catalog.models import resolve as resolve_model
 from planner.estimate.evidence import Stamp
 from planner.specs.calibration import Calibration
 from planner.specs.gpu import GpuSpec
@@ -13,6 +17,9 @@ from planner.specs.model import ModelSpec
 from planner.specs.observation import Observation
 from planner.specs.quality import QualityResult
 from planner.specs.run import Run
+
+known_model = lru_cache(maxsize=1024)(resolve_model)
+known_gpu = lru_cache(maxsize=1024)(gpus.gpu)
 
 
 class Library(NamedTuple):
@@ -24,6 +31,22 @@ class Library(NamedTuple):
     checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
     stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row
     observations: tuple[Observation, ...] | None = None  # that refine engines; None: the stored ones
+
+    def resolved(self, name: str) -> Resolved:
+        """The model of a name, brought along or of the catalogue, with the format that the name states.
+
+        Raises UnknownName, BadFile or BadValue.
+        """
+        given = self.models.get(name)
+        return Resolved(given, None, "") if given else known_model(name)
+
+    def model(self, name: str) -> ModelSpec:
+        """The architecture of a name. Raises as `resolved` does."""
+        return self.resolved(name).model
+
+    def gpu(self, name: str) -> GpuSpec:
+        """The accelerator of a name, brought along or of the catalogue. Raises as `resolved` does."""
+        return self.gpus.get(name) or known_gpu(name)
 
 
 NO_LIBRARY = Library()

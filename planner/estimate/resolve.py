@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from planner.catalog import engines, formats, gpus, models
+from planner.catalog import engines, formats, models
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Source
 from planner.catalog.checkpoints import checkpoint, published
@@ -20,7 +20,7 @@ from planner.errors import BadValue
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
 from planner.estimate.evidence import source_for
 from planner.estimate.factors import NOT_REFINED, Refined
-from planner.estimate.library import Library
+from planner.estimate.library import Library, known_model
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
@@ -108,9 +108,7 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         if not getattr(scenario, required):
             raise BadValue(f"column {required!r} is blank; 'planner {required}s' lists what is known")
     task = family(scenario.task_family)
-    given = library.models.get(scenario.model or "")
-    found = models.Resolved(given, None, "") if given else _model(scenario.model or "")
-    gpu = library.gpus.get(scenario.gpu or "") or _gpu(scenario.gpu or "")
+    found, gpu = library.resolved(scenario.model or ""), library.gpu(scenario.gpu or "")
     check_interconnect(gpu, scenario.interconnect)
     if scenario.images_per_request and found.model.vision is None:
         raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
@@ -147,14 +145,13 @@ def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolve
     name = published(found.model.id, weights.id) if weights.family == "fp4" else None
     if name is None or own_format(found.model) == weights.id:
         return found
-    stored = _model(name).model
+    stored = known_model(name).model
     return found._replace(model=stored) if stored.quantization else found
 
 
 def _draft_model(name: str, library: Library) -> tuple[ModelSpec, FormatSpec]:
     """A draft model and the format of its own checkpoint."""
-    given = library.models.get(name)
-    found = models.Resolved(given, None, "") if given else _model(name)
+    found = library.resolved(name)
     return found.model, formats.weight_format(found.weight_format or own_format(found.model))
 
 
@@ -237,10 +234,6 @@ def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
     if stated == weights.id and found.checkpoint:
         return found.checkpoint
     return checkpoint(found.model, weights, "" if found.weight_format else found.checkpoint)
-
-
-_model = lru_cache(maxsize=1024)(models.resolve)
-_gpu = lru_cache(maxsize=1024)(gpus.gpu)
 
 
 @lru_cache(maxsize=2**18)  # of a whole catalogue

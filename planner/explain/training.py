@@ -12,7 +12,7 @@ from planner.catalog import finetune as catalog
 from planner.catalog import gpus
 from planner.explain.changes import LARGER_GPUS, Change, Proposal
 from planner.explain.formulas import CLOSE, Formula
-from planner.explain.words import Row, Verdict, figure, format_name, gpu_name, interval
+from planner.explain.words import Row, Verdict, figure, format_name, gpu_name, interval, model_name
 from planner.specs.finetune import FinetuneScenario
 from planner.training.states import SHARDS_STATES, SHARDS_WEIGHTS
 from planner.units import GIB
@@ -70,7 +70,7 @@ def training_verdict(row: Row) -> Verdict:
 
 
 def _method(row: Row) -> str:
-    words, model = METHOD_WORDS[row["method"]], str(row["model"]).rpartition("/")[2].removeprefix("upload:")
+    words, model = METHOD_WORDS[row["method"]], model_name(row["model"])
     if row["method"] == "full":
         return f"Full fine-tuning of {model}"
     return f"{words} of {model} (rank {row['lora_rank']}, frozen in {format_name(row['weight_format'])})"

@@ -141,7 +141,7 @@ def deployment(row: Row) -> str:
     count = row["n_gpus"] or 1
     engine = f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()
     how = ", ".join(filter(None, (layout(row), engine)))
-    model = str(row["model"]).rsplit("/", 1)[-1].removeprefix("upload:")
+    model = model_name(row["model"])
     return f"{model} in {format_name(row['weight_format'])} on {count} × {gpu_name(row['gpu'])} ({how})"
 
 
@@ -163,6 +163,11 @@ def answer_price(row: Row) -> tuple[str, str]:
         return figure(usd), ""
     least, most = usd * rate / high, usd * rate / low
     return figure(usd, least, most), f"{figure(least, least, most)}–{figure(most, least, most)}"
+
+
+def model_name(name: str | None) -> str:
+    """A model without who published it."""
+    return str(name or "").rsplit("/", 1)[-1].removeprefix("upload:")
 
 
 def gpu_name(name: str) -> str:

@@ -13,6 +13,7 @@ from planner.catalog.checkpoints import checkpoint
 from planner.catalog.quality import family
 from planner.catalog.rates import is_half_rate
 from planner.estimate.layout import Parts, fault
+from planner.estimate.library import Library
 from planner.estimate.resolve import own_format
 from planner.formats import bits_per_weight
 from planner.formats.identity import Same
@@ -150,21 +151,16 @@ def most_gpus(load: Scenario, space: Space, limit: int) -> int:
     return int(min(max(counts, default=math.inf), limit))
 
 
-def check(load: Scenario, space: Space) -> None:
+def check(load: Scenario, space: Space, library: Library) -> None:
     """Raises UnknownName for a task, a model, a GPU, an engine or a format that nobody knows."""
     for name in chosen_models(load, space) if space.models or load.model else ():
-        models.resolve(name)
+        library.model(name)
     family(load.task_family)
     for name in chosen_gpus(load, space):
-        gpus.gpu(name)
+        library.gpu(name)
     for name in space.engines:
         engines.engine_id(name)
     for name in space.formats:
         formats.weight_format(name)
     for name in space.kv_formats:
         formats.kv_format(name)
-
-
-def gpu_of(name: str) -> GpuSpec:
-    """A GPU of the catalogue by any of its names. Raises UnknownName."""
-    return gpus.gpu(name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from planner.catalog import models
 from planner.catalog.quality import CONFLICTING, NONE, Evidence, expected_points, family, worst_known_points
-from planner.errors import PlannerError
 from planner.estimate.quality import Results, quality_of, stored_checks
+from planner.formats.identity import Same
 from planner.params import active_parameters, parameters
 from planner.specs.evidence import Family
+from planner.specs.model import ModelSpec
 from planner.specs.quality import Verdict
 
 CONFLICTING_POINTS = 10.0  # for an order, where sources disagree by far more: behind what nobody disputes
@@ -25,23 +25,21 @@ class Judged(NamedTuple):
 
 
 def judge(
-    model: str, weight_format: str, kv_format: str, task_family: str | None = None, checks: Results | None = None
+    model: ModelSpec, weight_format: str, kv_format: str, task_family: str | None = None, checks: Results | None = None
 ) -> Judged:
     """What is expected of the model, less the larger of what its formats lose.
 
     The two losses are not added: no source measured both. A loss below the noise of its tests is none. `checks` of
     the user's own, where many calls share them; None: look now.
     """
-    return _judged(model, weight_format, kv_format, task_family, stored_checks() if checks is None else checks)
+    return _judged(Same(model), weight_format, kv_format, task_family, stored_checks() if checks is None else checks)
 
 
 @lru_cache(maxsize=65536)
-def _judged(model: str, weight_format: str, kv_format: str, task_family: str | None, checks: Results) -> Judged:
-    try:
-        spec = models.model(model)
-    except PlannerError:  # an uploaded model is ranked behind those of the catalogue
-        return Judged(0.0)
-    task = family(task_family)
+def _judged(
+    model: Same[ModelSpec], weight_format: str, kv_format: str, task_family: str | None, checks: Results
+) -> Judged:
+    spec, task = model.value, family(task_family)
     found = quality_of(spec, weight_format, kv_format, task, checks)
     expected = expected_points(spec, parameters(spec), active_parameters(spec))
     lost = max(lost_points(found.weights, task), 0.0 if found.weights.own else lost_points(found.kv, task))

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from planner.catalog import gpus
-from planner.errors import PlannerError
-from planner.estimate import estimate
+from planner.estimate import Library, estimate
 from planner.estimate.answer import STOPS
 from planner.estimate.evidence import folder_stamp
+from planner.estimate.quality import Results, stored_checks
+from planner.explain import format_name, gpu_name, model_name
 from planner.search import axes, limits
 from planner.search.judge import judge
 from planner.search.order import foremost, near_ties, ordered, pareto
@@ -21,6 +21,7 @@ from planner.specs.wish import Space, Wish
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
+NOTHING_BROUGHT = Library({}, {})
 MOST_CANDIDATES = 200
 MOST_REJECTED = 2000
 LEAST_OF_MODEL = 100
@@ -60,36 +61,49 @@ class Recommendation(NamedTuple):
     verdict: str  # in a sentence: which filter left nothing, which limit binds; blank where there is a winner
 
 
-def recommend(load: Scenario, space: Space, wish: Wish, progress: Progress | None = None) -> Recommendation:
+def recommend(
+    load: Scenario,
+    space: Space,
+    wish: Wish,
+    library: Library = NOTHING_BROUGHT,
+    progress: Progress | None = None,
+) -> Recommendation:
     """Rank what `space` allows under `load`, whose own model, GPU, format and layout stand where the space is empty.
 
-    `progress` is called with the number of models done and their total. Raises PlannerError for names that nobody
-    knows and for a price of 0.
+    `progress` is called with the number of models done and their total. `library` holds models, GPUs, runs and
+    quality checks beyond the catalogue's. Raises PlannerError for names that nobody knows and for a price of 0.
     """
     found = []
-    todo, stamp = tasks(load, space, wish), folder_stamp()
+    todo, stamp = tasks(load, space, wish, library), folder_stamp()
     for done, task in enumerate(todo, 1):
         found.append(sift(task, stamp))
         if progress:
             progress(done, len(todo))
-    return judged(load, wish, found)
+    return judged(load, wish, found, library)
 
 
-def tasks(load: Scenario, space: Space, wish: Wish) -> list[Task]:
+def tasks(load: Scenario, space: Space, wish: Wish, library: Library = NOTHING_BROUGHT) -> list[Task]:
     """The parts of a search, one for each model; `judged` puts what `sift` makes of them together."""
     asked = limits.under(load, wish)
-    axes.check(asked, space)
+    axes.check(asked, space, library)
     names = axes.chosen_models(load, space)
     most = max(MOST_MERGED // max(len(names), 1), LEAST_OF_MODEL)
-    return [Task(asked, name, space, wish, most) for name in names]
+    return [Task(asked, name, space, wish, most, _needed(library, name, load.draft_model or "")) for name in names]
 
 
-def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted]) -> Recommendation:
+def _needed(library: Library, *names: str) -> Library:
+    """A library whose models are these alone: what a task carries to another process."""
+    return library._replace(models={name: library.models[name] for name in names if name in library.models})
+
+
+def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library = NOTHING_BROUGHT) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
     whole = merged(wish, parts)
     best = foremost(whole.kept, wish, MOST_CANDIDATES)
-    rows = [_with_worth(row) for row in estimate([scenario_of(asked, one.columns, wish) for one in best]).rows()]
+    scenarios = [scenario_of(asked, one.columns, wish, library) for one in best]
+    checks = library.checks + stored_checks()
+    rows = [_with_worth(row, library, checks) for row in estimate(scenarios, library=library).rows()]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
@@ -132,9 +146,9 @@ def merged(wish: Wish, parts: Sequence[Sifted]) -> Sifted:
     )
 
 
-def scenario_of(load: Scenario, columns: Mapping[str, Any], wish: Wish) -> Scenario:
+def scenario_of(load: Scenario, columns: Mapping[str, Any], wish: Wish, library: Library) -> Scenario:
     """What a candidate is as a scenario of its own."""
-    return load.model_copy(update=dict(columns) | limits.price_of(axes.gpu_of(columns["gpu"]), wish))
+    return load.model_copy(update=dict(columns) | limits.price_of(library.gpu(columns["gpu"]), wish))
 
 
 def _fault(row: Row, wish: Wish) -> tuple[str, str]:
@@ -146,24 +160,22 @@ def _fault(row: Row, wish: Wish) -> tuple[str, str]:
     return limits.fault_of(row, wish)
 
 
-def _with_worth(row: Row) -> Row:
+def _with_worth(row: Row, library: Library, checks: Results) -> Row:
     """The row with its replicas, its watts and its quality."""
-    found = judge(row["model"], row["weight_format"] or "", row["kv_format"] or "", row["task_family"])
+    kinds = row["weight_format"] or "", row["kv_format"] or ""
+    found = judge(library.model(row["model"]), *kinds, row["task_family"], checks)
     return row | {
         "replicas": row["dp"] or 1,
         "gpus_per_replica": (row["tp"] or 1) * (row["pp"] or 1),
-        "power_w": _watts(row),
+        "power_w": _watts(row, library),
         "quality_score": found.score,
         "quality_loss_points": found.loss_points,
         "quality_evidence": found.evidence or None,
     }
 
 
-def _watts(row: Row) -> float | None:
-    try:
-        board = row["power_limit_w"] or gpus.gpu(row["gpu"]).tdp_w
-    except PlannerError:
-        return None
+def _watts(row: Row, library: Library) -> float | None:
+    board = row["power_limit_w"] or library.gpu(row["gpu"]).tdp_w
     return None if board is None else float(board) * (row["n_gpus"] or 1)
 
 
@@ -210,5 +222,6 @@ def _binds(load: Scenario, wish: Wish, name: str, reached: Reached) -> str:
     words = limits.OBJECTIVES.get(name) or next(bound.words for bound in limits.BOUNDS if bound.name == name)
     unit = " ms" if less else ""
     c = reached.columns
-    where = f"{str(c['model']).rsplit('/', 1)[-1]} in {c['weight_format']} on {c['tp'] * c['pp']} x {c['gpu']}"
+    kind = f"{model_name(c['model'])} in {format_name(c['weight_format'])}"
+    where = f"{kind} on {c['tp'] * c['pp']} x {gpu_name(c['gpu'])}"
     return f"{words} of {limit:,.4g}{unit} is out of reach: the best is {reached.value:,.4g}{unit} ({where})"

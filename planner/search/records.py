@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from planner.estimate.library import Library
 from planner.search.axes import Division
 from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
@@ -22,6 +23,7 @@ class Task(NamedTuple):
     space: Space
     wish: Wish
     most: int  # candidates, and refusals with their words, that it hands back
+    library: Library  # what the caller brought along, as far as this model needs it
 
 
 class Place(NamedTuple):

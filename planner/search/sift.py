@@ -20,7 +20,8 @@ from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.layout import Layout
 from planner.estimate.library import Library
-from planner.estimate.refine import refined
+from planner.estimate.quality import stored_checks
+from planner.estimate.refine import refined, stored
 from planner.estimate.resolve import Row, default_kv_format, resolve, supported
 from planner.estimate.screen import curves, planned, shares_memory
 from planner.formats import tensor_bytes
@@ -60,7 +61,10 @@ class Replica(NamedTuple):
 
 def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     """Everything that one model offers; `stamp` of the folders of runs, where many tasks share it."""
-    library = Library(stamp=folder_stamp() if stamp is None else stamp)
+    brought = task.library
+    library = brought._replace(
+        stamp=folder_stamp() if stamp is None else stamp, checks=brought.checks + stored_checks(), observations=stored()
+    )
     job = Job(task, Ledger(task.most), library, axes.loads(task.load, task.space))
     together: dict[tuple[int, int], list[Replica]] = {}  # that share an engine and a model's tensors
     for name in axes.chosen_gpus(task.load, task.space):
@@ -81,7 +85,7 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
 def _places(job: Job, gpu_name: str) -> Iterator[Row]:
     """The model on one GPU in every engine: a row with the load's blanks filled."""
     task = job.task
-    gpu = axes.gpu_of(gpu_name)
+    gpu = job.library.gpu(gpu_name)
     for engine in axes.chosen_engines(task.load, task.space, gpu):
         names = {"model": task.model, "gpu": gpu_name, "engine": engine, "weight_format": None, "kv_format": None}
         blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")) | limits.price_of(gpu, task.wish)
@@ -116,7 +120,7 @@ def _replicas(job: Job, row: Row) -> Iterator[Replica]:
             if why[0]:
                 job.ledger.refuse(place.columns, why, len(ways) * len(job.loads), FAR)
                 continue
-            found = judge(task.model, name, kv, task.load.task_family, row.checks)
+            found = judge(row.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
             support = supported(name, kv, row.engine.id, Same(row.gpu))
             own = held._replace(weights=weights, kv_name=kv, kv=formats.kv_format(kv), support=support)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.explain import engine_name, figure, format_name, gpu_name, interval
+from planner.explain import engine_name, figure, format_name, gpu_name, interval, model_name
 from planner.explain.quality import in_short
 from planner.search.recommend import Recommendation, failed
 from planner.specs.wish import RankBy, Wish
@@ -39,7 +39,7 @@ def arrangement(row: Row) -> str:
 def settings(row: Row) -> str:
     """Model, formats and engine of a row."""
     kv = "" if row["kv_format"] in ("bf16", "fp16") else f", KV cache in {row['kv_format']}"
-    model = str(row["model"]).rsplit("/", 1)[-1]
+    model = model_name(row["model"])
     engine = f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()
     return f"{model} in {format_name(row['weight_format'])}{kv} ({engine})"
 
