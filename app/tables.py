@@ -10,6 +10,7 @@ from library import MARK, Library
 from planner import explain
 from planner.params import parameters
 from planner.search.words import THOUSAND
+from planner.units import MS_PER_S
 
 Row = dict[str, Any]
 BILLION = 1e9
@@ -38,7 +39,7 @@ def line(row: Row, library: Library) -> dict[str, Any]:
         "gpu": explain.gpu_name(row["gpu"]) if row["gpu"] else "",
         "max_concurrency": row["max_concurrency"],
         "output_tokens_per_s_per_request": row["output_tokens_per_s_per_request"],
-        "ttft_s": None if row["ttft_ms"] is None else row["ttft_ms"] / 1e3,
+        "ttft_s": None if row["ttft_ms"] is None else row["ttft_ms"] / MS_PER_S,
         "output_tokens_per_s": row["output_tokens_per_s"],
         "weights_gib": row["weights_gib"],
         "usd_per_thousand_requests": None if row["usd_per_request"] is None else row["usd_per_request"] * THOUSAND,

@@ -114,11 +114,6 @@ def all_gather_s(size_bytes: Number, n: Number, link: Link) -> Number:
     return transfer_s(all_gather_wire_bytes(size_bytes, n), link)
 
 
-def all_to_all_s(size_bytes: Number, n: Number, link: Link) -> Number:
-    """Seconds until each of `n` GPUs has spread its `size_bytes` over all."""
-    return transfer_s(all_to_all_wire_bytes(size_bytes, n), link)
-
-
 def hierarchical_bytes_per_s(n: Number, per_node: Number, inside: Number, between: Number) -> Number:
     """Flat rate at which `n` GPUs in nodes of `per_node` exchange as fast as a two-level collective.
 

@@ -18,6 +18,7 @@ from planner.estimate.floors import Floors, floors
 from planner.estimate.refine import MOST, time_ratio
 from planner.specs.observation import Observation
 from planner.specs.scenario import Scenario
+from planner.units import MS_PER_S
 
 MOST_TP = 16  # GPUs of one aggregated group; beyond, several instances were counted as one
 SLACK = 0.97  # of a limit, for clocks above the datasheet's and rounding
@@ -146,20 +147,19 @@ def _beyond(figure: Figure, limit: Floors, scenario: Scenario) -> str:
     tokens = (scenario.input_tokens or 0) * (1 - (scenario.cached_input_fraction or 0))
     seconds = {
         "tpot_ms": (
-            figure.measured / 1e3,
+            figure.measured / MS_PER_S,
             limit.decode_s,
             "a step cannot read the weights faster; tokens were drafted?",
         ),
         "output_tokens_per_s_per_request": (1 / figure.measured, limit.decode_s, "the same; tokens were drafted?"),
         "prefill_tokens_per_s": (tokens / figure.measured, limit.prefill_s, "prompts were cached?"),
-        "ttft_ms": (figure.measured / 1e3, limit.prefill_s, "prompts were cached?"),
+        "ttft_ms": (figure.measured / MS_PER_S, limit.prefill_s, "prompts were cached?"),
     }
     measured, least, why = seconds.get(figure.name, (1.0, 0.0, ""))
     if measured >= SLACK * least:
         return ""
-    return (
-        f"{figure.name} {figure.measured:.4g} is beyond the hardware's limit ({1e3 * least:.3g} ms at its peaks): {why}"
-    )
+    limit_ms = MS_PER_S * least
+    return f"{figure.name} {figure.measured:.4g} is beyond the hardware's limit ({limit_ms:.3g} ms at its peaks): {why}"
 
 
 def _elsewhere(figure: Figure) -> str:

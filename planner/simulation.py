@@ -44,8 +44,8 @@ from planner.ops import Batch
 from planner.serving import log_sd
 from planner.specs.engine import Allocation
 from planner.specs.scenario import Scenario
+from planner.units import MS_PER_S
 
-MS = 1e3
 MAX_REQUESTS = 1_000_000
 SHORTEST = 0.8  # of the longest length in a closed loop that states no spread, as load generators draw them
 WARM_UP_SHARE = 0.1  # of the requests, before those that are counted
@@ -285,7 +285,7 @@ def columns(p: Priced, run: Run, measured: slice) -> dict[str, float | int | Non
     """What the simulation saw, in the units of the screen; None where there is no such figure."""
     wishes = objectives(p.deployments)
     found: Summary = events.summary(run, measured, Limits(*(_one(limit) for limit in wishes[:3])))
-    values = [value * MS for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
+    values = [value * MS_PER_S for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
     values += [
         found.output_tokens_per_s,
         found.requests_per_s,

@@ -21,11 +21,10 @@ from planner.specs.model import (
     Role,
 )
 from planner.specs.scenario import Scenario
-from planner.units import GB, GIB
+from planner.units import GB, GIB, MIB_PER_GIB
 
 STAND_IN = "b300"  # for rows of memory whose card is not named: what is scored of them does not depend on it
 LARGE_GIB = 1e5  # a card on which everything fits, for buffers that are summed over cards
-MIB_PER_GIB = 1024
 SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 
 STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set

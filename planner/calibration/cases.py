@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from planner.ops.products import distinct_experts
-from planner.specs.run import AttentionShape, CollectiveShape, ExpertShape, GemmShape, Shape, StreamShape
+from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Shape, StreamShape
 
 HALF_BYTES = 2.0
 SMALLEST_STREAM = 4096
@@ -79,11 +79,6 @@ def experts(name: Named, shape: ExpertShape, widths: Widths = HALVES) -> Case:
 def stream(name: Named, size_bytes: int, passes: int = 1) -> Case:
     """`passes` times over `size_bytes`: 1 for a read, 2 for a copy."""
     return Case(*name, StreamShape(size_bytes=size_bytes), float(passes * size_bytes), 0.0, float(size_bytes))
-
-
-def collective(name: Named, shape: CollectiveShape) -> Case:
-    """A message; what travels is for `planner.collectives` to say."""
-    return Case(*name, shape, float(shape.size_bytes), 0.0, 0.0)
 
 
 def _half(value: int) -> int:

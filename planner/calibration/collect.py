@@ -14,6 +14,7 @@ import numpy as np
 from planner.calibration.timing import SPREAD, plain
 from planner.errors import PlannerError
 from planner.specs.run import CollectiveShape, Flag, Point, Status, Timing
+from planner.units import MS_PER_S
 
 SIZES = tuple(2**e for e in range(10, 30, 2)) + (2**29,)
 SIZES_QUICK = tuple(2**e for e in range(10, 30, 4))
@@ -71,7 +72,7 @@ def _timed(torch: Any, call: Callable[[], Any], on_gpu: bool) -> list[float]:
             call()
             end.record()
             torch.cuda.synchronize()
-            seconds.append(start.elapsed_time(end) / 1e3)
+            seconds.append(start.elapsed_time(end) / MS_PER_S)
         else:
             begun = time.perf_counter()
             call()

@@ -19,7 +19,6 @@ from planner.errors import BadValue
 from planner.specs.run import Environment, Mode, Point, Run
 
 JOURNALS = ".journal"
-TOKEN_SHOWN = 6
 
 
 class Progress(NamedTuple):

@@ -1,0 +1,1 @@
+"""Readers of everything from outside: models, GPUs, engines, formats, runs, scenarios."""

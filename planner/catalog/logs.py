@@ -27,11 +27,11 @@ from planner.catalog.log_patterns import (
 )
 from planner.catalog.values import Value, number_of, scenario_of, value_of
 from planner.errors import BadFile, PlannerError
+from planner.units import MIB_PER_GIB
 
 MAX_BYTES = 2 * 2**20
 MAX_LINE = 400  # characters of a line that are shown
 MOST_MATCHES = 2048  # of one pattern
-MIB_PER_GIB = 2**10
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,16}m")
 _FILE_TYPE = re.compile(r"-((?:UD-)?(?:I?Q\d\w{0,8}|BF16|F16|F32|MXFP4))(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 

@@ -21,7 +21,6 @@ from planner.specs.scenario import Scenario
 
 Value = str | int | float | bool
 Checked = TypeVar("Checked", bound=BaseModel)
-MAX_TEXT = 4096
 MOST_SHARES = 128  # GPUs of one `tensor_split`
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)

@@ -20,9 +20,8 @@ from planner.serving import ServingPoint, Sustainable
 from planner.serving.objectives import Tail
 from planner.serving.steady import Offered
 from planner.specs.formats import Level
-from planner.units import GIB
+from planner.units import GIB, MS_PER_S
 
-MS = 1e3
 DEFAULT_PERCENTILE = 95.0  # of the objectives
 FINE_MS = 10.0  # below which whole milliseconds are too coarse
 FINE_S = 10.0  # below it a wait is said to a tenth of a second
@@ -84,10 +83,10 @@ def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
     gpus = n_gpus(p.deployments)
     columns = {
         "prefill_tokens_per_s": point.prefill_tokens_per_s,
-        "ttft_unloaded_ms": point.ttft_unloaded_s * MS,
-        "ttft_ms": point.ttft_s * MS,
-        "tpot_ms": point.tpot_s * MS,
-        "e2e_ms": point.e2e_s * MS,
+        "ttft_unloaded_ms": point.ttft_unloaded_s * MS_PER_S,
+        "ttft_ms": point.ttft_s * MS_PER_S,
+        "tpot_ms": point.tpot_s * MS_PER_S,
+        "e2e_ms": point.e2e_s * MS_PER_S,
         "output_tokens_per_s": point.output_tokens_per_s,
         "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
         "output_tokens_per_s_per_gpu": point.output_tokens_per_s / gpus,
@@ -210,11 +209,10 @@ def missed_objectives(p: Priced) -> list[list[str]]:
     out: list[list[str]] = [[] for _ in p.deployments]
     for word, name, seconds in figures:
         limits = numbers(p.deployments, name, np.inf)
-        for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS > limits)):
+        for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS_PER_S > limits)):
             later = " after the first wave" if word == "TTFT" and p.deployments[int(i)].row.scenario.waves else ""
-            out[i].append(
-                f"p{percentile[i]:g} {word} {milliseconds(seconds[i] * MS)}{later} is above {milliseconds(limits[i])}"
-            )
+            took, most = milliseconds(seconds[i] * MS_PER_S), milliseconds(limits[i])
+            out[i].append(f"p{percentile[i]:g} {word} {took}{later} is above {most}")
     return out
 
 

@@ -69,7 +69,7 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
     found = {name: uncertainty.interval(columns[name], value) for name, value in half.items()}
     found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
-    found["max_concurrency"] = _sequences(engine, p, parts, columns, width)
+    found["max_concurrency"] = _sequences(engine, parts, columns, width)
     out: Columns = {}
     for name, ends in found.items():
         for end, value in ends._asdict().items():
@@ -84,7 +84,7 @@ def _shares(p: Priced) -> Shares:
     return Shares(*(np.where(point.above_capacity, 0.0, value) for value in seconds))
 
 
-def _sequences(engine: EngineSpec, p: Priced, parts: Budget, columns: Columns, width: Widths) -> Interval:
+def _sequences(engine: EngineSpec, parts: Budget, columns: Columns, width: Widths) -> Interval:
     """Whole sequences; an engine that allocates every slot at start holds exactly those."""
     if engine.cache.allocation is Allocation.CONTEXT:
         return Interval(columns["max_concurrency"], columns["max_concurrency"])

@@ -37,7 +37,6 @@ TEXTS = (
     "memory_evidence speed_evidence engine_evidence calibration_id quality_evidence kv_quality_evidence"
 ).split()
 FLAGS = ("fits", "starts", "holds_load", "meets_slo")
-STAMPS = ("planner_version", "schema_version")
 
 
 def column(says: str) -> Any:

@@ -43,8 +43,8 @@ from planner.serving import Load
 from planner.serving.steady import slot_wait_s
 from planner.specs.engine import EngineSpec
 from planner.specs.scenario import Scenario
+from planner.units import MS_PER_S
 
-MS = 1e-3
 SIZES = ("tp", "pp", "ep", "attention_dp", "dp", "n_gpus")
 
 
@@ -155,9 +155,9 @@ def taken(record: Record, at: NDArray[np.int64]) -> Record:
 def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
     """Limits on the percentile of each time; none where the scenario states none."""
     return serving.Objectives(
-        ttft_s=numbers(deployments, "ttft_slo_ms", np.nan) * MS,
-        tpot_s=numbers(deployments, "tpot_slo_ms", np.nan) * MS,
-        e2e_s=numbers(deployments, "e2e_slo_ms", np.nan) * MS,
+        ttft_s=numbers(deployments, "ttft_slo_ms", np.nan) / MS_PER_S,
+        tpot_s=numbers(deployments, "tpot_slo_ms", np.nan) / MS_PER_S,
+        e2e_s=numbers(deployments, "e2e_slo_ms", np.nan) / MS_PER_S,
         percentile=numbers(deployments, "slo_percentile", DEFAULT_PERCENTILE),
     )
 

@@ -17,7 +17,7 @@ from planner.formats import weight_bytes
 from planner.params import parameters
 from planner.specs.engine import BudgetRule, EngineSpec
 from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, Mixer, ModelSpec
-from planner.units import GB, GIB
+from planner.units import GB, GIB, MS_PER_S
 
 CLOSE = 0.01  # a closed form within this share of the engine's figure is shown as an equation
 
@@ -213,7 +213,7 @@ def _decode_lines(row: Row) -> tuple[str, ...]:
 
 
 def _server_lines(row: Row) -> tuple[str, ...]:
-    running = row["requests_per_s"] * row["e2e_ms"] / 1e3
+    running = row["requests_per_s"] * row["e2e_ms"] / MS_PER_S
     return (
         f"{running:,.1f} requests in flight / {row['e2e_ms'] / 1e3:,.2f} s = {row['requests_per_s']:,.3f} requests/s",
         f"× {row['output_tokens']:,} tokens = {interval(row, 'output_tokens_per_s')} tokens/s",

@@ -9,8 +9,8 @@ from planner.catalog import gpus, models
 from planner.catalog.log_patterns import LINES
 from planner.errors import PlannerError
 from planner.explain.words import Row, interval
+from planner.units import MIB_PER_GIB
 
-MIB_PER_GIB = 2**10
 DEVICES = {"Apple": "MTL0", "AMD": "ROCm0"}  # llama.cpp's names of a backend's first device
 
 

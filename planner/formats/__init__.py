@@ -91,7 +91,7 @@ def _shapes(model: Same[ModelSpec]) -> _Shapes:
     return _Shapes(model.value)
 
 
-def _head_bytes(fmt: FormatSpec, head: Packing, shapes: _Shapes, tied: bool) -> Floats:
+def _head_bytes(head: Packing, shapes: _Shapes, tied: bool) -> Floats:
     """Bytes of an output matrix that is packed otherwise than the rest; a tied one is stored once more."""
     is_head = np.array([role is (Role.EMBEDDING if tied else Role.LM_HEAD) for role in shapes.roles])
     return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
@@ -146,7 +146,7 @@ def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, held: Held) -> Float
     per_copy = packed_layers * packed + (shapes.layers - packed_layers) * base
     if fmt.head is not None:
         tied = model.tie_embeddings
-        head = _head_bytes(fmt, fmt.head, shapes, tied)
+        head = _head_bytes(fmt.head, shapes, tied)
         per_copy = np.where(head > 0, head + (per_copy if tied else 0), per_copy)
     return np.asarray(per_copy * shapes.copies, dtype=np.float64)
 

@@ -22,7 +22,7 @@ def limiting_stage(inputs: MemoryInputs, stages: Stages) -> NDArray[np.intp]:
     return tightest[None, :]
 
 
-def _free_bytes(engine: EngineSpec, inputs: MemoryInputs, spent: Spent, cache: Floats) -> Floats:
+def _free_bytes(inputs: MemoryInputs, spent: Spent, cache: Floats) -> Floats:
     """What the device has left once the engine runs; negative parts are shortfalls and say so elsewhere."""
     used = floats(inputs.device.copies) * (spent.total() + cache) + inputs.device.reserved_bytes
     return np.maximum(inputs.device.total_bytes - used, 0.0)
@@ -57,6 +57,6 @@ def memory_plan(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> M
         reserved_bytes=np.broadcast_to(floats(inputs.device.reserved_bytes), pool.shape),
         load_peak_bytes=spent.weights + spent.non_torch + stages.largest_layer,
         host_bytes=stages.host,
-        free_bytes=_free_bytes(engine, inputs, spent, cache),
+        free_bytes=_free_bytes(inputs, spent, cache),
     )
     return MemoryPlan(terms, kv, verdict(engine, inputs, stages, kv))

@@ -130,7 +130,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     ops.append(elementwise_op(model, widths, parallel, work))
     ops += communication_ops(model, widths, parallel, work)
     if model.vision and _present(batch.image_patches):
-        ops += vision_ops(model, batch, widths, parallel)
+        ops += vision_ops(model, batch, widths)
     return ops
 
 

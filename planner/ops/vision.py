@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.collectives import Parallel
 from planner.ops.records import Batch, Op, OpKind, Slot, Widths
 from planner.params import tensors
 from planner.specs.model import ModelSpec, Role
@@ -16,7 +15,7 @@ from planner.specs.model import ModelSpec, Role
 PRODUCTS_PER_LAYER = 4  # qkv, output, and two of the MLP
 
 
-def vision_ops(model: ModelSpec, batch: Batch, widths: Widths, parallel: Parallel) -> list[Op]:
+def vision_ops(model: ModelSpec, batch: Batch, widths: Widths) -> list[Op]:
     """Two operations: all matrix products (mean of each), and attention per layer."""
     vision = model.vision
     if vision is None:

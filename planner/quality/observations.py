@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from planner.quality.runner import Asked, Endpoint
+from planner.units import MS_PER_S
 
 FEWEST_WAVES = 3  # of requests in flight: fewer are all beginning and end
 
@@ -42,7 +43,7 @@ def observation(endpoint: Endpoint, asked: Asked) -> dict[str, Any] | None:
         "request_throughput": len(told) / asked.seconds,
         "output_throughput": sum(outputs) / asked.seconds,
         "total_token_throughput": (sum(prompts) + sum(outputs)) / asked.seconds,
-        "mean_e2el_ms": 1e3 * statistics.fmean(seconds),
-        "median_e2el_ms": 1e3 * statistics.median(seconds),
-        "std_e2el_ms": 1e3 * statistics.pstdev(seconds),
+        "mean_e2el_ms": MS_PER_S * statistics.fmean(seconds),
+        "median_e2el_ms": MS_PER_S * statistics.median(seconds),
+        "std_e2el_ms": MS_PER_S * statistics.pstdev(seconds),
     }

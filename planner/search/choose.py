@@ -17,6 +17,7 @@ from planner.search.order import METRICS, TINY, front_mask, scores
 from planner.search.records import Config, Kept, Ledger
 from planner.serving.cost import HOURS_PER_MONTH
 from planner.specs.wish import Wish
+from planner.units import MS_PER_S
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -24,7 +25,6 @@ Bools = NDArray[np.bool_]
 MOST_GPUS = 1024  # of a deployment whose size nothing limits
 MORE = 1.25  # times the replicas that one alone would suggest, tried when that many do not do
 MOST_KEPT = 64  # of a chunk by each order
-MS = 1e3
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
 SORTED = ("quality_score", "usd_per_request", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
 
@@ -147,7 +147,7 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
         "output_tokens_per_s_per_gpu": point.output_tokens_per_s / early["n_gpus"],
         "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
         "requests_per_s": point.requests_per_s,
-        "e2e_ms": point.e2e_s * MS,
+        "e2e_ms": point.e2e_s * MS_PER_S,
     }
 
 
@@ -184,7 +184,7 @@ def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:
     percentile = found.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
     parts = []
     for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, found.wishes, strict=False):
-        value, limit = seconds[i, j] * MS, np.asarray(wishes)[j] * MS
+        value, limit = seconds[i, j] * MS_PER_S, np.asarray(wishes)[j] * MS_PER_S
         if value > limit:
             parts.append(f"p{percentile:g} {word} {milliseconds(value)} is above {milliseconds(limit)}")
     return "; ".join(parts)
@@ -201,7 +201,7 @@ def _reached(
     verdicts, figures, columns = settled
     free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
     watched = [
-        (name, seconds * MS, True)
+        (name, seconds * MS_PER_S, True)
         for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, found.wishes, strict=False)
         if np.any(np.isfinite(limit))
     ]

@@ -1,0 +1,1 @@
+"""Frozen records of what comes from outside."""

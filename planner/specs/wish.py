@@ -37,7 +37,7 @@ class Weights(Spec):
     latency: Share = 0.2
 
 
-def limit(meaning: str, kind: Any = Limit) -> Any:
+def limit(meaning: str) -> Any:
     """A blank limit and its line in the help."""
     return Field(default=None, description=meaning)
 

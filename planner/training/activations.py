@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,13 +21,6 @@ from planner.specs.model import (
 Array = float | NDArray[np.float64]
 
 VALUE_BYTES = 2  # of the compute type, fp16 or bf16
-
-
-class Widest(NamedTuple):
-    """Bytes per token that layers keep: all of them together, and the one that keeps most."""
-
-    all_layers: float
-    one_layer: float
 
 
 def attention_values(mixer: Mixer) -> float:

@@ -39,7 +39,7 @@ from planner.calibration.kernels.problem import (
 )
 
 ROWS = COLUMNS = 64  # of a contiguous block of weights
-STEPS, STEP_COLUMNS = 4, 16
+STEPS = 4
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 SPLITS_TRIED = 3
 LEAST_TOKENS, MOST_TOKENS = 8, 64  # of one block

@@ -1,0 +1,1 @@
+"""Headers of checkpoints, safetensors and GGUF, as model specs with exact bytes."""

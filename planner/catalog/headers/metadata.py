@@ -62,10 +62,6 @@ class Metadata:
         """A number, or the largest of an array (layers without any state 0)."""
         return max(self.layers(field))
 
-    def optional(self, **fields: str) -> Settings:
-        """Settings by the metadata that state them, where they do."""
-        return {name: self.own.data[field] for name, field in fields.items() if self.own.has(field)}
-
 
 def _plain(value: Value) -> Any:
     return list(value) if isinstance(value, tuple) else value

@@ -18,8 +18,8 @@ from planner.catalog.observations.reading import (
     whole,
 )
 from planner.specs.observation import Tool
+from planner.units import MS_PER_S
 
-MS = 1e3
 ENGINES = {
     "vllm": "vllm",
     "sglang": "sglang",
@@ -50,7 +50,7 @@ def from_flat(document: Document, where: str) -> Reading | None:
 
 def _latency(document: Document) -> dict[str, float]:
     seconds = positive(document.get("avg_latency"))
-    return figures(e2e_ms=seconds and MS * seconds)
+    return figures(e2e_ms=seconds and MS_PER_S * seconds)
 
 
 def _throughput(document: Document, where: str) -> Reading:
@@ -106,9 +106,9 @@ def _sglang_batch(document: Document, where: str) -> Reading:
     decode = positive(document.get("median_decode_latency"))
     total = positive(document.get("total_latency")) or positive(document.get("latency"))
     measured = figures(
-        tpot_ms=decode and MS * decode,
+        tpot_ms=decode and MS_PER_S * decode,
         prefill_tokens_per_s=document.get("prefill_throughput") if batch == 1 else None,
-        e2e_ms=total and MS * total,
+        e2e_ms=total and MS_PER_S * total,
     )
     columns = {"engine": "sglang", "waves": 1.0} | stated(concurrency=batch, input_tokens=prompt, output_tokens=output)
     return Reading(Tool.SGLANG_BATCH, where, columns, measured, str(document.get("model_path") or ""))
@@ -120,7 +120,8 @@ def _inferencex(document: Document, where: str) -> Reading:
     attention_dp = str(document.get("dp_attention", "")).lower() in ("true", "1")
     per_gpu = positive(document.get("output_tput_per_gpu"))
     times = {f"{name}_ms": positive(document.get(f"mean_{key}")) for name, key in _TIMES.items()}
-    measured = figures(output_tokens_per_s=per_gpu and per_gpu * tp, **{k: v and MS * v for k, v in times.items()})
+    times_ms = {name: seconds and MS_PER_S * seconds for name, seconds in times.items()}
+    measured = figures(output_tokens_per_s=per_gpu and per_gpu * tp, **times_ms)
     framework = re.sub(r"[^a-z-].*", "", str(document.get("framework") or "").lower())
     columns = stated(
         engine=ENGINES.get(framework),

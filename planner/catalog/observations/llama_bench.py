@@ -13,6 +13,7 @@ from typing import Any
 
 from planner.catalog.observations.reading import Document, Reading, figures, number, stated, whole
 from planner.specs.observation import Tool
+from planner.units import MS_PER_S
 
 CACHE = {"f16": "fp16", "bf16": "bf16"}
 DEVICE = re.compile(r"Device \d+: (.+?), (?:compute|gfx)|ggml_vulkan: \d+ = (.+?) \(|GPU name: +(?:MTL\d \()?([^)\n]+)")
@@ -85,7 +86,7 @@ def _test(prompt: int, generated: int, depth: int, rate: Any) -> tuple[dict[str,
     """Columns of a test, and what its rate measures."""
     if prompt and generated:
         seconds = (prompt + generated) / rate if (rate := number(rate)) else None
-        return _lengths(prompt, generated, depth), figures(e2e_ms=seconds and 1e3 * seconds)
+        return _lengths(prompt, generated, depth), figures(e2e_ms=seconds and MS_PER_S * seconds)
     if generated:
         return {"input_tokens": depth, "output_tokens": generated}, figures(output_tokens_per_s_per_request=rate)
     return _lengths(prompt, 1, depth), figures(prefill_tokens_per_s=rate)

@@ -17,9 +17,9 @@ from planner.catalog.observations.reading import (
     whole,
 )
 from planner.specs.observation import Tool
+from planner.units import MS_PER_S
 
-MS = 1e3
-UNITS_MS = {"ms": 1.0, "s": MS, "sec": MS, "us": 1 / MS, "ns": 1 / MS**2}
+UNITS_MS = {"ms": 1.0, "s": MS_PER_S, "sec": MS_PER_S, "us": 1 / MS_PER_S, "ns": 1 / MS_PER_S**2}
 
 
 def is_guidellm(document: Document) -> bool:
@@ -46,7 +46,7 @@ def _guidellm(report: Document, model: str, where: str) -> Reading:
     measured = figures(
         ttft_ms=mean("time_to_first_token_ms"),
         tpot_ms=mean("inter_token_latency_ms"),
-        e2e_ms=seconds and MS * seconds,
+        e2e_ms=seconds and MS_PER_S * seconds,
         output_tokens_per_s=mean("output_tokens_per_second"),
         requests_per_s=mean("requests_per_second"),
     )
