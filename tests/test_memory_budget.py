@@ -1,0 +1,144 @@
+"""What an engine may use, and what it takes beside weights and cache: activations, graphs, libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.catalog.engines import engine
+from planner.catalog.models import model as named
+from planner.collectives import Parallel
+from planner.memory import Device, Settings, default_utilization
+from planner.memory.activation import encoder_bytes, non_torch_bytes
+from planner.memory.budget import Spent, available_bytes, budget_bytes
+from planner.units import GIB
+from tests.memory_plans import H100, NONE, VLLM, inputs, plan, table
+from tests.oracle.models import build
+
+
+def test_groups_without_a_multicasting_switch_hold_little() -> None:
+    def taken(version: str, tp: int, **device: bool) -> float:
+        return float(non_torch_bytes(engine("vllm", version), Parallel(tp), Device(H100, **device)) / GIB)
+
+    assert taken("0.19.0", 2) == pytest.approx(2.07, abs=0.01)  # llm-d-planner report, H100
+    assert taken("0.19.0", 2, multicast=False, early=True) < 0.2
+    assert taken("0.10.0", 4) - taken("0.10.0", 2) == pytest.approx(1.65)
+
+
+def test_vllm_takes_a_fraction_of_the_whole_device() -> None:
+    assert plan(build()).terms.budget_bytes[0] == 0.9 * H100
+
+
+def test_the_terms_of_vllm_fill_its_budget() -> None:
+    terms = plan(build()).terms
+    spent = terms.weights_bytes + terms.activation_bytes + terms.non_torch_bytes + terms.kv_pool_bytes
+    assert spent[0] == pytest.approx(terms.budget_bytes[0])
+
+
+def test_graphs_are_inside_the_budget_from_021() -> None:
+    before, after = (plan(build(), engine("vllm", version)).terms for version in ("0.20", "0.21"))
+    assert before.kv_pool_bytes[0] - after.kv_pool_bytes[0] == pytest.approx(after.cuda_graph_bytes[0])
+    assert plan(build(), enforce_eager=True).terms.cuda_graph_bytes[0] == 0
+
+
+def test_sglang_default_fraction_follows_the_device() -> None:
+    """H100, tp 1: 512 MiB + 1.5 x 8192 + 2 x 256 + 128 MiB = 13,440 MiB of 79.19 GiB, server_args.py."""
+    settings = Settings(0.0, 1.0, 8192.0, 8192.0, graph_batch=256.0)
+    fraction = default_utilization(engine("sglang"), Device(H100), settings, Parallel())
+    assert fraction == pytest.approx(1 - 13_440 / (79.19 * 1024), abs=1e-3)
+
+
+def test_sglang_pool_is_what_its_fraction_leaves_after_the_weights() -> None:
+    terms = plan(build(), engine("sglang"), utilization=0.8).terms
+    free = H100 - 0.5 * GIB
+    assert terms.kv_pool_bytes[0] == pytest.approx(0.8 * free - terms.weights_bytes[0] - terms.non_torch_bytes[0])
+
+
+def test_sglang_qwen3_235b_holds_the_tokens_of_its_log() -> None:
+    """4 x H100, fraction 0.93: 16.46 GiB of K and V are 367,404 tokens, vllm#21348."""
+    cells = table(named("Qwen/Qwen3-235B-A22B"), engine("sglang"), Parallel(4))
+    assert 367_404 * cells.token_bytes[0, 0] / GIB == pytest.approx(16.46, abs=0.01)
+
+
+def test_tensorrt_llm_takes_its_fraction_of_what_is_left() -> None:
+    nine, all_ = (plan(build(), engine("trtllm"), utilization=share).terms.kv_pool_bytes[0] for share in (0.9, 1.0))
+    assert nine == pytest.approx(0.9 * all_)
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers", "none"])
+def test_a_card_without_free_memory_has_a_budget_and_nothing_in_it(name: str) -> None:
+    found = plan(named("Qwen/Qwen3-8B"), engine(name), reserved_bytes=2 * H100)
+    assert found.terms.budget_bytes >= 0 and found.verdict.breaks == "reserved"
+    assert found.verdict.shortfall_bytes >= H100
+
+
+def test_states_are_set_aside_for_the_sequences_that_run_and_not_for_those_that_wait() -> None:
+    hybrid = named("Qwen/Qwen3.5-27B")
+    few, many = (plan(hybrid, NONE, concurrency=at_once, input_tokens=2e4) for at_once in (4.0, 1e6))
+    held = many.kv.max_concurrency[0]
+    assert many.terms.kv_pool_bytes[0] >= held * (2e4 + 1000) * many.kv.kv_bytes_per_token[0]
+    assert few.terms.recurrent_state_bytes[0] / 4 == pytest.approx(many.terms.recurrent_state_bytes[0] / held)
+
+
+def test_sglang_starts_only_where_a_sequence_fits_the_part_that_is_not_set_aside_for_states() -> None:
+    hybrid, sglang = named("Qwen/Qwen3-Next-80B-A3B-Instruct"), engine("sglang")
+    for tokens in (1e6, 2e6, 4e6, 8e6):
+        found = plan(hybrid, sglang, Parallel(tp=4), utilization=0.85, input_tokens=tokens)
+        assert found.verdict.starts == (found.kv.max_concurrency >= 1)
+
+
+def test_tensorrt_llm_pool_is_what_its_log_says() -> None:
+    """H200: a peak of 91.46 of 139.81 GiB leaves 41.11 GiB at a fraction of 0.85, peak with the context."""
+    spec, device = engine("trtllm"), Device(139.81 * GIB)
+    peak = np.asarray(91.46 * GIB) - spec.budget.context_bytes
+    spent = Spent(peak, *(np.zeros(()) for _ in range(3)))
+    pool = available_bytes(spec, budget_bytes(spec, device, 0.85), 0.85, spent)
+    assert pool / GIB == pytest.approx(41.11, abs=0.02)
+
+
+def test_llama_cpp_allocates_the_whole_context_of_every_slot() -> None:
+    terms = plan(build(), engine("llama.cpp"), max_num_seqs=4.0, max_model_len_given=True).terms
+    assert terms.kv_pool_bytes[0] == 4 * 8192 * plan(build(), NONE).kv.kv_bytes_per_token[0]
+
+
+def test_a_plan_without_a_pool_is_full_not_a_number() -> None:
+    kv = plan(named("meta-llama/Meta-Llama-3-8B-Instruct"), total_bytes=10 * GIB).kv
+    assert np.isinf(kv.kv_occupancy[0])
+    assert kv.max_concurrency[0] == kv.kv_pool_tokens[0] == kv.max_context_tokens[0] == 0
+
+
+def test_copies_share_the_device() -> None:
+    one, four = (plan(build(), copies=copies).terms.budget_bytes[0] for copies in (1.0, 4.0))
+    assert one == 4 * four
+
+
+def test_a_default_fraction_makes_room_for_others_on_the_card() -> None:
+    shared = default_utilization(VLLM, Device(24 * GIB, 4 * GIB), inputs(build()).settings, Parallel())
+    assert shared == pytest.approx(0.80)  # 19.5 of 24 GiB are free, and one hundredth is left to graphs
+    assert plan(build(), total_bytes=24 * GIB, reserved_bytes=4 * GIB, utilization=shared).verdict.breaks[0] == ""
+
+
+def test_profiled_drafts_double_the_rows_of_logits() -> None:
+    """vLLM 0.17.1, Llama-3.1-8B FP8, 512 sequences: 2.04 GiB with 3 or 5 n-gram tokens, 1.6 without."""
+    model = named("meta-llama/Llama-3.1-8B-Instruct")
+    shape: dict[str, Any] = {"max_num_seqs": 512.0, "max_num_batched_tokens": 16384.0}
+    spec = engine("vllm", "0.17.1")
+    found = [plan(model, spec, draft_tokens=k, **shape).terms.activation_bytes[0] / GIB for k in (3.0, 5.0)]
+    assert found == pytest.approx([2.035, 2.035], rel=0.05)
+
+
+def test_the_encoders_profiled_run_holds_the_largest_image() -> None:
+    """Qwen2.5-VL-7B, vLLM with one sequence: 2.71 GiB of peak activation for one image of 16,384 tokens."""
+    model, spec = named("Qwen/Qwen2.5-VL-7B-Instruct"), engine("vllm", "0.9.2")
+    found = plan(model, spec, max_num_seqs=1.0, max_num_batched_tokens=2048.0).terms.activation_bytes[0]
+    assert found / GIB == pytest.approx(2.71, rel=0.08)
+
+
+def test_as_many_images_are_profiled_as_the_token_budget_holds() -> None:
+    """Gemma-3: 256 tokens of 64 x 64 patches each, 32 in a budget of 8192."""
+    model, spec = named("google/gemma-3-27b-it"), engine("vllm", "0.11.0")
+    one, many = (encoder_bytes(model, spec, inputs(model, max_num_seqs=seqs)).running for seqs in (1.0, 1024.0))
+    assert many == 32 * one
+    assert one == 4096 * (5 * 1152 + 2 * 4304) * 2 + 256 * 5376 * 2
