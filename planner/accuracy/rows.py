@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from planner.catalog import models
 from planner.catalog.formats import weight_format
-from planner.catalog.truth import MeasuredRow, measured_rows
+from planner.catalog.truth import SPEED_FILES, MeasuredRow, measured_rows
 from planner.formats import tensor_bytes
 from planner.params import tensors
 from planner.specs.model import (
@@ -28,6 +28,7 @@ LARGE_GIB = 1e5  # a card on which everything fits, for buffers that are summed 
 SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 
 STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set
+LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 
 OTHERWISE = ("patched", "not a column")  # in the note of a row whose engine was not as its columns say
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
@@ -90,7 +91,7 @@ def questions() -> Iterator[Question]:
     yield from _loaded_weights()
     yield from _engine_memory()
     yield from _llamacpp_memory()
-    for file in ("serving", "serving_other", "single_stream"):
+    for file in SPEED_FILES:
         yield from (_speed(row) for row in measured_rows(file))
 
 
@@ -161,7 +162,7 @@ PARTS = {
 
 def _speed(row: MeasuredRow) -> Question:
     figures = {name: row.measured[name] for name in SPEED if name in row.measured}
-    part = PARTS[row.about["protocol"]]
+    part = PARTS[row.about["protocol"]] + LATER.get(row.about.get("held_out", ""), "")
     if row.about["tier"] == "c":
         part += ", for sanity only"
     elif "draft" in row.about["note"]:

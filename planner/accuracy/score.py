@@ -14,7 +14,7 @@ from planner.accuracy.rows import Question, files, model_kind, questions
 from planner.catalog import models
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
-from planner.catalog.truth import MeasuredRow
+from planner.catalog.truth import SPEED_FILES, MeasuredRow
 from planner.estimate import Library, estimate
 from planner.specs.scenario import Scenario
 
@@ -164,7 +164,7 @@ def _file(row: MeasuredRow, predicted: float, measured: float) -> Comparison:
 def _compared(question: Question, figure: str, answer: dict[str, Any]) -> Comparison:
     s = question.scenario
     low, high = answer.get(f"{figure}_low"), answer.get(f"{figure}_high")
-    speed = question.row.file in ("serving", "serving_other", "single_stream")
+    speed = question.row.file in SPEED_FILES
     given = question.row.scenario.gpu
     return Comparison(
         figure=figure,
