@@ -102,9 +102,9 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
   ruled out; **for sanity only**: unverified submissions.
 - **Engine starts**: logs found after the constants were first set; where an error showed a rule it has shaped it since.
   **Held out**: found later still, looked at only to be scored.
-- **Single stream, found later**: rows of other GPUs and models, collected after the constants of llama.cpp were set. Before
-  a look at their errors they were split in two, by GPU and by model: one part has shaped constants since, the part
-  **held out** is only scored.
+- **Single stream, found later**: rows of other GPUs and models, collected after the constants of llama.cpp were set.
+  Before a look at their errors they were split in two, by GPU and by model: one part has shaped constants since, the
+  part **held out** is only scored.
 - **Defaults**: the source leaves out the version, the device memory or the utilization, or
   the engine ran in a way that no column states (patched, without its image encoder, another sampler).
 - Rows whose figures contradict themselves, or whose model, card or format is not identified, are counted at the end.
@@ -213,7 +213,12 @@ def held_out(comparisons: Sequence[Comparison]) -> Iterator[str]:
             yield by(others, condition)
 
 
-ONE_STREAM = ("single stream", "single stream, for sanity only", "single stream, found later", "single stream, held out")
+ONE_STREAM = (
+    "single stream",
+    "single stream, for sanity only",
+    "single stream, found later",
+    "single stream, held out",
+)
 STREAMS = {
     "output_tokens_per_s_per_request": ONE_STREAM,
     "prefill_tokens_per_s": ONE_STREAM,
