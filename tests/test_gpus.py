@@ -295,7 +295,7 @@ def test_a_faulty_profile_is_told_its_field_in_one_line(change: dict[str, object
 
 def test_a_generation_must_be_known() -> None:
     assert gpu_from_profile(SMALLEST | {"generation": "hopper"}, "x").generation == "hopper"
-    with pytest.raises(BadValue, match=r"x: generation 'hoper' is not known; known are volta, .*custom"):
+    with pytest.raises(BadValue, match=r"x: generation 'hoper' is not known; known are pascal, volta, .*custom"):
         gpu_from_profile(SMALLEST | {"generation": "hoper"}, "x")
 
 
