@@ -12,9 +12,10 @@ from planner.catalog.rates import peak_rates
 from planner.catalog.references import reference, reference_ids
 from planner.estimate.evidence import source_for
 from planner.specs.scenario import Scenario
-from tests.opdata.convert import as_run, expert_precision, expert_reading
+from tests.opdata.convert import as_run
 from tests.opdata.figures import Errors, lent, on_held_back
 from tests.opdata.figures import reference as shipped
+from tests.opdata.readings import expert_precision, expert_reading
 
 EIGHT = "a100-80-sxm h100-sxm h200-sxm b200 b300 gb200 l40s rtxpro6000-server".split()
 LARGEST_BYTES = 500_000  # all files together

@@ -23,16 +23,7 @@ from planner.estimate.answer import (
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
 from planner.estimate.clock import clock
-from planner.estimate.deployments import (
-    Deployment,
-    Deployments,
-    Floats,
-    column,
-    deployment,
-    each,
-    numbers,
-    replicas,
-)
+from planner.estimate.deployments import Deployment, Deployments, Floats, column, deployment, each, numbers, replicas
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
 from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of

@@ -21,7 +21,8 @@ from planner.catalog.gpus import gpu
 from planner.catalog.rates import figures, is_half_rate, peak_rates
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.run import GemmShape
-from tests.opdata.convert import GPUS, Reading, as_run, convert
+from tests.opdata.convert import GPUS, as_run, convert
+from tests.opdata.readings import Reading
 
 # Hidden size, qkv outputs, heads' inputs to the output projection, inner size, and a tensor-parallel group. The tables
 # hold these sizes: Llama-3.2 1B and 3B, Llama-3.1 8B, Qwen3 0.6B, 1.7B and 8B, Gemma-2 9B.
