@@ -35,24 +35,27 @@ class SourcedConstant(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _files() -> dict[str, dict[str, Any]]:
-    documents = (read_yaml(path) for path in sorted((data_dir() / "engines").glob("*.yaml")))
-    return {document["id"]: document for document in documents}
+def engine_ids() -> tuple[str, ...]:
+    """Ids of the known engines: the names of their files."""
+    return tuple(sorted(path.stem for path in (data_dir() / "engines").glob("*.yaml")))
+
+
+@lru_cache(maxsize=32)
+def _document(id_: str) -> dict[str, Any]:
+    return dict(read_yaml(data_dir() / "engines" / f"{id_}.yaml"))
 
 
 @lru_cache(maxsize=1)
 def _names() -> dict[str, str]:
-    return {name: id_ for id_, document in _files().items() for name in (id_, *document.get("aliases", ()))}
-
-
-def engine_ids() -> tuple[str, ...]:
-    """Ids of the known engines."""
-    return tuple(_files())
+    return {name: id_ for id_ in engine_ids() for name in (id_, *_document(id_).get("aliases", ()))}
 
 
 def engine_id(name: str) -> str:
     """The id behind an id or alias, any case. Raises UnknownName."""
-    id_ = _names().get(name.strip().lower())
+    wanted = name.strip().lower()
+    if wanted in engine_ids():  # without reading the files of all for their aliases
+        return wanted
+    id_ = _names().get(wanted)
     if id_ is None:
         raise UnknownName("engine", name, _names(), "planner engines lists all")
     return id_
@@ -119,7 +122,7 @@ def engine(name: str, version: str | None = None) -> EngineSpec:
     A version that cannot be parsed resolves to the newest known, and `note` says so. Raises UnknownName for
     an engine that no file describes, BadFile for a file that does not hold what it should.
     """
-    document = _files()[engine_id(name)]
+    document = _document(engine_id(name))
     resolved, note = _resolve(document, version)
     fields = _plain(_merged(document, resolved))
     try:
@@ -132,7 +135,7 @@ def engine(name: str, version: str | None = None) -> EngineSpec:
 
 def known_series(name: str) -> tuple[str, ...]:
     """Minor series from the oldest to the newest version that the engine's file covers; () where they are builds."""
-    document = _files()[engine_id(name)]
+    document = _document(engine_id(name))
     old, new = (parse_version(str(document.get(key, ""))) or () for key in ("oldest", "newest"))
     if len(old) < 2 or len(new) < 2 or old[0] != new[0]:
         return ()
@@ -141,7 +144,7 @@ def known_series(name: str) -> tuple[str, ...]:
 
 def engine_constants(name: str, version: str | None = None) -> tuple[SourcedConstant, ...]:
     """Every constant of the engine at `version` with its source, as its file writes it."""
-    document = _files()[engine_id(name)]
+    document = _document(engine_id(name))
     return tuple(_sourced("", _merged(document, _resolve(document, version)[0])))
 
 

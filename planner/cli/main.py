@@ -5,30 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
 
 from planner import __version__
 from planner.catalog.values import columns
-from planner.cli import app as app_command
-from planner.cli import estimate as estimate_command
-from planner.cli import lists
-from planner.cli.accuracy import accuracy
-from planner.cli.calibrate import calibrate
-from planner.cli.compare_log import compare_log
-from planner.cli.finetune import finetune, switches
-from planner.cli.import_model import import_model
-from planner.cli.observe import observe
 from planner.cli.output import NO_VALUE
-from planner.cli.quality_check import quality_check
-from planner.cli.recommend import recommend
-from planner.cli.runs import runs
-from planner.cli.schema import schema
-from planner.cli.simulate import simulate
-from planner.cli.validate import validate
 from planner.errors import PlannerError
 
 FAULT = 1
@@ -36,15 +22,26 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TRACEBACK = "PLANNER_TRACEBACK"  # environment variable for whoever looks for a fault
-
-cli = typer.Typer(
-    name="planner",
-    help="Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS = {  # and the modules of this package that hold them
+    "estimate": "estimate",
+    "recommend": "recommend",
+    "simulate": "simulate",
+    "finetune": "finetune",
+    "models": "lists",
+    "gpus": "lists",
+    "formats": "lists",
+    "engines": "lists",
+    "import-model": "import_model",
+    "compare-log": "compare_log",
+    "observe": "observe",
+    "quality-check": "quality_check",
+    "schema": "schema",
+    "accuracy": "accuracy",
+    "calibrate": "calibrate",
+    "runs": "runs",
+    "validate": "validate",
+    "app": "app",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -53,7 +50,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@cli.callback()
 def planner(
     version: Annotated[
         bool,
@@ -63,28 +59,21 @@ def planner(
     """Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is."""
 
 
-_COMMANDS: tuple[Callable[..., Any], ...] = (
-    estimate_command.estimate,
-    recommend,
-    simulate,
-    finetune,
-    lists.models,
-    lists.gpus,
-    lists.formats,
-    lists.engines,
-    import_model,
-    compare_log,
-    observe,
-    quality_check,
-    schema,
-    accuracy,
-    calibrate,
-    runs,
-    validate,
-    app_command.app,
-)
-for _command in _COMMANDS:
-    cli.command(name=_command.__name__.replace("_", "-"))(_command)
+def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The program with these commands; the modules of others are not imported."""
+    cli = typer.Typer(
+        name="planner",
+        help="Which model, at which precision, fits and serves a load on given GPUs, how fast, and how sure that is.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    cli.callback()(planner)
+    for name in names:
+        module = import_module(f"planner.cli.{COMMANDS[name]}")
+        cli.command(name=name)(getattr(module, name.replace("-", "_")))
+    return cli
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Exit code of the program with these arguments."""
     try:
+        cli = program(arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS)
         code = cli(args=_with_values(arguments or ["--help"]), prog_name="planner", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
@@ -121,7 +111,11 @@ def _refused(message: str, code: int = BAD_INPUT) -> int:
 
 def _with_values(arguments: list[str]) -> list[str]:
     """`--enforce-eager` alone means yes and `--no-enforce-eager` no, as engines spell it."""
-    known = {f"--{name.replace('_', '-')}" for name, kind in columns().items() if kind is bool} | switches()
+    known = {f"--{name.replace('_', '-')}" for name, kind in columns().items() if kind is bool}
+    if arguments[0] == "finetune":
+        from planner.cli.finetune import switches
+
+        known |= switches()
     spelt = []
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         positive = argument.replace("--no-", "--", 1)

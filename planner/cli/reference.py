@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from planner.catalog.files import write_atomically
-from planner.cli.main import cli
+from planner.cli.main import program
 
 HEADER = """# The command line
 
@@ -22,7 +22,7 @@ Exit codes: 0 an answer, also "does not fit"; 2 bad input, one line on standard 
 
 def document() -> str:
     """The whole reference as Markdown."""
-    group: Any = typer.main.get_command(cli)
+    group: Any = typer.main.get_command(program())
     parts = [HEADER]
     for name, command in group.commands.items():
         arguments = [f"[{item.metavar}]" for item in command.params if _positional(item)]

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Spec(BaseModel):
     """A frozen record of data from outside; unknown fields and non-finite numbers are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built when first used: most runs need few of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Kind(StrEnum):
