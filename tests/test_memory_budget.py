@@ -15,7 +15,7 @@ from planner.memory.activation import encoder_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.units import GIB
 from tests.memory_plans import H100, NONE, VLLM, inputs, plan, table
-from tests.oracle.models import build
+from tests.oracle.models import MOE, build
 
 
 def test_groups_without_a_multicasting_switch_hold_little() -> None:
@@ -142,3 +142,11 @@ def test_as_many_images_are_profiled_as_the_token_budget_holds() -> None:
     one, many = (encoder_bytes(model, spec, inputs(model, max_num_seqs=seqs)).running for seqs in (1.0, 1024.0))
     assert many == 32 * one
     assert one == 4096 * (5 * 1152 + 2 * 4304) * 2 + 256 * 5376 * 2
+
+
+def test_a_row_split_keeps_what_layers_compute_on_the_first_gpu() -> None:
+    """llama.cpp, common/arg.cpp: with split mode row the main GPU holds intermediate results and the cache."""
+    spec = engine("llama.cpp")
+    for model in (build(), build(ffn=MOE)):
+        one, four = (plan(model, spec, Parallel(tp), flash_attention=False).terms.activation_bytes[0] for tp in (1, 4))
+        assert one == four

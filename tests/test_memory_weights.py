@@ -14,7 +14,7 @@ from planner.memory import memory_plan
 from planner.memory.placement import host_placement, shared_layers, stage_layers
 from planner.memory.stages import stages_of
 from planner.memory.terms import Draft
-from planner.memory.weights import largest_part, padded, shard_fraction
+from planner.memory.weights import held_bytes, largest_part, padded, shard_fraction
 from planner.params import tensors
 from planner.params.prediction import prediction_head
 from planner.specs.model import Role
@@ -46,6 +46,15 @@ def test_data_parallel_attention_replicates_attention() -> None:
     q = next(tensor for tensor in tensors(build()) if tensor.name == "attention.q")
     fractions = [shard_fraction(q, Parallel(tp=8, attention_dp=groups), VLLM) for groups in (1, 2, 8)]
     assert fractions == [1 / 8, 1 / 4, 1]
+
+
+def test_a_tensor_is_divided_by_its_own_rule_whatever_stands_beside_it() -> None:
+    """An encoder's matrices are divided, its biases and positions replicated; all are of one role."""
+    model, group = named("google/gemma-3-27b-it"), Parallel(tp=4)
+    once, fourth = held_bytes(model, VLLM, inputs(model)), held_bytes(model, VLLM, inputs(model, group))
+    for tensor, whole, part in zip(tensors(model), once[:, 0], fourth[:, 0], strict=True):
+        if tensor.role is Role.VISION:
+            assert part / whole == pytest.approx(shard_fraction(tensor, group, VLLM), rel=0.01)
 
 
 def test_two_ranks_halve_what_shards() -> None:

@@ -123,6 +123,12 @@ def test_absorbed_mla_reads_the_latent_alone() -> None:
     assert op.flops == 2 * 1000 * 16 * (576 + 512)
 
 
+def test_keys_that_serve_as_values_are_read_twice_as_they_are_stored() -> None:
+    batch = Batch(8.0, 5000.0)
+    plain, once = (listed(build(mixer), batch) for mixer in (GQA, GQA.model_copy(update={"k_is_v": True})))
+    assert by_name(once, "attention.decode").bytes == by_name(plain, "attention.decode").bytes
+
+
 def test_mla_does_not_shard_its_cache() -> None:
     one, eight = (by_name(listed(build(MLA), Batch(1.0, 1e5), Parallel(tp=tp)), "attention.decode") for tp in (1, 8))
     assert eight.bytes == pytest.approx(one.bytes, rel=0.01)

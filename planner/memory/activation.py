@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from planner.collectives import Parallel
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
-from planner.memory.weights import attention_group, padded, streamed_tensor_bytes
+from planner.memory.weights import cache_group, padded, result_ways, streamed_tensor_bytes
 from planner.specs.engine import EngineSpec, Overheads
 from planner.specs.model import Attention, CompressedAttention, DenseFfn, LatentAttention, Mixer, ModelSpec, MoeFfn
 
@@ -92,12 +92,13 @@ def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     with.
     """
     constants, tokens = engine.activation, step_tokens(engine, inputs)
-    inner = constants.inner_copies * _inner_width(model) / floats(inputs.parallel.tp) * tokens * inputs.value_bytes
+    ways = result_ways(engine, inputs.parallel)
+    inner = constants.inner_copies * _inner_width(model) / ways * tokens * inputs.value_bytes
     experts = expert_bytes(model, engine, inputs)
     first = np.arange(where.n_stages).reshape(-1, 1) == 0
     copied = np.where(first, streamed_tensor_bytes(model, inputs, where), 0.0)
     ffn = copied + (np.maximum(inner, experts) if constants.expert_sum else inner)
-    qkv = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / attention_group(inputs.parallel)
+    qkv = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / cache_group(engine, inputs.parallel)
     attention = tokens * qkv * inputs.value_bytes + score_bytes(model, engine, inputs, where)
     layer = _hidden_bytes(constants.layer_copies, model, tokens, inputs) + np.maximum(ffn, attention)
     return layer if constants.expert_sum else floats(layer + experts)
@@ -117,7 +118,7 @@ def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     """Attention scores and mask of a micro-batch against the whole context, where they are materialised."""
     constants = engine.activation
     heads = max((mixer.n_heads for mixer in model.mixers if isinstance(mixer, Attention | LatentAttention)), default=0)
-    scores = constants.score_bytes * heads / attention_group(inputs.parallel)
+    scores = constants.score_bytes * heads / cache_group(engine, inputs.parallel)
     masks = constants.mask_bytes * np.where(overlapped(inputs, where), constants.stage_masks, 1)
     return floats((np.where(inputs.settings.flash_attention, 0.0, scores) + masks) * _pairs(inputs))
 
@@ -132,7 +133,7 @@ def expert_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> 
 
     llama.cpp holds gate, up and down of every token at once: 2 inner + hidden.
     """
-    split = floats(inputs.parallel.ep) / inputs.parallel.tp
+    split = floats(inputs.parallel.ep) / inputs.parallel.tp if engine.cache.sharded else floats(1.0)
     widest = np.zeros_like(split)
     for ffn in (ffn for ffn in model.ffns if isinstance(ffn, MoeFfn)):
         inner, hidden = ffn.intermediate * split, ffn.latent or model.hidden_size

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Parallel
 from planner.memory.placement import placements
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
-from planner.memory.weights import attention_group, largest_part, layers_on_stages
+from planner.memory.weights import cache_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
 from planner.params.compressed import cached_as
 from planner.params.recurrent import recurrent_state
@@ -155,11 +154,6 @@ def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
     if engine.cache.window_margin == "step":
         return floats(inputs.settings.max_num_batched_tokens) - 1
     return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
-
-
-def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
-    """GPUs that share one sequence's cache; llama.cpp keeps all of it on the first when it splits matrices."""
-    return attention_group(parallel) if engine.cache.sharded else np.ones_like(attention_group(parallel))
 
 
 class CacheLayers(NamedTuple):

@@ -51,6 +51,16 @@ def attention_group(parallel: Parallel) -> Floats:
     return floats(parallel.tp) / floats(parallel.attention_dp)
 
 
+def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
+    """GPUs that share one sequence's cache and attention; llama.cpp keeps both on the first when it splits matrices."""
+    return attention_group(parallel) if engine.cache.sharded else np.ones_like(attention_group(parallel))
+
+
+def result_ways(engine: EngineSpec, parallel: Parallel) -> Floats:
+    """GPUs over which what a layer computes is divided; llama.cpp gathers it on the first when it splits matrices."""
+    return floats(parallel.tp) if engine.cache.sharded else np.ones_like(floats(parallel.tp))
+
+
 def padded(vocab: int, multiple: int) -> int:
     """The vocabulary rounded up to a multiple."""
     return -(-vocab // multiple) * multiple
@@ -135,7 +145,8 @@ def _fractions(listed: tuple[Tensor, ...], parallel: Parallel, engine: EngineSpe
 def _sharding(tensor: Tensor) -> tuple[object, ...]:
     """Tensors with equal keys are divided alike."""
     vocabulary = tensor.n if tensor.shard is Shard.VOCAB else 0
-    return (tensor.shard, tensor.units, tensor.copies, tensor.attention, tensor.role, vocabulary)
+    in_encoder = tensor.name in _SPLIT_IN_ENCODER
+    return (tensor.shard, tensor.units, tensor.copies, tensor.attention, tensor.role, vocabulary, in_encoder)
 
 
 @lru_cache(maxsize=256)

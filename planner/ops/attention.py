@@ -79,12 +79,12 @@ def reach_tokens(mixer: Attention | LatentAttention) -> float:
 
 
 def attention_heads(mixer: Attention, widths: Widths, parallel: Parallel) -> Heads:
-    """Grouped-query heads; past as many GPUs as KV heads the cache is replicated."""
+    """Grouped-query heads, keys stored apart from values; past as many GPUs as KV heads the cache is replicated."""
     group = parallel.tp / parallel.attention_dp
     queries = mixer.n_heads / np.minimum(group, mixer.n_heads)
     kv_heads = mixer.n_kv_heads / np.minimum(group, mixer.n_kv_heads)
     v_dim = mixer.v_head_dim or mixer.head_dim
-    cache = kv_heads * (mixer.head_dim * widths.kv_k + (0 if mixer.k_is_v else v_dim * widths.kv_v))
+    cache = kv_heads * (mixer.head_dim * widths.kv_k + v_dim * widths.kv_v)
     pair, io = 2 * queries * (mixer.head_dim + v_dim), queries * (mixer.head_dim + v_dim) * widths.activation
     return Heads(queries, pair, cache, io)
 

@@ -85,7 +85,7 @@ class CacheRules(Spec):
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
     latent_prompts: bool = False  # MLA reads the latent for prompts too, instead of expanding keys and values
-    sharded: bool = True  # KV heads are divided over a tensor-parallel group; false: its first GPU holds all
+    sharded: bool = True  # a group divides heads and results; false: its first GPU holds both, and the cache
     reserves_full: bool = False  # a sequence starts only when the pool holds it to its last token, not by its prompt
     fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len

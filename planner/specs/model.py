@@ -52,7 +52,7 @@ class Attention(Spec):
     sinks: bool = False  # one learned sink logit per head (gpt-oss)
     shares_kv: bool = False  # reads an earlier layer's cache: no K and V projections, no cache of its own
     cross: bool = False  # reads an image's keys and values, not the text's (Llama 3.2 Vision)
-    k_is_v: bool = False  # one projection and one cached tensor serve as K and V
+    k_is_v: bool = False  # one projection gives keys and values; engines cache both
     indexer: Indexer | None = None  # None: reads every token in reach
 
 
