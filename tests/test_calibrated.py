@@ -20,7 +20,7 @@ from planner.specs.run import Mode, Run
 from planner.specs.scenario import Scenario
 from tests.calibration_victim import MACHINE, NOW, plan
 from tests.fake_gpu import FakeDevice
-from tests.oracle.models import LLAMA_8B, widths
+from tests.oracle.models import LLAMA_8B, MLA, build, widths
 
 H200, H100 = gpu("h200-sxm"), gpu("h100-sxm")
 FAMILIES = kernel_families(LLAMA_8B, weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
@@ -51,6 +51,16 @@ def test_measured_families_take_the_place_of_the_datasheet() -> None:
     assert field.bytes_per_s[Slot.MLP_GEMM] == 4e12 and found.evidence is Evidence.MEASURED
     assert np.array_equal(found.values[:, Slot.PREFILL], sheet.values[:, Slot.PREFILL])
     assert found.calibration_id == "run" and "run" in found.sources[Slot.DECODE]
+
+
+def test_latent_attention_takes_its_own_curve_or_that_of_grouped_heads() -> None:
+    model = build(MLA)
+    families = kernel_families(model, weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
+    latent = asked()._replace(families=families)
+    own = source(family("attention-decode-16"), family("attention-decode-latent", bytes_per_s=3e12))
+    assert Rates(*calibrated(own, latent).values).bytes_per_s[Slot.DECODE] == 3e12
+    assert Rates(*calibrated(source(), latent).values).bytes_per_s[Slot.DECODE] == 4e12
+    assert Rates(*calibrated(own, asked()).values).bytes_per_s[Slot.DECODE] == 4e12
 
 
 def test_what_decides_the_step_must_be_measured() -> None:

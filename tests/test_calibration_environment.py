@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,9 +105,17 @@ def test_a_gpu_in_use_is_refused_unless_told_otherwise(size: int) -> None:
     refuse_busy(machine, force=True)
     if size:
         with pytest.raises(BadValue, match="other processes hold 300 MiB; --force"):
-            refuse_busy(machine, force=False)
+            refuse_busy(machine, force=False, pause=lambda seconds: None)
     else:
         refuse_busy(machine, force=False)
+
+
+def test_a_process_that_has_just_ended_does_not_count_as_busy() -> None:
+    looks = iter((90, 30, 0))
+    found = driver(nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=next(looks)))
+    waits: list[float] = []
+    refuse_busy(process.Found(found, BUILD, found.cards()), force=False, pause=waits.append)
+    assert len(waits) == 2
 
 
 def test_a_device_token_tells_cards_apart_and_nothing_else(tmp_path: Path) -> None:

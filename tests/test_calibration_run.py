@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from planner.calibration import process
+from planner.calibration.budget import Remaining, expected_s
 from planner.calibration.cases import Case
 from planner.calibration.journal import Journal
 from planner.calibration.process import Wish
-from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened
+from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened, rule_of
+from planner.calibration.suite import anchor, cases, ordered
 from planner.calibration.timing import Fault
 from planner.catalog import runs
 from planner.errors import BadFile, BadValue, PlannerError
 from planner.specs.run import Mode, Run, Status
 from tests.calibration_victim import MACHINE, NOW, go_on, plan
-from tests.fake_gpu import FakeDevice
+from tests.fake_gpu import MIB, FakeDevice
 
 POINTS = 12
 
@@ -148,3 +150,18 @@ def test_a_device_that_is_lost_again_and_again_ends_the_run(tmp_path: Path, monk
     monkeypatch.setattr(process, "_one_child", lambda *arguments: Fault("bad address"))
     with pytest.raises(PlannerError, match="took the device down, the last: bad address"):
         process.in_child(0, Wish(Mode.QUICK, tmp_path), print)
+
+
+def test_the_time_left_follows_what_points_should_take_and_what_they_took() -> None:
+    now = [0.0]
+    left = Remaining([1.0, 1.0, 100.0], clock=lambda: now[0])
+    assert left.s(0) == 102.0  # a count would say nothing of the long one
+    now[0] = 20.0
+    assert 100.0 < left.s(2) < 1000.0 and left.s(3) == 0.0  # slower than expected
+
+
+def test_the_whole_suite_should_end_within_three_minutes_and_a_quick_one_within_one() -> None:
+    device = FakeDevice(l2_bytes=60 * MIB)
+    for mode, most_s in ((Mode.FULL, 130), (Mode.QUICK, 30)):  # the rest is for starting and compiling
+        found = ordered(cases(device.able, mode), anchor(device.able, mode), 1)
+        assert sum(expected_s(case, device, rule_of(mode)) for case in found) < most_s

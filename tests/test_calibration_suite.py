@@ -4,8 +4,9 @@ from itertools import pairwise
 import pytest
 
 from planner.calibration.cases import Named, Widths, attention, experts, halved, product, stream
+from planner.calibration.kernels.catalogue import kernel_named
 from planner.calibration.kernels.problem import Limits
-from planner.calibration.suite import ANCHOR_EVERY, Ability, anchor, cases, ordered
+from planner.calibration.suite import ANCHOR_EVERY, Ability, anchor, cases, grouped_parts, ordered
 from planner.ops import Slot
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
 
@@ -40,6 +41,22 @@ def test_an_old_gpu_gets_what_it_can_run() -> None:
 def test_attention_points_fit_the_memory() -> None:
     small = Ability(HOPPER.limits, 4 * 2**30, True, True)
     assert max(case.cold_bytes for case in cases(small) if "decode" in case.family) < 0.31 * small.total_bytes
+
+
+@pytest.mark.parametrize("name", ["moe-w16a16", "moe-mma-fp8"])
+def test_experts_count_the_bytes_that_their_kernels_read(name: str) -> None:
+    kernel = kernel_named(name)
+    for case in (case for case in cases(HOPPER) if case.kernel == name):
+        parts = grouped_parts(case.shape)
+        read = sum(kernel.problem(kernel.choices(part, HOPPER.limits)[0], part).size_bytes for part in parts)
+        assert case.bytes == pytest.approx(read, rel=0.1)  # activations count 16 bits
+
+
+def test_latent_attention_is_timed_with_its_own_bytes() -> None:
+    found = [case for case in cases(HOPPER, Mode.QUICK) if case.kernel == "decode-mla-bf16"]
+    case = max(found, key=lambda case: case.shape.cached - case.shape.sequences)
+    assert case.cold_bytes == case.shape.cached * (512 + 64) * 2
+    assert case.flops == 2 * 128 * case.shape.cached * (2 * 512 + 64)
 
 
 def test_no_point_is_measured_twice() -> None:

@@ -1,9 +1,10 @@
 import pytest
 
-from planner.calibration.transformer import Setting, Transformer, check_supported
+from planner.calibration.transformer import Setting, Transformer, check_supported, routed
 from planner.calibration.validate import Instruments, Predictor, Shape, compare, eager_s, shapes
 from planner.catalog.gpus import gpu
 from planner.errors import BadValue
+from planner.ops.products import popular_experts
 from planner.specs.model import DenseFfn, ModelSpec, MoeFfn
 from tests.oracle.models import GQA, MLA, build
 
@@ -53,6 +54,14 @@ def test_a_step_multiplies_what_the_model_says() -> None:
         step()
     layer = 2 * 32 * 64 * (64 + 2 * 32 + 64 + 3 * 128)  # qkv, output, gate, up, down; torch counts no attention here
     assert counter.get_total_flops() == 2 * layer + 2 * 64 * 256
+
+
+@pytest.mark.parametrize(("tokens", "experts", "active"), [(1, 128, 8), (16, 128, 8), (64, 64, 6)])
+def test_tokens_meet_as_many_experts_as_the_planner_expects(tokens: int, experts: int, active: int) -> None:
+    counts = routed(tokens, experts, active)
+    assert sum(counts) == tokens * active and max(counts) <= tokens
+    met = sum(count > 0 for count in counts)
+    assert met == pytest.approx(popular_experts(experts, active, tokens), rel=0.15)
 
 
 def test_only_steps_whose_cache_fits_are_run() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from planner.ops.products import distinct_experts
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Shape, StreamShape
 
 HALF_BYTES = 2.0
@@ -68,8 +67,8 @@ def attention(name: Named, shape: AttentionShape, kv_bytes: float = HALF_BYTES) 
 
 
 def experts(name: Named, shape: ExpertShape, widths: Widths = HALVES) -> Case:
-    """Gate, up and down of every expert that some token is routed to."""
-    touched = float(distinct_experts(shape.experts, shape.active, shape.tokens))
+    """Gate, up and down of every expert that some token is routed to: balanced, no expert twice before all once."""
+    touched = float(min(shape.experts, shape.tokens * shape.active))
     values, rows = 3.0 * shape.hidden * shape.inner, float(shape.tokens * shape.active)
     weights = touched * values * widths.weights
     moved = weights + rows * (shape.hidden * widths.inputs + 3 * shape.inner * widths.outputs)

@@ -20,6 +20,7 @@ from planner.specs.run import Environment, ExpertShape, Health, StreamShape
 
 LIBRARY = "torch."  # how names of torch's kernels begin
 ADA, TURING = 89, 75  # compute capabilities from which torch multiplies FP8, and int8
+LEAST_FREE = 0.2  # of the device's memory, for what is not torch's: graphs, code, libraries
 
 
 class CudaDevice:
@@ -63,8 +64,10 @@ class CudaDevice:
         return self.driver.health(self.card, self.own)
 
     def limit_s(self, case: Case) -> float:
+        """What is cold comes from memory; of what is warm (results, activations), the cache may hold its own size."""
         bandwidth, peak = peak_rates(self.spec, case.family)
-        return max(case.bytes / bandwidth if case.cold_bytes else 0.0, case.flops / peak)
+        warm_bytes = max(0.0, case.bytes - case.cold_bytes - self.l2_bytes)
+        return max((case.cold_bytes + warm_bytes) / bandwidth if case.cold_bytes else 0.0, case.flops / peak)
 
     def compile(self, cases: Sequence[Case]) -> None:
         """Machine code of every bundled kernel that these points may need."""
@@ -74,8 +77,10 @@ class CudaDevice:
         self.tuner.compile(asked)
 
     def free(self) -> None:
+        """Let go of the last point's buffers. Torch keeps them for the next point: asking the driver takes longer."""
         self.tuner.release()
-        self.torch.cuda.empty_cache()
+        if self.torch.cuda.mem_get_info()[0] < LEAST_FREE * self.total_bytes:
+            self.torch.cuda.empty_cache()
 
     def load(self, case: Case, copies: int) -> Work:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,7 +23,8 @@ WARM_UPS = 3
 MILLI = 1e-3
 MOST_CAPTURED = 4096
 TRIED = 12  # choices of tile and split that are timed per shape
-PILOT_CALLS, PILOT_REPLAYS = 8, 2
+PILOT_S, PILOT_REPLAYS = 60e-6, 2  # a graph that tells variants apart lasts that long
+MOST_LONGER = 32  # times the first try
 RIGHT_ONCE = ("stream-read", "stream-copy", "empty")  # too large to compare, or nothing to compare
 # Sizes at which a tile's numbers are checked, at most: what is odd about a shape is what tests/gpu are for.
 CHECKED_ROWS, CHECKED_SIDE, CHECKED_CONTEXT, CHECKED_SEQS = 128, 2048, 1000, 3
@@ -131,9 +133,17 @@ class Tuner:
             right = [choice for choice, fault in zip(found, wrong, strict=True) if not fault]
             if not right:
                 raise Unsupported(next(iter(wrong), f"{name} does not take this shape"))
-            timed = [(self._pilot_s(kernel, choice, shape, copies), i) for i, choice in enumerate(right)]
-            self.choices[name, shape] = right[min(timed)[1]]
+            self.choices[name, shape] = self._best(right, lambda choice: self._pilot_s(kernel, choice, shape, copies))
         return self.launcher.prepare(kernel, self.choices[name, shape], shape, copies, self.buffers)
+
+    @staticmethod
+    def _best(choices: Sequence[Choice], seconds: Callable[[Choice], float]) -> Choice:
+        """The fastest: each tile with its likeliest split, then the other splits of the best tile."""
+        first = {choice.tile: choice for choice in reversed(choices)}
+        times = {choice: seconds(choice) for choice in first.values()}
+        tile = min(times, key=lambda choice: times[choice]).tile
+        times |= {choice: seconds(choice) for choice in choices if choice.tile == tile and choice not in times}
+        return min(times, key=lambda choice: times[choice])
 
     def _wrong(self, kernel: Kernel, choice: Choice) -> str:
         """What is wrong with a tile's numbers; each tile is checked once, where it is first needed."""
@@ -159,10 +169,16 @@ class Tuner:
         raise Unsupported(f"{kernel.name} {choice.tile.name}: no small shape takes it")
 
     def _pilot_s(self, kernel: Kernel, choice: Choice, shape: Any, copies: int) -> float:
+        """Seconds of one call: of as many as pass through the cache twice, or of more where those are over too soon."""
         prepared, torch = self.launcher.prepare(kernel, choice, shape, copies, self.buffers), self.launcher.torch
-        calls = min(max(copies, PILOT_CALLS), MOST_CAPTURED)
-        graph = Graph(torch, lambda copy: prepared.run(torch.cuda.current_stream(), copy), calls)
-        graph.replay_s(1)
+        cold_bytes = max(prepared.problem.cold_bytes, 1)
+        calls = min(copies, -(-2 * self.launcher.limits.l2_bytes // cold_bytes) + 1, MOST_CAPTURED)
+        for _ in range(2):
+            graph = Graph(torch, lambda copy: prepared.run(torch.cuda.current_stream(), copy), calls)
+            lasted = graph.replay_s(1)[0]
+            if lasted >= PILOT_S:
+                break
+            calls = min(MOST_CAPTURED, calls * min(MOST_LONGER, math.ceil(PILOT_S / lasted)))
         return min(graph.replay_s(PILOT_REPLAYS)) / calls
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -28,6 +29,7 @@ from planner.errors import BadValue, PlannerError
 from planner.specs.run import Mode, Point
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+BUSY_LOOKS, BUSY_PAUSE_S = 3, 1.0
 MOST_FAULTS = 8  # kernels that may take the device down in one run
 GONE = "the process that measured ended without a word (out of host memory, or a fault of the driver)"
 
@@ -72,10 +74,17 @@ def allowed(cards: list[Card], visible: str | None) -> list[Card]:
     return found
 
 
-def refuse_busy(found: Found, force: bool) -> None:
-    """Raises BadValue for a GPU that others use, unless told to measure it anyway."""
+def refuse_busy(found: Found, force: bool, pause: Callable[[float], None] = time.sleep) -> None:
+    """Raises BadValue for a GPU that others use, unless told to measure it anyway.
+
+    The driver's utilization is that of the last second: a process that has just ended still shows in it.
+    """
     for card in found.cards:
         why = found.driver.busy(card)
+        for _ in range(0 if force else BUSY_LOOKS):
+            if why:
+                pause(BUSY_PAUSE_S)
+                why = found.driver.busy(card)
         if why and not force:
             raise BadValue(f"GPU {card.number} ({card.name}) is in use: {why}; --force measures it anyway")
 

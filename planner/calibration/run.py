@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from planner import __version__
+from planner.calibration.budget import Remaining, expected_s
 from planner.calibration.cases import Case
 from planner.calibration.journal import Header, Journal
 from planner.calibration.suite import ordered
@@ -27,6 +28,7 @@ class Progress(NamedTuple):
     done: int
     total: int
     label: str
+    left_s: float | None = None  # None: not known yet
 
 
 class Plan(NamedTuple):
@@ -90,6 +92,8 @@ def calibrate(
     order = ordered(plan.cases, plan.anchor, journal.header.seed)
     rule = rule_of(plan.mode)
     done = {point.order for point in journal.points}
+    remaining = Remaining([0.0 if at in done else expected_s(case, device, rule) for at, case in enumerate(order)])
+    progress(Progress(0, len(order), "measuring", remaining.s(0)))
     for position, case in enumerate(order):
         if position not in done:
             try:
@@ -97,7 +101,8 @@ def calibrate(
             except Fault as fault:
                 journal.add(faulty(case, position, fault))
                 raise
-        progress(Progress(position + 1, len(order), f"{case.family} {case.kernel}"))
+        label = f"{case.family} {case.kernel}"
+        progress(Progress(position + 1, len(order), label, remaining.s(position + 1)))
     head = journal.header
     last = len(order)
     extra = [point.model_copy(update={"order": last + i}) for i, point in enumerate(plan.extra)]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from planner.calibration.cases import Case, Named, Widths, attention, experts, product, stream
 from planner.calibration.kernels import problem as bundled
 from planner.calibration.kernels.catalogue import KERNELS
+from planner.calibration.kernels.latent import LATENT, ROPE
 from planner.calibration.kernels.problem import Kernel, Limits
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
 
@@ -38,21 +39,24 @@ FEW = ((2048, 2048), (6144, 4096), (4096, 14336), (16384, 8192))
 FEW_TOKENS = (1, 8, 64, 1024)
 FEW_QUICK, FEW_TOKENS_QUICK = FEW[1:3], (1, 16, 256)
 SKINNY_MOST = 64  # tokens beyond which a bundled 16-bit kernel is no comparison to the library
-INT_MM_FEWEST = 17  # tokens that torch takes
+INT_MM_TOKENS = (32, 64, 256, 1024, 4096)  # torch takes no fewer than 17
 
 DECODE_SEQUENCES, DECODE_CONTEXTS = (1, 4, 16, 64, 256), (128, 512, 2048, 8192, 32768)
 DECODE_QUICK = (1, 16, 64), (512, 2048, 8192)
 FULL_DECODE = frozenset({"decode-bf16", "decode-fp8"})
 GROUPS = ((32, 8), (8, 1), (8, 8))
-PREFILL_SEQUENCES, PREFILL_TOKENS = (1, 4, 16), (64, 256, 1024, 4096, 16384)
+LATENT_HEADS = (16, 128)  # of DeepSeek-V3 on eight GPUs and on one
+LATENT_SEQUENCES, LATENT_CONTEXTS = (1, 16, 64), (512, 4096, 32768)
+LATENT_QUICK = (1, 16), (512, 8192)
+PREFILL_SEQUENCES, PREFILL_TOKENS = (1, 4, 16), (64, 256, 1024, 4096, 16384, 32768)
 PREFILL_QUICK = (1, 4), (256, 1024, 4096)
 PREFILL_GROUPS = ((4, 1), (8, 8), (32, 8))
-CHUNKS = tuple(itertools.product((512, 2048), (8192, 32768)))  # new tokens on cached ones
-HEAD_DIM = 128
+CHUNKS = tuple(itertools.product((512, 2048), (8192, 32768, 131072)))  # new tokens on cached ones
+HEAD_DIM, LATENT_DIM = 128, LATENT + ROPE
 MOST_CACHE_BYTES, MOST_PROMPT_TOKENS = 8 * 2**30, 65536
 CACHE_SHARE = 0.3  # of the device's memory that one attention point may fill
 
-EXPERT_TOKENS, EXPERT_TOKENS_QUICK = (1, 8, 32, 128, 512, 4096), (1, 32, 512)
+EXPERT_TOKENS, EXPERT_TOKENS_QUICK = (1, 2, 4, 8, 32, 128, 512, 4096), (1, 32, 512)
 GEOMETRIES = ((4096, 14336, 8, 2), (2048, 768, 128, 8), (4096, 1536, 128, 8))  # hidden, inner, experts, active
 STREAMS, STREAMS_QUICK = tuple(2**e for e in range(18, 33)), tuple(2**e for e in range(18, 33, 3))
 ELEMENTWISE = tuple(2**e for e in range(12, 31, 2))
@@ -96,7 +100,8 @@ def _library_products(able: Ability, quick: bool) -> Iterator[Case]:
         yield from (product(name, shape, Widths(1.0, 1.0)) for shape in _gemm_shapes(name.kernel, quick))
     if able.int_mm:
         name = Named("gemm-int8", "torch.int-mm", "int8")
-        shapes = [shape for shape in _gemm_shapes(name.kernel, quick) if shape.m >= INT_MM_FEWEST]
+        tokens = INT_MM_TOKENS[1::2] if quick else INT_MM_TOKENS
+        shapes = [GemmShape(m=m, n=n, k=k) for (n, k), m in itertools.product(FEW_QUICK if quick else FEW, tokens)]
         yield from (product(name, shape, Widths(1.0, 1.0, 4.0)) for shape in shapes)
 
 
@@ -106,7 +111,7 @@ def _prefill(able: Ability, quick: bool) -> Iterator[Case]:
     points = [(b, s, 0) for b, s in itertools.product(sequences, lengths)]
     points += [] if quick else [(1, new, cached) for new, cached in CHUNKS]
     for (b, new, cached), (queries, keys) in itertools.product(points, PREFILL_GROUPS):
-        if b * (new + cached) <= MOST_PROMPT_TOKENS:
+        if cached or b * new <= MOST_PROMPT_TOKENS:
             shape = AttentionShape(
                 sequences=b, new=new, cached=cached, query_heads=queries, kv_heads=keys, head_dim=HEAD_DIM
             )
@@ -133,6 +138,14 @@ def _decode_shapes(able: Ability, quick: bool, few: bool) -> Iterator[AttentionS
             )
 
 
+def _latent_shapes(able: Ability, quick: bool) -> Iterator[AttentionShape]:
+    """One latent of keys and values for all heads: as grouped heads with a single cached one, as wide as the latent."""
+    sequences, contexts = LATENT_QUICK if quick else (LATENT_SEQUENCES, LATENT_CONTEXTS)
+    for heads, b, context in itertools.product(LATENT_HEADS[quick:], sequences, contexts):
+        if b * context * LATENT_DIM * 2 <= CACHE_SHARE * able.total_bytes:
+            yield AttentionShape(sequences=b, new=1, cached=context, query_heads=heads, kv_heads=1, head_dim=LATENT_DIM)
+
+
 def _expert_shapes(quick: bool) -> Iterator[ExpertShape]:
     tokens = EXPERT_TOKENS_QUICK if quick else EXPERT_TOKENS
     for (hidden, inner, count, active), rows in itertools.product(GEOMETRIES[1:2] if quick else GEOMETRIES, tokens):
@@ -146,10 +159,12 @@ def grouped_parts(shape: ExpertShape) -> tuple[bundled.Grouped, bundled.Grouped]
     return up, bundled.Grouped(shape.tokens, shape.hidden, shape.inner, *common)
 
 
-def as_bundled(shape: GemmShape | AttentionShape) -> bundled.Gemm | bundled.Decode:
+def as_bundled(shape: GemmShape | AttentionShape) -> bundled.Gemm | bundled.Decode | bundled.Latent:
     """A run's shape as the kernels' own."""
     if isinstance(shape, GemmShape):
         return bundled.Gemm(shape.m, shape.n, shape.k)
+    if shape.head_dim == LATENT_DIM:
+        return bundled.Latent(shape.sequences, shape.cached, shape.query_heads)
     return bundled.Decode(shape.sequences, shape.cached, shape.query_heads, shape.kv_heads, shape.head_dim)
 
 
@@ -184,6 +199,8 @@ def _bundled(kernel: Kernel, able: Ability, quick: bool) -> Iterator[Case | None
     elif kernel.shape is bundled.Decode:
         few = kernel.name not in FULL_DECODE
         yield from (_problem_case(kernel, shape, able) for shape in _decode_shapes(able, quick, few))
+    elif kernel.shape is bundled.Latent:
+        yield from (_problem_case(kernel, shape, able) for shape in _latent_shapes(able, quick))
     elif kernel.shape is bundled.Grouped:
         yield from (_expert_case(kernel, shape, able) for shape in _expert_shapes(quick))
     elif kernel.shape is bundled.Stream and able.limits.cc >= kernel.min_cc:

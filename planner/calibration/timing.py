@@ -71,7 +71,7 @@ class Device(Protocol):
 class Rule(NamedTuple):
     """How long to measure."""
 
-    graph_s: float = 200e-6  # a replay lasts at least this
+    graph_s: float = 400e-6  # a replay lasts at least this: its own start adds 2 to 4 us
     total_s: float = 20e-3
     fewest_replays: int = 7
     most_replays: int = 50
@@ -116,12 +116,22 @@ def _loaded(device: Device, case: Case, copies: int) -> tuple[Load, Case, int, t
     raise OutOfMemory
 
 
+def calls_for(one_s: float, copies: int, rule: Rule) -> int:
+    """Calls of a graph that lasts long enough: whole rotations."""
+    return min(MOST_CALLS, copies * max(1, math.ceil(rule.graph_s / (copies * one_s))))
+
+
+def replays_for(graph_s: float, rule: Rule) -> int:
+    """Replays of a graph that lasts `graph_s`."""
+    return int(np.clip(math.ceil(rule.total_s / graph_s), rule.fewest_replays, rule.most_replays))
+
+
 def _timing(load: Load, copies: int, rule: Rule) -> Timing:
     calls = copies
     for _ in range(GUESSES):
         one = float(np.median(load.seconds(calls, 1)))
-        calls = min(MOST_CALLS, copies * max(1, math.ceil(rule.graph_s / (copies * one))))
-    replays = int(np.clip(math.ceil(rule.total_s / (calls * one)), rule.fewest_replays, rule.most_replays))
+        calls = calls_for(one, copies, rule)
+    replays = replays_for(calls * one, rule)
     seconds = np.asarray(load.seconds(calls, replays))
     low, middle, high = (float(value) for value in np.quantile(seconds, [0.1, 0.5, 0.9]))
     return Timing(median_s=middle, p10_s=low, p90_s=high, reps=replays, calls=calls, copies=copies)
@@ -188,8 +198,8 @@ def _calm(device: Device, load: Load, case: Case, way: Way) -> tuple[Sample, int
     """The first attempt without a flag, else the one with the fewest."""
     copies, rule, pause = way
     best: Sample | None = None
+    before = device.health()
     for attempt in range(1, ATTEMPTS + 1):
-        before = device.health()
         timing = _timing(load, copies, rule)
         after = device.health()
         sample = Sample(timing, after, _flags(device, case, timing, (before, after)))

@@ -1,9 +1,9 @@
 """A transformer with random weights in a model's real shapes: what `planner validate` runs.
 
-A step is a list of launches: fused products layer by layer, attention over a cache that is really read,
-normalisations, activations, logits. On a GPU decode attention, 4-bit products and experts are the bundled kernels
-and every layer has weights and a cache of its own; elsewhere (tests) torch does everything. Values do not flow from
-one launch into the next where a kernel owns its buffers: times do not depend on them.
+A step is a list of launches, those that the planner counts (`planner.ops`): fused products layer by layer, attention
+over a cache that is really read, element-wise kernels, logits. On a GPU decode attention, 4-bit products and experts
+are the bundled kernels and every layer has weights and a cache of its own; elsewhere (tests) torch does everything.
+Values do not flow from one launch into the next: times do not depend on them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from planner.calibration.kernels import problem as bundled
+from planner.calibration.kernels.problem import Role
 from planner.calibration.timing import Unsupported
+from planner.calibration.workloads import causal
 from planner.catalog.formats import weight_format
 from planner.errors import BadValue
 from planner.formats import is_quantized
 from planner.ops import Slot
-from planner.ops.products import Group, groups
+from planner.ops.products import SKEW, Group, groups
 from planner.specs.model import Attention, DenseFfn, ModelSpec, MoeFfn
 
 FORMATS = {"bf16": "", "fp8": "", "w4a16-g128": "w4a16"}  # and the bundled kernel of the dense products
 EXPERT_KERNELS = {"bf16": "moe-mma-bf16", "fp8": "moe-mma-fp8", "w4a16-g128": "moe-w4a16"}
-SCALE, EPSILON = 0.02, 1e-6
+SCALE = 0.02
 Launch = Callable[[], Any]
 
 
@@ -51,6 +55,14 @@ def check_supported(model: ModelSpec) -> None:
         raise BadValue(f"{model.id}: only plain attention in every layer can be validated; try llama-3.1-8b")
 
 
+def routed(tokens: int, experts: int, active: int) -> tuple[int, ...]:
+    """Rows of every expert when some are asked for more often than others, as the planner expects of real prompts."""
+    rng = np.random.default_rng(0)
+    liked = SKEW * rng.standard_normal(experts) + rng.gumbel(size=(tokens, experts))
+    chosen = np.argsort(liked, axis=1)[:, experts - active :]
+    return tuple(np.bincount(chosen.ravel(), minlength=experts).tolist())
+
+
 def _shape(group: Group) -> tuple[int, int]:
     k = group.members[0].k
     return sum(t.n * t.k for t in group.members) // k, k
@@ -67,7 +79,7 @@ class Transformer:
         mixer = model.mixers[0]
         assert isinstance(mixer, Attention)
         self.mixer, self.half = mixer, setting.torch.bfloat16
-        self.held_bytes = 0
+        self.held_bytes = self.working_bytes = 0  # weights and caches; inputs and results beside them
         self.embedding = self._held((model.vocab_size, model.hidden_size), self.half)
         self.weights = [self._weight(group) for group in groups(model)]
 
@@ -105,7 +117,9 @@ class Transformer:
 
     def _inputs(self, m: int, k: int, dtype: Any = None) -> Any:
         torch = self.torch
-        return torch.randn((m, k), device=self.setting.device, dtype=torch.float32).to(dtype or self.half)
+        found = torch.randn((m, k), device=self.setting.device, dtype=torch.float32).to(dtype or self.half)
+        self.working_bytes += found.numel() * found.element_size()
+        return found
 
     def _product(self, weight: Weight, m: int) -> Callable[[int], Any]:
         """The product of one layer on m tokens."""
@@ -115,12 +129,12 @@ class Transformer:
         if weight.group.slot is Slot.EXPERT_GEMM:
             return self._expert_product(weight, m)
         first = weight.matrices[0]
-        x = self._inputs(m, weight.k)
+        x = self._inputs(m, weight.k, first.dtype)  # quantized by the kernel before it, as engines fuse that
         if first.dtype == self.half:
             return lambda layer: torch.mm(x, weight.matrices[layer].t())
         one = torch.ones((), device=self.setting.device)
         return lambda layer: torch._scaled_mm(
-            x.to(first.dtype),
+            x,
             weight.matrices[layer].t(),
             scale_a=one,
             scale_b=one,
@@ -146,8 +160,9 @@ class Transformer:
         if group.slot is Slot.EXPERT_GEMM:
             first, inner = group.members[0], weight.n // 3
             experts = (int(first.copies), int(first.active))
-            shapes: list[Any] = [bundled.Grouped(m, 2 * inner, weight.k, *experts)]
-            shapes.append(bundled.Grouped(m, weight.k, inner, *experts))
+            counts = routed(m, *experts)
+            shapes: list[Any] = [bundled.Grouped(m, 2 * inner, weight.k, *experts, counts)]
+            shapes.append(bundled.Grouped(m, weight.k, inner, *experts, counts))
             name = EXPERT_KERNELS[self.setting.weight_format]
         else:
             shapes, name = [bundled.Gemm(m, weight.n, weight.k)], FORMATS[self.setting.weight_format]
@@ -162,6 +177,8 @@ class Transformer:
             except Unsupported as error:
                 raise BadValue(f"{name} on this GPU: {error}") from None
             tuner.release()  # the next product of the same shape has other weights
+            operands = ready[-1].problem.operands
+            self.working_bytes += sum(operand.size_bytes for operand in operands if operand.role is not Role.COLD)
 
         def run(layer: int) -> None:
             for one in ready:
@@ -186,21 +203,39 @@ class Transformer:
             self._inputs(batch * h * tokens, mixer.head_dim).view(batch, h, tokens, mixer.head_dim) for h in sizes
         )
         attend = torch.nn.functional.scaled_dot_product_attention
+        if self.setting.tuner is not None:
+            return causal(torch, query, key, value)
         return lambda layer: attend(query, key, value, is_causal=True, enable_gqa=True)
 
     def _elementwise(self, m: int) -> Callable[[int], Any]:
-        """Of one layer: two normalisations, two residual additions, a gated activation."""
-        torch, hidden = self.torch, self.model.hidden_size
-        ffn = self.model.ffns[0]
+        """Of one layer, one kernel each that moves what a fused one does: norms with their residual, rotation, gate."""
+        torch, hidden, mixer, ffn = self.torch, self.model.hidden_size, self.mixer, self.model.ffns[0]
         inner = ffn.intermediate * (ffn.top_k if isinstance(ffn, MoeFfn) else 1)
-        x, ones = self._inputs(m, hidden), torch.ones(hidden, dtype=self.half, device=self.setting.device)
-        gate = self._inputs(m, inner)
+        values, residual, gain, normed = (self._inputs(m, hidden) for _ in range(4))
+        rotated = self._inputs(m, (mixer.n_heads + 2 * mixer.n_kv_heads) * mixer.head_dim)
+        gate, up, gated = (self._inputs(m, inner) for _ in range(3))
 
         def run(layer: int) -> None:
             del layer
-            for _ in range(2):
-                torch.add(x, torch.nn.functional.rms_norm(x, (hidden,), ones, EPSILON))
-            torch.mul(torch.nn.functional.silu(gate), gate)
+            for _ in range(self.model.norms_per_layer):
+                torch.addcmul(values, residual, gain, out=normed)
+            torch.neg(rotated, out=rotated)
+            torch.mul(gate, up, out=gated)
+
+        return run
+
+    def _ends(self, tokens: int, sampled: int) -> Launch:
+        """The embedding's rows, and logits cast and reduced."""
+        torch, device = self.torch, self.setting.device
+        chosen = torch.arange(tokens, device=device) * 7 % self.model.vocab_size
+        logits = self._inputs(sampled, self.model.vocab_size)
+        wide = torch.empty(logits.shape, device=device, dtype=torch.float32)
+        self.working_bytes += wide.numel() * wide.element_size() + chosen.numel() * chosen.element_size()
+
+        def run() -> None:
+            torch.index_select(self.embedding, 0, chosen)
+            wide.copy_(logits)
+            torch.neg(torch.amax(wide, dim=-1))
 
         return run
 
@@ -211,7 +246,7 @@ class Transformer:
             in_layers = bool(weight.group.members[0].layers)
             run = self._product(weight, tokens if in_layers else sampled)
             (layered if in_layers else heads).append((run, weight.group.layers))
-        small = self._elementwise(tokens)
+        small, ends = self._elementwise(tokens), self._ends(tokens, sampled)
 
         def step() -> None:
             for layer in range(self.model.n_layers):
@@ -222,6 +257,7 @@ class Transformer:
                         run(layer)
             for run, _ in heads:
                 run(0)
+            ends()
 
         return step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from planner.specs.model import ModelSpec
 RUNNER = "none"  # the engine id of a runner without overheads
 BATCHES, CONTEXTS = (1, 8, 32, 64), (512, 4096, 16384)
 PROMPTS = ((1, 512), (1, 2048), (4, 2048), (1, 8192))
-WARM_UPS, REPS = 3, 10
+FEWEST_REPS, REPS, TOTAL_S = 3, 10, 0.3  # replays: about TOTAL_S of them
 HALF_BYTES = 2.0
 CACHE_SHARE = 0.5  # of the free memory that a step's cache may take
 
@@ -83,7 +84,9 @@ class Predictor(NamedTuple):
         rate_set = plain if self.source is None else calibrated(self.source, asked)
         widths = Widths(tensor_bytes(self.model, fmt, True)[:, None])
         ops = batch_ops(prepare(self.model, widths, Parallel()), self._batch(shape))
-        return float(step_seconds(ops, stack([rate_set]), residuals([rate_set]))[0])
+        rates = stack([rate_set])
+        rates = rates._replace(quantize_bytes=np.zeros_like(rates.quantize_bytes))  # the runner's inputs come quantized
+        return float(step_seconds(ops, rates, residuals([rate_set]))[0])
 
     def cache_bytes(self, shape: Shape) -> float:
         """Keys and values of a decode step; a prompt's own are not kept by the runner."""
@@ -128,8 +131,8 @@ def graph_s(torch: Any) -> Callable[[Callable[[], Any]], float]:
         step()
         torch.cuda.synchronize()
         graph = Graph(torch, lambda _: step(), 1)
-        graph.replay_s(WARM_UPS)
-        return float(np.median(graph.replay_s(REPS)))
+        lasted = min(graph.replay_s(2))
+        return float(np.median(graph.replay_s(int(np.clip(TOTAL_S / lasted, FEWEST_REPS, REPS)))))
 
     return seconds
 
@@ -144,16 +147,25 @@ class Instruments(NamedTuple):
 def compare(
     predictor: Predictor, setting: Setting, wanted: Sequence[Shape], instruments: Instruments
 ) -> list[Compared]:
-    """Every step predicted and measured, in time and in memory."""
+    """Every step that fits, predicted and measured, in time and in memory."""
     before = instruments.allocated() if instruments.allocated else 0.0
     runner = Transformer(predictor.model, setting)
     weights, rows = runner.held_bytes, []
     for shape in wanted:
-        runner.held_bytes = weights
-        step = (runner.decode if shape.phase == "decode" else runner.prefill)(shape.batch, shape.tokens)
-        held = instruments.allocated() - before if instruments.allocated else float(runner.held_bytes)
-        times = predictor.step_s(shape), instruments.seconds(step)
-        expected = predictor.weight_bytes() + predictor.cache_bytes(shape)
-        rows.append(Compared(predictor.model.id, predictor.format_id, *shape, *times, expected, held))
-        del step
+        runner.held_bytes, runner.working_bytes = weights, 0
+        with contextlib.suppress(setting.torch.OutOfMemoryError):  # the other steps are worth having
+            rows.append(_compared(predictor, runner, shape, instruments, before))
     return rows
+
+
+def _compared(
+    predictor: Predictor, runner: Transformer, shape: Shape, instruments: Instruments, before_bytes: float
+) -> Compared:
+    """One step. Its buffers go when it returns; what is measured are weights and cache, not inputs and results."""
+    step = (runner.decode if shape.phase == "decode" else runner.prefill)(shape.batch, shape.tokens)
+    held = float(runner.held_bytes)
+    if instruments.allocated:
+        held = instruments.allocated() - before_bytes - runner.working_bytes
+    times = predictor.step_s(shape), instruments.seconds(step)
+    expected = predictor.weight_bytes() + predictor.cache_bytes(shape)
+    return Compared(predictor.model.id, predictor.format_id, *shape, *times, expected, held)

@@ -6,10 +6,12 @@ of one pool of random bytes at distinct offsets, so that a point costs no time t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from planner.calibration.cases import Case
+from planner.calibration.graphs import Graph
 from planner.calibration.timing import OutOfMemory, Unsupported
 from planner.specs.run import AttentionShape, GemmShape, StreamShape
 
@@ -23,6 +25,7 @@ SCALE = 0.02  # of random weights: products stay in range
 BYTE_SCALE = 8.0  # of FP8 weights, as scaled tensors hold them: near zero they would draw less power
 EPSILON = 1e-6
 ROW = 4096  # values that one normalisation spans
+LONG_PROMPT, TRIALS = 1024, 3  # tokens from which attention decides
 
 
 class Pool:
@@ -111,8 +114,35 @@ def prefill(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
     key, value = (
         _random(torch, device, (shape.sequences, shape.kv_heads, length, shape.head_dim), dtype) for _ in range(2)
     )
-    how = {"attn_mask": causal_lower_right(shape.new, length)} if shape.cached else {"is_causal": True}
-    return lambda copy: scaled_dot_product_attention(query, key, value, enable_gqa=True, **how)
+    if shape.cached:  # torch gives these to its flash kernel
+        mask = causal_lower_right(shape.new, length)
+        return lambda copy: scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    return causal(torch, query, key, value)
+
+
+def causal(torch: Any, query: Any, key: Any, value: Any) -> Call:
+    """Causal attention over [sequences, heads, tokens, dim] in torch's fastest kernel for it.
+
+    Of long prompts cuDNN's is timed against the one that torch takes; for short ones building it costs too much.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    def usual(copy: int) -> Any:
+        return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+
+    def cudnn(copy: int) -> Any:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return usual(copy)
+
+    if query.shape[-2] < LONG_PROMPT:
+        return usual
+    try:
+        with warnings.catch_warnings():  # why a kernel does not take this
+            warnings.simplefilter("ignore")
+            return min((usual, cudnn), key=lambda way: min(Graph(torch, way, 1).replay_s(TRIALS)))
+    except RuntimeError:  # no such kernel here, or none that can be captured
+        return usual
 
 
 def elementwise(torch: Any, pool: Pools, case: Case, copies: int) -> Call:

@@ -16,7 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.catalog.rates import Evidence, KernelRate, RateSet, Topology, has_own_figures, peak_rates, rates_for
+from planner.catalog.rates import (
+    GROUPED,
+    LATENT,
+    Evidence,
+    KernelRate,
+    RateSet,
+    Topology,
+    has_own_figures,
+    peak_rates,
+    rates_for,
+)
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.roofline import Residuals, on_common_grid
@@ -93,6 +103,11 @@ def _between(curves: Sequence[LinkFit], ranks: int) -> KernelRate:
     return KernelRate(0.0, 0.0, rate, 1.0, p, latency_s=latency)
 
 
+def _family(calibration: Calibration, family: str) -> FamilyFit | None:
+    """The family's fit; public tables do not time latent attention apart from grouped heads."""
+    return calibration.family(family) or (calibration.family(GROUPED) if family == LATENT else None)
+
+
 def calibrated(source: Source, asked: Asked) -> RateSet:
     """Rates with everything that the source measured; the slots that it did not stay at their datasheet level.
 
@@ -117,7 +132,7 @@ def _calibrated(
     tables: list[ResidualTable | None] = [None] * len(Slot)
     rests: set[Slot] = set()
     for slot in Slot:
-        found, fit = _link(source, asked, slot), source.calibration.family(asked.families[slot])
+        found, fit = _link(source, asked, slot), _family(source.calibration, asked.families[slot])
         if fit is not None:
             plain = KernelRate(*sheet.values[:, slot])
             found = _kernel(fit, source, asked, plain)

@@ -35,10 +35,11 @@ from planner.specs.base import Kind, Spec
 from planner.specs.calibration import ResidualTable
 from planner.specs.formats import FormatSpec, KvFormatSpec
 from planner.specs.gpu import GpuSpec, MathType
-from planner.specs.model import ModelSpec, Role
+from planner.specs.model import LatentAttention, ModelSpec, Role
 from planner.units import GB
 
 PLAIN, FULL = "gemm-16", "gemm-32"
+LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
 MICRO, NANO, TERA = 1e-6, 1e-9, 1e12
 K_STEP = 1024  # input features that `k_ns` counts
 INTERCONNECTS = ("nvlink", "pcie")
@@ -140,7 +141,8 @@ def _families(
     own = _data()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
-    slots[Slot.DECODE] = f"attention-decode-{width if fused else 'plain'}"
+    latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
+    slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if fused else 'plain'}"
     slots[Slot.PREFILL] = f"attention-prefill-{'plain' if not fused else '8' if fp8_prefill else '16'}"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):

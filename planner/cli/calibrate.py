@@ -52,12 +52,17 @@ def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
     if not sys.stderr.isatty():
         yield _Lines(title).show
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[label]}"), console=console(True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[label]}"), console=console(True)) as bar:
         task = bar.add_task(title, total=None, label="")
-        yield lambda at: bar.update(task, completed=at.done, total=at.total, label=at.label)
+        yield lambda at: bar.update(task, completed=at.done, total=at.total, label=_words(at))
+
+
+def _words(at: Progress) -> str:
+    """Time left where it is known, and what is being measured."""
+    return at.label if at.left_s is None else f"{at.left_s:.0f} s left, {at.label}"
 
 
 class _Lines:
@@ -69,9 +74,8 @@ class _Lines:
     def show(self, at: Progress) -> None:
         passed = time.monotonic() - self.start
         if passed - self.said >= STEP_S or at.done == at.total:
-            self.said, left = passed, passed / max(at.done, 1) * (at.total - at.done)
-            rest = f"{left:.0f} s left" if at.done else at.label
-            print(f"{self.title}: {at.done}/{at.total}, {rest}", file=sys.stderr, flush=True)
+            self.said = passed
+            print(f"{self.title}: {at.done}/{at.total}, {_words(at)}", file=sys.stderr, flush=True)
 
 
 def _say_fit(path: Path) -> None:

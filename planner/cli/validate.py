@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from planner.cli.output import Csv, Json, show_table, written
+from planner.errors import PlannerError
 
 if TYPE_CHECKING:
     from planner.calibration.environment import Card
@@ -34,9 +36,16 @@ def validate(
     found = machine((gpu,))
     os.environ[VISIBLE] = found.cards[0].uuid
     compared: list[Compared] = []
+    failed: list[PlannerError] = []
     for name in model or MODELS:
         for format_id in weight_format or FORMATS:
-            compared += _on_gpu(found.driver, found.cards[0], name, format_id)
+            try:
+                compared += _on_gpu(found.driver, found.cards[0], name, format_id)
+            except PlannerError as error:
+                failed.append(error)
+                print(f"left out: {name}, {format_id}: {error}", file=sys.stderr)
+    if failed and not compared:
+        raise failed[-1]
     rows = [row._asdict() | _errors_percent(row) for row in compared]
     if not written(list(rows[0]), rows, json, csv):
         show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
@@ -59,7 +68,12 @@ def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[Compared
     launcher = Launcher(0)
     spec, model = describe(card, driver).spec, models.model(name)
     predictor = Predictor(model, format_id, spec, source_for(spec))
+    launcher.torch.cuda.empty_cache()  # what the model before left
     free = launcher.torch.cuda.mem_get_info()[0] - predictor.weight_bytes()
     setting = Setting(launcher.torch, launcher.target, format_id, Tuner(launcher))
     instruments = Instruments(graph_s(launcher.torch), lambda: float(launcher.torch.cuda.memory_allocated()))
-    return compare(predictor, setting, list(shapes(model, free)), instruments)
+    wanted = list(shapes(model, free))
+    rows = compare(predictor, setting, wanted, instruments)
+    if len(rows) < len(wanted):
+        print(f"{name}, {format_id}: {len(wanted) - len(rows)} steps did not fit the memory", file=sys.stderr)
+    return rows

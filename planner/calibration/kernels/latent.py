@@ -90,7 +90,7 @@ def _splits(tile: Tile, shape: Latent, limits: Limits) -> tuple[int, ...]:
 KERNELS = (
     Kernel(
         "decode-mla-bf16",
-        "attention-decode-16",
+        "attention-decode-latent",
         "latent.cu",
         "latent",
         80,

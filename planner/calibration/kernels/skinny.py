@@ -361,5 +361,5 @@ KERNELS = (
     _kernel("moe-w16a16", "moe-gemm-16", W16, grouped=True),
     _kernel("moe-w8a16-fp8", "moe-wo-8", E4M3, grouped=True),
     _kernel("moe-w4a16", "moe-wo-4", INT4, grouped=True),
-    _kernel("moe-w4a16-mxfp4", "moe-wo-4", MXFP4, grouped=True),
+    _kernel("moe-w4a16-mxfp4", "moe-mx4", MXFP4, grouped=True),
 )
