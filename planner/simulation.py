@@ -195,7 +195,8 @@ def pool(p: Priced, stages: Stages) -> Pool:
     if grown <= 0:
         return Pool(int(room / last) if last > 0 else UNLIMITED, int(block), 1, int(prefix), grows=False)
     fixed = max(round((first - grown * (prompt - prefix) / block) / grown), 0)
-    return Pool(int(room / grown), int(block), fixed, int(prefix), whole=engine.cache.reserves_full)
+    again = engine.cache.computed_again or 1.0
+    return Pool(int(room / grown), int(block), fixed, int(prefix), True, engine.cache.reserves_full, again)
 
 
 def _bytes(table: CacheTable, tokens: float) -> Any:

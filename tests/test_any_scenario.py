@@ -23,7 +23,8 @@ from tests.asking import row
 def test_more_at_once_never_lowers_the_server_nor_speeds_up_a_user(at_once: int, prompt: int, answer: int) -> None:
     load = {"input_tokens": prompt, "output_tokens": answer, "enforce_eager": True}  # steps jump where graphs end
     less, more = row(concurrency=at_once, **load), row(concurrency=at_once + 40, **load)
-    assert more["output_tokens_per_s"] >= less["output_tokens_per_s"] * 0.99
+    full = at_once + 40 > more["max_concurrency_expected"]  # the pool then sets requests back and computes them again
+    assert more["output_tokens_per_s"] >= less["output_tokens_per_s"] * (0.6 if full else 0.99)
     assert more["tpot_ms"] >= less["tpot_ms"] * 0.99 and more["ttft_ms"] >= less["ttft_ms"] * 0.99
 
 

@@ -50,6 +50,18 @@ def test_below_saturation_it_agrees_with_the_steady_state(engine, model, load) -
     assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
 
 
+@pytest.mark.parametrize("lengths", [(1000, 1000), (2000, 500), (500, 2000)], ids=str)
+@pytest.mark.parametrize("shortest", [0.8, 1.0])
+def test_a_full_pool_that_sets_requests_back_agrees_with_the_steady_state(lengths, shortest) -> None:
+    sizes = dict(zip(("input_tokens", "output_tokens"), lengths, strict=True))
+    load = {"concurrency": 200, "waves": 0, "shortest_fraction": shortest} | sizes
+    asked = Scenario(model="llama-3.1-8b", engine="vllm", gpu="rtx4090", weight_format="fp8", **load)
+    row = simulation(asked, Protocol(1000)).row
+    assert row["preemptions"] > 200
+    assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.03)
+    assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.1)
+
+
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "gpt-oss-120b", "gemma-3-27b"])
 def test_the_table_reads_the_steps_of_the_estimate(model) -> None:
     p, random, count = priced(scenario(model, tp=2, concurrency=8)), np.random.default_rng(0), 400

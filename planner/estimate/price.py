@@ -253,6 +253,7 @@ def capacity_of(
         lanes=inputs.parallel.pp,
         replicas=replicas(deployments),
         graph_batch=captured(inputs),
+        computed_again=engine.cache.computed_again,
     )
 
 

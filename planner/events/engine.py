@@ -209,9 +209,11 @@ class Engine:
     def _to_prefill(self, request: Request) -> int:
         """At least one token is computed, even of a prompt that is cached or empty.
 
-        After a preemption only the shared prefix is still there.
+        After a preemption only the shared prefix is still there, and what nobody has overwritten.
         """
-        kept = min(request.cached, self.limits.pool.prefix_tokens) if request.preemptions else request.cached
+        kept, pool = request.cached, self.limits.pool
+        if request.preemptions:
+            kept = max(min(kept, pool.prefix_tokens), int((1 - pool.computed_again) * self._tokens(request)))
         return max(self._tokens(request) - kept, 1)
 
     def _admit(self, blocks: int, now_s: float) -> Request:

@@ -47,6 +47,7 @@ class Pool(NamedTuple):
     prefix_tokens: int = 0  # at the head of a prompt, which all share
     grows: bool = True  # False: a sequence takes `fixed_blocks` whatever its length
     whole: bool = False  # a sequence takes all its blocks when it starts, so that none is ever set back
+    computed_again: float = 1.0  # share of what was set back that is no longer in the prefix cache
 
 
 class EngineLimits(NamedTuple):

@@ -24,6 +24,7 @@ PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
 TOGETHER = 2048  # steps times scenarios that are priced in one call, so that its arrays stay in the cache
 BESIDE = 1e-6  # sequences; on which side of the largest CUDA graph a batch is
+MOST_AGAIN = 0.95  # of a step's room that prompts take where some are computed again
 TINY = 1e-12
 
 
@@ -72,20 +73,21 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     decodes = np.where(n > 0, 1 + prompts * n, 0)
     room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
     chunks = np.ceil(p / room)
-    demand = prompts * p / room
+    brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
+    demand = prompts * brought / room
     some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
     share = -np.expm1(-some * request.poll_steps) / request.poll_steps
-    share = np.where(n > 0, np.maximum(share, some * p / room), 1) * (p > 0)
+    share = np.where(n > 0, np.maximum(share, some * brought / room), 1) * (p > 0)
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
     left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
-    waiting = demand * p * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
+    waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
     return Mix(
         prompts=prompts,
         decodes=decodes,
         room_tokens=room,
         chunks=chunks,
         busy_share=share,
-        busy_tokens=np.minimum(arriving * p, room),
+        busy_tokens=np.minimum(arriving * brought, room),
         own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + together) * p, room)),
         backlog_tokens=np.where(mixed, waiting, left_over / 2),
     )

@@ -54,6 +54,7 @@ class Capacity(NamedTuple):
     admits by the prompt. `chunks_mixed`: prefill chunks share a step with decodes (true) or run in steps of
     their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
     `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there.
+    `computed_again`: share of what a full pool takes from its latest requests that is prefilled again; 0: none.
     """
 
     sequences: Any
@@ -63,6 +64,7 @@ class Capacity(NamedTuple):
     lanes: Any = 1
     replicas: Any = 1
     graph_batch: Any = np.inf
+    computed_again: Any = 0.0
 
 
 class Overheads(NamedTuple):
@@ -94,6 +96,7 @@ class Request(NamedTuple):
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
+    again_tokens: Any = 0.0  # computed again for one that ends, of others that a full pool set back
 
 
 def request_shape(load: Load, overheads: Overheads) -> Request:

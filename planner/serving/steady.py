@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.serving.crowding import Crowding, crowding
 from planner.serving.curve import (
     TINY,
     LoadCurve,
@@ -142,18 +143,21 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     full, closed_at = position(resident(curve), share.slots), standing_at(offered)
     ceiling = prefilled_per_s(request, capacity, prompts)
     completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
+    crowd = crowding(load, capacity, share.slots, share.population)
+    request = request._replace(again_tokens=crowd.again_tokens)
+    ceiling = ceiling / (1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1))
     open_loop = share.request_rate_per_s < read(completed, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered, times), first_wave(offered, m, times.decode_s))
-    point = lives(request, capacity, m, times)
+    point = set_aside(lives(request, capacity, m, times), crowd)
     locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
     if np.any(locked):
         (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
         point = in_lockstep(request, exact.wave, together_s, point, locked)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / ceiling))
-    standing = np.minimum(share.population, population(curve)[-1])
+    standing = np.minimum(share.population, population(curve)[-1] * (1 + crowd.aside))
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
     looped = np.minimum(looped, ceiling)
@@ -201,6 +205,15 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
     first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
     return Wave(wave, first * step, np.maximum(fills, 1) * step)
+
+
+def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
+    """Requests that a full pool sets back wait between their tokens, and hold no cache meanwhile."""
+    more_s = crowd.aside * point.life.decode_s
+    step = point.life.step_s * (1 + crowd.aside)
+    return point._replace(
+        life=point.life._replace(step_s=step, decode_s=point.life.decode_s + more_s), cycle_s=point.cycle_s + more_s
+    )
 
 
 def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, locked: Mask) -> LoadCurve:

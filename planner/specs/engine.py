@@ -87,6 +87,7 @@ class CacheRules(Spec):
     latent_prompts: bool = False  # MLA reads the latent for prompts too, instead of expanding keys and values
     sharded: bool = True  # a group divides heads and results; false: its first GPU holds both, and the cache
     reserves_full: bool = False  # a sequence starts only when the pool holds it to its last token, not by its prompt
+    computed_again: Share = 0  # of what a full pool takes from the latest requests; 0: it sets none back
     fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
