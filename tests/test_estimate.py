@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from planner.catalog.engines import engine_ids
-from planner.estimate import INTERVALS, documented, estimate, estimate_columns
+from planner.estimate import INTERVALS, NO_LIBRARY, documented, estimate, estimate_columns
+from planner.estimate.answer import mean_batch
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.resolve import resolve
+from planner.ops import Batch
 from planner.specs.scenario import Scenario
 from tests.asking import LLAMA, LLAMA_70B, row
 
@@ -182,3 +188,25 @@ def test_old_builds_of_llamacpp_start_experts_one_after_another_on_cuda_only() -
     routed = 26 * 6  # layers with experts, experts per token
     assert decode("rtx3090", "b5100") - decode("rtx3090", "b5250") == pytest.approx(routed * 0.04, rel=0.05)
     assert decode("apple-m2-ultra", "b5100") == pytest.approx(decode("apple-m2-ultra", "b5250"))
+
+
+def mean_step(**columns: Any) -> Batch:
+    """The mean step of one scenario."""
+    found = resolve(
+        Scenario(**{"model": LLAMA, "gpu": "rtx4090", "weight_format": "gguf-q4_k_m"} | columns), NO_LIBRARY
+    )
+    priced, _ = settled_layouts(found.engine, [(found, layouts(found))])
+    return mean_batch(priced)
+
+
+def test_a_mean_step_prefills_no_more_than_one_pass_of_the_engine_takes() -> None:
+    assert mean_step(input_tokens=8000, output_tokens=0).prefill_tokens == 512  # llama.cpp's physical batch
+
+
+def test_tokens_that_are_guessed_bring_prompts_sooner() -> None:
+    load = {"input_tokens": 400, "output_tokens": 401, "concurrency": 1, "weight_format": "bf16", "gpu": "h100-sxm"}
+    plain, drafted = (
+        mean_step(**load, draft_model=name, speculative_tokens=k, acceptance_rate=a)
+        for name, k, a in ((None, None, None), ("ngram", 1, 1.0))
+    )
+    assert (plain.prefill_tokens, drafted.prefill_tokens) == (pytest.approx(1.0), pytest.approx(2.0))

@@ -111,15 +111,12 @@ def n_gpus(deployments: Sequence[Deployment]) -> Floats:
 
 def mean_batch(p: Priced) -> Batch:
     """The mean step of one pipeline lane: its decoding sequences and the prompts that arrive with each step."""
-    point, load = p.point, p.offered.load
-    lanes = replicas(p.deployments) * np.asarray(p.inputs.parallel.pp)
-    generates = load.output_tokens > 0
-    decodes = np.where(generates, np.maximum(point.decode_sequences / lanes, 1), 0)
-    prompts = p.offered.request.prefill_tokens
-    arriving = np.where(generates, decodes * prompts / np.maximum(load.output_tokens, 1), prompts)
-    room = np.asarray(p.inputs.settings.max_num_batched_tokens)
-    context = load.input_tokens + load.output_tokens / 2
-    return Batch(decodes, context, np.minimum(arriving, room), p.offered.request.cached_tokens, np.ones_like(decodes))
+    request, capacity = p.offered.request, p.offered.capacity
+    generates = p.offered.load.output_tokens > 0
+    decodes = np.where(generates, np.maximum(p.point.decode_sequences / p.offered.share.lanes, 1), 0)
+    arriving = request.prefill_tokens * np.where(generates, decodes / np.maximum(request.decode_steps, 1), 1)
+    prefill = np.minimum(arriving, capacity.max_num_batched_tokens)
+    return Batch(decodes, request.decode_context, prefill, request.cached_tokens, np.ones_like(decodes))
 
 
 class StepParts(NamedTuple):

@@ -92,8 +92,7 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, l
     limits = Limits(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
     found = []
     if _first(priced.offered.load.input_tokens) > 0:
-        room = np.asarray(priced.inputs.settings.max_num_batched_tokens)
-        tokens = np.minimum(priced.offered.request.prefill_tokens, room)
+        tokens = np.minimum(priced.offered.request.prefill_tokens, priced.offered.capacity.max_num_batched_tokens)
         found.append(_phase("prefill", priced, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
     if _first(priced.offered.load.output_tokens) > 0:
         found.append(_phase("decode", priced, Batch(mean.decode_seqs, mean.decode_context)))
