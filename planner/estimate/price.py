@@ -277,4 +277,5 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
     """Engine time outside of steps."""
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
-    return Overheads(found.request_s, found.per_prompt_token_s, found.late_steps, polls)
+    times = found.request_s, found.per_prompt_token_s, found.late_steps
+    return Overheads(*times, polls, found.group_prompts, found.group_share)

@@ -73,12 +73,16 @@ class Overheads(NamedTuple):
     `late_steps`: that pass before the first step of a request that generates, beyond the one that runs on its
     arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
+    `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
+    are prefilled in one step and stay together, where chunks are mixed in.
     """
 
     request_s: Any = 0.0
     request_s_per_input_token: Any = 0.0
     late_steps: Any = 0.0
     poll_steps: Any = 1.0
+    group_prompts: Any = 1.0
+    group_share: Any = 0.0
 
 
 class Request(NamedTuple):
@@ -93,6 +97,8 @@ class Request(NamedTuple):
     gap_s: Array  # from the end of a user's request to the arrival of the next at the scheduler
     late_steps: Array  # missed on arrival
     poll_steps: Array
+    group_prompts: Array
+    group_share: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -123,6 +129,8 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         gap_s=overhead + load.think_time_s,
         late_steps=np.where(steps > 0, overheads.late_steps, 0) + (overheads.poll_steps - 1) / 2,
         poll_steps=np.asarray(overheads.poll_steps, dtype=float),
+        group_prompts=np.asarray(overheads.group_prompts, dtype=float),
+        group_share=np.asarray(overheads.group_share, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

@@ -168,6 +168,9 @@ class Overheads(Spec):
     late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
+    # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
+    group_prompts: Annotated[float, Field(ge=1)] = 1
+    group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight
 
 
 class Tier(Spec):
