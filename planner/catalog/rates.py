@@ -144,6 +144,7 @@ def _families(
     latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if fused else 'plain'}"
     slots[Slot.PREFILL] = f"attention-prefill-{'plain' if not fused else '8' if fp8_prefill else '16'}"
+    slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()

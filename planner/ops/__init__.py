@@ -17,7 +17,7 @@ import numpy as np
 
 from planner.collectives import Number, Parallel
 from planner.ops.adapters import adapter_op
-from planner.ops.attention import Reading, decode_op, prefill_op, readings
+from planner.ops.attention import Reading, decode_op, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
@@ -114,7 +114,7 @@ def _mixer_ops(mixing: Mixing, causal: bool, batch: Batch, work: Work) -> list[O
         ops += [decode_op(reading, work, mixing.layers) for reading in mixing.readings]
         ops += [decode_step_op(mixing.state, work, mixing.layers)] if mixing.state else []
     if _present(batch.prefill_tokens):
-        ops += [prefill_op(reading, causal, work, mixing.layers) for reading in mixing.readings]
+        ops += [op for reading in mixing.readings for op in prefill_ops(reading, causal, work, mixing.layers)]
         ops += [prefill_scan_op(mixing.state, work, mixing.layers)] if mixing.state else []
     return ops
 

@@ -53,6 +53,7 @@ class Reading(NamedTuple):
     prefill: Heads
     reach: float = np.inf  # the most cached tokens that one new token reads
     chunk: int | None = None  # of block-local attention
+    picked: bool = False  # beyond `reach` a prompt's tokens gather keys that they picked, each its own, as in decode
 
 
 def mean_length(work: Work) -> Number:
@@ -126,7 +127,7 @@ def readings(
     else:
         decode = absorbed_heads(mixer, widths, parallel)
         prefill = decode if latent_prompts else expanded_heads(mixer, widths, parallel)
-        own = Reading("attention", decode, prefill, reach)
+        own = Reading("attention", decode, prefill, reach, picked=mixer.indexer is not None)
     if mixer.indexer is None or mixer.indexer.shared:
         return [own]
     scores = indexer_heads(mixer.indexer, widths)
@@ -143,12 +144,19 @@ def decode_op(reading: Reading, work: Work, layers: int) -> Op:
     return Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
 
 
-def prefill_op(reading: Reading, causal: bool, work: Work, layers: int) -> Op:
-    """Every prompt's keys and values are read once, its pairs are computed."""
+def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int) -> list[Op]:
+    """Every prompt's keys and values are read once, its pairs are computed; or every pair's key is read, if picked."""
     heads, length = reading.prefill, mean_length(work)
     pairs = attended_pairs(reading, work, causal)
     keys = work.prefill_seqs * (work.prefill_context + length)
     moved = keys * heads.cache_bytes + work.prefill * heads.io_bytes
     flops, count = work.prefill_seqs * pairs * heads.flops_per_pair, layers * np.sign(work.prefill)
     name, k = f"{reading.name}.prefill", np.maximum(pairs / np.maximum(length, 1.0), 1.0)
-    return Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)
+    dense = Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)
+    if not reading.picked:
+        return [dense]
+    gathers, each = np.greater(work.prefill_context + length, reading.reach), reading.decode
+    read = work.prefill_seqs * pairs
+    moved, flops = read * each.cache_bytes + work.prefill * each.io_bytes, read * each.flops_per_pair
+    sparse = dense._replace(rate=Slot.GATHER, count=count * gathers, flops=flops, bytes=moved, n=each.queries)
+    return [dense._replace(count=count * ~gathers), sparse]

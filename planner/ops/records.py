@@ -39,6 +39,7 @@ class Slot(IntEnum):
     OTHER_GEMM = auto()  # vision tower, projectors, poolers
     PREFILL = auto()
     DECODE = auto()
+    GATHER = auto()  # prompts whose every token reads keys of its own choice
     RECURRENT = auto()
     ELEMENTWISE = auto()
     ALL_REDUCE = auto()
