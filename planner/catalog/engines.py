@@ -74,6 +74,9 @@ def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
     if not text:
         return newest, ""
     wanted = parse_version(text)
+    for tag, known in document.get("tags", {}).items():
+        if text.startswith(tag):
+            return str(known), f"version {text[:40]!r} is taken as {known}"
     if wanted is None:
         return newest, f"version {text[:40]!r} cannot be parsed; taken as {newest}, the newest known"
     last = parse_version(newest) or ()

@@ -33,6 +33,7 @@ from planner.specs.model import ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
+FULL = 4.0  # exponent: how sharply steps whose budget is full differ from others
 HARD = 10.0  # exponent of a roofline without a soft corner
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
 DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
@@ -157,6 +158,7 @@ class Clock(NamedTuple):
     residuals: Residuals | None = None
     rate_sets: Sequence[RateSet] = ()  # what the rates of every row rest on
     graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
+    step_tokens: Any = np.inf  # most tokens of a step
     peaks: Rates | None = None  # of the hardware, as rates
     refined: Refined = NOT_REFINED  # factors on steps, arrays (R,)
     replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
@@ -181,8 +183,15 @@ class Clock(NamedTuple):
 
     def launch_s(self, batch: Batch) -> Any:
         """Seconds that the host takes to launch the kernels of such a step, else 0."""
-        per_step_s = self.engine.overheads.per_layer_s * self.prepared.model.n_layers
+        fixed, recurrent = self.engine.overheads, sum(one.layers for one in self.prepared.mixings if one.state)
+        per_step_s = fixed.per_layer_s * self.prepared.model.n_layers + fixed.recurrent_layer_s * recurrent
         return np.where(self.is_launched(batch), per_step_s, 0.0)
+
+    def idle_share(self, batch: Batch) -> Any:
+        """Share of the launches that the GPU waits for; full steps of prompts follow each other and hide them."""
+        if self.engine.overheads.launches_hidden:
+            return 0.0
+        return np.maximum(1 - (np.asarray(batch.prefill_tokens) / self.step_tokens) ** FULL, 0)
 
     def gap_s(self, batch: Batch, ops: Sequence[Op]) -> Any:
         """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
@@ -206,9 +215,11 @@ class Clock(NamedTuple):
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
         per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
-        host_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
-        late_s = np.maximum(host_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
-        return fixed.step_s + sequences + late_s
+        launches_s = self.launch_s(batch)
+        first_s = launches_s * self.idle_share(batch)
+        beside_s = launches_s - first_s + fixed.host_sequence_s * per_rank
+        late_s = np.maximum(beside_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
+        return fixed.step_s + sequences + first_s + late_s
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
@@ -284,6 +295,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         residuals=corrections(own, drafts),
         rate_sets=own,
         graph_batch=captured(inputs),
+        step_tokens=np.asarray(inputs.settings.max_num_batched_tokens, dtype=float),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
         replays=column(deployments, lambda d: d.row.gpu.vendor == "NVIDIA", bool),

@@ -164,7 +164,8 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
     looped = np.minimum(looped, ceiling)
-    looped = np.where(at < full, np.minimum(looped, most_per_s), looped)  # below the slots none completes more
+    below = (at < full) & ~locked  # the slots, none completes more; those that prefill together do
+    looped = np.where(below, np.minimum(looped, most_per_s), looped)
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
 

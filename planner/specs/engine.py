@@ -160,7 +160,9 @@ class Overheads(Spec):
     per_sequence_s: Amount = 0  # per running sequence and step
     host_sequence_s: Amount = 0  # the host's work per running sequence and step while the GPU works
     per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
-    per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them, while the GPU works
+    per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them ...
+    recurrent_layer_s: Amount = 0  # ... and more for a layer with a recurrent state
+    launches_hidden: bool = True  # while the GPU works; false: before it does
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     # of the arithmetic that expert kernels attain alone, what they attain in a model that serves
