@@ -278,4 +278,4 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     """Engine time outside of steps."""
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
     times = found.request_s, found.per_prompt_token_s, found.late_steps
-    return Overheads(*times, polls, found.group_prompts, found.group_share)
+    return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole)

@@ -74,7 +74,7 @@ class Overheads(NamedTuple):
     arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
     `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
-    are prefilled in one step and stay together, where chunks are mixed in.
+    are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
     """
 
     request_s: Any = 0.0
@@ -83,6 +83,7 @@ class Overheads(NamedTuple):
     poll_steps: Any = 1.0
     group_prompts: Any = 1.0
     group_share: Any = 0.0
+    group_whole: Any = False
 
 
 class Request(NamedTuple):
@@ -99,6 +100,7 @@ class Request(NamedTuple):
     poll_steps: Array
     group_prompts: Array
     group_share: Array
+    group_whole: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -131,6 +133,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         poll_steps=np.asarray(overheads.poll_steps, dtype=float),
         group_prompts=np.asarray(overheads.group_prompts, dtype=float),
         group_share=np.asarray(overheads.group_share, dtype=float),
+        group_whole=np.asarray(overheads.group_whole, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

@@ -158,7 +158,8 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
         point = in_lockstep(request, exact.wave, together_s, point, locked)
     grouped = capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
     if np.any(grouped):
-        point = in_groups(offered, m, group_step_s(step_s, offered, m, exact.wave), point, grouped)
+        group_s = group_step_s(step_s, offered, m, exact.wave)
+        point = in_groups(offered, m, exact.wave, group_s, point, grouped)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / ceiling))
     standing = np.minimum(share.population, population(curve)[-1] * (1 + crowd.aside))
     most_per_s = most_completed_per_s(capacity, share, completed, full)
@@ -238,29 +239,37 @@ def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve,
     )
 
 
+def whole_wave(request: Request, m: Mix, wave: Wave) -> Mask:
+    """Whether a benchmark's requests of one length all stay together, as one step prefills them all."""
+    found: Mask = (request.group_whole > 0) & (wave.requests * request.prefill_tokens <= m.room_tokens)
+    return found
+
+
 def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Array:
     """Seconds of a step that prefills one group of a benchmark's prompts beside everybody else's decodes.
 
-    As many as stay together from wave to wave: a few, or a share of all in flight, in one step's budget and at most
-    half of all, because a group waits for another.
+    As many as stay together from wave to wave: all, a few, or a share of them, in one step's budget; if not all then
+    at most half, because a group waits for another.
     """
     request = offered.request
     most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
     prompts = np.maximum(np.minimum(np.maximum(request.group_prompts, request.group_share * wave.requests), most), 1)
+    prompts = np.where(whole_wave(request, m, wave), wave.requests, prompts)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
     return found
 
 
-def in_groups(offered: Offered, m: Mix, group_s: Array, point: LoadCurve, grouped: Mask) -> LoadCurve:
+def in_groups(offered: Offered, m: Mix, wave: Wave, group_s: Array, point: LoadCurve, grouped: Mask) -> LoadCurve:
     """Requests of one length on an engine that mixes chunks end in the order in which they were prefilled.
 
     One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled.
     """
-    waits = grouped & (offered.share.population > 1) & (offered.request.prefill_tokens > 0)
-    own = np.where(waits, m.chunks * group_s, point.life.own_prefill_s)
-    queue = np.where(waits, np.maximum(group_s - offered.request.gap_s, 0), point.life.queue_s)
-    queue = np.maximum(queue, point.life.queue_s + point.life.own_prefill_s - own)
+    several = grouped & (wave.requests > 1) & (offered.request.prefill_tokens > 0)
+    own = np.where(several, m.chunks * group_s, point.life.own_prefill_s)
+    wait = np.maximum(group_s - offered.request.gap_s, point.life.queue_s + point.life.own_prefill_s - own)
+    wait = np.where(whole_wave(offered.request, m, wave), 0, np.maximum(wait, 0))
+    queue = np.where(several, wait, point.life.queue_s)
     return point._replace(life=point.life._replace(queue_s=queue, own_prefill_s=own))
 
 

@@ -172,7 +172,8 @@ class Overheads(Spec):
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
     group_prompts: Annotated[float, Field(ge=1)] = 1
-    group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight
+    group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight ...
+    group_whole: bool = False  # ... or all, if one step prefills them all
 
 
 class Tier(Spec):
