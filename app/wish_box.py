@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from library import Library
+from library import MARK, Library
 from links import Form
 from planner.catalog import engines, gpus
 from planner.catalog.models import model_index
 from planner.catalog.presets import presets
-from planner.catalog.prices import checked, prices
+from planner.catalog.prices import Priced, checked, prices
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from planner.explain import engine_name, model_name
@@ -239,25 +239,19 @@ def _list(given: dict[str, str], name: str) -> list[str]:
 
 
 def _prices(given: dict[str, str], library: Library) -> None:
-    """The table of prices, to be overwritten; a row may be added for a GPU without one."""
+    """The table of prices, to be overwritten: one's own, then the published ones, then GPUs without one."""
     own = prices_of(given["prices"]) if "prices" in given else {}
     known = {row.gpu: row for row in prices()}
-    frame = pd.DataFrame(
-        [
-            {
-                "gpu": name,
-                "USD per hour": own.get(name, known[name].usd_per_hour if name in known else None),
-                "from": "yours" if name in own else f"{known[name].provider}, {known[name].date}",
-                "source": known[name].source if name in known else "",
-            }
-            for name in (*known, *(name for name in own if name not in known))
-        ]
+    names = dict.fromkeys((*own, *known, *library.gpus, *gpus.gpu_ids()))
+    frame = pd.DataFrame([_price_line(name, own, known.get(name), library) for name in names])
+    st.caption(
+        "Examples that providers published, with their date; overwrite them with what you pay. At the end stand GPUs "
+        "of which no published price was found, such as cards that people own."
     )
-    st.caption("Examples that providers published, with their date; overwrite them with what you pay.")
     st.data_editor(
-        frame, key="price_table", hide_index=True, num_rows="dynamic", height=260, on_change=_priced, args=(frame,),
-        disabled=["from", "source"], column_config={
-            "gpu": st.column_config.SelectboxColumn("GPU", options=[*library.gpus, *gpus.gpu_ids()], required=True),
+        frame, key="price_table", hide_index=True, height=260, on_change=_priced, args=(frame,),
+        column_order=["GPU", "USD per hour", "from", "source"], disabled=["GPU", "from", "source"], column_config={
+            "GPU": st.column_config.TextColumn(width=170),
             "USD per hour": st.column_config.NumberColumn(min_value=0.001, max_value=1e5, step=0.01, format="%.2f"),
         },
     )  # fmt: skip
@@ -265,20 +259,28 @@ def _prices(given: dict[str, str], library: Library) -> None:
         st.error(plain(st.session_state.pop("price_fault")), icon=":material/error:")
 
 
+def _price_line(name: str, own: dict[str, float], known: Priced | None, library: Library) -> dict[str, object]:
+    published = f"{known.provider}, {known.date}" if known else "no price found: enter yours"
+    return {
+        "gpu": name,
+        "GPU": library.gpu(name).name.removeprefix(MARK),
+        "USD per hour": own.get(name, known.usd_per_hour if known else None),
+        "from": "yours" if name in own else published,
+        "source": known.source if known else "",
+    }
+
+
 def _priced(frame: pd.DataFrame) -> None:
-    """For callbacks: prices that differ from the published ones become wishes."""
-    edits = st.session_state["price_table"]
+    """For callbacks: prices that differ from the published ones become wishes; an emptied cell takes one's own away."""
     own = prices_of(dict(st.session_state[FORM].wishes).get("prices", ""))
-    changed = [(frame.loc[int(at), "gpu"], row.get("USD per hour")) for at, row in edits["edited_rows"].items()]
-    changed += [(row.get("gpu"), row.get("USD per hour")) for row in edits["added_rows"]]
     try:
-        for name, usd in changed:
-            if name and usd is not None:
-                own[str(name)] = checked(float(usd), str(name))
+        for at, row in st.session_state["price_table"]["edited_rows"].items():
+            name, usd = str(frame.loc[int(at), "gpu"]), row.get("USD per hour")
+            own.pop(name, None)
+            if usd is not None:
+                own[name] = checked(float(usd), name)
     except PlannerError as error:
         st.session_state["price_fault"] = str(error)
-    for at in edits["deleted_rows"]:
-        own.pop(str(frame.loc[int(at), "gpu"]), None)
     text = lines(f"{name}:{usd:g}" for name, usd in own.items())
     change(lambda form: form._replace(wishes=updated(form.wishes, {"prices": text})))
     st.session_state.pop("price_table", None)

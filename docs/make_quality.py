@@ -1,4 +1,6 @@
-"""Write planner/data/quality from rows of published scores: python docs/make_quality.py EVIDENCE.csv
+"""Write planner/data/quality from rows of published scores: python docs/make_quality.py EVIDENCE.csv ...
+
+`planner/data/quality/collected.csv` holds rows of the same form that were found later and are read with them.
 
 A row states a score before and after quantizing, of one model on one test. Undocumented articles (trust D), rows over
 a range of models and rows against another baseline than 16 bit or the release's own are left out. A loss that is
@@ -46,7 +48,7 @@ CLASSES = {  # of evidence, by how its rows name their format
 }
 FAMILIES = {
     "knowledge": "knowledge", "maths": "maths", "reasoning": "maths", "code": "code", "tools": "tools",
-    "instruction": "chat", "chat": "chat", "long context": "long_context", "mixed": "mixed",
+    "instruction": "chat", "chat": "chat", "long context": "long_context", "agents": "agents", "mixed": "mixed",
 }  # fmt: skip
 UNITS = {"acc %": False, "points": False, "recovery %": True, "relative %": True, "% relative": True}
 OVERALL = ("knowledge", "maths", "code", "tools", "chat", "mixed")
@@ -159,10 +161,12 @@ def text(header: str, lines: Iterable[list[str]]) -> str:
     return out.getvalue()
 
 
-def main(path: str) -> None:
+def main(*paths: str) -> None:
     """Read the evidence, write losses.csv."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows: list[dict[str, str]] = []
+    for path in (*paths, data_dir() / "quality" / "collected.csv"):
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows += csv.DictReader(file)
     found = cells(rows)
     order = [*CLASSES]
     keys = sorted(found, key=lambda key: (order.index(key[0]), *key[1:]))
@@ -174,4 +178,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -55,6 +55,39 @@ def test_an_idle_month_has_no_price_for_a_request() -> None:
     assert math.isnan(found.usd_per_request)
 
 
+def test_a_month_agrees_with_a_hand_calculation() -> None:
+    # 2.00 USD x 4 GPUs x (2 replicas + 1 spare) = 24 USD an hour; 24 x 730 hours = 17,520 USD a month.
+    # 1.5 requests/s x 730 x 3,600 s = 3,942,000 requests: 17,520 / 3,942,000 = 0.0044444 USD each.
+    # Prompts take 40 %: 7,008 USD for 3,942,000 x 3,000 = 11,826 million tokens = 0.592593 USD per million.
+    # Answers take the rest: 10,512 USD for 3,942,000 x 500 = 1,971 million tokens = 5.333333 USD per million.
+    # The replicas serve 4 requests/s: 1.5 / 4 = 37.5 % busy.
+    found = billing.month(FLEET, TRAFFIC._replace(requests_per_s=1.5), 4.0, 0.4)
+    assert found == pytest.approx((17_520, 0.004444444, 0.592592593, 5.333333333, 0.375))
+
+
+def test_an_api_agrees_with_a_hand_calculation() -> None:
+    # A request: 3,000 x 0.50 / 1,000,000 + 500 x 1.50 / 1,000,000 = 0.0015 + 0.00075 = 0.00225 USD.
+    # A month: 3,942,000 x 0.00225 = 8,869.50 USD, half of one's own 17,520.
+    # Even: 17,520 / (0.00225 x 2,628,000 s) = 2.962963 requests/s, which replicas that serve 4 reach, 2 do not.
+    price, traffic = TokenPrice(0.50, 1.50), TRAFFIC._replace(requests_per_s=1.5)
+    found = billing.compare(FLEET, traffic, 4.0, price)
+    assert found == pytest.approx((17_520, 8_869.50, 2.962962963, True))
+    assert not billing.compare(FLEET, traffic, 2.0, price).reachable
+
+
+def test_what_an_estimate_charges_agrees_with_a_hand_calculation() -> None:
+    # 2 replicas of 2 GPUs at 2.50 USD: 10 USD an hour, 7,300 a month. An hour completes 3,600 x requests/s; what these
+    # are charged for their prompt and answer tokens is the 10 USD again.
+    asked = Scenario(model="Qwen/Qwen3-32B", gpu="h100-sxm", tp=2, dp=2, concurrency=64, usd_per_gpu_hour=2.5)
+    row = estimate(asked).rows()[0]
+    assert (row["usd_per_hour"], row["usd_per_month"]) == (10.0, 7300.0)
+    an_hour = 3600 * row["requests_per_s"]
+    assert row["usd_per_request"] == pytest.approx(10 / an_hour)
+    prompt = an_hour * 2000 * row["usd_per_million_input_tokens"] / 1e6
+    answer = an_hour * 500 * row["usd_per_million_output_tokens"] / 1e6
+    assert prompt + answer == pytest.approx(10)
+
+
 def test_arrays_answer_like_scalars() -> None:
     rates = np.array([0.5, 1.0, 2.0])
     many = billing.month(FLEET, TRAFFIC._replace(requests_per_s=rates), 4.0, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from planner.specs.quality import QualityResult, Verdict
 from planner.specs.scenario import Scenario
 
 EIGHT, SEVENTY = "meta-llama/Meta-Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-70B"
-AWQ = "awq-int4-g128"
+AWQ, LARGE = "awq-int4-g128", "meta-llama/Llama-3.3-70B-Instruct"
 
 
 def row(**columns: object) -> dict[str, object]:
@@ -191,3 +192,25 @@ def test_sizes_are_compared_by_one_test_or_by_the_prior() -> None:
     assert told and told.text == "Before quantizing, MMLU: Llama-2-70b-hf 66.23 against Llama-2-13b-hf 52.86"
     told = across_sizes(same[0], row(model="Qwen/Qwen3-14B"))
     assert told and told.text.startswith("Of one generation, the larger model in 4 bit")
+
+
+def test_more_bits_of_one_family_never_stand_behind_fewer() -> None:
+    for name in ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-8B", "Qwen/Qwen3-32B", LARGE):
+        kinds = ("bf16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m", "gguf-q4_0")
+        scores = [judge(models.model(name), kind, "bf16").score for kind in kinds]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_two_scores_of_a_tuned_file_do_not_put_four_bits_before_what_is_better_known() -> None:
+    model = models.model("Qwen/Qwen3-8B")
+    thin, good, eight = (judge(model, kind, "bf16").score for kind in ("gguf-q4_k_m", AWQ, "fp8"))
+    assert thin <= good < eight
+
+
+def test_every_collected_row_names_its_source_and_agrees_with_its_own_scores() -> None:
+    path = Path(quality.__file__).parent.parent / "data" / "quality" / "collected.csv"
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    assert len(rows) >= 18
+    for one in rows:
+        assert one["source"] and one["date"] and one["benchmark"]
+        assert float(one["value"]) - float(one["baseline"]) == pytest.approx(float(one["delta_points"]), abs=0.11)

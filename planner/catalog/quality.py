@@ -25,6 +25,7 @@ from planner.specs.quality import QualityResult
 OVERALL = "overall"
 UNKNOWN_BITS = 4
 MONTHS = 12.0
+USUAL_FOUR_BIT = "gguf-q4_k_m"
 EDGE_BITS = 3  # from here down losses grow several times as fast
 SIXTEEN_BIT = frozenset("fp32 fp16 bf16 gguf-f32 gguf-f16 gguf-bf16".split())
 MAX_BYTES = 2**20
@@ -165,16 +166,29 @@ def _published(group: FormatClass | None, size: str, task: Family) -> Evidence:
 
 
 def worst_known_points(group: FormatClass | None, size: str) -> float:
-    """The worst median loss of as few bits, of this size or else of any: where a format without evidence stands.
+    """The worst median loss of as few bits: where a format without evidence stands.
 
-    Nothing is known of a format that belongs to no class: it stands behind the worst of 4 bit.
+    Of this size where more than a thin figure speaks for one, else of this size at all, else of any. Nothing is known
+    of a format that belongs to no class: it stands behind the worst of 4 bit.
     """
     bits = group.bits if group else UNKNOWN_BITS
     kinds = tables().kv_classes if group in tables().kv_classes else tables().classes
     alike = [one.id for one in kinds if one.bits == bits] or [one.id for one in kinds if one.bits == UNKNOWN_BITS]
-    known = [(key, cell.median_points) for key, cell in cells().items() if key[0] in alike and key[1] == OVERALL]
-    here = [points for key, points in known if key[2] == size]
-    return max(here or [points for _, points in known], default=0.0)
+    known = [(key[2], cell) for key, cell in cells().items() if key[0] in alike and key[1] == OVERALL]
+    here = [cell for found, cell in known if found == size]
+    trusted = [cell for cell in here if cell.badge in (GOOD, FAIR)]
+    return max((cell.median_points for cell in trusted or here or [cell for _, cell in known]), default=0.0)
+
+
+def distant_points(weight_format: str, group: FormatClass | None, size: str) -> float | None:
+    """Where a format stands by its distance from 16 bit on the one model that all were measured on: the worst of
+    4 bit times its KL divergence over that of the usual 4-bit file. None without a distance, and at the 3-bit edge.
+    """
+    known = tables().divergence.values
+    if group is None or group.bits <= EDGE_BITS or weight_format not in known:
+        return None
+    four = next(one for one in tables().classes if USUAL_FOUR_BIT in one.formats)
+    return worst_known_points(four, size) * known[weight_format][0] / known[USUAL_FOUR_BIT][0]
 
 
 class BaseScores(NamedTuple):

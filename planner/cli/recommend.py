@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -90,7 +90,8 @@ def recommend(flags: Mapping[str, str], choices: Choices, json: Json = False, cs
 
     Hardware first: --gpu rtx4090 --n-gpus 2 --concurrency 8. Load first, without --n-gpus: as many GPUs as it takes,
     --gpu h100-sxm,l40s --users 200 --think-time-s 20 --tpot-slo-ms 40. Hardware options, --model, --weight-format,
-    --kv-format and --engine take lists; blank means what is usual. Without --gpu: those with a known price.
+    --kv-format and --engine take lists; blank means what is usual. Without --gpu: those of 24 GB and more with a known
+    price.
     """
     from planner.search import recommend as search
 
@@ -151,10 +152,10 @@ def question(flags: Mapping[str, str], choices: Choices) -> tuple[Scenario, Spac
         if "models" in axes:
             raise BadValue("--parameters chooses models by size, --model by name: give one of them")
         axes["models"] = sized(choices.parameters)
-    return checked(Scenario, values), checked(Space, axes), _wish(wishes, choices)
+    return checked(Scenario, values), checked(Space, axes), _wish(wishes, choices, axes.get("gpus", ()))
 
 
-def _wish(values: dict[str, Any], choices: Choices) -> Wish:
+def _wish(values: dict[str, Any], choices: Choices, named: Iterable[str]) -> Wish:
     for name in LIMITS:
         if text := getattr(choices, name):
             values[name] = number_of(name, text)
@@ -174,7 +175,10 @@ def _wish(values: dict[str, Any], choices: Choices) -> Wish:
         for name, price in prices.items():
             if price <= 0:
                 raise BadValue(f"price {name}={price:g} must be above 0")
-        values["usd_per_gpu_hour"] = {gpus.gpu(name).id: price for name, price in prices.items()}
+        ids = {gpus.gpu(name).id for name in named}  # of profile files, which the catalogue does not know
+        values["usd_per_gpu_hour"] = {
+            name if name in ids else gpus.gpu(name).id: price for name, price in prices.items()
+        }
     return checked(Wish, values)
 
 

@@ -23,8 +23,10 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, MoeFfn
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space
+from planner.units import GB
 
 USUAL_TPS = (1, 2, 4, 8)
+LEAST_RENTED_GB = 24  # memory from which a rented card is tried unasked
 LLAMA_CPP = "llama.cpp"
 ROUNDING = 1.1  # scales and padding in which formats of the same bits differ
 
@@ -60,10 +62,11 @@ def chosen_models(load: Scenario, space: Space) -> tuple[str, ...]:
 
 
 def chosen_gpus(load: Scenario, space: Space) -> tuple[str, ...]:
-    """GPUs to try: those named, else the load's own, else those that can be rented at a known price."""
+    """GPUs to try: those named, else the load's own, else those that are rented at a known price and hold a model."""
     if space.gpus or load.gpu:
         return space.gpus or (load.gpu or "",)
-    return tuple(name for name in gpus.gpu_ids() if gpus.gpu(name).price)
+    specs = map(gpus.gpu, gpus.gpu_ids())
+    return tuple(gpu.id for gpu in specs if gpu.price and gpu.label_bytes >= LEAST_RENTED_GB * GB)
 
 
 def chosen_engines(load: Scenario, space: Space, gpu: GpuSpec) -> tuple[str, ...]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from planner.catalog.quality import CONFLICTING, NONE, Evidence, expected_points, family, worst_known_points
+from planner.catalog.quality import (
+    CONFLICTING,
+    NONE,
+    THIN,
+    Evidence,
+    distant_points,
+    expected_points,
+    family,
+    worst_known_points,
+)
 from planner.estimate.quality import Results, quality_of, stored_checks
 from planner.formats.identity import Same
 from planner.params import active_parameters, parameters
@@ -42,16 +51,27 @@ def _judged(
     spec, task = model.value, family(task_family)
     found = quality_of(spec, weight_format, kv_format, task, checks)
     expected = expected_points(spec, parameters(spec), active_parameters(spec))
-    lost = max(lost_points(found.weights, task), 0.0 if found.weights.own else lost_points(found.kv, task))
+    lost = max(
+        lost_points(found.weights, task, weight_format), 0.0 if found.weights.own else lost_points(found.kv, task)
+    )
     return Judged(expected - lost, found.weights.loss_points, found.weights.badge)
 
 
-def lost_points(found: Evidence, task: Family) -> float:
-    """The loss that an order counts: what is known beyond the noise; without evidence the worst of as few bits, and
-    no less than the noise."""
+def lost_points(found: Evidence, task: Family, weight_format: str = "") -> float:
+    """The loss that an order counts: what is known beyond the noise.
+
+    Of a format with thin evidence or none also where its distance from 16 bit puts it, else the worst of as few bits;
+    with neither figure nor distance no less than the noise.
+    """
     if found.own and found.own.verdict is Verdict.HOLDS:
         return 0.0
-    if found.loss_points is None:
-        floor = CONFLICTING_POINTS if found.badge == CONFLICTING else task.noise_points
-        return max(worst_known_points(found.group, found.size), floor)
-    return found.loss_points if found.loss_points >= task.noise_points else 0.0
+    loss, floor = found.loss_points or 0.0, 0.0
+    if found.badge in (THIN, NONE, CONFLICTING):
+        placed = distant_points(weight_format, found.group, found.size)
+        if placed is None:
+            placed = worst_known_points(found.group, found.size)
+            floor = 0.0 if found.badge == THIN else task.noise_points
+        loss = max(loss, placed)
+    if found.badge == CONFLICTING:
+        floor = CONFLICTING_POINTS
+    return max(loss if loss >= task.noise_points else 0.0, floor)

@@ -16,6 +16,7 @@ from planner.search.judge import judge
 from planner.search.order import foremost, near_ties, ordered, pareto
 from planner.search.records import Reached, Refused, Sifted, Task
 from planner.search.sift import sift
+from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
 
@@ -103,7 +104,8 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library
     best = foremost(whole.kept, wish, MOST_CANDIDATES)
     scenarios = [scenario_of(asked, one.columns, wish, library) for one in best]
     checks = library.checks + stored_checks()
-    rows = [_with_worth(row, library, checks) for row in estimate(scenarios, library=library).rows()]
+    priced = estimate(scenarios, library=library).rows()
+    rows = [_with_worth(row, one, library, checks) for row, one in zip(priced, scenarios, strict=True)]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
@@ -160,22 +162,22 @@ def _fault(row: Row, wish: Wish) -> tuple[str, str]:
     return limits.fault_of(row, wish)
 
 
-def _with_worth(row: Row, library: Library, checks: Results) -> Row:
-    """The row with its replicas, its watts and its quality."""
+def _with_worth(row: Row, asked: Scenario, library: Library, checks: Results) -> Row:
+    """The row with its replicas, its watts and its quality; `asked` names model and GPU as the caller knows them."""
     kinds = row["weight_format"] or "", row["kv_format"] or ""
-    found = judge(library.model(row["model"]), *kinds, row["task_family"], checks)
+    found = judge(library.model(asked.model or ""), *kinds, row["task_family"], checks)
     return row | {
         "replicas": row["dp"] or 1,
         "gpus_per_replica": (row["tp"] or 1) * (row["pp"] or 1),
-        "power_w": _watts(row, library),
+        "power_w": _watts(row, library.gpu(asked.gpu or "")),
         "quality_score": found.score,
         "quality_loss_points": found.loss_points,
         "quality_evidence": found.evidence or None,
     }
 
 
-def _watts(row: Row, library: Library) -> float | None:
-    board = row["power_limit_w"] or library.gpu(row["gpu"]).tdp_w
+def _watts(row: Row, gpu: GpuSpec) -> float | None:
+    board = row["power_limit_w"] or gpu.tdp_w
     return None if board is None else float(board) * (row["n_gpus"] or 1)
 
 

@@ -69,7 +69,7 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     together: dict[tuple[int, int], list[Replica]] = {}  # that share an engine and a model's tensors
     for name in axes.chosen_gpus(task.load, task.space):
         for row in _places(job, name):
-            for replica in _replicas(job, row):
+            for replica in _replicas(job, name, row):
                 own = replica.deployment.row
                 chunk = together.setdefault((id(own.engine), id(own.model)), [])
                 chunk.append(replica)
@@ -97,9 +97,9 @@ def _places(job: Job, gpu_name: str) -> Iterator[Row]:
             job.ledger.refuse(lambda found=columns: found, ("error", str(error)), len(job.loads), FAR)  # type: ignore[misc]
 
 
-def _replicas(job: Job, row: Row) -> Iterator[Replica]:
+def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
     """Every format, KV format and division of a place that the masks let through."""
-    task, space, gpu_name = job.task, job.task.space, row.scenario.gpu or ""
+    task, space = job.task, job.task.space
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
     ways = axes.divisions(row.model, row.engine, space, task.load, most)
     device_bytes = (row.scenario.device_gib or 0) * GIB

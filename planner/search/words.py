@@ -68,6 +68,11 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
         _speed(best),
         f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
     ]
+    if best["usd_per_gpu_hour"] is None:
+        said.append(
+            f"No published price of {gpu_name(best['gpu'])} is known, so the order counts GPUs where it would count "
+            "money: enter what an hour costs you."
+        )
     if best["usd_per_request"] is not None:
         tokens = best["usd_per_million_output_tokens"]
         part = f", {figure(tokens)} USD for a million answer tokens" if tokens is not None else ""
