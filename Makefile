@@ -36,7 +36,10 @@ accuracy: $(VENV)/.test
 
 docs: $(VENV)/.app
 	$(BIN)/python -m planner.cli.reference docs/cli.md
+	$(BIN)/planner accuracy --markdown docs/accuracy.md >/dev/null
 	$(BIN)/python docs/make_formats.py
+	$(BIN)/python docs/make_nomenclature.py
+	$(BIN)/python docs/make_rules.py
 	$(BIN)/python docs/make_readme.py
 
 $(BIN)/python:

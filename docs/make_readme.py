@@ -1,15 +1,22 @@
-"""The README's table of predictions beside measurements: `python docs/make_readme.py` (make docs); a test checks it."""
+"""The README's table of predictions and what its commands print: `python docs/make_readme.py` (make docs)."""
 
 from __future__ import annotations
 
+import io
+import re
+import shlex
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import planner
 from planner.catalog.files import write_atomically
+from planner.cli.main import run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- prediction:begin -->", "<!-- prediction:end -->"
+CONSOLE = re.compile(r"```console\n\$ planner (.*)\n[^`]*```")
+MOST_LINES = 16  # of what a command prints; of more only the first paragraphs
 
 
 class Case(NamedTuple):
@@ -75,10 +82,24 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def printed(command: str) -> str:
+    """What a command prints: whole paragraphs, as many as stay short."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        if run(shlex.split(command)):
+            raise SystemExit(f"the README's command fails: planner {command}")
+    lines = [line.rstrip() for line in out.getvalue().strip("\n").splitlines()]
+    ends = [index for index, line in enumerate(lines) if not line] + [len(lines)]
+    kept = max((end for end in ends if end <= MOST_LINES), default=MOST_LINES)
+    whole = "\n".join(lines[:kept]).rstrip("\n")
+    return whole if kept == len(lines) else f"{whole}\n..."
+
+
 def readme() -> str:
-    """The README with its table as it should be."""
+    """The README with its table and its commands' output as they should be."""
     text = README.read_text("utf-8")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    tail = CONSOLE.sub(lambda found: f"```console\n$ planner {found[1]}\n{printed(found[1])}\n```", tail)
     return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
 
 
