@@ -158,7 +158,7 @@ def engine_limits(p: Priced) -> EngineLimits:
         tokens_per_step=_one(p.offered.load.tokens_per_step),
         longest_tokens=_one(longest),
         late_steps=round(engine.overheads.late_steps) if _one(p.offered.request.decode_steps) > 0 else 0,
-        poll_steps=p.deployments[0].row.scenario.scheduler_recv_interval or 1,
+        poll_steps=round(_one(p.offered.request.poll_steps)),
     )
 
 

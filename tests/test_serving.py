@@ -26,6 +26,7 @@ from planner.serving import (
     sustainable,
     uniform_log_sd,
 )
+from planner.serving.curve import Times, life, mix
 from planner.serving.steady import multi_server_wait_s
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
 from tests.oracle.toy_gpu import Exact, seconds, step_s
@@ -372,3 +373,23 @@ def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurren
     )
     assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
     assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.2)
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_a_prompt_in_a_pipeline_holds_up_every_lane(stages):
+    """A pipeline played stage by stage: lanes step as long as the longest step among them."""
+    decode_s, busy_s, rounds = 1.0, 5.0, 4000
+    request = request_shape(Load(1000, 1001, 32), NO_OVERHEAD)
+    capacity = engine(lanes=stages, waits_on=stages)
+    m = mix(request, capacity, np.array([0.05]))
+    random = np.random.default_rng(0)
+    free, ready = np.zeros(stages), np.zeros(stages)
+    for _ in range(rounds):
+        for lane in range(stages):
+            each = (busy_s if random.uniform() < m.busy_share[0] else decode_s) / stages
+            at = ready[lane]
+            for stage in range(stages):
+                at = free[stage] = max(at, free[stage]) + each
+            ready[lane] = at
+    times = Times(*(np.array([seconds]) for seconds in (decode_s, busy_s, busy_s)))
+    assert life(request, capacity, m, times).step_s[0] == pytest.approx(ready.max() / rounds, rel=0.08)

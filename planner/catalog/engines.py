@@ -21,7 +21,8 @@ from planner.units import GIB
 
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
 _SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
-_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget")  # outside of sections, the same in every version
+# Outside of sections, the same in every version.
+_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget", "ranks_together", "stages_wait")
 _SOURCE_KEYS = ("source", "kind")
 
 Version = tuple[int, ...]

@@ -14,6 +14,7 @@ from planner.catalog import support as supports
 from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, remaining
 from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
+from planner.collectives import p_norm
 from planner.estimate.deployments import Deployment, Floats, column, each, numbers, parallel
 from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
@@ -35,6 +36,7 @@ from planner.units import GB
 TINY = 1e-9  # tokens
 FULL = 4.0  # exponent: how sharply steps whose budget is full differ from others
 HARD = 10.0  # exponent of a roofline without a soft corner
+SOFT = 2.0  # of the GPU's time and its host's, which hide in each other in part
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
 DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
 
@@ -184,8 +186,8 @@ class Clock(NamedTuple):
     def launch_s(self, batch: Batch) -> Any:
         """Seconds that the host takes to launch the kernels of such a step, else 0."""
         fixed, recurrent = self.engine.overheads, sum(one.layers for one in self.prepared.mixings if one.state)
-        per_step_s = fixed.per_layer_s * self.prepared.model.n_layers + fixed.recurrent_layer_s * recurrent
-        return np.where(self.is_launched(batch), per_step_s, 0.0)
+        layers_s = fixed.per_layer_s * self.prepared.model.n_layers + fixed.recurrent_layer_s * recurrent
+        return np.where(self.is_launched(batch), fixed.launch_s + layers_s, 0.0)
 
     def idle_share(self, batch: Batch) -> Any:
         """Share of the launches that the GPU waits for; full steps of prompts follow each other and hide them."""
@@ -218,6 +220,10 @@ class Clock(NamedTuple):
         launches_s = self.launch_s(batch)
         first_s = launches_s * self.idle_share(batch)
         beside_s = launches_s - first_s + fixed.host_sequence_s * per_rank
+        if fixed.stage_sequence_s:
+            stages = np.asarray(self.prepared.parallel.pp)
+            planned_s = np.where(stages > 1, fixed.stage_sequence_s * per_rank * stages, 0.0)
+            beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
         late_s = np.maximum(beside_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
         return fixed.step_s + sequences + first_s + late_s
 

@@ -254,6 +254,7 @@ def capacity_of(
         replicas=replicas(deployments),
         graph_batch=captured(inputs),
         computed_again=engine.cache.computed_again,
+        waits_on=inputs.parallel.pp if engine.stages_wait else 1.0,
     )
 
 
@@ -277,5 +278,7 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
     """Engine time outside of steps."""
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
+    if engine.ranks_together:
+        polls = np.maximum(polls, parallel(deployments).attention_dp)
     times = found.request_s, found.per_prompt_token_s, found.late_steps
     return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole)

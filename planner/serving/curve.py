@@ -145,7 +145,8 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     n = request.decode_steps
     base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
     plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
-    step = np.where(n > 0, times.decode_s, 0) + m.busy_share * (times.busy_s - base)
+    held_up = np.where(capacity.waits_on > 1, 1 - np.maximum(1 - m.busy_share, 0) ** capacity.waits_on, m.busy_share)
+    step = np.where(n > 0, times.decode_s, 0) + held_up * (times.busy_s - base)
     squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
     follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)

@@ -55,6 +55,7 @@ class Capacity(NamedTuple):
     their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
     `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there.
     `computed_again`: share of what a full pool takes from its latest requests that is prefilled again; 0: none.
+    `waits_on`: lanes of which one with a prompt holds up the others, because stages work in turn.
     """
 
     sequences: Any
@@ -65,6 +66,7 @@ class Capacity(NamedTuple):
     replicas: Any = 1
     graph_batch: Any = np.inf
     computed_again: Any = 0.0
+    waits_on: Any = 1.0
 
 
 class Overheads(NamedTuple):

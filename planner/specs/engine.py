@@ -159,8 +159,11 @@ class Overheads(Spec):
     start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
     per_sequence_s: Amount = 0  # per running sequence and step
     host_sequence_s: Amount = 0  # the host's work per running sequence and step while the GPU works
+    # the same per stage of a pipeline, whose micro-batches one process plans, and whose results each stage waits for
+    stage_sequence_s: Amount = 0
     per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
-    per_layer_s: Amount = 0  # to launch a layer's kernels where no CUDA graph replays them ...
+    launch_s: Amount = 0  # to prepare a step that no CUDA graph replays ...
+    per_layer_s: Amount = 0  # ... to launch a layer's kernels of it ...
     recurrent_layer_s: Amount = 0  # ... and more for a layer with a recurrent state
     launches_hidden: bool = True  # while the GPU works; false: before it does
     # steps that graphs replay: none, those of one token, those without prefill, all
@@ -211,6 +214,8 @@ class EngineSpec(Spec):
     overheads: Overheads
     defaults: Defaults
     chunks_mixed: bool = True  # prefill chunks share a step with decodes; false: steps of their own
+    stages_wait: bool = False  # a prompt in one micro-batch of a pipeline holds up the others
+    ranks_together: bool = False  # attention-DP ranks start prompts in the same step
     rank_budget: bool = True  # max_num_batched_tokens holds for every attention-DP rank; false: for all together
     attention_dp_roles: tuple[Role, ...] = ()  # non-attention weights that data-parallel attention replicates
 
