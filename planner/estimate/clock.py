@@ -30,11 +30,13 @@ from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
+from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
 FULL = 4.0  # exponent: how sharply steps whose budget is full differ from others
+PACKED = "gguf-"  # families of llama.cpp's own types
 HARD = 10.0  # exponent of a roofline without a soft corner
 SOFT = 2.0  # of the GPU's time and its host's, which hide in each other in part
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
@@ -85,7 +87,12 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
         few_flops_per_s=found.few_flops_per_s * compute,
     )
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
-    found.flops_per_s[Slot.EXPERT_GEMM] *= deployments[0].row.engine.overheads.expert_arithmetic
+    overheads = deployments[0].row.engine.overheads
+    found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
+    if overheads.packed_arithmetic != 1:
+        unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, bool)
+        packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in own]).T
+        found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, overheads.packed_arithmetic, 1.0)
     return found
 
 
@@ -118,9 +125,10 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 
 
 def _fused(d: Deployment) -> bool:
-    """Whether attention runs in fused kernels: as the scenario says, else as the engine's version does by itself."""
-    stated = d.row.scenario.flash_attention
-    return d.row.engine.defaults.flash_attention if stated is None else stated
+    """Whether attention runs in fused kernels on matrix units: as the scenario says, else as the version does."""
+    stated, engine = d.row.scenario.flash_attention, d.row.engine
+    asked = engine.defaults.flash_attention if stated is None else stated
+    return asked and d.row.gpu.generation not in engine.overheads.slow_fused
 
 
 def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> RateSet:
@@ -205,12 +213,14 @@ class Clock(NamedTuple):
         return np.where(later, (factor - 1) * starts_s, 0.0)
 
     def experts_s(self, ops: Sequence[Op]) -> Any:
-        """Seconds between experts that the host starts one after another, else 0."""
-        each_s = self.engine.overheads.per_expert_s
-        if not each_s:
+        """Seconds that the host takes to choose experts and to start them one after another, else 0."""
+        fixed, experts = self.engine.overheads, [op for op in ops if op.kind is OpKind.MOE]
+        if not (fixed.per_expert_s or fixed.router_s or fixed.routed_row_s):
             return 0.0
-        reached = sum(op.count * op.matrices for op in ops if op.kind is OpKind.MOE)
-        return np.where(self.replays, each_s * reached, 0.0)
+        found = sum(
+            op.count * (fixed.per_expert_s * op.matrices + fixed.router_s + fixed.routed_row_s * op.m) for op in experts
+        )
+        return np.where(self.replays, found, 0.0)
 
     def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
         """Seconds of a step of `ops` in which the accelerator waits: for scheduling, sampling and late launches."""
@@ -250,6 +260,11 @@ class Clock(NamedTuple):
         if not self.is_refined:
             return found
         return np.asarray(np.maximum(found * self.factor(batch), np.minimum(self.floor_s(batch), found)))
+
+
+def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
+    """Whether CUDA graphs replay steps on this GPU; where none do, its figures are of launched kernels."""
+    return gpu.vendor == "NVIDIA" and gpu.generation not in engine.overheads.graphless
 
 
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:
@@ -304,7 +319,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         step_tokens=np.asarray(inputs.settings.max_num_batched_tokens, dtype=float),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
-        replays=column(deployments, lambda d: d.row.gpu.vendor == "NVIDIA", bool),
+        replays=column(deployments, lambda d: _replays(d.row.gpu, engine), bool),
     )
     if row.draft is None or row.draft.model is None:
         return found

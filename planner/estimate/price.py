@@ -251,6 +251,7 @@ def capacity_of(
         max_num_batched_tokens=step_room(engine, inputs) * ranks,
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
+        chunk_overlap=engine.overheads.chunk_overlap,
         replicas=replicas(deployments),
         graph_batch=captured(inputs),
         computed_again=engine.cache.computed_again,

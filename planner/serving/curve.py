@@ -156,12 +156,22 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     prefills = request.prefill_tokens > 0
     return Life(
         queue_s=np.where(prefills, running(request, m) * (rest + late) + m.backlog_tokens / m.room_tokens * full, 0),
-        own_prefill_s=np.where(prefills, m.chunks, 1) * times.own_s,
+        own_prefill_s=np.where(prefills, in_a_row(m.chunks, capacity), 1) * times.own_s,
         step_s=step,
         step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),
         decode_s=n * step,
         others_per_s=m.prompts / np.maximum(step, TINY),
     )
+
+
+def in_a_row(chunks: Array, capacity: Capacity) -> Array:
+    """Steps that the chunks of one prompt take where they overlap in the stages of a pipeline.
+
+    C chunks leave L stages after C + L - 1 parts of a step, (C + L - 1) / (C L) of one after the other. An engine
+    attains a power of that, 0 where it starts a chunk when the one before has left the last stage.
+    """
+    filled = (chunks + capacity.lanes - 1) / (np.maximum(chunks, 1) * capacity.lanes)
+    return np.asarray(chunks * filled**capacity.chunk_overlap)
 
 
 def at_random(request: Request, step_s: Array) -> Array:
@@ -274,13 +284,20 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
     room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
     tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / prompts.lone_s)
     p = request.prefill_tokens
-    return np.where(p > 0, tokens_per_s / np.maximum(p, TINY), np.inf)
+    chunks = lone_chunks(p, capacity)
+    return np.where(p > 0, tokens_per_s / np.maximum(p, TINY) * chunks / in_a_row(chunks, capacity), np.inf)
 
 
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
     """Prefilled in one step of a prompt that has the engine to itself."""
     p = request.prefill_tokens
-    found: Array = p / np.maximum(np.ceil(p / capacity.max_num_batched_tokens), 1)
+    found: Array = p / lone_chunks(p, capacity)
+    return found
+
+
+def lone_chunks(prefill_tokens: Array, capacity: Capacity) -> Array:
+    """Steps that prefill such a prompt."""
+    found: Array = np.maximum(np.ceil(prefill_tokens / capacity.max_num_batched_tokens), 1)
     return found
 
 

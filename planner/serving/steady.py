@@ -16,8 +16,10 @@ from planner.serving.curve import (
     Times,
     batch,
     completed_per_s,
+    in_a_row,
     lives,
     load_curve,
+    lone_chunks,
     lone_tokens,
     mix,
     population,
@@ -127,7 +129,10 @@ def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads
     """Price the load curve; `settle` and `sustainable` both read it."""
     load, capacity, overheads = aligned(load, capacity, overheads)
     request, share = request_shape(load, overheads), part(load, capacity)
-    capacity = capacity._replace(chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0))
+    capacity = capacity._replace(
+        chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0),
+        chunk_overlap=np.where(share.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
+    )
     return Offered(load, capacity, request, share, *load_curve(step_s, request, capacity, share.slots))
 
 
@@ -178,18 +183,17 @@ def standing_at(offered: Offered) -> Array:
 
 
 def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full: Array) -> Array:
-    """With all slots taken; beyond the largest CUDA graph steps jump, and fewer sequences may complete more."""
+    """With all slots taken; fewer may complete more beyond the largest CUDA graph, or where a lone prompt overlaps."""
     reached = np.arange(len(completed)).reshape(-1, 1) <= np.ceil(full)
     most = np.where(reached, completed, 0).max(axis=0)
-    return np.where(capacity.graph_batch < share.slots, most, read(completed, full))
+    fewer = (capacity.graph_batch < share.slots) | (capacity.chunk_overlap > 0)
+    return np.where(fewer, most, read(completed, full))
 
 
 def _prompt_s(offered: Offered, times: Times) -> Array:
     """A lone prompt's seconds; without a prompt the first token comes from a decode step."""
-    p = offered.request.prefill_tokens
-    return np.where(
-        p > 0, np.ceil(p / offered.capacity.max_num_batched_tokens) * offered.prompts.lone_s, times.decode_s
-    )
+    p, capacity = offered.request.prefill_tokens, offered.capacity
+    return np.where(p > 0, in_a_row(lone_chunks(p, capacity), capacity) * offered.prompts.lone_s, times.decode_s)
 
 
 def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
@@ -209,7 +213,8 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     fills = wave * p / np.maximum(burst, TINY)
     ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
     first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
-    return Wave(wave, first * step, np.maximum(fills, 1) * step)
+    steps = (in_a_row(count, offered.capacity) for count in (first, np.maximum(fills, 1)))
+    return Wave(wave, *(count * step for count in steps))
 
 
 def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:

@@ -162,6 +162,8 @@ class Overheads(Spec):
     # the same per stage of a pipeline, whose micro-batches one process plans, and whose results each stage waits for
     stage_sequence_s: Amount = 0
     per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
+    router_s: Amount = 0  # per layer of experts for choosing them in kernels of its own, where CUDA runs
+    routed_row_s: Amount = 0  # per layer, token and expert chosen, where CUDA hosts sort them
     launch_s: Amount = 0  # to prepare a step that no CUDA graph replays ...
     per_layer_s: Amount = 0  # ... to launch a layer's kernels of it ...
     recurrent_layer_s: Amount = 0  # ... and more for a layer with a recurrent state
@@ -170,6 +172,12 @@ class Overheads(Spec):
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     # of the arithmetic that expert kernels attain alone, what they attain in a model that serves
     expert_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
+    # the same of products of packed weights, on generations where they are unpacked to 16 bit first
+    packed_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
+    unpacks: tuple[Name, ...] = ()
+    slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
+    graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
+    chunk_overlap: Annotated[float, Field(ge=0, le=1)] = 0  # of a prompt's chunks in pipeline stages, an exponent
     late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
