@@ -105,6 +105,8 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
 - **Single stream, found later**: rows of other GPUs and models, collected after the constants of llama.cpp were set.
   Before a look at their errors they were split in two, by GPU and by model: one part has shaped constants since, the
   part **held out** is only scored.
+- **Blind test**: rows that were scored before anybody had looked at one of their errors, half of the sources
+  **looked at** since (docs/log.md has both halves before and after).
 - **Defaults**: the source leaves out the version, the device memory or the utilization, or
   the engine ran in a way that no column states (patched, without its image encoder, another sampler).
 - Rows whose figures contradict themselves, or whose model, card or format is not identified, are counted at the end.
@@ -137,7 +139,7 @@ def cells(s: Score) -> tuple[str, ...]:
 
 def summary(comparisons: Iterable[Comparison], memory: bool) -> str:
     """One line per figure, source and regime."""
-    wanted = [c for c in comparisons if (c.part in MEMORY_PARTS) == memory]
+    wanted = [c for c in comparisons if _of_memory(c.part) == memory]
     groups = grouped(wanted, lambda c: (c.part, _state(c), c.figure))
     ranked = sorted(groups.items(), key=lambda item: (_rank(item[0][0]), item[0][:2], ORDER.index(item[0][2])))
     lines = []
@@ -149,6 +151,10 @@ def summary(comparisons: Iterable[Comparison], memory: bool) -> str:
     return table(("source", "figure", *HEAD[:5], *between, *HEAD[5:]), lines)
 
 
+def _of_memory(part: str) -> bool:
+    return part.partition(",")[0] in MEMORY_PARTS
+
+
 def _rank(part: str) -> int:
     """Parts in the order of the page, those with a reservation last."""
     known = (*MEMORY_PARTS, *SPEED_PARTS)
@@ -156,7 +162,7 @@ def _rank(part: str) -> int:
 
 
 def _state(c: Comparison) -> str:
-    if c.part in MEMORY_PARTS:
+    if _of_memory(c.part):
         return "" if c.stated else "ik_llama.cpp" if c.engine == "llama.cpp" else "defaults"
     return c.regime
 

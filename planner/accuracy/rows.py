@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from planner.catalog import models
 from planner.catalog.formats import weight_format
-from planner.catalog.truth import SPEED_FILES, MeasuredRow, measured_rows
+from planner.catalog.truth import BLIND_FILES, SPEED_FILES, MeasuredRow, measured_rows
 from planner.formats import tensor_bytes
 from planner.params import tensors
 from planner.specs.model import (
@@ -29,6 +29,7 @@ SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 
 STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
+BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
 
 OTHERWISE = ("patched", "not a column")  # in the note of a row whose engine was not as its columns say
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
@@ -95,6 +96,12 @@ def questions() -> Iterator[Question]:
         yield from (_speed(row) for row in measured_rows(file))
 
 
+def _found(row: MeasuredRow) -> str:
+    """When a row was found, where that is later than the constants, as the end of its part's name."""
+    names = BLIND if row.file in BLIND_FILES else LATER if row.file in SPEED_FILES else {}
+    return names.get(row.about.get("held_out", ""), "")
+
+
 def _loaded_weights() -> Iterator[Question]:
     for row in measured_rows("weights"):
         if "weights_gib" in row.measured and not row.about["excluded"]:
@@ -107,8 +114,9 @@ SHORT = {"input_tokens": 128, "output_tokens": 128, "concurrency": 1}
 
 def _engine_memory() -> Iterator[Question]:
     """Engines' start-up figures. A row without a card says something of weights only."""
-    for row in (*measured_rows("engine_memory"), *measured_rows("engine_starts")):
-        s, part = row.scenario, STARTS.get(row.about.get("held_out", ""), "engine memory")
+    for row in (*measured_rows("engine_memory"), *measured_rows("engine_starts"), *measured_rows("blind_memory")):
+        starts = STARTS.get(row.about.get("held_out", "")) if row.file == "engine_starts" else None
+        s, part = row.scenario, starts or f"engine memory{_found(row)}"
         if s.tp is None or s.weight_format is None or row.about["measured_starts"] != "yes":
             continue
         known_card = s.gpu is not None
@@ -126,8 +134,8 @@ FULL_CACHES = ("mla=0", "mla=1")  # options of ik_llama.cpp and old builds: late
 
 def _llamacpp_memory() -> Iterator[Question]:
     """Buffers that llama.cpp prints. Caches are summed over cards; compute buffers stand on each."""
-    for row in measured_rows("llamacpp_memory"):
-        s = row.scenario
+    for row in (*measured_rows("llamacpp_memory"), *measured_rows("blind_llamacpp")):
+        s, part = row.scenario, f"llama.cpp memory{_found(row)}"
         if s.max_model_len is None or s.weight_format is None or row.about["note"] in FULL_CACHES:
             continue
         whole = {"input_tokens": s.max_model_len - 1, "output_tokens": 1, "concurrency": 1}
@@ -138,11 +146,11 @@ def _llamacpp_memory() -> Iterator[Question]:
         on_one = row.measured.get("weights_gpu_mib") if (s.n_gpus or 1) == 1 and _all_layers(row) else None
         if on_one and mainline:
             figures["weights_gib"] = on_one / MIB_PER_GIB
-        yield Question(row, asked, figures, "llama.cpp memory", stated=mainline)
+        yield Question(row, asked, figures, part, stated=mainline)
         compute, cards = row.measured.get("compute_mib"), row.measured.get("compute_gpus", 1)
         if compute and mainline:
             spread = asked.model_copy(update={"n_gpus": int(cards), "n_gpu_layers": s.n_gpu_layers})
-            yield Question(row, spread, {"activation_gib": compute / MIB_PER_GIB}, "llama.cpp memory")
+            yield Question(row, spread, {"activation_gib": compute / MIB_PER_GIB}, part)
 
 
 def _all_layers(row: MeasuredRow) -> bool:
@@ -162,7 +170,7 @@ PARTS = {
 
 def _speed(row: MeasuredRow) -> Question:
     figures = {name: row.measured[name] for name in SPEED if name in row.measured}
-    part = PARTS[row.about["protocol"]] + LATER.get(row.about.get("held_out", ""), "")
+    part = PARTS[row.about["protocol"]] + _found(row)
     if row.about["tier"] == "c":
         part += ", for sanity only"
     elif "draft" in row.about["note"]:

@@ -3,7 +3,8 @@
 A file holds scenario columns of CONTRACT, `measured_*` columns, and columns about the row: `source`, `note`, and
 for times `protocol` (closed, offline, static, rate, single, unstated) and
 `tier` (a: scored, b: with doubt, c: for sanity only). `engine_starts` and `single_stream_later` were found after the
-constants of memory and of llama.cpp had been set; `held_out` says which of them shaped nothing since.
+constants of memory and of llama.cpp had been set; `held_out` says which of them shaped nothing since. The `blind_*`
+files hold rows that were scored before anybody had looked at one of their errors; `held_out` says the same of them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from planner.catalog.values import columns, number_of, scenario_of, value_of
 from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
-SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later")
-FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory", *SPEED_FILES)
+MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
+BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed")
+SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later", "blind_speed")
+FILES = (*MEMORY_FILES, *SPEED_FILES, "blind_memory", "blind_llamacpp")
 MEASURED = "measured_"
 NOT_NUMBERS = ("measured_starts", "measured_on")  # yes or no, a date
 MAX_BYTES = 8 * 2**20
