@@ -13,6 +13,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class PlannerError(Exception):
@@ -36,3 +40,10 @@ class BadValue(PlannerError):
 
 class BadFile(PlannerError):
     """A file that cannot be read, is too large or does not hold what it should."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, on one line: its field and what was expected there."""
+    first = error.errors(include_url=False)[0]
+    field, said = ".".join(map(str, first["loc"]))[:80], first["msg"].removeprefix("Value error, ")[:160]
+    return f"{field}: {said}" if field else said

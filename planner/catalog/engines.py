@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, UnknownName
+from planner.errors import BadFile, UnknownName, first_fault
 from planner.specs.engine import Constant, EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
 from planner.units import GIB
@@ -132,9 +132,7 @@ def engine(name: str, version: str | None = None) -> EngineSpec:
     try:
         return EngineSpec(id=document["id"], name=document["name"], version=resolved, note=note, **fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadFile(f"engine {document['id']}: {where}: {first['msg']}") from None
+        raise BadFile(f"engine {document['id']}: {first_fault(error)}") from None
 
 
 def known_series(name: str) -> tuple[str, ...]:

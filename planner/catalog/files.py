@@ -38,7 +38,8 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
         raise BadFile(f"{str(path)[:200]}: cannot be read ({type(error).__name__})") from None
 
 
-def _checked(data: bytes, where: str, max_bytes: int) -> str:
+def decoded(data: bytes, where: str, max_bytes: int = MAX_BYTES) -> str:
+    """UTF-8 text. Raises BadFile for other bytes, for archives and beyond `max_bytes`."""
     if len(data) > max_bytes:
         raise BadFile(f"{where}: {len(data)} bytes, more than the {max_bytes} that are read")
     if data.startswith(_ARCHIVES):
@@ -101,7 +102,7 @@ def parse_json(data: bytes, where: str = "JSON", max_bytes: int = MAX_BYTES, inf
 
     `infinite`: NaN and infinities are None instead of a fault, for files of tools that write them.
     """
-    text = _checked(data, where, max_bytes)
+    text = decoded(data, where, max_bytes)
     if _depth(text) > MAX_DEPTH:
         raise BadFile(f"{where}: nested deeper than {MAX_DEPTH} levels")
     try:
@@ -160,7 +161,7 @@ def _check_events(text: str, where: str) -> None:
 
 def parse_yaml(data: bytes, where: str = "YAML", max_bytes: int = 2**20) -> Any:
     """Bounded, strict YAML. Raises BadFile with the line of the fault."""
-    text = _checked(data, where, max_bytes)
+    text = decoded(data, where, max_bytes)
     try:
         _check_events(text, where)
         loader = type("Loader", (_Loader,), {"where": where})(text)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from planner.catalog.engines import parse_version
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, BadValue, UnknownName
+from planner.errors import BadFile, BadValue, UnknownName, first_fault
 from planner.specs.finetune import FinetuneConstants, Framework, Loss, Optimizer
 from planner.training import Targets
 from planner.units import GIB
@@ -26,8 +26,7 @@ def constants() -> FinetuneConstants:
     try:
         return FinetuneConstants.model_validate(_in_bytes(read_yaml(path)))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadFile(f"{path.name}: {first_fault(error)}") from None
 
 
 def _in_bytes(node: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from planner.catalog.files import parse_json, parse_yaml, read_bytes
+from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
 from planner.catalog.paths import data_dir
 from planner.catalog.values import number_of, shown
 from planner.errors import BadFile, BadValue, UnknownName
@@ -118,12 +118,12 @@ def _rows(data: bytes, suffix: str, where: str) -> Iterable[Any]:
 
 def _csv_rows(data: bytes, where: str) -> list[dict[str, Any]]:
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(decoded(data, where), newline=""), strict=True)
         for name in reader.fieldnames or ():
             check_column(name)
         return list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFile(f"{where}: not CSV in UTF-8 ({error})") from None
+    except csv.Error as error:
+        raise BadFile(f"{where}: not CSV ({error})") from None
 
 
 def _run(cells: Any, where: str) -> Run:

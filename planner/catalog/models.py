@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
 from planner.catalog.hf import model_from_config
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, UnknownName
+from planner.errors import BadFile, UnknownName, first_fault
 from planner.specs.model import ModelSpec, Quantization
 
 __all__ = ["Entry", "Resolved", "from_bytes", "model", "model_from_config", "model_ids", "model_index", "resolve"]
@@ -185,9 +185,7 @@ def _spec(data: bytes, where: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate(parse_json(data, where))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise BadFile(f"{where}: not a model spec: {field}: {first['msg']}") from None
+        raise BadFile(f"{where}: not a model spec: {first_fault(error)}") from None
 
 
 def from_upload(name: str, data: bytes, config: bytes | None = None) -> ModelSpec:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from planner.catalog.files import read_bytes, read_yaml
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, UnknownName
+from planner.errors import BadFile, UnknownName, first_fault
 from planner.specs.evidence import Family, FormatClass, QualityTables, Statement
 from planner.specs.model import ModelSpec
 from planner.specs.quality import QualityResult
@@ -69,8 +69,7 @@ def tables() -> QualityTables:
     try:
         return QualityTables.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadFile(f"{path.name}: {first_fault(error)}") from None
 
 
 @lru_cache(maxsize=1)

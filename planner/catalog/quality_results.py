@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
-from planner.errors import BadFile
+from planner.errors import BadFile, first_fault
 from planner.specs.quality import QualityResult
 
 RESULTS_DIR = "PLANNER_QUALITY_DIR"
@@ -49,9 +49,7 @@ def result_from_bytes(data: bytes, where: str = "result") -> QualityResult:
     try:
         return QualityResult.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))[:80]
-        raise BadFile(f"{where}: no result of a quality check ({field or 'it'}: {first['msg'][:160]})") from None
+        raise BadFile(f"{where}: no result of a quality check ({first_fault(error)})") from None
 
 
 def keep(result: QualityResult, folder: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from planner.catalog.files import read_json
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile
+from planner.errors import BadFile, first_fault
 from planner.specs.calibration import Calibration
 
 
@@ -27,5 +27,4 @@ def reference(gpu_id: str) -> Calibration | None:
     try:
         return Calibration.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadFile(f"{path.name}: {first_fault(error)}") from None

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from planner.catalog import paths
 from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
-from planner.errors import BadFile, PlannerError, UnknownName
+from planner.errors import BadFile, PlannerError, UnknownName, first_fault
 from planner.specs.run import SCHEMA_VERSION, Run
 
 RUNS_DIR = "PLANNER_RUNS_DIR"
@@ -81,8 +81,7 @@ def run_from_bytes(data: bytes, where: str = "run") -> Run:
     try:
         run = Run.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadFile(f"{where}: {'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:160]}") from None
+        raise BadFile(f"{where}: {first_fault(error)}") from None
     try:
         age_days(run.created)
     except ValueError:

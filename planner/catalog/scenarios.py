@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from planner.catalog.files import parse_json, parse_yaml, read_bytes
+from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
 from planner.catalog.values import Value, check_column, columns, number_of, scenario_of, shown, valid_part, value_of
 from planner.errors import BadFile, BadValue, PlannerError
 from planner.specs.scenario import Scenario
@@ -69,19 +69,14 @@ def _sniffed(data: bytes) -> str:
     return ".yaml" if first.startswith(b"-") or first.partition(b",")[0].rstrip(b"\r").find(b": ") > 0 else ".csv"
 
 
-def _decoded(data: bytes, where: str) -> str:
-    if len(data) > MAX_BYTES:
-        raise BadFile(f"{where}: more than the {MAX_BYTES} bytes that are read")
+def _text(data: bytes, where: str) -> str:
     if b"\0" in data:
         raise BadFile(f"{where}: holds zero bytes; save it as UTF-8 text")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadFile(f"{where}: not UTF-8 text (byte {error.start})") from None
+    return decoded(data, where, MAX_BYTES)
 
 
 def _csv_rows(data: bytes, where: str) -> Iterator[Row]:
-    text = _decoded(data, where)
+    text = _text(data, where)
     head = text.split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=head.count)
     try:
@@ -153,7 +148,7 @@ def _yaml_rows(data: bytes, where: str) -> Iterator[Row]:
 
 
 def _jsonl_rows(data: bytes, where: str) -> Iterator[Row]:
-    for number, line in enumerate(_decoded(data, where).split("\n"), 1):
+    for number, line in enumerate(_text(data, where).split("\n"), 1):
         if line.strip():
             try:
                 item = parse_json(line.encode())

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile
+from planner.errors import BadFile, first_fault
 from planner.specs.uncertainty import Uncertainty
 from planner.uncertainty import Widths
 
@@ -27,8 +27,7 @@ def uncertainty() -> Uncertainty:
     try:
         return Uncertainty.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadFile(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadFile(f"{path.name}: {first_fault(error)}") from None
 
 
 def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> Widths:

@@ -34,10 +34,15 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
-def written(columns: Sequence[str], rows: Sequence[Cells], json: bool, csv: str) -> bool:
-    """Write what machines read; False when nothing was asked for, so that people get their table."""
+def check_outputs(json: bool, csv: str) -> None:
+    """Raises BadValue where two documents would be written to standard output."""
     if json and csv == "-":
         raise BadValue("--json and --csv - both write to standard output; give --csv a file")
+
+
+def written(columns: Sequence[str], rows: Sequence[Cells], json: bool, csv: str) -> bool:
+    """Write what machines read; False when nothing was asked for, so that people get their table."""
+    check_outputs(json, csv)
     if csv == "-":
         sys.stdout.write(csv_text(columns, rows))
     elif csv:

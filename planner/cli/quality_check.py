@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.output import NO_VALUE, Csv, Json, console, show_table
+from planner.cli.output import NO_VALUE, Csv, Json, check_outputs, console, show_table
 from planner.errors import BadValue
 from planner.quality.session import Settings
 
@@ -177,8 +177,7 @@ def _say(done: Any, settings: Settings, json: bool, csv: str) -> int:
     from planner.report import csv_text, json_text
 
     check = done.check
-    if json and csv == "-":
-        raise BadValue("--json and --csv - both write to standard output; give --csv a file")
+    check_outputs(json, csv)
     if settings.html:
         write_atomically(settings.html, html_report(check))
     speed = done.observations.get("candidate")

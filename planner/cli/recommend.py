@@ -11,7 +11,7 @@ import typer
 from planner.catalog.files import write_atomically
 from planner.catalog.values import checked, number_of, shown
 from planner.cli.flags import with_choices, with_scenario_flags
-from planner.cli.output import Csv, Json, console, show_table, written
+from planner.cli.output import Csv, Json, check_outputs, console, show_table, written
 from planner.errors import BadValue
 from planner.specs.scenario import Scenario
 from planner.specs.wish import RankBy, Space, Wish
@@ -95,8 +95,7 @@ def recommend(flags: Mapping[str, str], choices: Choices, json: Json = False, cs
     """
     from planner.search import recommend as search
 
-    if json and csv == "-":
-        raise BadValue("--json and --csv - both write to standard output; give --csv a file")
+    check_outputs(json, csv)
     load, space, wish = question(flags, choices)
     found = search(load, space, wish, progress=_progress())
     if choices.html:

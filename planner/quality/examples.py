@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from planner.catalog.files import parse_json, read_bytes
-from planner.errors import BadFile
+from planner.catalog.files import decoded, parse_json, read_bytes
+from planner.errors import BadFile, first_fault
 from planner.specs.base import Spec
 
 MAX_BYTES = 256 * 2**20
@@ -158,10 +158,7 @@ def checked(record: type[Record], row: Row, where: str, line: int) -> Record:
     try:
         return record.model_validate(row)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise BadFile(f"{where}, line {line}: {_named(row)}: {f'{field}: ' if field else ''}{said}"[:400]) from None
+        raise BadFile(f"{where}, line {line}: {_named(row)}: {first_fault(error)}") from None
 
 
 def _named(row: Any) -> str:
@@ -186,15 +183,13 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _csv_rows(data: bytes, name: str) -> Iterator[tuple[int, Row]]:
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(decoded(data, name, MAX_BYTES), newline=""), strict=True)
         csv.field_size_limit(MAX_LINE_BYTES)
         for row in reader:
             line = reader.line_num
             if None in row or None in row.values():
                 raise BadFile(f"{name}, line {line}: {_named(row)} has more or fewer cells than the header line")
             yield line, {key.strip(): _cell(key.strip(), text, name, line) for key, text in row.items() if text}
-    except UnicodeDecodeError as error:
-        raise BadFile(f"{name}: not UTF-8 text (byte {error.start})") from None
     except csv.Error as error:
         raise BadFile(f"{name}: not CSV ({error})") from None
 

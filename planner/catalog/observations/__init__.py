@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.catalog.files import parse_json, read_bytes
+from planner.catalog.files import decoded, parse_json, read_bytes
 from planner.catalog.observations import flat, llama_bench, nested
 from planner.catalog.observations.reading import Reading
 from planner.errors import BadFile
@@ -55,10 +55,7 @@ def _readings(data: bytes, where: str) -> Iterator[Reading]:
         for document, place in _documents(data, where):
             yield from _of_document(document, place)
         return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadFile(f"{where}: not UTF-8 text (byte {error.start})") from None
+    text = decoded(data, where, MAX_BYTES)
     if "avg_ts" in text.partition("\n")[0]:
         yield from _csv(text, where)
     else:
