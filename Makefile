@@ -3,6 +3,7 @@
 # make check   lint, types, the shape of the code
 # make docs    the generated documents
 # make check-kernels    the bundled kernels: emulated, and compiled for every architecture; no GPU needed
+# make gpu-check OUT=folder    on a machine with a GPU: kernels, runs, validation, one summary
 # make accuracy DATA=folder    the fit on public operator tables
 # another interpreter: make app PY=python3.12; another port: make app PORT=8502
 
@@ -13,7 +14,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
 
-.PHONY: app test check check-kernels accuracy docs chromium constraints clean
+.PHONY: app test check check-kernels gpu-check accuracy docs chromium constraints clean
 
 app: $(VENV)/.app
 	$(BIN)/planner app --port $(PORT)
@@ -30,6 +31,10 @@ check: $(VENV)/.test
 check-kernels: $(VENV)/.test
 	$(INSTALL) '.[test,cu13]'
 	KERNEL_TARGETS=75,80,86,87,89,90,100,103,110,120,121 $(BIN)/python -m pytest -q -n $(WORKERS) tests/kernels
+
+# With the machine's own Python, as torch and CUDA are its own: docs/calibration.md says what else it needs.
+gpu-check:
+	PYTHONPATH=.:$$PYTHONPATH $(PY) -m tests.gpu.check $(OUT) --within $(or $(WITHIN),720)
 
 accuracy: $(VENV)/.test
 	$(BIN)/python -m tests.opdata.figures $(DATA)

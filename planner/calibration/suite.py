@@ -35,7 +35,8 @@ TOKENS = {
 TOKENS_QUICK = (1, 16, 64, 256, 4096)
 HEADS = tuple((n, k) for n in (32768, 131072) for k in (2048, 4096, 8192))
 HEAD_TOKENS = (1, 64, 256)
-FEW = ((2048, 2048), (6144, 4096), (4096, 14336), (16384, 8192))
+FEW = ((2048, 2048), (6144, 4096), (4096, 14336), (57344, 8192))
+WIDE = {"w4a16": (FEW[-1], (1, 4, 8, 16))}  # where starting and ending a kernel hardly count
 FEW_TOKENS = (1, 8, 64, 1024)
 FEW_QUICK, FEW_TOKENS_QUICK = FEW[1:3], (1, 16, 256)
 SKINNY_MOST = 64  # tokens beyond which a bundled 16-bit kernel is no comparison to the library
@@ -86,7 +87,11 @@ def _gemm_shapes(kernel: str, quick: bool) -> list[GemmShape]:
         pairs, tokens = (_pairs(SIDES_QUICK), TOKENS_QUICK) if quick else (_pairs(SIDES), TOKENS[kernel])
     else:
         pairs, tokens = (FEW_QUICK, FEW_TOKENS_QUICK) if quick else (FEW, FEW_TOKENS)
-    return [GemmShape(m=m, n=n, k=k) for (n, k), m in itertools.product(pairs, tokens)]
+    found = [GemmShape(m=m, n=n, k=k) for (n, k), m in itertools.product(pairs, tokens)]
+    if kernel in WIDE and not quick:
+        (n, k), few = WIDE[kernel]
+        found += [GemmShape(m=m, n=n, k=k) for m in few]
+    return found
 
 
 def _library_products(able: Ability, quick: bool) -> Iterator[Case]:

@@ -19,13 +19,13 @@ from conformance import CASES
 from conformance import kernel as conformance_kernel
 from shapes import shapes_of
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # those of the installed torch are its own
 torch = pytest.importorskip("torch")
 
 GOLDEN = Path(__file__).resolve().parents[1] / "kernels" / "golden"
 REAL: dict[type[Any], tuple[Any, ...]] = {
     Gemm: (Gemm(1, 4096, 4096), Gemm(16, 6144, 4096), Gemm(64, 4096, 14336), Gemm(200, 5120, 2048)),
-    Grouped: (Grouped(1, 768, 2048, 128, 8), Grouped(64, 768, 2048, 128, 8)),
+    Grouped: (Grouped(1, 768, 2048, 128, 8), Grouped(64, 768, 2048, 32, 8)),
     Decode: (Decode(1, 8192, 32, 8, 128), Decode(16, 2048, 32, 8, 128)),
     Latent: (Latent(4, 4096, 128),),
     Stream: (Stream(64 * 2**20),),
@@ -51,9 +51,12 @@ def test_every_tile_is_right(kernel: Kernel, launcher: Launcher) -> None:
     limits, wrong, tried = launcher.limits, [], 0
     if limits.cc < kernel.min_cc:
         pytest.skip(f"needs compute capability {kernel.min_cc}")
-    for shape in (*shapes_of(kernel), *REAL[kernel.shape]):
+    real = REAL[kernel.shape]
+    for shape in (*shapes_of(kernel), *real):
         for choice in kernel.choices(shape, limits):
-            found = launcher.prepare(kernel, choice, shape).check()
+            prepared = launcher.prepare(kernel, choice, shape)
+            ends = (0, prepared.problem.parts - 1) if shape in real else None  # references take the host's time
+            found = prepared.check(parts=ends)
             tried += 1
             if not found.passed:
                 wrong.append((choice.tile.name, choice.splits, shape, found))

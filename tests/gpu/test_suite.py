@@ -12,7 +12,7 @@ from planner.catalog.runs import read_run
 from planner.errors import PlannerError
 from planner.specs.run import Flag, Mode, Run, Status
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,81 @@
+"""The check of a machine with a GPU as far as it needs none: steps that fail or hang, the summary, what stays."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.catalog.runs import write_run
+from planner.specs.run import Run
+from tests.gpu.check import Done, Step, fractions, gathered, main, run_steps, steps, summary
+from tests.test_fit import H200, TRUE, fitted_run, products
+
+HEADER = "model,weight_format,phase,error_percent,memory_error_percent"
+
+
+def step(name: str, code: str, least_s: float = 0) -> Step:
+    return Step(name, (sys.executable, "-c", code), least_s, name)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """What the steps leave behind: a run, two tables, results of primitives."""
+    run: Run = fitted_run(products())
+    write_run(run, tmp_path / "runs")
+    for model in ("a", "b"):
+        (tmp_path / f"{model}.csv").write_text(
+            f"{HEADER}\n{model},bf16,decode,-4.0,0.5\n{model},bf16,decode,2.0,-1.0\n"
+        )
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "mma.json").write_text('{"cc": 90}')
+    return tmp_path
+
+
+def test_a_step_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path) -> None:
+    wanted = [step("fails", "print('why'); raise SystemExit(3)"), step("works", "print('fine')"), step("long", "", 1e9)]
+    failed, worked, long = run_steps(wanted, {}, tmp_path / "log.txt", 60)
+    assert (failed.code, worked.code, long.code) == (3, 0, None)
+    assert failed.said[-1] == "why" and "fine" in (tmp_path / "log.txt").read_text()
+    (hung,) = run_steps([step("hangs", "import time; time.sleep(60)")], {}, tmp_path / "log.txt", 0.5)
+    assert hung.word == "out of time" and hung.took_s < 30
+
+
+def test_fractions_of_the_limit_are_those_of_the_points() -> None:
+    (weights, products_of) = fractions(fitted_run(products()), H200)
+    assert weights.target.name == "16-bit weights, cuBLASLt" and products_of.target.of == "flops"
+    assert weights.best == pytest.approx(TRUE.bytes_per_s / 4.8e12, rel=0.08)
+    assert products_of.best == pytest.approx(TRUE.flops_per_s / 989e12, rel=0.08)
+
+
+def test_the_summary_says_what_failed_what_was_reached_and_how_well_it_was_predicted(kept: Path) -> None:
+    text = "\n".join(summary([Done(step("suite", ""), 1, 12.0, ("it broke",))], kept))
+    assert "suite  exit 1  12" in text and "it broke" in text
+    assert "16-bit weights, cuBLASLt" in text and "gemm-16 (torch.mm)" in text
+    assert "a bf16 decode  2      3.0" in text
+
+
+def test_few_files_with_plain_names_stay(kept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    gathered(kept, out)
+    assert len(list(out.rglob("*"))) <= 6 and all(path.is_file() for path in out.rglob("*"))
+    assert json.loads((out / "golden.json").read_text()) == {"mma": {"cc": 90}}
+    assert (out / "validate.csv").read_text().count("model,") == 1
+
+
+def test_every_step_is_a_command_of_this_checkout(tmp_path: Path) -> None:
+    found = steps(tmp_path)
+    assert [one.name for one in found[:3]] == ["compile", "kernels", "full"] and len(found) == 8
+    assert all(one.command[:2] == (sys.executable, "-m") for one in found)
+
+
+def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from planner.calibration.process import machine
+    from planner.errors import PlannerError
+
+    try:
+        machine()
+    except PlannerError:
+        assert main([str(tmp_path / "out")]) == 2 and not (tmp_path / "out").exists()
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
