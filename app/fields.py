@@ -26,6 +26,7 @@ class Fold(NamedTuple):
     of_load: bool = False  # says something of the load or its objectives, not of the deployment
 
 
+HOST_MEMORY = Field("host_memory_gib", "Memory of the computer, GiB", 16.0)
 MAIN = (
     "model",
     "gpu",
@@ -63,6 +64,8 @@ FOLDS = (
         (
             Field("n_gpu_layers", "Layers on the GPU", 1),
             Field("n_cpu_moe", "Layers whose experts stay on the host", 1),
+            HOST_MEMORY,
+            Field("host_bandwidth_gb_s", "Bandwidth of that memory, GB/s", 10.0),
             Field("parallel_slots", "Slots", 1),
             Field("n_ubatch", "Physical batch, tokens", 128),
             Field("flash_attention", "Flash attention"),

@@ -17,6 +17,7 @@ from money import month_box
 from planner import explain
 from planner.explain.quality import across_sizes, badge, in_short
 from planner.search import Recommendation, words
+from planner.search.starting import SETTABLE
 from planner.specs.wish import RankBy, Wish
 from state import change
 from tables import NUMBERS, TEXTS, line
@@ -98,7 +99,8 @@ def _open(place: Any, row: Row, label: str, key: str, kind: str = "secondary") -
 def open_row(row: Row) -> None:
     """For callbacks: a candidate goes to the calculator."""
     kept = ("model", "gpu", "weight_format", "kv_format", "engine", "usd_per_gpu_hour", *LAYOUT)
-    update = {name: row.get(name) for name in kept}
+    needed = {name: row[name] for name in (row.get("settings_needed") or "").split()}
+    update = {name: row.get(name) for name in kept} | dict.fromkeys(SETTABLE) | needed
     change(lambda form: form._replace(door="hardware", scenario=form.scenario.model_copy(update=update)))
     st.session_state["to_calculator"] = True
 
@@ -128,7 +130,8 @@ def cards(found: Recommendation) -> None:
 def _card(place: Any, row: Row) -> None:
     name = explain.model_name(row["model"])
     place.markdown(f"**{row['rank']}. {plain(name)}** · {plain(explain.format_name(row['weight_format']))}")
-    place.caption(plain(words.arrangement(row)))
+    with_settings = f", with {words.needed(row)}" if words.needed(row) else ""
+    place.caption(plain(words.arrangement(row) + with_settings))
     marks = place.container(horizontal=True, gap="small")
     kind = row["quality_evidence"] or "none"
     marks.badge(badge(kind), color=BADGE_COLOURS.get(kind, "gray"), help=in_short(row))

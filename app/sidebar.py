@@ -10,7 +10,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from custom import custom_gpu
 from defaults import kv_choices, level, offered_formats
-from fields import FOLDS, Field, Fold, limits, meaning
+from fields import FOLDS, HOST_MEMORY, Field, Fold, limits, meaning
 from library import Library, own_library, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
@@ -31,6 +31,8 @@ def show_load(form: Form, library: Library) -> None:
     _doors()
     if form.door == "hardware":
         _gpu(form, library)
+        if not library.gpu(form.scenario.gpu or "").unified_memory:
+            _input(HOST_MEMORY)
     _load(form)
     for fold in FOLDS:
         if fold.of_load:

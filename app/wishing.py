@@ -32,6 +32,7 @@ GENERATE = "generate"
 KEPT = ("concurrency", "input_tokens", "output_tokens") + tuple(
     field.column for fold in FOLDS if fold.of_load for field in fold.fields
 )
+HOST = ("host_memory_gib", "host_bandwidth_gb_s")
 FORMATS = {  # families of formats that a search may be narrowed to
     "16 bit": ("bf16", "fp16", "gguf-f16"),
     "8 bit": ("fp8", "fp8-block128", "int8-w8a8", "gguf-q8_0"),
@@ -195,9 +196,11 @@ def chosen_models(given: Mapping[str, str], door: str) -> list[str]:
     ]
 
 
-def load_of(scenario: Scenario) -> Scenario:
-    """The load and the objectives alone, as the page shows them: everything else is chosen by the search."""
-    return Scenario(**scenario.model_dump(include={*KEPT}))
+def load_of(scenario: Scenario, door: str) -> Scenario:
+    """The load and the objectives as the page shows them, and of given hardware the memory of its computer: everything
+    else is chosen by the search."""
+    names = {*KEPT, *(HOST if door == "hardware" else ())}
+    return Scenario(**scenario.model_dump(include=names))
 
 
 def updated(pairs: Pairs, changes: Mapping[str, str | None]) -> Pairs:

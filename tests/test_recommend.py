@@ -14,7 +14,8 @@ import yaml
 
 from planner.catalog.presets import presets
 from planner.cli.main import run
-from planner.search import RankBy, Space, Weights, Wish, recommend
+from planner.estimate import estimate
+from planner.search import RankBy, Space, Weights, Wish, recommend, words
 from planner.search.order import near_ties, ordered, pareto
 from planner.specs.scenario import Scenario
 
@@ -236,3 +237,47 @@ def test_ties_are_mutual_and_overlap() -> None:
         for other in others:
             assert one in ties[other]
             assert rows[one]["e2e_ms_low"] <= rows[other]["e2e_ms_high"]
+
+
+HOME = Scenario(concurrency=1, input_tokens=2000, output_tokens=500)
+GPT, AIR = "openai/gpt-oss-120b", "zai-org/GLM-4.5-Air"
+
+
+def test_a_mixture_of_100_b_comes_out_with_the_fewest_experts_in_host_memory() -> None:
+    space = Space(models=(GPT, AIR), gpus=("rtx4090",), counts=(1,))
+    hosted = HOME.model_copy(update={"host_memory_gib": 64})
+    assert recommend(HOME, space, Wish()).candidates == []
+    found = recommend(hosted, space, Wish()).candidates
+    assert {row["model"] for row in found} == {GPT, AIR}
+    for row in found:
+        assert row["settings_needed"] == "n_cpu_moe" and row["verdict"] == "holds"
+        fewer = {name: row[name] for name in ("model", "weight_format", "kv_format", "engine", "gpu")}
+        fewer |= {"n_cpu_moe": row["n_cpu_moe"] - 1, "n_gpus": 1}
+        assert estimate(hosted.model_copy(update=fewer)).rows()[0]["verdict"] == "no"
+
+
+def test_what_is_written_slower_than_one_reads_is_admitted_by_an_objective_alone() -> None:
+    space = Space(models=("meta-llama/Llama-3.3-70B-Instruct",), gpus=("rtx4090",), formats=("gguf-q4_k_m",))
+    space = space.model_copy(update={"counts": (1,)})
+    load = HOME.model_copy(update={"host_memory_gib": 64})
+    found = recommend(load, space, Wish())
+    assert found.candidates == [] and found.reasons["slower_than_read"] == 1
+    assert "slower than one reads" in found.rejected[0]["reason"]
+    slow = recommend(load, space, Wish(tpot_slo_ms=2000)).candidates[0]
+    assert slow["settings_needed"] == "n_gpu_layers" and 0 < slow["n_gpu_layers"] < 81
+
+
+def test_too_little_host_memory_is_said() -> None:
+    space = Space(models=(GPT,), gpus=("rtx4090",), engines=("llama.cpp",), counts=(1,))
+    found = recommend(HOME.model_copy(update={"host_memory_gib": 24}), space, Wish())
+    assert found.candidates == [] and found.reasons == {"out_of_weights": 1}
+
+
+def test_vllm_starts_with_less_set_aside_where_that_decides() -> None:
+    name, kind = "Qwen/Qwen2.5-72B-Instruct", "awq-int4-g128"
+    usual = HOME.model_copy(update={"model": name, "weight_format": kind, "gpu": "l40s", "n_gpus": 1})
+    assert estimate(usual).rows()[0]["verdict"] == "no"
+    found = recommend(HOME, Space(models=(name,), gpus=("l40s",), formats=(kind,), counts=(1,)), Wish())
+    best = found.candidates[0]
+    assert best["settings_needed"].startswith("gpu_memory_utilization") and best["verdict"] == "holds"
+    assert f"a memory fraction of {best['gpu_memory_utilization']:g}" in " ".join(words.reasons(found, Wish()))

@@ -60,7 +60,7 @@ def test_behind_the_door_of_hardware_all_of_it_is_used() -> None:
 
 
 def test_the_load_alone_is_kept() -> None:
-    load = load_of(first_scenario().model_copy(update={"tpot_slo_ms": 40.0}))
+    load = load_of(first_scenario().model_copy(update={"tpot_slo_ms": 40.0}), "load")
     assert load.model is load.gpu is load.weight_format is load.tp is None
     assert (load.concurrency, load.tpot_slo_ms) == (first_scenario().concurrency, 40.0)
 

@@ -20,7 +20,8 @@ from wishing import load_of, space_of, wish_of
 from words import gpu_label, plain
 
 FOUND = "recommended"  # the last search of this session
-FOUND_COLUMNS = [*"rank replicas gpus_per_replica power_w quality_score pareto tie_with".split(), *COLUMNS]
+ADDED = "rank replicas gpus_per_replica power_w quality_score pareto tie_with settings_needed".split()
+FOUND_COLUMNS = [*ADDED, *COLUMNS]
 REFUSED_COLUMNS = (
     "reason_code reason combinations model weight_format kv_format engine gpu n_gpus tp pp ep attention_dp dp "
     "concurrency input_tokens output_tokens"
@@ -50,7 +51,9 @@ top = st.container()
 wish_box.common_loads()
 wish_box.order(form, library)
 wish_box.folds(form, library)
-wanted = Search(load_of(s), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library.brought())
+wanted = Search(
+    load_of(s, form.door), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library.brought()
+)
 left, right = st.columns([1, 3], vertical_alignment="center")
 asked = left.button("Search", type="primary", key="search", icon=":material/search:", width="stretch")
 if asked:

@@ -35,7 +35,7 @@ LIMITS = (
 ).split()
 SHOWN = 10  # candidates of the table
 BILLION = 1e9
-ADDED = "rank replicas gpus_per_replica power_w quality_score pareto tie_with".split()
+ADDED = "rank replicas gpus_per_replica power_w quality_score pareto tie_with settings_needed".split()
 TABLE = {
     "rank": "#",
     "model": "model",

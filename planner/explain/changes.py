@@ -20,6 +20,7 @@ from planner.explain.words import (
     gpu_name,
     layout,
 )
+from planner.specs.model import MoeFfn
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
@@ -34,6 +35,7 @@ HOLDS = VERDICT_RANK["holds"]
 WORTH = 1.1  # gain in room or speed from which a change is worth a line
 FULLER = 0.95  # memory fraction to try: what is left holds the driver's own needs
 SHARED = 0.5  # part of the prompt that all requests have in common, to show what a prefix cache would do
+FEW_SEQUENCES, SMALL_CHUNK = 16, 2048  # what leaves an engine more for its cache
 LEAST_PROMPT = 1024  # tokens from which a shorter or a shared prompt is worth a try
 GAINS = (("max_concurrency", 1), ("output_tokens_per_s", 1), ("ttft_ms", -1), ("tpot_ms", -1))  # and what is better
 
@@ -110,6 +112,14 @@ def _settings(row: Row) -> list[Proposal]:
         out.append(Proposal(f"KV cache in {small}", {"kv_format": small}, "kv"))
     if row["engine"] == "vllm" and (row["gpu_memory_utilization"] or 1) < FULLER:
         out.append(Proposal(f"memory fraction {FULLER:g}", {"gpu_memory_utilization": FULLER}, "fraction"))
+    if row["engine"] in SERVERS and row["verdict"] == "no":
+        fewer = {"max_num_seqs": FEW_SEQUENCES, "max_num_batched_tokens": SMALL_CHUNK}
+        words = f"at most {FEW_SEQUENCES} sequences, {SMALL_CHUNK:,} tokens a step"
+        out.append(Proposal(words, fewer, "less aside"))
+        out.append(Proposal(f"{words}, no CUDA graphs", fewer | {"enforce_eager": True}, "less aside"))
+    chunk = row["max_num_batched_tokens"] or 0
+    if row["engine"] in SERVERS and row["verdict"] != "no" and chunk and row["input_tokens"] > chunk:
+        out.append(Proposal(f"steps of {2 * chunk:,} tokens", {"max_num_batched_tokens": 2 * chunk}, "chunk"))
     most, asked = row["max_num_seqs"], row["concurrency"] or 0
     if row["engine"] in SERVERS and most and most * (row["dp"] or 1) < asked:
         out.append(Proposal(f"up to {asked:,} sequences at once", {"max_num_seqs": asked}, "sequences"))
@@ -175,14 +185,19 @@ def _at_home(name: str) -> tuple[bool, bool]:
 
 
 def _layers(row: Row) -> list[Proposal]:
-    """Some layers in the memory of the host, as llama.cpp takes them."""
-    if row["engine"] != "llama.cpp" or row["n_gpu_layers"] is not None:
+    """Some layers in the memory of the host, as llama.cpp takes them; of a mixture their experts alone."""
+    if row["engine"] != "llama.cpp" or row["n_gpu_layers"] is not None or row["n_cpu_moe"] is not None:
         return []
     try:
-        total = models.model(row["model"]).n_layers
+        model = models.model(row["model"])
     except PlannerError:  # a model that its caller brought along
         return []
+    total = model.n_layers
     kept = [math.floor(total * part) for part in ON_GPU]
+    if any(isinstance(ffn, MoeFfn) for ffn in model.ffns):
+        moved = [total - n for n in (*kept, 0)]
+        words = "experts of {} of {} layers in host memory"
+        return [Proposal(words.format(n, total), {"n_cpu_moe": n}, "layers") for n in moved]
     return [Proposal(f"{n} of {total} layers on the GPU", {"n_gpu_layers": n}, "layers") for n in kept]
 
 

@@ -70,13 +70,15 @@ def chosen_gpus(load: Scenario, space: Space) -> tuple[str, ...]:
 
 
 def chosen_engines(load: Scenario, space: Space, gpu: GpuSpec) -> tuple[str, ...]:
-    """Engines to try on a GPU: those named, else llama.cpp on what people have at home and vLLM where it runs."""
+    """Engines to try on a GPU: those named, else vLLM where it runs, and llama.cpp on what people have at home or where
+    a host's memory is stated to use."""
     named = space.engines or ((load.engine,) if load.engine else ())
     if named:
         return tuple(engines.engine_id(name) for name in named)
     if gpu.vendor == "Apple":
         return (LLAMA_CPP,)
-    return ("vllm", LLAMA_CPP) if gpu.unified_memory or is_half_rate(gpu) else ("vllm",)
+    at_home = gpu.unified_memory or is_half_rate(gpu) or bool(load.host_memory_gib)
+    return ("vllm", LLAMA_CPP) if at_home else ("vllm",)
 
 
 def chosen_formats(model: ModelSpec, space: Space, engine: EngineSpec, gpu: GpuSpec) -> tuple[str, ...]:

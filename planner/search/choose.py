@@ -25,6 +25,8 @@ Bools = NDArray[np.bool_]
 MOST_GPUS = 1024  # of a deployment whose size nothing limits
 MORE = 1.25  # times the replicas that one alone would suggest, tried when that many do not do
 MOST_KEPT = 64  # of a chunk by each order
+HOSTING = ("n_gpu_layers", "n_cpu_moe")  # settings that put layers in host memory
+READ_TOKENS_PER_S = 5.0  # about 230 words a minute
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
 SORTED = ("quality_score", "usd_per_request", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
 
@@ -124,6 +126,7 @@ def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Load], wish
     ledger.priced += int(np.count_nonzero(verdicts.first == 0))
     columns = _figures(configs, offered, figures)
     _late(verdicts, found, figures, columns, wish)
+    _readable(verdicts, configs, found, columns, wish)
     _reached(configs, found, (verdicts, figures, columns), wish, ledger)
     _keep(configs, offered, verdicts, columns, ledger)
     _refuse(configs, verdicts, ledger)
@@ -177,6 +180,25 @@ def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[st
             verdicts.against(
                 bound.name, limits.broken(bound, limit, figure), away, partial(_said, bound, limit, figure)
             )
+
+
+def _readable(
+    verdicts: Verdicts, configs: Sequence[Config], found: Curves, columns: dict[str, Floats], wish: Wish
+) -> None:
+    """With layers in host memory, and no wish that says how quick answers must be: as quick as one reads."""
+    hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in configs])
+    stated = np.isfinite(found.wishes.tpot_s) | np.isfinite(found.wishes.e2e_s)
+    if wish.min_output_tokens_per_s_per_request is None and np.any(hosted & ~stated):
+        each = columns["output_tokens_per_s_per_request"]
+        verdicts.against(
+            "slower_than_read",
+            hosted & ~stated & (each < READ_TOKENS_PER_S),
+            READ_TOKENS_PER_S / np.maximum(each, TINY),
+            lambda i, j: (
+                f"with layers in host memory {each[i, j]:.2g} tokens/s for each user, slower than one reads "
+                f"({READ_TOKENS_PER_S:g}); an objective on speed admits less"
+            ),
+        )
 
 
 def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:

@@ -16,6 +16,7 @@ from planner.search.judge import judge
 from planner.search.order import foremost, near_ties, ordered, pareto
 from planner.search.records import Reached, Refused, Sifted, Task
 from planner.search.sift import sift
+from planner.search.starting import SETTABLE
 from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
@@ -29,15 +30,16 @@ LEAST_OF_MODEL = 100
 MOST_MERGED = 600  # candidates of several parts together, before the estimate has the last word
 MOST_TIED = 50
 HOLDING = ("holds", "meets_slo")
+MEMORY = "memory"
 STAGES = (  # the filters in the order in which they apply, and the codes by which each rejects
     ("what the catalogue says of them", ("error",)),
     ("formats that somebody makes", ("format_not_made",)),
     ("what engine and GPU support", ("unsupported_format", "unknown_support")),
     ("valid parallelism", ("tp_invalid", "count_not_divided")),
     ("budgets", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
-    ("memory", tuple(code for code, _ in STOPS.values())),
+    (MEMORY, tuple(code for code, _ in STOPS.values())),
     ("room for the load", ("above_capacity", "kv_pool_full")),
-    ("objectives", ("slo_missed",)),
+    ("objectives", ("slo_missed", "slower_than_read")),
     ("least figures", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
 )
 
@@ -46,7 +48,8 @@ class Recommendation(NamedTuple):
     """Rows of `Estimate.rows()` with what the search adds.
 
     Candidates, best first: `rank` from 1, `replicas`, `gpus_per_replica`, `power_w`, `quality_score`,
-    `quality_loss_points`, `quality_evidence`, `pareto`, `tie_with` (ranks whose intervals overlap).
+    `quality_loss_points`, `quality_evidence`, `pareto`, `tie_with` (ranks whose intervals overlap), `settings_needed`
+    (columns that the search set because it does not start otherwise, separated by blanks).
     Rejected, nearest first: columns of the scenario, `reason_code`, `reason`, the first that applies, and for how
     many `combinations` it stands. Both lists are cut; `reasons` counts all.
     """
@@ -105,7 +108,10 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library
     scenarios = [scenario_of(asked, one.columns, wish, library) for one in best]
     checks = library.checks + stored_checks()
     priced = estimate(scenarios, library=library).rows()
-    rows = [_with_worth(row, one, library, checks) for row, one in zip(priced, scenarios, strict=True)]
+    rows = [
+        _with_worth(row, one, library, checks) | {"settings_needed": _needed_settings(asked, one)}
+        for row, one in zip(priced, scenarios, strict=True)
+    ]
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
@@ -176,6 +182,11 @@ def _with_worth(row: Row, asked: Scenario, library: Library, checks: Results) ->
     }
 
 
+def _needed_settings(load: Scenario, asked: Scenario) -> str:
+    """Names of the engine's columns that the search set beyond the load's own."""
+    return " ".join(name for name in SETTABLE if getattr(load, name) != getattr(asked, name))
+
+
 def _watts(row: Row, gpu: GpuSpec) -> float | None:
     board = row["power_limit_w"] or gpu.tdp_w
     return None if board is None else float(board) * (row["n_gpus"] or 1)
@@ -212,6 +223,8 @@ def emptied(load: Scenario, wish: Wish, reasons: Mapping[str, int], best: Mappin
         return "nothing to choose from"
     said = f"nothing is left after {told[-1][0]}: " + ", ".join(f"{count:,} fail {name}" for name, count in told)
     binding = [text for name, reached in best.items() if (text := _binds(load, wish, name, reached))]
+    if not binding and told[-1][0] == MEMORY and not load.host_memory_gib:
+        binding = ["With the memory of the computer stated (host_memory_gib), llama.cpp may keep layers there"]
     return f"{said}. {'. '.join(binding)}" if binding else said
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from planner.estimate.deployments import Deployment
 from planner.estimate.library import Library
 from planner.search.axes import Division
 from planner.specs.gpu import GpuSpec
@@ -50,11 +51,20 @@ class Config(NamedTuple):
     price: float  # USD per GPU hour; nan: not known
     quality: float
     loss_points: float  # nan: no evidence
+    settings: tuple[tuple[str, Any], ...] = ()  # columns that are not the usual ones, so that it starts
 
     def columns(self) -> Columns:
         """Its columns of a scenario."""
         d = self.division
-        return self.place.columns() | {"tp": d.tp, "pp": d.pp, "ep": d.ep, "attention_dp": d.attention_dp}
+        layout = {"tp": d.tp, "pp": d.pp, "ep": d.ep, "attention_dp": d.attention_dp}
+        return self.place.columns() | layout | dict(self.settings)
+
+
+class Replica(NamedTuple):
+    """A configuration with the specs that price it."""
+
+    config: Config
+    deployment: Deployment
 
 
 class Refused(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from planner.estimate.library import Library
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
 from planner.estimate.resolve import Row, default_kv_format, resolve, supported
-from planner.estimate.screen import curves, planned, shares_memory
+from planner.estimate.screen import Planned, curves, planned, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same
 from planner.params import tensors
@@ -32,15 +32,16 @@ from planner.search.axes import Load
 from planner.search.choose import MOST_GPUS, early, offers, settle
 from planner.search.judge import judge
 from planner.search.order import foremost
-from planner.search.records import Config, Ledger, Place, Sifted, Task
+from planner.search.records import Config, Ledger, Place, Replica, Sifted, Task
+from planner.search.starting import PLACING, host_bytes, with_other_settings
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.model import ModelSpec, Role
 from planner.units import GIB
 
 CHUNK = 1024  # replicas priced together, so that arrays stay in the cache
+SET_ASIDE = 0.15  # most of a card that an engine sets aside and may be told not to
 FAR = 1e9  # distance of what is refused before anything is priced
-PLACING = ("cpu_offload_gib", "n_gpu_layers", "n_cpu_moe", "draft_model")  # columns beside which weights are not all
 
 
 class Job(NamedTuple):
@@ -50,13 +51,6 @@ class Job(NamedTuple):
     ledger: Ledger
     library: Library
     loads: Sequence[Load]
-
-
-class Replica(NamedTuple):
-    """A configuration with the specs that price it."""
-
-    config: Config
-    deployment: Deployment
 
 
 def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
@@ -102,7 +96,7 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
     task, space = job.task, job.task.space
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
     ways = axes.divisions(row.model, row.engine, space, task.load, most)
-    device_bytes = (row.scenario.device_gib or 0) * GIB
+    device_bytes, on_host = (row.scenario.device_gib or 0) * GIB, host_bytes(row)
     layouts = [Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid) for way in ways]
     tier = deployment(row, layouts[0]).limits
     placed = any(getattr(row.scenario, name) for name in PLACING)
@@ -126,7 +120,7 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
             own = held._replace(weights=weights, kv_name=kv, kv=formats.kv_format(kv), support=support)
             for way, layout in zip(ways, layouts, strict=True):
                 config = Config(place, way, price, found.score, loss)
-                if _let_through(job, least, device_bytes, config):
+                if _let_through(job, least, device_bytes * way.gpus + on_host, config):
                     yield Replica(config, Deployment(own, layout, tier))
 
 
@@ -148,16 +142,16 @@ def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
     return "", ""
 
 
-def _let_through(job: Job, least_bytes: float, device_bytes: float, config: Config) -> bool:
+def _let_through(job: Job, least_bytes: float, room_bytes: float, config: Config) -> bool:
     """Whether a configuration can be divided so, and its weights alone leave anything of the memory."""
     if config.division.invalid:
         job.ledger.refuse(config.columns, ("tp_invalid", config.division.invalid), len(job.loads), FAR)
         return False
-    needed = least_bytes / config.division.gpus
-    if needed <= device_bytes:
+    if least_bytes <= room_bytes:
         return True
-    why = "out_of_weights", f"the weights exceed the memory of the card{shortfall(needed - device_bytes)}"
-    job.ledger.refuse(config.columns, why, len(job.loads), FAR * needed / device_bytes)
+    short = shortfall((least_bytes - room_bytes) / config.division.gpus)
+    why = "out_of_weights", f"the weights exceed the memory{short}"
+    job.ledger.refuse(config.columns, why, len(job.loads), FAR * least_bytes / room_bytes)
     return False
 
 
@@ -195,20 +189,39 @@ def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load])
 
 
 def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], loads: Sequence[Load]) -> None:
-    deployments = Deployments(replica.deployment for replica in replicas)
-    in_flight = np.ones(len(deployments))
-    if not shares_memory(engine):  # one load at a time
-        asked = loads[0].concurrency or job.task.load.concurrency or 1
-        in_flight = asked / offers([replica.config for replica in replicas], loads).replicas[0]
-    memory = planned(engine, deployments, in_flight)
+    """Plan and price what starts as it is, or else with other settings; refuse the rest."""
+    most = max((load.concurrency or job.task.load.concurrency or 1) for load in loads)
+    fewest = np.min(offers([replica.config for replica in replicas], loads).replicas, axis=0)
+    each = most / fewest
+    in_flight = np.ones(len(replicas)) if shares_memory(engine) else each
+    memory = planned(engine, Deployments(replica.deployment for replica in replicas), in_flight)
     starts = memory.plan.verdict.starts
+    able = np.flatnonzero(~starts & _may_start(replicas, memory, fewest)).tolist()
+    changed = with_other_settings(engine, [replicas[j] for j in able], each[able])
+    instead = {j: one for j, one in zip(able, changed, strict=True) if one}
     for j in np.flatnonzero(~starts).tolist():
-        code, words = STOPS[str(memory.plan.verdict.breaks[j])]
-        short = float(memory.plan.verdict.shortfall_bytes[j])
-        distance = FAR * (1 + short / (deployments[j].row.scenario.device_gib or 1) / GIB)
-        job.ledger.refuse(replicas[j].config.columns, (code, words + shortfall(short)), len(loads), distance)
-    at = np.flatnonzero(starts)
-    if len(at):
-        run = [replicas[j] for j in at.tolist()]
-        found = curves(engine, Deployments(replica.deployment for replica in run), taken(memory, at))
-        settle([replica.config for replica in run], found, loads, job.task.wish, job.ledger)
+        if j not in instead:
+            _refuse_unstarted(job, replicas[j], memory, j, len(loads))
+    kept = np.array([j for j in range(len(replicas)) if starts[j] or j in instead], dtype=np.intp)
+    run = [instead.get(j, replicas[j]) for j in kept.tolist()]
+    if run:
+        deployments = Deployments(replica.deployment for replica in run)
+        plans = planned(engine, deployments, in_flight[kept]) if instead else taken(memory, kept)
+        settle(
+            [replica.config for replica in run], curves(engine, deployments, plans), loads, job.task.wish, job.ledger
+        )
+
+
+def _may_start(replicas: Sequence[Replica], memory: Planned, fewest: Any) -> Any:
+    """Which may start with other settings: what lacks little, or has a host's memory to itself."""
+    device = np.array([(replica.deployment.row.scenario.device_gib or 0) * GIB for replica in replicas])
+    hosted = np.array([host_bytes(replica.deployment.row) > 0 for replica in replicas]) & (fewest == 1)
+    return hosted | (memory.plan.verdict.shortfall_bytes < SET_ASIDE * device)
+
+
+def _refuse_unstarted(job: Job, replica: Replica, memory: Planned, at: int, loads: int) -> None:
+    """Count out a replica that does not start, with what it lacks."""
+    code, words = STOPS[str(memory.plan.verdict.breaks[at])]
+    short = float(memory.plan.verdict.shortfall_bytes[at])
+    distance = FAR * (1 + short / (replica.deployment.row.scenario.device_gib or 1) / GIB)
+    job.ledger.refuse(replica.config.columns, (code, words + shortfall(short)), loads, distance)

@@ -50,6 +50,22 @@ def thousand_price(row: Row) -> str:
     return figure(None if usd is None else usd * THOUSAND)
 
 
+NEEDED = {  # of settings without which it does not start
+    "n_cpu_moe": "the experts of {} layers in host memory",
+    "n_gpu_layers": "{} layers on the GPU and the rest in host memory",
+    "gpu_memory_utilization": "a memory fraction of {}",
+    "max_num_seqs": "at most {} sequences",
+    "max_num_batched_tokens": "{} tokens a step",
+    "enforce_eager": "no CUDA graphs",
+}
+
+
+def needed(row: Row) -> str:
+    """The settings that a row starts with and not without; blank where it starts as is usual."""
+    parts = [NEEDED[name].format(f"{row[name]:,}") for name in (row["settings_needed"] or "").split()]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def headline(found: Recommendation) -> str:
     """What to run; or why nothing is left."""
     if not found.candidates:
@@ -68,6 +84,8 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
         _speed(best),
         f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
     ]
+    if needed(best):
+        said.insert(1, f"It starts with {needed(best)}, and not as is usual.")
     if best["usd_per_gpu_hour"] is None:
         said.append(
             f"No published price of {gpu_name(best['gpu'])} is known, so the order counts GPUs where it would count "
