@@ -282,4 +282,4 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     if engine.ranks_together:
         polls = np.maximum(polls, parallel(deployments).attention_dp)
     times = found.request_s, found.per_prompt_token_s, found.late_steps
-    return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole)
+    return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole, found.group_waves)

@@ -79,6 +79,7 @@ class Overheads(NamedTuple):
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
     `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
     are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
+    Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
     """
 
     request_s: Any = 0.0
@@ -88,6 +89,7 @@ class Overheads(NamedTuple):
     group_prompts: Any = 1.0
     group_share: Any = 0.0
     group_whole: Any = False
+    group_waves: Any = 0.0
 
 
 class Request(NamedTuple):
@@ -105,6 +107,7 @@ class Request(NamedTuple):
     group_prompts: Array
     group_share: Array
     group_whole: Array
+    group_waves: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -138,6 +141,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         group_prompts=np.asarray(overheads.group_prompts, dtype=float),
         group_share=np.asarray(overheads.group_share, dtype=float),
         group_whole=np.asarray(overheads.group_whole, dtype=float),
+        group_waves=np.asarray(overheads.group_waves, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

@@ -253,12 +253,13 @@ def whole_wave(request: Request, m: Mix, wave: Wave) -> Mask:
 def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Array:
     """Seconds of a step that prefills one group of a benchmark's prompts beside everybody else's decodes.
 
-    As many as stay together from wave to wave: all, a few, or a share of them, in one step's budget; if not all then
-    at most half, because a group waits for another.
+    As many as stay together from wave to wave: all, a few, or a share of them, in one step's budget (the whole budget
+    while waves are few); if not all then at most half, because a group waits for another.
     """
     request = offered.request
     most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
     prompts = np.maximum(np.minimum(np.maximum(request.group_prompts, request.group_share * wave.requests), most), 1)
+    prompts = np.where(offered.load.waves <= request.group_waves, np.maximum(most, 1), prompts)
     prompts = np.where(whole_wave(request, m, wave), wave.requests, prompts)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))

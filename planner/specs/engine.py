@@ -184,7 +184,8 @@ class Overheads(Spec):
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
     group_prompts: Annotated[float, Field(ge=1)] = 1
     group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight ...
-    group_whole: bool = False  # ... or all, if one step prefills them all
+    group_whole: bool = False  # ... or all, if one step prefills them all ...
+    group_waves: Amount = 0  # ... or as many as a step holds, in a benchmark of at most so many waves
 
 
 class Tier(Spec):
