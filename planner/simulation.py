@@ -150,6 +150,7 @@ def engine_limits(p: Priced) -> EngineLimits:
     if reserved or engine.cache.state_share:
         slots = min(slots, _one(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
     slots = max(int(slots / lanes), 1)
+    polls = _one(p.offered.request.poll_steps)
     return EngineLimits(
         slots=slots,
         budget_tokens=int(_one(capacity.max_num_batched_tokens)),
@@ -157,8 +158,8 @@ def engine_limits(p: Priced) -> EngineLimits:
         mixed=engine.chunks_mixed,
         tokens_per_step=_one(p.offered.load.tokens_per_step),
         longest_tokens=_one(longest),
-        late_steps=round(engine.overheads.late_steps) if _one(p.offered.request.decode_steps) > 0 else 0,
-        poll_steps=round(_one(p.offered.request.poll_steps)),
+        late_steps=round(_one(p.offered.request.late_steps) - (polls - 1) / 2),
+        poll_steps=round(polls),
     )
 
 

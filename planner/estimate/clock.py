@@ -31,7 +31,7 @@ from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec
+from planner.specs.model import LatentAttention, LinearAttention, Mamba, ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
@@ -193,8 +193,15 @@ class Clock(NamedTuple):
 
     def launch_s(self, batch: Batch) -> Any:
         """Seconds that the host takes to launch the kernels of such a step, else 0."""
-        fixed, recurrent = self.engine.overheads, sum(one.layers for one in self.prepared.mixings if one.state)
-        layers_s = fixed.per_layer_s * self.prepared.model.n_layers + fixed.recurrent_layer_s * recurrent
+        fixed, model = self.engine.overheads, self.prepared.model
+        more_s = (
+            fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba)
+            + fixed.latent_layer_s * isinstance(mixer, LatentAttention)
+            for mixer in model.mixers
+        )
+        layers_s = fixed.per_layer_s * model.n_layers + sum(
+            each_s * model.mixer_layers(index) for index, each_s in enumerate(more_s)
+        )
         return np.where(self.is_launched(batch), fixed.launch_s + layers_s, 0.0)
 
     def idle_share(self, batch: Batch) -> Any:

@@ -279,7 +279,9 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
     """Engine time outside of steps."""
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
+    ranks = np.asarray(parallel(deployments).attention_dp)
     if engine.ranks_together:
-        polls = np.maximum(polls, parallel(deployments).attention_dp)
-    times = found.request_s, found.per_prompt_token_s, found.late_steps
+        polls = np.maximum(polls, ranks)
+    late = found.late_steps + found.balance_steps * (ranks > 1)
+    times = found.request_s, found.per_prompt_token_s, late
     return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole, found.group_waves)

@@ -166,7 +166,8 @@ class Overheads(Spec):
     routed_row_s: Amount = 0  # per layer, token and expert chosen, where CUDA hosts sort them
     launch_s: Amount = 0  # to prepare a step that no CUDA graph replays ...
     per_layer_s: Amount = 0  # ... to launch a layer's kernels of it ...
-    recurrent_layer_s: Amount = 0  # ... and more for a layer with a recurrent state
+    recurrent_layer_s: Amount = 0  # ... more for a layer with a recurrent state ...
+    latent_layer_s: Amount = 0  # ... and more for one with latent attention
     launches_hidden: bool = True  # while the GPU works; false: before it does
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
@@ -178,7 +179,8 @@ class Overheads(Spec):
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
     chunk_overlap: Annotated[float, Field(ge=0, le=1)] = 0  # of a prompt's chunks in pipeline stages, an exponent
-    late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs
+    late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs ...
+    balance_steps: Amount = 0  # ... and more until all ranks of attention data-parallel have a prompt
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
