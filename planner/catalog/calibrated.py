@@ -24,6 +24,7 @@ from planner.catalog.rates import (
     RateSet,
     Topology,
     has_own_figures,
+    kernel_rate,
     peak_rates,
     rates_for,
 )
@@ -55,26 +56,34 @@ class Asked(NamedTuple):
     used: frozenset[Slot]
 
 
-def _scales(source: Source, asked: Asked, family: str) -> tuple[float, float]:
+class Measured(NamedTuple):
+    """A slot's rate by a calibration, and its residuals where the engine runs the very kernel that was measured."""
+
+    rate: KernelRate
+    table: ResidualTable | None = None
+
+
+def _scales(source: Source, gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Bandwidth and arithmetic of the asked GPU over those of the measured one: 1 for the same GPU."""
-    if source.gpu.id == asked.gpu.id:
+    if source.gpu.id == gpu.id:
         return 1.0, 1.0
-    mine, theirs = peak_rates(asked.gpu, family), peak_rates(source.gpu, family)
+    mine, theirs = peak_rates(gpu, family), peak_rates(source.gpu, family)
     return mine[0] / theirs[0], mine[1] / theirs[1]
 
 
-def _kernel(fit: FamilyFit, source: Source, asked: Asked, sheet: KernelRate) -> KernelRate:
-    moved, computed = _scales(source, asked, fit.family)
-    return KernelRate(
-        fit.t0_s,
-        fit.k_s,
-        fit.bytes_per_s * moved,
-        fit.flops_per_s * computed,
-        fit.p,
-        fit.k0,
-        sheet.quantize_bytes,
-        sheet.latency_s,
-    )
+@lru_cache(maxsize=8192)
+def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: str) -> Measured | None:
+    """A measured kernel family on the asked GPU, as the engine runs it."""
+    fit = _family(source.value.calibration, family)
+    if fit is None:
+        return None
+    moved, computed = _scales(source.value, gpu.value, fit.family)
+    sheet = kernel_rate(gpu.value, engine_id, family)
+    rates = (fit.bytes_per_s * moved, fit.flops_per_s * computed, fit.p, fit.k0)
+    found = KernelRate(fit.t0_s, fit.k_s, *rates, sheet.quantize_bytes, sheet.latency_s)
+    if has_own_figures(gpu.value, engine_id, fit.family):
+        return Measured(_engine_kernel(found, sheet, kernel_rate(gpu.value, GENERIC, family)))
+    return Measured(found, fit.residual)
 
 
 def _engine_kernel(found: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:
@@ -85,15 +94,16 @@ def _engine_kernel(found: KernelRate, sheet: KernelRate, generic: KernelRate) ->
     )
 
 
-def _link(source: Source, asked: Asked, slot: Slot) -> KernelRate | None:
+@lru_cache(maxsize=8192)
+def _link(source: Same[Source], gpu: Same[GpuSpec], slot: Slot, topology: Topology) -> Measured | None:
     """A measured collective of the group's size, or between the sizes next to it; only within one node."""
-    topology, group = asked.topology, asked.topology.tp
-    if source.gpu.id != asked.gpu.id or topology.interconnect or not 1 < group <= topology.gpus_per_node:
+    group, links = topology.tp, source.value.calibration.links
+    if source.value.gpu.id != gpu.value.id or topology.interconnect or not 1 < group <= topology.gpus_per_node:
         return None
-    curves = sorted((c for c in source.calibration.links if c.family == slot.name.lower()), key=lambda c: c.ranks)
+    curves = sorted((c for c in links if c.family == slot.name.lower()), key=lambda c: c.ranks)
     if not curves or group > curves[-1].ranks:
         return None
-    return _between(curves, group)
+    return Measured(_between(curves, group))
 
 
 def _between(curves: Sequence[LinkFit], ranks: int) -> KernelRate:
@@ -113,39 +123,31 @@ def calibrated(source: Source, asked: Asked) -> RateSet:
 
     The evidence is the source's when all the slots in use rest on it, else the datasheet's.
     """
-    return _calibrated(Same(source.calibration), Same(source.gpu), source.evidence, Same(asked.gpu), asked[1:])
+    return _calibrated(Same(source), Same(asked.gpu), *asked[1:])
 
 
 @lru_cache(maxsize=8192)
 def _calibrated(
-    calibration: Same[Calibration],
-    measured_on: Same[GpuSpec],
-    evidence: Evidence,
+    same: Same[Source],
     gpu: Same[GpuSpec],
-    rest: tuple[str, tuple[str, ...], Topology, frozenset[Slot]],
+    engine_id: str,
+    families: tuple[str, ...],
+    topology: Topology,
+    used: frozenset[Slot],
 ) -> RateSet:
-    source = Source(calibration.value, measured_on.value, evidence)
-    asked = Asked(gpu.value, *rest)
-    sheet = rates_for(asked.gpu, asked.engine_id, asked.families, asked.topology)
-    generic = rates_for(asked.gpu, GENERIC, asked.families, asked.topology)
+    source, sheet = same.value, rates_for(gpu.value, engine_id, families, topology)
     values, kinds, sources = sheet.values.copy(), list(sheet.kinds), list(sheet.sources)
     tables: list[ResidualTable | None] = [None] * len(Slot)
     rests: set[Slot] = set()
     for slot in Slot:
-        found, fit = _link(source, asked, slot), _family(source.calibration, asked.families[slot])
-        if fit is not None:
-            plain = KernelRate(*sheet.values[:, slot])
-            found = _kernel(fit, source, asked, plain)
-            if has_own_figures(asked.gpu, asked.engine_id, fit.family):
-                found = _engine_kernel(found, plain, KernelRate(*generic.values[:, slot]))
-            else:
-                tables[slot] = fit.residual
+        found = _kernel(same, gpu, engine_id, families[slot]) or _link(same, gpu, slot, topology)
         if found is not None:
-            values[:, slot], kinds[slot], sources[slot] = found, Kind.FITTED, said(source, asked.gpu)
+            values[:, slot], tables[slot] = found
+            kinds[slot], sources[slot] = Kind.FITTED, said(source, gpu.value)
             rests.add(slot)
     values.setflags(write=False)
-    level = source.evidence if asked.used <= rests else Evidence.DATASHEET
-    name = source.calibration.id if rests & asked.used else ""
+    level = source.evidence if used <= rests else Evidence.DATASHEET
+    name = source.calibration.id if rests & used else ""
     return RateSet(values, sheet.families, tuple(kinds), tuple(sources), level, tuple(tables), name)
 
 

@@ -11,7 +11,7 @@ own GPU are other sources of the same record, with another `evidence`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
@@ -212,51 +212,36 @@ def figures(generation: str, geforce: bool, engine_id: str, family: str) -> Figu
         family = _data()["substitutes"][family]
 
 
-class _Peaks(NamedTuple):
-    """What of a GPU its rates depend on; hashable."""
-
-    generation: str
-    bandwidth: float
-    flops: tuple[tuple[MathType, float], ...]
-    link: float | None
-    pcie: float | None
-    link_gpus: int | None = None
-    inline_ecc: bool = False
-
-
-def _peaks_of(gpu: GpuSpec) -> _Peaks:
-    flops = tuple(sorted(gpu.flops_per_s.items()))
-    links = (gpu.link_bytes_per_s, gpu.pcie_bytes_per_s, gpu.link_gpus)
-    return _Peaks(gpu.generation, gpu.bandwidth_bytes_per_s, flops, *links, gpu.inline_ecc)
-
-
-def _peak(peaks: _Peaks, math_type: str) -> tuple[float, bool]:
+def _peak(gpu: GpuSpec, math_type: str) -> tuple[float, bool]:
     """Dense rate of an operand type, and whether the profile states it; else derived from one that it states."""
-    known = {str(name): rate for name, rate in peaks.flops}
+    known: Mapping[Any, float] = gpu.flops_per_s
     if math_type in known:
         return known[math_type], True
     for other, factor in _data()["rate_rules"][math_type]:
         if other in known:
             return known[other] * factor, False
-    return peaks.bandwidth * _data()["flops_per_byte"]["value"], False
+    return gpu.bandwidth_bytes_per_s * _data()["flops_per_byte"]["value"], False
 
 
-def _is_half_rate(peaks: _Peaks) -> bool:
-    known = dict(peaks.flops)
+def is_half_rate(gpu: GpuSpec) -> bool:
+    """Whether the card's matrix units accumulate in FP32 at half their rate, as GeForce cards do."""
+    known = gpu.flops_per_s
     matrix = known.get(MathType.BF16) or known.get(MathType.FP16)
     vector = known.get(MathType.FP32)
     return bool(matrix and vector and matrix < _data()["half_rate"]["ratio"] * vector)
 
 
-def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
-    found = figures(peaks.generation, _is_half_rate(peaks), engine_id, family)
-    peak, stated = _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))
-    full, stated = _peak(peaks, found.of) if found.of else (peak, stated)
-    checked = _data()["inline_ecc"].get(engine_id, 1) if peaks.inline_ecc else 1
+@lru_cache(maxsize=8192)
+def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
+    gpu = same.value
+    found = figures(gpu.generation, is_half_rate(gpu), engine_id, family)
+    peak, stated = _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))
+    full, stated = _peak(gpu, found.of) if found.of else (peak, stated)
+    checked = _data()["inline_ecc"].get(engine_id, 1) if gpu.inline_ecc else 1
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
-        found.memory * checked * peaks.bandwidth,
+        found.memory * checked * gpu.bandwidth_bytes_per_s,
         found.math * full,
         found.p,
         found.k0,
@@ -268,10 +253,15 @@ def _kernel_rate(peaks: _Peaks, engine_id: str, family: str) -> tuple[KernelRate
     return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
 
 
-def _host_rate(peaks: _Peaks, slot: Slot) -> tuple[KernelRate, Kind, str]:
+def kernel_rate(gpu: GpuSpec, engine_id: str, family: str) -> KernelRate:
+    """The datasheet-level rate of one kernel family on a GPU in an engine."""
+    return _kernel_rate(Same(gpu), engine_id, family)[0]
+
+
+def _host_rate(gpu: GpuSpec, slot: Slot) -> tuple[KernelRate, Kind, str]:
     """The CPU at the assumed host's memory bandwidth, or copies over the GPU's own link."""
     source = assumed("host_bandwidth_gb_s" if slot is Slot.HOST else "pcie_attained")
-    attained = host_bytes_per_s() if slot is Slot.HOST else pcie_bytes_per_s(peaks.pcie)
+    attained = host_bytes_per_s() if slot is Slot.HOST else pcie_bytes_per_s(gpu.pcie_bytes_per_s)
     return KernelRate(0.0, 0.0, attained, assumed("host_tflops").value * TERA, 1.0), source.kind, source.source
 
 
@@ -294,15 +284,15 @@ class _Ways(NamedTuple):
     joins: int
 
 
-def _ways(peaks: _Peaks, topology: Topology) -> _Ways:
+def _ways(gpu: GpuSpec, topology: Topology) -> _Ways:
     """The GPUs' own link where it joins the whole group of a node, else PCIe: through host memory for GeForce."""
     data = _data()
-    inside, reach = min(topology.tp, topology.gpus_per_node), peaks.link_gpus or topology.gpus_per_node
-    if peaks.link and topology.interconnect != "pcie" and reach >= inside:
-        name = str(data["links"].get(peaks.generation, "fabric"))
-        return _Ways(name, peaks.link, max(topology.gpus_per_node, reach))
-    attained = peaks.pcie or data["pcie_gb_per_s"]["value"] * GB
-    through_host = _is_half_rate(peaks) and peaks.generation in data["without_peers"]
+    inside, reach = min(topology.tp, topology.gpus_per_node), gpu.link_gpus or topology.gpus_per_node
+    if gpu.link_bytes_per_s and topology.interconnect != "pcie" and reach >= inside:
+        name = str(data["links"].get(gpu.generation, "fabric"))
+        return _Ways(name, gpu.link_bytes_per_s, max(topology.gpus_per_node, reach))
+    attained = gpu.pcie_bytes_per_s or data["pcie_gb_per_s"]["value"] * GB
+    through_host = is_half_rate(gpu) and gpu.generation in data["without_peers"]
     return _Ways("pcie-host" if through_host else "pcie", attained, topology.gpus_per_node)
 
 
@@ -322,11 +312,13 @@ def _collective_table(name: str, engine_id: str, slot: Slot) -> dict[int, list[f
     return dict(own.get(name) or data["collectives"][name][slot.name.lower()])
 
 
-def _collective_rate(peaks: _Peaks, engine_id: str, where: tuple[Slot, Topology]) -> tuple[KernelRate, Kind, str]:
+@lru_cache(maxsize=8192)
+def _collective_rate(
+    gpu: Same[GpuSpec], engine_id: str, slot: Slot, topology: Topology
+) -> tuple[KernelRate, Kind, str]:
     """A collective of the tensor-parallel group; past one node the network carries its share."""
-    slot, topology = where
     data = _data()
-    name, link, joins = _ways(peaks, topology)
+    name, link, joins = _ways(gpu.value, topology)
     network, spans = data["network"], topology.tp > joins
     if slot is Slot.SEND:
         send = data["send"]
@@ -343,17 +335,17 @@ def _collective_rate(peaks: _Peaks, engine_id: str, where: tuple[Slot, Topology]
 
 
 def _slot_rate(
-    peaks: _Peaks, engine_id: str, family: str, where: tuple[Slot, Topology]
+    gpu: Same[GpuSpec], engine_id: str, family: str, where: tuple[Slot, Topology]
 ) -> tuple[KernelRate, Kind, str]:
-    slot = where[0]
+    slot, topology = where
     if slot in COLLECTIVES:
-        return _collective_rate(peaks, engine_id, where)
-    return _host_rate(peaks, slot) if slot in HOST_SLOTS else _kernel_rate(peaks, engine_id, family)
+        return _collective_rate(gpu, engine_id, slot, topology)
+    return _host_rate(gpu.value, slot) if slot in HOST_SLOTS else _kernel_rate(gpu, engine_id, family)
 
 
 @lru_cache(maxsize=8192)
-def _rate_set(peaks: _Peaks, engine_id: str, families: tuple[str, ...], topology: Topology) -> RateSet:
-    found = [_slot_rate(peaks, engine_id, families[slot], (slot, topology)) for slot in Slot]
+def _rate_set(gpu: Same[GpuSpec], engine_id: str, families: tuple[str, ...], topology: Topology) -> RateSet:
+    found = [_slot_rate(gpu, engine_id, families[slot], (slot, topology)) for slot in Slot]
     values = np.array([rate for rate, _, _ in found]).T
     values.setflags(write=False)
     return RateSet(values, families, tuple(kind for _, kind, _ in found), tuple(source for _, _, source in found))
@@ -366,18 +358,12 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
     """
     topology = topology or Topology()
     check_interconnect(gpu, topology.interconnect)
-    return _rate_set(_peaks_of(gpu), engine_id, families, topology)
+    return _rate_set(Same(gpu), engine_id, families, topology)
 
 
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
-    peaks = _peaks_of(gpu)
-    return peaks.bandwidth, _peak(peaks, _data()["peaks"].get(family, _data()["other_peak"]))[0]
-
-
-def is_half_rate(gpu: GpuSpec) -> bool:
-    """Whether the card's matrix units accumulate in FP32 at half their rate, as GeForce cards do."""
-    return _is_half_rate(_peaks_of(gpu))
+    return gpu.bandwidth_bytes_per_s, _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))[0]
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:

@@ -40,7 +40,7 @@ def source_for(gpu: GpuSpec, brought: tuple[Run | Calibration, ...] = (), stamp:
     mine = [item for item in brought if item.gpu == gpu.id]
     if mine:
         best = max(mine, key=_rank)
-        return _fitted(Same(best), Same(gpu)) if isinstance(best, Run) else Source(best, gpu, Evidence.MEASURED)
+        return _fitted(Same(best), Same(gpu))
     return _stored(Same(gpu), folder_stamp() if stamp is None else stamp)
 
 
@@ -98,8 +98,9 @@ def _kind(gpu: GpuSpec) -> tuple[str, bool]:
 
 
 @lru_cache(maxsize=64)
-def _fitted(run: Same[Run], gpu: Same[GpuSpec]) -> Source:
-    return Source(kept_fit(run.value, gpu.value), gpu.value, Evidence.MEASURED)
+def _fitted(found: Same[Run | Calibration], gpu: Same[GpuSpec]) -> Source:
+    fitted = kept_fit(found.value, gpu.value) if isinstance(found.value, Run) else found.value
+    return Source(fitted, gpu.value, Evidence.MEASURED)
 
 
 def kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
