@@ -52,6 +52,12 @@ def test_the_smallest_group_that_holds_the_load_is_chosen_and_the_rest_are_repli
     assert not row(model=LLAMA_70B, n_gpus=2, tp=2, concurrency=32)["holds_load"]
 
 
+def test_where_no_group_starts_the_nearest_to_it_is_shown() -> None:
+    found = row(model="deepseek-ai/DeepSeek-R1", gpu="h100-sxm", n_gpus=8)
+    assert (found["starts"], found["tp"], found["dp"]) == (False, 8, 1)
+    assert found["weights_gib"] < found["device_gib"] + 10  # a GPU of one replica: near, not eight times too much
+
+
 def test_heads_that_do_not_divide_are_an_answer() -> None:
     found = row(tp=3)
     assert (found["error"], found["verdict"], found["reason_code"]) == (None, "no", "tp_invalid")

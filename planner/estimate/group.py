@@ -122,13 +122,14 @@ def timed(
 def best_layouts(
     counts: Sequence[int], holds: NDArray[np.bool_], plan: MemoryPlan, ways: Sequence[Deployment]
 ) -> NDArray[np.int64]:
-    """Of each row's layouts the first that holds the load; where none does, the one with most room."""
+    """Of each row's layouts the first that holds the load; else that with most room, or nearest to starting."""
     room, starts = (plan.kv.max_concurrency * replicas(ways)).tolist(), plan.verdict.starts.tolist()
-    holds, best, start = holds.tolist(), [], 0
+    short, holds = plan.verdict.shortfall_bytes.tolist(), holds.tolist()
+    best, start = [], 0
     for count in counts:
         at = range(start, start + count)
         holding = [i for i in at if holds[i]]
-        best.append(holding[0] if holding else max(at, key=lambda i: (starts[i], room[i])))
+        best.append(holding[0] if holding else max(at, key=lambda i: (starts[i], room[i] if starts[i] else -short[i])))
         start += count
     return np.array(best)
 
