@@ -1,8 +1,15 @@
 """LLM VRAM and throughput capacity planner: which model, at which precision, fits and serves a load, how fast.
 
-import planner
-answer = planner.estimate(planner.Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", concurrency=32))
-answer.rows()
+    >>> import planner
+    >>> answer = planner.estimate(planner.Scenario(model="llama-3.1-8b", gpu="h100-sxm", concurrency=32))
+    >>> row = answer.rows()[0]  # the columns of a CSV; answer.to_frame() gives them to pandas
+    >>> row["verdict"], row["engine"], row["max_concurrency"] > 32
+    ('holds', 'vllm', True)
+
+A scenario's fields are the columns and flags of docs/nomenclature.md, None being "the default"; an estimate's columns
+are GiB per GPU, ms and rates per second of the whole deployment. What does not fit is an answer (`verdict`, `reason`),
+not an exception. The other doors: `planner.search.recommend`, `planner.simulation.simulation`,
+`planner.finetuning.estimate_finetune`.
 """
 
 from __future__ import annotations

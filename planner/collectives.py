@@ -81,7 +81,11 @@ def p_norm(x: Number, y: Number, p: Number) -> Number:
 
 
 def all_reduce_wire_bytes(size_bytes: Number, n: Number) -> Number:
-    """2 S (n-1)/n: a reduce-scatter and an all-gather. Ref: [scaling-book, sharding]"""
+    """2 S (n-1)/n: a reduce-scatter and an all-gather. Ref: [scaling-book, sharding]
+
+    >>> all_reduce_wire_bytes(8.0, 8)
+    14.0
+    """
     return 2 * size_bytes * (n - 1) / n
 
 

@@ -84,7 +84,16 @@ class Sent(NamedTuple):
 
 
 def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Library = NO_LIBRARY) -> Simulated:  # noqa: B008
-    """Simulate one scenario. Raises PlannerError for a scenario that cannot be read, as `estimate` explains."""
+    """Simulate one scenario: its estimate's columns, with percentiles in ms and counts of what was seen beside them.
+
+    Raises PlannerError for a scenario that cannot be read, as `estimate` explains, and BadValue for more requests than
+    MAX_REQUESTS. The same seed draws the same.
+
+    >>> asked = Scenario(model="llama-3.1-8b", gpu="h100-sxm", request_rate_per_s=2)
+    >>> row = simulation(asked, Protocol(requests=100, seed=1)).row
+    >>> row["simulated_requests"], row["ttft_unloaded_ms"] < row["ttft_p50_ms"] < row["ttft_p99_ms"]
+    (100, True)
+    """
     if scenario.waves is None:
         scenario = scenario.model_copy(update={"waves": 0.0})
     row = estimate(scenario, library=library).rows()[0]

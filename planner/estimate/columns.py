@@ -46,7 +46,10 @@ def column(says: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Everything that the planner says of each scenario; arrays of shape (R,), in the scenarios' order."""
+    """Everything that the planner says of each scenario; arrays of shape (R,), in the scenarios' order.
+
+    Floats hold NaN and texts "" where there is no such figure; `rows()` and `to_frame()` say None.
+    """
 
     scenarios: tuple[Scenario, ...]  # as resolved: every default filled in
 

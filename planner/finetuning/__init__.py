@@ -30,9 +30,16 @@ POINTS = 258  # of a grid that is priced at once
 def estimate_finetune(
     scenarios: FinetuneScenario | Sequence[FinetuneScenario], library: Library = NO_LIBRARY
 ) -> FinetuneEstimate:
-    """Memory of one fine-tuning run or of many; errors are per run and stop no other.
+    """Memory of one fine-tuning run or of many, GiB on one GPU; errors are per run and stop no other.
 
     `library`: models and GPUs that the caller brings along, by the names that runs use.
+
+    Rank 16 on all seven matrices of each of Llama-3.1-8B's 32 layers trains 41.9 M values, full fine-tuning all 8.03 B.
+
+    >>> run = FinetuneScenario(model="llama-3.1-8b", gpu="rtx4090", method="qlora", seq_len=2048)
+    >>> runs = [run, run.model_copy(update={"method": "full"})]
+    >>> [(row["fits"], row["trained_parameters"]) for row in estimate_finetune(runs).rows()]
+    [(True, 41943040), (False, 8030261248)]
     """
     asked = [scenarios] if isinstance(scenarios, FinetuneScenario) else list(scenarios)
     return FinetuneEstimate(tuple(_answer(scenario, library) for scenario in asked))

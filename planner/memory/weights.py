@@ -23,6 +23,9 @@ def largest_part(units: Array, parts: Array) -> Array:
     """Fraction that the fullest of `parts` holds of `units` indivisible ones: ceil(units / parts) / units.
 
     Past `units` parts the rest are replicas, hence at least one unit each.
+
+    >>> largest_part(8, np.array([2, 3, 16])).tolist()  # 4, 3 and 1 of 8 KV heads
+    [0.5, 0.375, 0.125]
     """
     return np.maximum(np.ceil(units / floats(parts)), 1) / units
 

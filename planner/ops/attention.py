@@ -25,7 +25,11 @@ class Heads(NamedTuple):
 
 
 def causal_pairs(cached: Number, length: Number, reach: Number = np.inf) -> Number:
-    """(query, key) pairs when each of `length` new tokens sees itself and at most `reach - 1` before it."""
+    """(query, key) pairs when each of `length` new tokens sees itself and at most `reach - 1` before it.
+
+    >>> float(causal_pairs(0, 4)), float(causal_pairs(100, 4, reach=16))  # 1 + 2 + 3 + 4, and 4 x 16
+    (10.0, 64.0)
+    """
     return _pairs_before(cached + length, reach) - _pairs_before(cached, reach)
 
 

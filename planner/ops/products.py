@@ -112,7 +112,11 @@ def product(group: Group, widths: Widths, parallel: Parallel) -> Product:
 
 
 def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
-    """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform."""
+    """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform.
+
+    >>> float(distinct_experts(8, 2, 1)), float(distinct_experts(8, 2, 2))
+    (2.0, 3.5)
+    """
     return n_experts * (1 - (1 - active / n_experts) ** tokens)
 
 

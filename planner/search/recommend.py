@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from planner.estimate import Library, estimate
+from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import STOPS
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.quality import Results, stored_checks
@@ -23,7 +23,6 @@ from planner.specs.wish import Space, Wish
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
-NOTHING_BROUGHT = Library({}, {})
 MOST_CANDIDATES = 200
 MOST_REJECTED = 2000
 LEAST_OF_MODEL = 100
@@ -69,13 +68,18 @@ def recommend(
     load: Scenario,
     space: Space,
     wish: Wish,
-    library: Library = NOTHING_BROUGHT,
+    library: Library = NO_LIBRARY,
     progress: Progress | None = None,
 ) -> Recommendation:
     """Rank what `space` allows under `load`, whose own model, GPU, format and layout stand where the space is empty.
 
     `progress` is called with the number of models done and their total. `library` holds models, GPUs, runs and
     quality checks beyond the catalogue's. Raises PlannerError for names that nobody knows and for a price of 0.
+
+    >>> load = Scenario(model="qwen3-32b", gpu="l40s", n_gpus=2, concurrency=8)
+    >>> found = recommend(load, Space(), Wish())
+    >>> found.candidates[0]["rank"], found.candidates[0]["holds_load"], len(found.rejected) > 0
+    (1, True, True)
     """
     found = []
     todo, stamp = tasks(load, space, wish, library), folder_stamp()
@@ -86,7 +90,7 @@ def recommend(
     return judged(load, wish, found, library)
 
 
-def tasks(load: Scenario, space: Space, wish: Wish, library: Library = NOTHING_BROUGHT) -> list[Task]:
+def tasks(load: Scenario, space: Space, wish: Wish, library: Library = NO_LIBRARY) -> list[Task]:
     """The parts of a search, one for each model; `judged` puts what `sift` makes of them together."""
     asked = limits.under(load, wish)
     axes.check(asked, space, library)
@@ -100,7 +104,7 @@ def _needed(library: Library, *names: str) -> Library:
     return library._replace(models={name: library.models[name] for name in names if name in library.models})
 
 
-def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library = NOTHING_BROUGHT) -> Recommendation:
+def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library = NO_LIBRARY) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
     whole = merged(wish, parts)

@@ -153,6 +153,9 @@ def speculative_tokens_per_step(acceptance_rate: Array, speculative_tokens: Arra
 
     Assumes that each of the k drafted tokens is accepted independently with probability a.
     Ref: Leviathan et al. 2023, arXiv 2211.17192, equation 1.
+
+    >>> float(speculative_tokens_per_step(0.5, 1))
+    1.5
     """
     a, k = np.broadcast_arrays(np.asarray(acceptance_rate, dtype=float), np.asarray(speculative_tokens, dtype=float))
     return np.where(a < 1, (1 - a ** (k + 1)) / np.where(a < 1, 1 - a, 1), k + 1)
