@@ -94,10 +94,7 @@ def fitted(run: Run) -> Calibration:
     """The run's fit, made beside the pages. Raises PlannerError with one line."""
     if len(run.points) > MOST_POINTS:
         raise BadFile(f"{run.id}: {len(run.points):,} points; {MOST_POINTS:,} are read here, `planner runs` reads all")
-    try:
-        gpu = gpus.gpu(run.gpu)
-    except PlannerError:
-        raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
+    gpu = runs.gpu_of(run)
     try:
         return _pool().submit(fit, run, gpu).result(timeout=FIT_S)
     except TooLong:

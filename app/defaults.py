@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from planner.catalog import formats, gpus, models
+from planner.catalog import engines, formats, gpus, models
 from planner.catalog.support import support
+from planner.estimate.resolve import default_kv_format
 from planner.specs.formats import Level
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task
@@ -107,21 +108,21 @@ def kv_choices(engine: str) -> tuple[str, ...]:
     return KV_FORMATS.get(engine, SERVER_KV_FORMATS)
 
 
-def kv_default(model: ModelSpec, engine: str) -> str:
-    """16 bit, unless the checkpoint itself asks for less."""
-    own = model.quantization.kv_format if model.quantization else None
-    return own if own in kv_choices(engine) else "fp16" if engine == "llama.cpp" else "bf16"
+def kv_default(model: ModelSpec, weight_format: str, engine: str, gpu: GpuSpec) -> str:
+    """As the planner fills the blank."""
+    return default_kv_format(model, formats.weight_format(weight_format), engines.engine(engine), gpu)
 
 
 def usual(model: ModelSpec, own: str | None, gpu: GpuSpec, engine: str | None = None) -> dict[str, Any]:
     """Columns of the scenario that is usual for this model on this class of GPU, in `engine` when it is given."""
     found = BY_CLASS[gpu_class(gpu)]
     runs = engine or found.engine
+    weights = default_format(own, runs, gpu)
     generates = model.task is Task.GENERATE
     return {
         "engine": runs,
-        "weight_format": default_format(own, runs, gpu),
-        "kv_format": kv_default(model, runs),
+        "weight_format": weights,
+        "kv_format": kv_default(model, weights, runs, gpu),
         "concurrency": found.concurrency,
         "input_tokens": found.input_tokens if generates else min(found.input_tokens, model.max_position),
         "output_tokens": found.output_tokens if generates else 0,

@@ -17,6 +17,7 @@ from fields import MAIN
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
 from planner.errors import BadValue, PlannerError
+from planner.estimate.resolve import own_format
 from planner.specs.formats import Level
 from planner.specs.model import Task
 from planner.specs.scenario import Scenario
@@ -135,7 +136,9 @@ def _formats(before: Scenario, after: Scenario, library: Library) -> dict[str, A
     ):
         update["weight_format"] = default_format(library.own_format(after.model or ""), engine, gpu)
     if after.kv_format and after.kv_format not in kv_choices(engine):
-        update["kv_format"] = kv_default(library.model(after.model or ""), engine)
+        model = library.model(after.model or "")
+        weights = update.get("weight_format", format_id) or own_format(model)
+        update["kv_format"] = kv_default(model, weights, engine, gpu)
     return update
 
 

@@ -13,8 +13,9 @@ from planner.catalog import gpus, models
 from planner.catalog.formats import weight_format
 from planner.catalog.observations import Reading
 from planner.errors import BadValue, PlannerError
-from planner.estimate import Library, estimate
+from planner.estimate import estimate
 from planner.estimate.floors import Floors, floors
+from planner.estimate.library import NOTHING_OBSERVED
 from planner.estimate.refine import MOST, time_ratio
 from planner.specs.observation import Observation
 from planner.specs.scenario import Scenario
@@ -27,7 +28,6 @@ KEPT_COLUMNS = (
     "max_model_len max_num_seqs max_num_batched_tokens enforce_eager n_ubatch flash_attention n_gpu_layers n_cpu_moe "
     "split_mode power_limit_w input_tokens output_tokens concurrency request_rate_per_s waves cached_input_fraction"
 ).split()
-NOTHING_OBSERVED = Library(observations=())
 
 
 class Figure(NamedTuple):

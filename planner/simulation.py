@@ -103,10 +103,16 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         return Simulated(row | dict.fromkeys(simulate_columns()), None, slice(0))
     resolved = refined(resolve(scenario, library), library)
     p, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
-    sent = source(p, protocol)
-    limits = engine_limits(p)
-    capacity, request = p.offered.capacity, p.offered.request
-    reach = Reach(
+    sent, limits = source(p, protocol), engine_limits(p)
+    table = StepTable(step_time(p), _reach(p, sent, limits))
+    run = events.simulate(_service(p, protocol, limits), table, sent.source)
+    return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
+
+
+def _reach(p: Priced, sent: Sent, limits: EngineLimits) -> Reach:
+    """How far the table of steps goes."""
+    request = p.offered.request
+    return Reach(
         sequences=int(max(min(limits.slots, sent.sequences, limits.pool.blocks), 1)),
         context_tokens=sent.longest_tokens,
         prefill_tokens=limits.budget_tokens,
@@ -114,7 +120,11 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         patches_per_image=_one(request.patches_per_image),
         graph_tokens=int(min(_one(p.clock.graph_batch), limits.budget_tokens)),
     )
-    overheads = resolved.engine.overheads
+
+
+def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
+    """The deployment's replicas behind a router. Raises BadValue where none would be left to serve."""
+    capacity, overheads = p.offered.capacity, p.deployments[0].row.engine.overheads
     replicas = int(_one(capacity.replicas))
     if protocol.spare_replicas >= replicas:
         raise BadValue(
@@ -122,7 +132,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         )
     if replicas < 2 and protocol.fail_at_s < math.inf:
         raise BadValue("fail_at_s: the deployment has one replica, nothing would be left; set dp")
-    service = Service(
+    return Service(
         limits,
         replicas,
         int(_one(capacity.lanes)),
@@ -133,8 +143,6 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,
     )
-    run = events.simulate(service, StepTable(step_time(p), reach), sent.source)
-    return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
 
 
 def step_time(p: Priced) -> StepTime:

@@ -16,6 +16,7 @@ import numpy as np
 
 from planner.accuracy.rows import PARTS, questions
 from planner.estimate import estimate
+from planner.estimate.library import NOTHING_OBSERVED
 from planner.specs.scenario import Scenario
 
 CLOSED = PARTS["closed"]
@@ -73,7 +74,7 @@ class Replicas(NamedTuple):
 def configurations() -> tuple[Configuration, ...]:
     """Every served row that has tokens per second, those of its protocol or without one apart."""
     asked = [q for q in questions() if q.row.file in FILES and FIGURE in q.figures]
-    answers = estimate([q.scenario for q in asked]).rows()
+    answers = estimate([q.scenario for q in asked], library=NOTHING_OBSERVED).rows()
     repeats: dict[tuple[Any, ...], list[Configuration]] = defaultdict(list)
     for q, answer in zip(asked, answers, strict=True):
         if answer[FIGURE]:

@@ -15,7 +15,8 @@ from planner.catalog import models
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
 from planner.catalog.truth import SPEED_FILES, MeasuredRow
-from planner.estimate import Library, estimate
+from planner.estimate import estimate
+from planner.estimate.library import NOTHING_OBSERVED
 from planner.specs.scenario import Scenario
 
 GROUPED = "part figure regime gpu engine engine_version model kind evidence held_out".split()
@@ -132,7 +133,7 @@ def label(s: Scenario) -> str:
 def compared() -> Compared:
     """Every measured row that ships, estimated in one batch."""
     asked = list(questions())
-    answers = estimate([q.scenario for q in asked], library=Library(observations=())).rows()
+    answers = estimate([q.scenario for q in asked], library=NOTHING_OBSERVED).rows()
     comparisons: list[Comparison] = [_file(known.row, known.predicted, known.measured) for known in files()]
     unanswered: list[Unanswered] = []
     for question, answer in zip(asked, answers, strict=True):

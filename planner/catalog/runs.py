@@ -19,7 +19,9 @@ from pydantic import ValidationError
 
 from planner.catalog import paths
 from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
+from planner.catalog.gpus import gpu as known_gpu
 from planner.errors import BadFile, PlannerError, UnknownName, first_fault
+from planner.specs.gpu import GpuSpec
 from planner.specs.run import SCHEMA_VERSION, Run
 
 RUNS_DIR = "PLANNER_RUNS_DIR"
@@ -164,6 +166,14 @@ def _read_version(path: str, stamp: tuple[int, int]) -> Run | str:
         return read_run(path)
     except PlannerError as error:
         return str(error)
+
+
+def gpu_of(run: Run) -> GpuSpec:
+    """The GPU that a run is of. Raises BadFile when no profile here describes it."""
+    try:
+        return known_gpu(run.gpu)
+    except UnknownName:
+        raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
 
 
 def found(*places: Path) -> Found:

@@ -63,13 +63,9 @@ def _list(json: bool, csv: str) -> None:
 def fitted(run: Run) -> Calibration:
     """The run's calibration. Raises BadFile when its GPU has no profile here."""
     from planner.calibration.fit import fit
-    from planner.catalog.gpus import gpu
-    from planner.errors import PlannerError
+    from planner.catalog.runs import gpu_of
 
-    try:
-        return fit(run, gpu(run.gpu))
-    except PlannerError:
-        raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
+    return fit(run, gpu_of(run))
 
 
 def show_fit(run: Run) -> None:

@@ -50,3 +50,4 @@ class Library(NamedTuple):
 
 
 NO_LIBRARY = Library()
+NOTHING_OBSERVED = Library(observations=())  # the estimate as it ships
