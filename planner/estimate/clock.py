@@ -28,10 +28,10 @@ from planner.memory import MemoryInputs
 from planner.ops import Batch, HostShare, Op, OpKind, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
-from planner.specs.engine import EngineSpec
+from planner.specs.engine import EngineSpec, Overheads
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import LatentAttention, LinearAttention, Mamba, ModelSpec
+from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
@@ -155,6 +155,13 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
     return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one)
 
 
+def _more_s(fixed: Overheads, mixer: Mixer) -> float:
+    """Seconds that the launches of a layer take beyond those of grouped-query attention."""
+    picks = isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
+    recurrent, latent = isinstance(mixer, LinearAttention | Mamba), isinstance(mixer, LatentAttention)
+    return fixed.recurrent_layer_s * recurrent + fixed.latent_layer_s * latent + fixed.picking_layer_s * picks
+
+
 class Clock(NamedTuple):
     """What prices a step of every row: operations on the accelerator, then the engine's own time."""
 
@@ -192,17 +199,11 @@ class Clock(NamedTuple):
         return eager | (tokens > self.graph_batch)
 
     def launch_s(self, batch: Batch) -> Any:
-        """Seconds that the host takes to launch the kernels of such a step, else 0."""
+        """Seconds that the host takes to launch the kernels of such a step; else of its prompts' mixers, between graphs."""
         fixed, model = self.engine.overheads, self.prepared.model
-        more_s = (
-            fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba)
-            + fixed.latent_layer_s * isinstance(mixer, LatentAttention)
-            for mixer in model.mixers
-        )
-        layers_s = fixed.per_layer_s * model.n_layers + sum(
-            each_s * model.mixer_layers(index) for index, each_s in enumerate(more_s)
-        )
-        return np.where(self.is_launched(batch), fixed.launch_s + layers_s, 0.0)
+        more_s = sum(_more_s(fixed, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
+        launches_s = fixed.launch_s + fixed.per_layer_s * model.n_layers + more_s
+        return np.where(self.is_launched(batch), launches_s, more_s * (np.asarray(batch.prefill_tokens) > 0))
 
     def idle_share(self, batch: Batch) -> Any:
         """Share of the launches that the GPU waits for; full steps of prompts follow each other and hide them."""
