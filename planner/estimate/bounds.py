@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
+from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, Priced
 from planner.estimate.deployments import Deployment, each
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
 from planner.uncertainty import Budget, Interval, Shares, Widths
-from planner.units import GIB
+from planner.units import GIB, MS_PER_S
 
 PLAIN = ("bf16", "fp16", "fp32")
 LOGGED_ENGINES = ("vllm", "sglang", "llama.cpp")  # whose logs are among the measured rows
@@ -23,6 +24,7 @@ SAME = 1e-6  # relative: a device as its profile has it
 SURE = 1.96 / 1.2816  # of a 95 % interval in half-widths of the 80 % one
 BY_TPOT = ("tpot_ms", "output_tokens_per_s_per_request")
 BY_PREFILL = ("ttft_unloaded_ms", "prefill_tokens_per_s")
+FIRST_TOKENS = ("ttft_ms", "ttft_unloaded_ms")
 BY_LIFE = ("e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_gpu", "requests_per_s")
 
 
@@ -68,6 +70,8 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     half |= dict.fromkeys(BY_LIFE, times.e2e)
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
     found = {name: uncertainty.interval(columns[name], value) for name, value in half.items()}
+    front_ms = shipped().front_s.value * MS_PER_S
+    found |= {name: found[name]._replace(high=found[name].high + front_ms) for name in FIRST_TOKENS}
     found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
     found["max_concurrency"] = _sequences(engine, parts, columns, width)
     out: Columns = {}

@@ -199,7 +199,7 @@ class Clock(NamedTuple):
         return eager | (tokens > self.graph_batch)
 
     def launch_s(self, batch: Batch) -> Any:
-        """Seconds that the host takes to launch the kernels of such a step; else of its prompts' mixers, between graphs."""
+        """Seconds in which the host launches the kernels of such a step, else those of its prompts between graphs."""
         fixed, model = self.engine.overheads, self.prepared.model
         more_s = sum(_more_s(fixed, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
         launches_s = fixed.launch_s + fixed.per_layer_s * model.n_layers + more_s

@@ -17,6 +17,14 @@ class HalfWidth(Spec):
     kind: Kind
 
 
+class Seconds(Spec):
+    """A time that may add to a figure, whatever its size."""
+
+    value: Annotated[float, Field(ge=0, le=10)]
+    source: str
+    kind: Kind
+
+
 class HardwareLevels(Spec):
     """By evidence of the memory figures or of the operators."""
 
@@ -50,3 +58,4 @@ class Uncertainty(Spec):
     decode_engine: EngineLevels
     prefill_engine: EngineLevels
     queue: EngineLevels
+    front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
