@@ -34,7 +34,7 @@ from planner.roofline import Rates
 from planner.specs.base import Kind, Spec
 from planner.specs.calibration import ResidualTable
 from planner.specs.formats import FormatSpec, KvFormatSpec
-from planner.specs.gpu import GpuSpec, MathType
+from planner.specs.gpu import GpuSpec, MathType, uses_link
 from planner.specs.model import LatentAttention, ModelSpec, Role
 from planner.units import GB
 
@@ -288,7 +288,7 @@ def _ways(gpu: GpuSpec, topology: Topology) -> _Ways:
     """The GPUs' own link where it joins the whole group of a node, else PCIe: through host memory for GeForce."""
     data = _data()
     inside, reach = min(topology.tp, topology.gpus_per_node), gpu.link_gpus or topology.gpus_per_node
-    if gpu.link_bytes_per_s and topology.interconnect != "pcie" and reach >= inside:
+    if gpu.link_bytes_per_s and uses_link(gpu.link_apart, topology.interconnect) and reach >= inside:
         name = str(data["links"].get(gpu.generation, "fabric"))
         return _Ways(name, gpu.link_bytes_per_s, max(topology.gpus_per_node, reach))
     attained = gpu.pcie_bytes_per_s or data["pcie_gb_per_s"]["value"] * GB

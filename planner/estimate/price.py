@@ -17,6 +17,7 @@ from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec
+from planner.specs.gpu import uses_link
 from planner.specs.model import Role
 from planner.units import GIB
 
@@ -100,7 +101,7 @@ def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     """What of the GPUs decides how much their libraries take."""
     flags = partial(column, deployments, dtype=bool)
     early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER)
-    linked = flags(lambda d: d.row.gpu.link_bytes_per_s and d.row.scenario.interconnect != "pcie")
+    linked = flags(lambda d: d.row.gpu.link_bytes_per_s and uses_link(d.row.gpu.link_apart, d.row.scenario.interconnect))
     named = flags(lambda d: d.row.gpu.compute_capability is not None)
     return {
         "early": early,

@@ -54,6 +54,7 @@ class GpuSpec(Spec):
     l2_bytes: float | None = None
     link_bytes_per_s: float | None = None  # NVLink and the like, one direction; None: PCIe only
     link_gpus: int | None = None  # how many GPUs that link joins: 2 for a bridge; beyond them PCIe or the network
+    link_apart: bool = False  # a bridge sold apart: counted only where a scenario says nvlink
     pcie_bytes_per_s: float | None = None  # one direction
     tdp_w: float | None = None
     unified_memory: bool = False
@@ -131,6 +132,7 @@ class Profile(Spec):
     l2_mib: Quantity | None = None
     link_gb_per_s: Quantity | None = None  # one direction, all links together
     link_gpus: Quantity | None = None
+    link_apart: bool = False  # a bridge sold apart: counted only where a scenario says nvlink
     pcie_gb_per_s: Quantity | None = None  # one direction
     tdp_w: Quantity | None = None
     price: Price | None = None
@@ -145,6 +147,11 @@ class Profile(Spec):
         if info.field_name in QUANTITIES and isinstance(value, int | float) and not isinstance(value, bool):
             return {"value": value, "source": "the user's profile", "kind": Kind.ASSUMED}
         return value
+
+
+def uses_link(apart: bool, interconnect: str | None) -> bool:
+    """Whether GPUs that have a link talk over it: unless the scenario says pcie, and a bridge sold apart if it says so."""
+    return interconnect == "nvlink" or (interconnect is None and not apart)
 
 
 RATES = {

@@ -52,6 +52,7 @@ def spec(profile: Profile, where: str) -> GpuSpec:
         l2_bytes=_scaled(profile.l2_mib, _MIB),
         link_bytes_per_s=_scaled(profile.link_gb_per_s, GB),
         link_gpus=_whole(profile.link_gpus),
+        link_apart=profile.link_apart,
         pcie_bytes_per_s=_scaled(profile.pcie_gb_per_s, GB),
         tdp_w=_scaled(profile.tdp_w, 1),
         unified_memory=profile.unified_memory,
