@@ -181,12 +181,17 @@ def _rounding_bytes(model: ModelSpec, engine: EngineSpec, held: Floats) -> Float
 
 
 def rope_bytes(model: ModelSpec, engine: EngineSpec, value_bytes: Array) -> Array:
-    """Tables of cosines and sines that every rank holds: positions x rotary dimensions x bytes."""
-    if not engine.weights.rope_cache:
+    """Tables of cosines and sines that every rank holds: positions x rotary dimensions x bytes.
+
+    Models that give images positions of their own have longer ones.
+    """
+    rules = engine.weights
+    if not rules.rope_cache:
         return 0.0
+    positions = model.max_position * (rules.rope_longer if model.model_type in rules.rope_longer_types else 1)
     widths = {mixer.qk_rope_head_dim for mixer in model.mixers if isinstance(mixer, LatentAttention)}
     widths |= {mixer.head_dim for mixer in model.mixers if isinstance(mixer, Attention)}
-    return model.max_position * sum(widths) * floats(value_bytes)
+    return positions * sum(widths) * floats(rules.rope_value_bytes or value_bytes)
 
 
 def weight_bytes_per_gpu(

@@ -100,6 +100,9 @@ class WeightRules(Spec):
     encoder_split: bool = False  # the image encoder's matrices are divided over the tensor-parallel group
     separate_encoder: bool = False  # the image encoder is a file of its own, loaded for images only
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
+    rope_value_bytes: Amount = 0  # of its entries; 0: as activations
+    rope_longer: Amount = 1  # times as many positions in models of `rope_longer_types`
+    rope_longer_types: tuple[str, ...] = ()  # model_type of configs
     head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
