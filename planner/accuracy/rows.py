@@ -31,7 +31,7 @@ STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found 
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
 
-OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row whose engine was not as its columns say
+OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
 POOL = "kv_blocks kv_pool_tokens max_concurrency_at_max_model_len".split()
 SPEED = "tpot_ms ttft_ms e2e_ms output_tokens_per_s output_tokens_per_s_per_request prefill_tokens_per_s".split()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
+EVERYWHERE = ("llama.cpp",)  # of these, on GPUs of every vendor; the servers' rows are NVIDIA's but for a few
+SERVERS_VENDOR = "NVIDIA"
 
 
 class Refined(NamedTuple):
@@ -18,8 +20,9 @@ class Refined(NamedTuple):
 NOT_REFINED = Refined()
 
 
-def engine_evidence(engine_id: str, refined: Refined = NOT_REFINED) -> str:
+def engine_evidence(engine_id: str, vendor: str, refined: Refined = NOT_REFINED) -> str:
     """observed | transferred | assumed."""
     if refined.observations:
         return "observed"
-    return "transferred" if engine_id in LEARNED_ENGINES else "assumed"
+    known = engine_id in LEARNED_ENGINES and (engine_id in EVERYWHERE or vendor == SERVERS_VENDOR)
+    return "transferred" if known else "assumed"

@@ -167,7 +167,9 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "memory_evidence": each(p.deployments, memory_evidence),
         "speed_evidence": [rate_set.evidence.value for rate_set in p.clock.rate_sets],
         "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
-        "engine_evidence": each(p.deployments, lambda d: engine_evidence(d.row.engine.id, d.row.refined)),
+        "engine_evidence": each(
+            p.deployments, lambda d: engine_evidence(d.row.engine.id, d.row.gpu.vendor, d.row.refined)
+        ),
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
 

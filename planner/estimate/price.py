@@ -97,11 +97,16 @@ def graph_batch(d: Deployment) -> int:
     return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
 
 
+def _linked(d: Deployment) -> bool:
+    gpu = d.row.gpu
+    return bool(gpu.link_bytes_per_s) and uses_link(gpu.link_apart, d.row.scenario.interconnect)
+
+
 def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     """What of the GPUs decides how much their libraries take."""
     flags = partial(column, deployments, dtype=bool)
     early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER)
-    linked = flags(lambda d: d.row.gpu.link_bytes_per_s and uses_link(d.row.gpu.link_apart, d.row.scenario.interconnect))
+    linked = flags(_linked)
     named = flags(lambda d: d.row.gpu.compute_capability is not None)
     return {
         "early": early,

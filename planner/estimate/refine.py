@@ -47,7 +47,7 @@ def refined(row: Row, library: Library) -> Row:
     known = stored() if library.observations is None else library.observations
     if not known or (row.engine.id, row.gpu.id) not in _index(Same(known)):
         return row
-    return row._replace(refined=_refined(Same(known), row.engine.id, row.gpu.id, library.stamp))
+    return row._replace(refined=_refined(Same(known), row.engine.id, row.gpu.id, row.gpu.vendor, library.stamp))
 
 
 @lru_cache(maxsize=16)
@@ -59,11 +59,13 @@ def _index(known: Same[tuple[Observation, ...]]) -> Mapping[tuple[str, str], lis
 
 
 @lru_cache(maxsize=256)
-def _refined(known: Same[tuple[Observation, ...]], engine_id: str, gpu_id: str, stamp: Stamp | None) -> Refined:
+def _refined(
+    known: Same[tuple[Observation, ...]], engine_id: str, gpu_id: str, vendor: str, stamp: Stamp | None
+) -> Refined:
     mine, alone = _index(known)[engine_id, gpu_id], Library(stamp=stamp)
     answers = priced([one.scenario for one in mine], lambda scenario: resolve(scenario, alone)).rows()
     decode, prefill = ([*_ratios(mine, answers, names)] for names in (DECODE, PREFILL))
-    widths, level = uncertainty(), engine_evidence(engine_id)
+    widths, level = uncertainty(), engine_evidence(engine_id, vendor)
     priors = (getattr(widths.decode_engine, level).value, getattr(widths.prefill_engine, level).value)
     return Refined(
         shrunk(decode, widths.decode_engine.observed.value, priors[0]),

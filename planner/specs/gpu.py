@@ -150,7 +150,7 @@ class Profile(Spec):
 
 
 def uses_link(apart: bool, interconnect: str | None) -> bool:
-    """Whether GPUs that have a link talk over it: unless the scenario says pcie, and a bridge sold apart if it says so."""
+    """Whether GPUs that have a link talk over it: unless told pcie; over a bridge sold apart only where told nvlink."""
     return interconnect == "nvlink" or (interconnect is None and not apart)
 
 
