@@ -148,15 +148,21 @@ def test_nvlink_outruns_pcie_and_the_network_is_slowest() -> None:
     assert pcie < across < link
 
 
-def all_reduce(gpu_id: str, tp: int, engine: str = "vllm") -> tuple[float, float]:
+def all_reduce(gpu_id: str, tp: int, engine: str = "vllm", interconnect: str | None = None) -> tuple[float, float]:
     """Start-up seconds and bytes/s of the all-reduce of `tp` GPUs."""
-    found = rates(gpu_id, engine=engine, topology=Topology(tp=tp))
+    found = rates(gpu_id, engine=engine, topology=Topology(tp=tp, interconnect=interconnect))
     return float(found.latency_s[Slot.ALL_REDUCE, 0]), float(found.bytes_per_s[Slot.ALL_REDUCE, 0])
 
 
 def test_a_bridge_serves_its_two_cards_and_no_more() -> None:
-    (_, two), (_, four) = all_reduce("a100-80-pcie", 2), all_reduce("a100-80-pcie", 4)
+    (_, two), (_, four) = (all_reduce("a100-80-pcie", tp, interconnect="nvlink") for tp in (2, 4))
     assert two > 100e9 > 32e9 > four
+
+
+@pytest.mark.parametrize("gpu_id", ["a100-80-pcie", "rtx3090", "a6000"])
+def test_a_bridge_sold_apart_counts_where_the_scenario_has_one(gpu_id: str) -> None:
+    (_, plain), (_, bridged) = all_reduce(gpu_id, 2), all_reduce(gpu_id, 2, interconnect="nvlink")
+    assert plain < 32e9 < bridged
 
 
 def test_a_rack_scale_link_spans_nodes() -> None:
