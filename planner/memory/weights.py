@@ -194,16 +194,30 @@ def rope_bytes(model: ModelSpec, engine: EngineSpec, value_bytes: Array) -> Arra
     return positions * sum(widths) * floats(rules.rope_value_bytes or value_bytes)
 
 
+def level_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Array:
+    """Buffers for what an image encoder hands to inner layers: levels x tokens of a step x hidden x bytes.
+
+    Such an encoder has a merger for each level beside the one of its output.
+    """
+    if not engine.weights.image_levels:
+        return 0.0
+    mergers = sum(tensor.copies for tensor in tensors(model) if tensor.name == "vision.merger.out")
+    tokens = floats(inputs.settings.max_num_batched_tokens)
+    return max(mergers - 1, 0) * tokens * model.hidden_size * inputs.value_bytes
+
+
 def weight_bytes_per_gpu(
     model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements
 ) -> Floats:
     """(S, R): weight bytes on the fullest rank of each pipeline stage.
 
     sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds (`held_bytes`),
-    with what the engine's process adds: rotary tables, absorbed MLA projections, the allocator's rounding.
+    with what the engine's process adds: rotary tables, buffers for images, absorbed MLA projections, the
+    allocator's rounding.
     """
     stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
-    return floats(np.einsum("tsr,tr->sr", stages, held) + rope_bytes(model, engine, inputs.value_bytes))
+    added = rope_bytes(model, engine, inputs.value_bytes) + level_bytes(model, engine, inputs)
+    return floats(np.einsum("tsr,tr->sr", stages, held) + added)
 
 
 def offloaded_bytes(model: ModelSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Floats:

@@ -103,6 +103,7 @@ class WeightRules(Spec):
     rope_value_bytes: Amount = 0  # of its entries; 0: as activations
     rope_longer: Amount = 1  # times as many positions in models of `rope_longer_types`
     rope_longer_types: tuple[str, ...] = ()  # model_type of configs
+    image_levels: bool = False  # results of the encoder's inner levels have buffers for every token of a step
     head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
