@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
 from planner.catalog.paths import data_dir
-from planner.catalog.values import number_of, shown
+from planner.catalog.values import number_of, shown, stepped
 from planner.errors import BadFile, BadValue, UnknownName
 from planner.specs.finetune import FinetuneScenario
 
@@ -78,20 +78,8 @@ def runs_from_flags(flags: Mapping[str, str]) -> list[FinetuneScenario]:
 def _axis(column: str, text: str) -> list[str]:
     if column in HOLDS_COMMAS or column in ("model", "gpu"):
         return text.split(",") if column in ("model", "gpu") else [text]
-    return [value for part in text.split(",") for value in (_range(column, part) if part.count(":") == 2 else [part])]
-
-
-def _range(column: str, text: str) -> list[str]:
-    """`first:last:xFACTOR` or `first:last:+STEP` in whole numbers."""
-    first, last, step = text.split(":")
-    low, high, by = (int(number_of(column, part)) for part in (first, last, step.lstrip("x+")))
-    factor = step.startswith("x")
-    if low < 1 or low > high or by < 1 + factor or step[:1] not in ("x", "+") or (high - low) // by > MAX_RUNS:
-        raise BadValue(f"{column} {shown(text)} is not a range; write first:last:x2 or first:last:+512")
-    values = [low]
-    while (following := values[-1] * by if factor else values[-1] + by) <= high:
-        values.append(following)
-    return [str(value) for value in values]
+    parts = ([part] if ":" not in part else map(str, stepped(column, part, True)) for part in text.split(","))
+    return list(itertools.chain.from_iterable(parts))
 
 
 def read_runs(path: str) -> list[Run]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
-from planner.catalog.values import Value, check_column, columns, number_of, scenario_of, shown, valid_part, value_of
+from planner.catalog.values import Value, check_column, columns, scenario_of, shown, stepped, valid_part, value_of
 from planner.errors import BadFile, BadValue, PlannerError
 from planner.specs.scenario import Scenario
 
@@ -180,25 +180,9 @@ def axis(column: str, text: str) -> list[Value]:
     found: list[Value] = []
     for part in parts:
         if kind in (int, float) and ":" in part:
-            found += _range(column, part, kind is int)
+            found += stepped(column, part, kind is int)
         elif (value := value_of(column, part)) is None:
             raise BadValue(f"{column} {shown(text)} has an empty entry")
         else:
             found.append(value)
     return found
-
-
-def _range(column: str, text: str, whole: bool) -> list[Value]:
-    """`first:last:xFACTOR` or `first:last:+STEP`, both ends included where the steps reach them."""
-    parts = text.split(":")
-    if len(parts) != 3 or parts[2][:1] not in ("x", "+"):
-        raise BadValue(f"{column} {shown(text)} is not a range; write first:last:x2 or first:last:+10")
-    first, last, step = (number_of(column, part.strip()) for part in (parts[0], parts[1], parts[2][1:]))
-    factor = parts[2][0] == "x"
-    if first > last or step <= (1 if factor else 0) or (factor and first <= 0):
-        raise BadValue(f"{column} {shown(text)} never gets from {parts[0]} to {parts[1]}")
-    steps = math.log(last / first, step) if factor else (last - first) / step
-    if steps > MAX_ROWS:
-        raise BadValue(f"{column} {shown(text)} has more than {MAX_ROWS} values")
-    points = [first * step**i if factor else first + i * step for i in range(int(steps + 1e-9) + 1)]
-    return list(dict.fromkeys(round(point) if whole else float(f"{point:.12g}") for point in points))

@@ -21,6 +21,7 @@ from planner.specs.scenario import Scenario
 
 Value = str | int | float | bool
 Checked = TypeVar("Checked", bound=BaseModel)
+MOST_VALUES = 100_000  # of one range
 MOST_SHARES = 128  # GPUs of one `tensor_split`
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -32,18 +33,18 @@ _EXACT_INTEGERS = 2.0**53
 @lru_cache(maxsize=1)
 def columns() -> dict[str, type]:
     """Type of every scenario column: str, int, float or bool."""
-    return {name: _base(field.annotation) for name, field in Scenario.model_fields.items()}
+    return {name: plain_type(field.annotation) for name, field in Scenario.model_fields.items()}
 
 
-def _base(annotation: Any) -> type:
+def plain_type(annotation: Any) -> type:
     """The plain type under Optional, Annotated and Literal."""
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return type(typing.get_args(annotation)[0])
     if origin is typing.Annotated:
-        return _base(typing.get_args(annotation)[0])
+        return plain_type(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
-        return _base(next(part for part in typing.get_args(annotation) if part is not type(None)))
+        return plain_type(next(part for part in typing.get_args(annotation) if part is not type(None)))
     return typing.cast(type, annotation)
 
 
@@ -178,3 +179,19 @@ def shares_of(text: str) -> tuple[float, ...]:
     if not 0 < len(shares) <= MOST_SHARES or not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
         raise BadValue(f"column 'tensor_split': {text[:40]!r} is not a list of shares such as 3,1")
     return shares
+
+
+def stepped(column: str, text: str, whole: bool) -> list[Value]:
+    """`first:last:xFACTOR` or `first:last:+STEP`, both ends included where the steps reach them. Raises BadValue."""
+    parts = text.split(":")
+    if len(parts) != 3 or parts[2][:1] not in ("x", "+"):
+        raise BadValue(f"{column} {shown(text)} is not a range; write first:last:x2 or first:last:+10")
+    first, last, step = (number_of(column, part.strip()) for part in (parts[0], parts[1], parts[2][1:]))
+    factor = parts[2][0] == "x"
+    if first > last or step <= (1 if factor else 0) or (factor and first <= 0):
+        raise BadValue(f"{column} {shown(text)} never gets from {parts[0]} to {parts[1]}")
+    steps = math.log(last / first, step) if factor else (last - first) / step
+    if steps > MOST_VALUES:
+        raise BadValue(f"{column} {shown(text)} has more than {MOST_VALUES} values")
+    points = [first * step**i if factor else first + i * step for i in range(int(steps + 1e-9) + 1)]
+    return list(dict.fromkeys(round(point) if whole else float(f"{point:.12g}") for point in points))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from planner.catalog.finetune_runs import Run, read_runs, runs_from_flags
+from planner.catalog.values import plain_type
+from planner.cli.flags import grouped_flags, with_flags
 from planner.cli.output import Csv, Json, console, figure, show_table, written
 from planner.errors import BadValue
 from planner.finetuning import answer_columns, estimate_finetune
@@ -53,52 +51,13 @@ COMPARED = {
 Answer = dict[str, Any]
 
 
-def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option per column of a run; it receives the given ones as the mapping `flags`."""
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        flags = {name: text for name in FinetuneScenario.model_fields if (text := given.pop(name)) is not None}
-        return command(flags=flags, **given)
-
-    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "flags"]
-    wrapped.__signature__ = inspect.Signature([*own, *_options()])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *_options())}
-    del wrapped.__wrapped__
-    return wrapped
-
-
-@functools.lru_cache(maxsize=1)
-def _options() -> tuple[inspect.Parameter, ...]:
-    panel, options = "", []
-    for name, field in FinetuneScenario.model_fields.items():
-        panel = PANELS.get(name, panel)
-        option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            help=field.description,
-            metavar=_metavar(field.annotation),
-            rich_help_panel=panel,
-            show_default=False,
-        )
-        annotation = Annotated[str | None, option]
-        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-    return tuple(options)
-
-
-def _metavar(annotation: Any) -> str:
-    """N, X, yes|no or TEXT by the plain type under Optional and Annotated."""
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        return _metavar(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return _metavar(next(part for part in typing.get_args(annotation) if part is not type(None)))
-    return {int: "N", float: "X", bool: "yes|no"}.get(annotation, "TEXT")
+with_run_flags = with_flags(grouped_flags(FinetuneScenario.model_fields, PANELS))
 
 
 def switches() -> set[str]:
     """Options that mean yes when they stand alone."""
     fields = FinetuneScenario.model_fields.items()
-    return {f"--{name.replace('_', '-')}" for name, field in fields if _metavar(field.annotation) == "yes|no"}
+    return {f"--{name.replace('_', '-')}" for name, field in fields if plain_type(field.annotation) is bool}
 
 
 @with_run_flags

@@ -1,15 +1,16 @@
-"""One option per scenario column, made from the columns themselves."""
+"""One option per column of a record, made from the columns themselves."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
+from pydantic.fields import FieldInfo
 
-from planner.catalog.values import columns
+from planner.catalog.values import plain_type
 from planner.specs.scenario import Scenario
 
 _PANELS = {  # the column with which a group of options begins
@@ -23,19 +24,56 @@ _PANELS = {  # the column with which a group of options begins
 _METAVARS = {str: "TEXT", int: "N", float: "X", bool: "yes|no"}
 
 
-def with_scenario_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option per scenario column; it receives the given ones as the mapping `flags`."""
+class Flag(NamedTuple):
+    """An option that takes text, by the name of its column."""
 
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        flags = {name: text for name in columns() if (text := given.pop(name)) is not None}
-        return command(flags=flags, **given)
+    name: str
+    says: str | None
+    metavar: str
+    panel: str
 
-    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "flags"]
-    wrapped.__signature__ = inspect.Signature([*own, *_options()])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *_options())}
-    del wrapped.__wrapped__
-    return wrapped
+
+def grouped_flags(fields: Mapping[str, FieldInfo], panels: Mapping[str, str]) -> tuple[Flag, ...]:
+    """A flag for every field of a record; `panels` name the fields with which a group of options begins."""
+    panel, found = "", []
+    for name, field in fields.items():
+        panel = panels.get(name, panel)
+        found.append(Flag(name, field.description, _METAVARS[plain_type(field.annotation)], panel))
+    return tuple(found)
+
+
+def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command these options; it receives those that are given as the mapping `flags`."""
+    options = [_option(flag) for flag in flags]
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> Any:
+            texts = {flag.name: text for flag in flags if (text := given.pop(flag.name)) is not None}
+            return command(flags=texts, **given)
+
+        own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "flags"]
+        wrapped.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *options)}
+        del wrapped.__wrapped__
+        return wrapped
+
+    return decorated
+
+
+def _option(flag: Flag) -> inspect.Parameter:
+    option = typer.Option(
+        f"--{flag.name.replace('_', '-')}",
+        help=flag.says,
+        metavar=flag.metavar,
+        rich_help_panel=flag.panel,
+        show_default=False,
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(flag.name, kind, default=None, annotation=Annotated[str | None, option])
+
+
+with_scenario_flags = with_flags(grouped_flags(Scenario.model_fields, _PANELS))
 
 
 def with_choices(choices: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -56,23 +94,3 @@ def with_choices(choices: Any) -> Callable[[Callable[..., Any]], Callable[..., A
         return wrapped
 
     return decorated
-
-
-@functools.lru_cache(maxsize=1)
-def _options() -> tuple[inspect.Parameter, ...]:
-    panel, options = "", []
-    for name, kind in columns().items():
-        panel = _PANELS.get(name, panel)
-        option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            help=Scenario.model_fields[name].description,
-            metavar=_METAVARS[kind],
-            rich_help_panel=panel,
-            show_default=False,
-        )
-        options.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-            )
-        )
-    return tuple(options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.flags import Flag, grouped_flags, with_flags
 from planner.cli.output import NO_VALUE, Csv, Json, check_outputs, console, show_table
 from planner.errors import BadValue
 from planner.quality.session import Settings
@@ -43,37 +42,15 @@ TAG_COLUMNS = {
 MANNER_COLUMNS = {"figure": "", "baseline": "baseline", "candidate": "candidate"}
 
 
-def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option per setting; it receives the given ones as the mapping `flags`."""
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        flags = {name: value for name in Settings.model_fields if (value := given.pop(name)) is not None}
-        return command(flags=flags, **given)
-
-    own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "flags"]
-    wrapped.__signature__ = inspect.Signature([*own, *_options()])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {item.name: item.annotation for item in (*own, *_options())}
-    del wrapped.__wrapped__
-    return wrapped
+def _settings_flags() -> tuple[Flag, ...]:
+    """A flag for every setting, its default in the help."""
+    made = grouped_flags(Settings.model_fields, PANELS)
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    shown = (f" (default {defaults[one.name]})" if defaults[one.name] not in ("", None) else "" for one in made)
+    return tuple(one._replace(says=f"{one.says}{default}") for one, default in zip(made, shown, strict=True))
 
 
-@functools.lru_cache(maxsize=1)
-def _options() -> tuple[inspect.Parameter, ...]:
-    panel, options = "", []
-    for name, field in Settings.model_fields.items():
-        panel = PANELS.get(name, panel)
-        shown = "" if field.default in ("", None) else f" (default {field.default})"
-        option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            help=f"{field.description}{shown}",
-            metavar={int: "N", float: "X"}.get(type(field.default), "N" if name == "seed" else "TEXT"),
-            rich_help_panel=panel,
-            show_default=False,
-        )
-        annotation = Annotated[str | None, option]
-        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-    return tuple(options)
+with_settings = with_flags(_settings_flags())
 
 
 @with_settings
