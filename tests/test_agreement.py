@@ -15,9 +15,12 @@ from planner.accuracy.choices import (
     agreement,
     configurations,
     groups,
+    halves,
     plain,
     replicas,
+    unshaped,
 )
+from planner.accuracy.score import held_out
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +42,27 @@ def test_the_better_configuration_is_ranked_first(axis: str) -> None:
 @pytest.mark.parametrize("axis", ["tp", "format", "concurrency", "everything"])
 def test_the_choice_is_close_to_the_best_that_was_measured(axis: str) -> None:
     assert of(axis).within >= 0.9
+
+
+@pytest.mark.parametrize("axis", ["tp", "format", "concurrency", "everything"])
+def test_models_and_gpus_that_shaped_nothing_are_ranked_as_measured(axis: str) -> None:
+    result = agreement(axis, unshaped(found()), AXES.get(axis, CHOSEN))
+    assert result.pairs > 50
+    assert result.right >= 0.9 and result.within >= 0.9
+
+
+@pytest.mark.parametrize("column", ["model", "gpu"])
+def test_each_half_of_them_is_ranked_as_measured(column: str) -> None:
+    for _, half in halves(unshaped(found()), column):
+        result = agreement("everything", half, CHOSEN)
+        assert result.pairs > 50 and result.right >= 0.9 and result.within >= 0.9
+
+
+def test_nothing_held_out_shaped_a_constant() -> None:
+    everything = found()
+    assert 300 < len(unshaped(everything)) < len(everything)
+    for one in unshaped(everything):
+        assert held_out(str(one.scenario.engine), one.scenario.model or "", str(one.scenario.gpu)) == "yes"
 
 
 def test_replicas_of_a_load_are_right_within_one_up_to_four() -> None:

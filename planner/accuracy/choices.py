@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.accuracy.rows import PARTS, questions
+from planner.accuracy.score import held_out
 from planner.estimate import estimate
 from planner.estimate.library import NOTHING_OBSERVED
 from planner.specs.scenario import Scenario
@@ -43,6 +44,7 @@ class Configuration(NamedTuple):
     part: str  # closed loop, offline ...
     measured: float
     predicted: float
+    held_out: bool = False  # no row of its model on its GPU shaped a constant of its engine
 
     @property
     def gpus(self) -> int:
@@ -79,18 +81,31 @@ def configurations() -> tuple[Configuration, ...]:
     for q, answer in zip(asked, answers, strict=True):
         if answer[FIGURE]:
             key = (q.part, *(getattr(q.scenario, name) for name in SAME))
-            repeats[key].append(Configuration(q.scenario, q.part, q.figures[FIGURE], answer[FIGURE]))
+            out = held_out(str(answer["engine"]), q.scenario.model or "", str(answer["gpu"])) == "yes"
+            repeats[key].append(Configuration(q.scenario, q.part, q.figures[FIGURE], answer[FIGURE], out))
     return tuple(map(_median, repeats.values()))
 
 
 def _median(found: Sequence[Configuration]) -> Configuration:
-    measured, predicted = (float(np.median(values)) for values in zip(*(one[2:] for one in found), strict=True))
+    measured, predicted = (float(np.median(values)) for values in zip(*(one[2:4] for one in found), strict=True))
     return found[0]._replace(measured=measured, predicted=predicted)
 
 
 def plain(found: Sequence[Configuration]) -> list[Configuration]:
     """Closed-loop rows of `serving` that surely drafted no tokens."""
     return [one for one in found if one.part == CLOSED]
+
+
+def unshaped(found: Sequence[Configuration]) -> list[Configuration]:
+    """Those of a model and GPU that shaped no constant of their engine: what a forecast is judged by."""
+    return [one for one in found if one.held_out]
+
+
+def halves(found: Sequence[Configuration], column: str) -> Iterator[tuple[str, list[Configuration]]]:
+    """The configurations by every other value of a column, in alphabetical order: two halves that share none."""
+    names = sorted({str(getattr(one.scenario, column)) for one in found})
+    for half in (names[::2], names[1::2]):
+        yield ", ".join(half), [one for one in found if str(getattr(one.scenario, column)) in half]
 
 
 def groups(found: Sequence[Configuration], free: Sequence[str]) -> Iterator[list[Configuration]]:

@@ -184,7 +184,7 @@ def _compared(question: Question, figure: str, answer: dict[str, Any]) -> Compar
         stated=question.stated,
         note=question.row.about.get("note", ""),
         model=_model(s.model or ""),
-        held_out=_held_out(str(answer["engine"]), _model(s.model or ""), str(answer["gpu"])) if speed else "",
+        held_out=held_out(str(answer["engine"]), s.model or "", str(answer["gpu"])) if speed else "",
     )
 
 
@@ -199,10 +199,10 @@ def _shaping() -> list[dict[str, str]]:
     return list(read_yaml(data_dir() / "shaped.yaml"))
 
 
-def _held_out(engine: str, model: str, gpu: str) -> str:
+def held_out(engine: str, model: str, gpu: str) -> str:
     """Whether no row of this model on this GPU has shaped a constant of the engine."""
-    places = (one for one in _shaping() if (one["engine"], one["gpu"]) == (engine, gpu))
-    return "no" if any(one["model"] in ("*", model) for one in places) else "yes"
+    name, places = _model(model), (one for one in _shaping() if (one["engine"], one["gpu"]) == (engine, gpu))
+    return "no" if any(one["model"] in ("*", name) for one in places) else "yes"
 
 
 def reasons(unanswered: Iterable[Unanswered]) -> Counter[tuple[str, str]]:

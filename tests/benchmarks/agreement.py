@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from planner.accuracy.choices import CLOSED, Configuration, agreements, configurations, plain, replicas
+from planner.accuracy.choices import (
+    CLOSED,
+    Configuration,
+    agreements,
+    configurations,
+    halves,
+    plain,
+    replicas,
+    unshaped,
+)
 
 
 def table(title: str, found: Iterable[Configuration]) -> None:
@@ -30,6 +39,13 @@ def main() -> None:
     table("closed loop, no drafts", closed)
     table("closed loop, drafts possible too", (one for one in everything if one.part.startswith(CLOSED)))
     table("every protocol", everything)
+    others = unshaped(everything)
+    table("held out, every protocol", others)
+    table("held out, closed loop, no drafts", plain(others))
+    table("what shaped a constant", (one for one in everything if not one.held_out))
+    for column in ("model", "gpu"):
+        for names, half in halves(others, column):
+            table(f"held out, {column} one of {names}", half)
     for engine in sorted({str(one.scenario.engine) for one in closed}):
         table(engine, (one for one in closed if one.scenario.engine == engine))
 
