@@ -16,8 +16,9 @@ from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, 
 from fields import MAIN
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
-from planner.errors import BadValue, PlannerError
+from planner.errors import PlannerError
 from planner.estimate.resolve import own_format
+from planner.search.limits import check_lengths
 from planner.specs.formats import Level
 from planner.specs.model import Task
 from planner.specs.scenario import Scenario
@@ -184,12 +185,6 @@ def _edited(form: Form) -> Form:
     seen = [name for name in (*MAIN, *state.get(SHOWN, ())) if key(name) in state]
     values = {name: _blank_is_none(state[key(name)]) for name in seen}
     return form._replace(scenario=form.scenario.model_copy(update=values), door=state.get("door") or form.door)
-
-
-def check_lengths(scenario: Scenario) -> None:
-    """Raises BadValue for a request without prompt and answer."""
-    if scenario.input_tokens == 0 and scenario.output_tokens == 0:
-        raise BadValue("a request needs a prompt or an answer; both lengths are 0")
 
 
 def _blank_is_none(value: Any) -> Any:

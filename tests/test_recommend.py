@@ -14,6 +14,7 @@ import yaml
 
 from planner.catalog.presets import presets
 from planner.cli.main import run
+from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.search import RankBy, Space, Weights, Wish, recommend, words
 from planner.search.order import near_ties, ordered, pareto
@@ -281,3 +282,58 @@ def test_vllm_starts_with_less_set_aside_where_that_decides() -> None:
     best = found.candidates[0]
     assert best["settings_needed"].startswith("gpu_memory_utilization") and best["verdict"] == "holds"
     assert f"a memory fraction of {best['gpu_memory_utilization']:g}" in " ".join(words.reasons(found, Wish()))
+
+
+H100 = Space(models=("Qwen/Qwen3-32B",), gpus=("h100-sxm",))
+SMALL_CARD = Space(models=("meta-llama/Llama-3.3-70B-Instruct",), gpus=("rtx3060-12",), formats=("gguf-q4_k_m",))
+
+
+@pytest.mark.parametrize(
+    ("load", "space", "wish", "says"),
+    [
+        (
+            {},
+            H100,
+            Wish(max_usd_per_hour=0.01),
+            "USD per hour: at most 0.01 is out of reach: one replica alone takes 2.69",
+        ),
+        ({"n_gpus": 4}, H100, Wish(max_gpus=2), "GPUs: at most 2 is out of reach: the least is 4"),
+        ({"users": 10**7}, H100, Wish(), "GPUs or more (Qwen3-32B"),
+        (
+            {},
+            H100,
+            Wish(min_context_tokens=1e7),
+            "longest request, tokens: at least 10,000,000 is out of reach: the best",
+        ),
+        ({"n_gpus": 1}, H100, Wish(min_output_tokens_per_s=1e8), "tokens/s: at least 100,000,000 is out of reach"),
+        ({"input_tokens": 200_000}, H100, Wish(), "longer than the 40,960 that the model was made for"),
+        (
+            {"tp": 3, "n_gpus": 3},
+            H100,
+            Wish(),
+            "the nearest, Qwen3-32B in BF16 on H100 SXM5 80GB: the padded vocabulary",
+        ),
+        ({}, H100.model_copy(update={"formats": ("gguf-q4_k_m",)}), Wish(), "use llama.cpp"),
+        (
+            {"concurrency": 1, "n_gpus": 1},
+            SMALL_CARD,
+            Wish(),
+            "with the memory of the computer stated (host_memory_gib)",
+        ),
+    ],
+)
+def test_an_empty_answer_says_which_limit_and_what_is_reachable(
+    load: dict[str, Any], space: Space, wish: Wish, says: str
+) -> None:
+    found = recommend(Scenario(**load), space, wish)
+    assert found.candidates == [] and says in found.verdict and "\n" not in found.verdict
+
+
+def test_a_request_of_no_length_is_no_question() -> None:
+    with pytest.raises(BadValue, match="both lengths are 0"):
+        recommend(Scenario(input_tokens=0, output_tokens=0), H100, Wish())
+
+
+def test_a_stretched_model_is_searched_where_its_length_is_stated() -> None:
+    load = Scenario(input_tokens=100_000, output_tokens=500, concurrency=1, max_model_len=131_072, n_gpus=1)
+    assert recommend(load, H100, Wish()).candidates

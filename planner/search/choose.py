@@ -25,6 +25,7 @@ Bools = NDArray[np.bool_]
 MOST_GPUS = 1024  # of a deployment whose size nothing limits
 MORE = 1.25  # times the replicas that one alone would suggest, tried when that many do not do
 MOST_KEPT = 64  # of a chunk by each order
+ALONE = " alone"  # behind the name of a budget: of one replica
 HOSTING = ("n_gpu_layers", "n_cpu_moe")  # settings that put layers in host memory
 READ_TOKENS_PER_S = 5.0  # about 230 words a minute
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
@@ -99,6 +100,21 @@ def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
     return found
 
 
+def reach_budgets(configs: Sequence[Config], offered: Offers, wish: Wish, ledger: Ledger) -> None:
+    """Remember the least that any configuration takes of every budget; apart where one replica is counted of as many
+    as the load may need."""
+    figures, alone = (
+        early_figures(configs, offered.replicas),
+        bool(np.any(offered.needs) and np.all(offered.replicas == 1)),
+    )
+    for bound, _ in budgets(wish):
+        values = np.where(offered.divides & ~np.isnan(figures[bound.column]), figures[bound.column], np.inf)
+        at = np.unravel_index(np.argmin(values), values.shape)
+        if np.isfinite(values[at]):
+            name = bound.name + ALONE * (alone and bound.grows)
+            ledger.reach(name, float(values[at]), True, configs[int(at[1])].columns)
+
+
 def _said(bound: limits.Bound, limit: float, figure: Floats, i: int, j: int) -> str:
     return limits.said(bound, limit, float(figure[i, j]))
 
@@ -123,6 +139,7 @@ def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Load], wish
         if np.any(offered.needs & ~figures.meets & reachable & (verdicts.first == 0)):
             offered, figures = _with_more(found, offered, figures)
             verdicts = early(configs, offered, wish)
+    reach_budgets(configs, offered._replace(needs=np.zeros_like(offered.needs)), wish, ledger)
     ledger.priced += int(np.count_nonzero(verdicts.first == 0))
     columns = _figures(configs, offered, figures)
     _late(verdicts, found, figures, columns, wish)

@@ -23,13 +23,14 @@ class Bound(NamedTuple):
     words: str
     early: bool = False  # known before anything is priced
     strict: bool = False  # what is not known breaks it
+    grows: bool = False  # with every replica
 
 
 BOUNDS = (
-    Bound("max_gpus", "n_gpus", False, "GPUs", True),
-    Bound("max_usd_per_hour", "usd_per_hour", False, "USD per hour", True),
-    Bound("max_usd_per_month", "usd_per_month", False, "USD per month", True),
-    Bound("max_power_w", "power_w", False, "watts", True),
+    Bound("max_gpus", "n_gpus", False, "GPUs", True, grows=True),
+    Bound("max_usd_per_hour", "usd_per_hour", False, "USD per hour", True, grows=True),
+    Bound("max_usd_per_month", "usd_per_month", False, "USD per month", True, grows=True),
+    Bound("max_power_w", "power_w", False, "watts", True, grows=True),
     Bound("max_quality_loss_points", "quality_loss_points", False, "points lost", True, True),
     Bound("min_output_tokens_per_s", "output_tokens_per_s", True, "tokens/s"),
     Bound("min_output_tokens_per_s_per_request", "output_tokens_per_s_per_request", True, "tokens/s for each user"),
@@ -39,8 +40,21 @@ BOUNDS = (
 OBJECTIVES = {"ttft_slo_ms": "TTFT", "tpot_slo_ms": "TPOT", "e2e_slo_ms": "end-to-end time"}
 
 
+def less_is_better(name: str) -> bool:
+    """Whether less of what an objective or a limit bounds is better."""
+    return name in OBJECTIVES or any(name.startswith(bound.name) and not bound.least for bound in BOUNDS)
+
+
+def check_lengths(load: Scenario) -> None:
+    """Raises BadValue for a request without prompt and answer."""
+    if load.input_tokens == 0 and load.output_tokens == 0:
+        raise BadValue("a request needs a prompt or an answer; both lengths are 0")
+
+
 def under(load: Scenario, wish: Wish) -> Scenario:
-    """The load under the wish's objectives and its task, which come before its own. BadValue for a price of zero."""
+    """The load under the wish's objectives and its task, which come before its own. BadValue for a price of zero and
+    for requests of no length."""
+    check_lengths(load)
     if load.usd_per_gpu_hour == 0:
         raise BadValue(
             "column 'usd_per_gpu_hour': a price of 0 orders nothing; leave it blank or state what an hour costs"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from planner.estimate import NO_LIBRARY, Library, estimate
-from planner.estimate.answer import STOPS
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.quality import Results, stored_checks
-from planner.explain import format_name, gpu_name, model_name
 from planner.search import axes, limits
+from planner.search.choose import ALONE
+from planner.search.emptied import emptied
 from planner.search.judge import judge
 from planner.search.order import foremost, near_ties, ordered, pareto
 from planner.search.records import Reached, Refused, Sifted, Task
@@ -29,18 +29,6 @@ LEAST_OF_MODEL = 100
 MOST_MERGED = 600  # candidates of several parts together, before the estimate has the last word
 MOST_TIED = 50
 HOLDING = ("holds", "meets_slo")
-MEMORY = "memory"
-STAGES = (  # the filters in the order in which they apply, and the codes by which each rejects
-    ("what the catalogue says of them", ("error",)),
-    ("formats that somebody makes", ("format_not_made",)),
-    ("what engine and GPU support", ("unsupported_format", "unknown_support")),
-    ("valid parallelism", ("tp_invalid", "count_not_divided")),
-    ("budgets", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
-    (MEMORY, tuple(code for code, _ in STOPS.values())),
-    ("room for the load", ("above_capacity", "kv_pool_full")),
-    ("objectives", ("slo_missed", "slower_than_read")),
-    ("least figures", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
-)
 
 
 class Recommendation(NamedTuple):
@@ -119,18 +107,19 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library
     faults = [_fault(row, wish) for row in rows]
     kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish)
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
+    refused = [*late, *whole.refused]
     reasons = whole.reasons + Counter(one.code for one in late)
     front = _ranked(kept, wish)
     return Recommendation(
         kept,
-        [_refused_row(asked, one) for one in [*late, *whole.refused]],
+        [_refused_row(asked, one) for one in refused],
         front,
         kept[0]["tie_with"] if kept else [],
         dict(reasons.most_common()),
         whole.combinations,
         whole.priced,
-        whole.best,
-        "" if kept else emptied(asked, wish, reasons, whole.best),
+        {name: reached for name, reached in whole.best.items() if not name.endswith(ALONE)},
+        "" if kept else emptied(asked, wish, reasons, best_of([whole.best, *_late_best(rows, wish)]), refused),
     )
 
 
@@ -152,7 +141,7 @@ def merged(wish: Wish, parts: Sequence[Sifted]) -> Sifted:
         foremost(kept, wish, MOST_MERGED),
         refused[:MOST_REJECTED],
         sum((part.reasons for part in parts), Counter()),
-        _best_of(parts),
+        best_of([part.best for part in parts]),
         sum(part.combinations for part in parts),
         sum(part.priced for part in parts),
     )
@@ -204,43 +193,19 @@ def _refused_row(load: Scenario, one: Refused) -> Row:
     return asked | one.columns | {"reason_code": one.code, "reason": one.reason, "combinations": one.combinations}
 
 
-def _best_of(parts: Sequence[Sifted]) -> dict[str, Reached]:
+def best_of(parts: Iterable[Mapping[str, Reached]]) -> dict[str, Reached]:
+    """The best figure of several parts, by limit."""
     found: dict[str, Reached] = {}
     for part in parts:
-        for name, reached in part.best.items():
-            less = name in limits.OBJECTIVES
-            if name not in found or (reached.value < found[name].value) == less:
+        for name, reached in part.items():
+            if name not in found or (reached.value < found[name].value) == limits.less_is_better(name):
                 found[name] = reached
     return found
 
 
-def failed(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The filters that rejected something, and how many combinations each."""
-    counts = [(name, sum(reasons.get(code, 0) for code in codes)) for name, codes in STAGES]
-    return [(name, count) for name, count in counts if count]
-
-
-def emptied(load: Scenario, wish: Wish, reasons: Mapping[str, int], best: Mapping[str, Reached]) -> str:
-    """Why nothing is left: the last filter that rejected, and the best that anything reaches of what binds."""
-    told = failed(reasons)
-    if not told:
-        return "nothing to choose from"
-    said = f"nothing is left after {told[-1][0]}: " + ", ".join(f"{count:,} fail {name}" for name, count in told)
-    binding = [text for name, reached in best.items() if (text := _binds(load, wish, name, reached))]
-    if not binding and told[-1][0] == MEMORY and not load.host_memory_gib:
-        binding = ["With the memory of the computer stated (host_memory_gib), llama.cpp may keep layers there"]
-    return f"{said}. {'. '.join(binding)}" if binding else said
-
-
-def _binds(load: Scenario, wish: Wish, name: str, reached: Reached) -> str:
-    """A limit that nothing reaches, beside the best that is."""
-    limit = getattr(load, name, None) or getattr(wish, name, None)
-    less = name in limits.OBJECTIVES
-    if limit is None or (reached.value <= limit) == less:
-        return ""
-    words = limits.OBJECTIVES.get(name) or next(bound.words for bound in limits.BOUNDS if bound.name == name)
-    unit = " ms" if less else ""
-    c = reached.columns
-    kind = f"{model_name(c['model'])} in {format_name(c['weight_format'])}"
-    where = f"{kind} on {c['tp'] * c['pp']} x {gpu_name(c['gpu'])}"
-    return f"{words} of {limit:,.4g}{unit} is out of reach: the best is {reached.value:,.4g}{unit} ({where})"
+def _late_best(rows: Sequence[Row], wish: Wish) -> Iterator[dict[str, Reached]]:
+    """The best of least figures that only an estimate tells."""
+    for row in rows:
+        for bound, _ in limits.given(wish):
+            if bound.least and row[bound.column] is not None:
+                yield {bound.name: Reached(float(row[bound.column]), row)}

@@ -29,10 +29,10 @@ from planner.formats.identity import Same
 from planner.params import tensors
 from planner.search import axes, limits
 from planner.search.axes import Load
-from planner.search.choose import MOST_GPUS, early, offers, settle
+from planner.search.choose import MOST_GPUS, early, offers, reach_budgets, settle
 from planner.search.judge import judge
 from planner.search.order import foremost
-from planner.search.records import Config, Ledger, Place, Replica, Sifted, Task
+from planner.search.records import Columns, Config, Ledger, Place, Replica, Sifted, Task
 from planner.search.starting import PLACING, host_bytes, with_other_settings
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
@@ -84,11 +84,32 @@ def _places(job: Job, gpu_name: str) -> Iterator[Row]:
         names = {"model": task.model, "gpu": gpu_name, "engine": engine, "weight_format": None, "kv_format": None}
         blank = dict.fromkeys(("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")) | limits.price_of(gpu, task.wish)
         try:
-            yield refined(resolve(task.load.model_copy(update=names | blank), job.library), job.library)
+            row = resolve(task.load.model_copy(update=names | blank), job.library)
         except PlannerError as error:
-            columns = {"model": task.model, "gpu": gpu_name, "engine": engine}
-            job.ledger.combinations += len(job.loads)
-            job.ledger.refuse(lambda found=columns: found, ("error", str(error)), len(job.loads), FAR)  # type: ignore[misc]
+            _refuse_place(job, names, ("error", str(error)))
+            continue
+        if too_long := _beyond(row):
+            _refuse_place(job, names, ("beyond_the_model", too_long))
+        else:
+            yield refined(row, job.library)
+
+
+def _refuse_place(job: Job, columns: Columns, why: tuple[str, str]) -> None:
+    """Count out a model on a GPU in an engine, whatever its formats and division."""
+    job.ledger.combinations += len(job.loads)
+    job.ledger.refuse(lambda: columns, why, len(job.loads), FAR)
+
+
+def _beyond(row: Row) -> str:
+    """Why a request is longer than the model was made for; blank where it is not, or the load states the length."""
+    s = row.scenario
+    longest = max(s.input_tokens or 0, s.input_tokens_p95 or 0) + max(s.output_tokens or 0, s.output_tokens_p95 or 0)
+    if s.max_model_len or longest <= row.model.max_position:
+        return ""
+    return (
+        f"a request of {longest:,} tokens is longer than the {row.model.max_position:,} that the model was made for; "
+        "where it can be stretched, state max_model_len"
+    )
 
 
 def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
@@ -179,8 +200,12 @@ def _price(job: Job, engine: EngineSpec, replicas: Sequence[Replica]) -> None:
 def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load]) -> list[Replica]:
     """Those of which at least one load stays within the budgets; the others are refused unpriced."""
     configs = [replica.config for replica in replicas]
-    found = early(configs, offers(configs, loads), job.task.wish)
+    offered = offers(configs, loads)
+    found = early(configs, offered, job.task.wish)
     fine = np.any(found.first == 0, axis=0)
+    refused = [config for config, good in zip(configs, fine.tolist(), strict=True) if not good]
+    if refused:
+        reach_budgets(refused, offers(refused, loads), job.task.wish, job.ledger)
     for j in np.flatnonzero(~fine).tolist():
         code = int(found.first[0, j])
         why = found.codes[code], found.words[code](0, j)

@@ -6,7 +6,8 @@ from typing import Any
 
 from planner.explain import engine_name, figure, format_name, gpu_name, interval, model_name
 from planner.explain.quality import in_short
-from planner.search.recommend import Recommendation, failed
+from planner.search.emptied import failed
+from planner.search.recommend import Recommendation
 from planner.specs.wish import RankBy, Wish
 
 Row = dict[str, Any]
