@@ -47,7 +47,7 @@ def test_the_choice_is_close_to_the_best_that_was_measured(axis: str) -> None:
 @pytest.mark.parametrize("axis", ["tp", "format", "concurrency", "everything"])
 def test_models_and_gpus_that_shaped_nothing_are_ranked_as_measured(axis: str) -> None:
     result = agreement(axis, unshaped(found()), AXES.get(axis, CHOSEN))
-    assert result.pairs > 50
+    assert result.pairs > 20
     assert result.right >= 0.9 and result.within >= 0.9
 
 

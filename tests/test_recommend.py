@@ -17,7 +17,7 @@ from planner.cli.main import run
 from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.search import RankBy, Space, Weights, Wish, recommend, words
-from planner.search.order import near_ties, ordered, pareto
+from planner.search.order import blended, near_ties, ordered, pareto
 from planner.specs.scenario import Scenario
 
 SMALL = "--model Qwen/Qwen3-8B,Qwen/Qwen3-32B --gpu l4,h100-sxm --input-tokens 2000 --output-tokens 300".split()
@@ -337,3 +337,17 @@ def test_a_request_of_no_length_is_no_question() -> None:
 def test_a_stretched_model_is_searched_where_its_length_is_stated() -> None:
     load = Scenario(input_tokens=100_000, output_tokens=500, concurrency=1, max_model_len=131_072, n_gpus=1)
     assert recommend(load, H100, Wish()).candidates
+
+
+def test_a_blend_does_not_pick_a_model_of_a_hundredth_of_the_size() -> None:
+    names = ("google/gemma-3-270m-it", "Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B-Instruct-2507")
+    space = Space(models=names, gpus=("h100-sxm",), counts=(1,))
+    order = [row["model"] for row in recommend(LOAD, space, Wish(rank_by=RankBy.BLEND)).candidates]
+    assert order[0] != names[0] and order[-1] == names[0]
+
+
+def test_a_blend_is_the_same_whatever_far_worse_candidates_there_are() -> None:
+    row = {"quality_score": 100.0, "usd_per_request": 1.0, "output_tokens_per_s_per_gpu": 100.0, "e2e_ms": 1000.0}
+    rows: list[dict[str, Any]] = [row, row | {"quality_score": 95.0, "usd_per_request": 0.5}]
+    slow = row | {"usd_per_request": 50.0, "e2e_ms": 1e6, "output_tokens_per_s_per_gpu": 1.0}
+    assert blended([*rows, slow], Wish())[:2] == blended(rows, Wish())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
@@ -164,22 +165,31 @@ def _published(group: FormatClass | None, size: str, task: Family) -> Evidence:
     return Evidence(CONFLICTING if conflicting else NONE, None, None, group, size, statements=said)
 
 
-def worst_known_points(group: FormatClass | None, size: str) -> float:
+def worst_known_points(group: FormatClass | None, size: str, family_id: str = OVERALL) -> float:
     """The worst median loss of as few bits: where a format without evidence stands.
 
-    Of this size where more than a thin figure speaks for one, else of this size at all, else of any. Nothing is known
-    of a format that belongs to no class: it stands behind the worst of 4 bit.
+    In all tasks together, and in this one: of this size where more than a thin figure speaks for one, else of this
+    size at all; in all tasks else of any size. Nothing is known of a format that belongs to no class: it stands
+    behind the worst of 4 bit.
     """
     bits = group.bits if group else UNKNOWN_BITS
     kinds = tables().kv_classes if group in tables().kv_classes else tables().classes
     alike = [one.id for one in kinds if one.bits == bits] or [one.id for one in kinds if one.bits == UNKNOWN_BITS]
-    known = [(key[2], cell) for key, cell in cells().items() if key[0] in alike and key[1] == OVERALL]
-    here = [cell for found, cell in known if found == size]
-    trusted = [cell for cell in here if cell.badge in (GOOD, FAIR)]
-    return max((cell.median_points for cell in trusted or here or [cell for _, cell in known]), default=0.0)
+    known = [(key, cell) for key, cell in cells().items() if key[0] in alike]
+    overall = [cell for key, cell in known if key[1] == OVERALL]
+    return max(
+        _worst([cell for key, cell in known if key[1:] == (family_id, size)]),
+        _worst([cell for key, cell in known if key[1:] == (OVERALL, size)] or overall),
+    )
 
 
-def distant_points(weight_format: str, group: FormatClass | None, size: str) -> float | None:
+def _worst(found: Sequence[Cell]) -> float:
+    """The worst median of cells, thin ones left out where others are."""
+    trusted = [cell for cell in found if cell.badge in (GOOD, FAIR)]
+    return max((cell.median_points for cell in trusted or found), default=0.0)
+
+
+def distant_points(weight_format: str, group: FormatClass | None, size: str, family_id: str) -> float | None:
     """Where a format stands by its distance from 16 bit on the one model that all were measured on: the worst of
     4 bit times its KL divergence over that of the usual 4-bit file. None without a distance, and at the 3-bit edge.
     """
@@ -187,7 +197,7 @@ def distant_points(weight_format: str, group: FormatClass | None, size: str) -> 
     if group is None or group.bits <= EDGE_BITS or weight_format not in known:
         return None
     four = next(one for one in tables().classes if USUAL_FOUR_BIT in one.formats)
-    return worst_known_points(four, size) * known[weight_format][0] / known[USUAL_FOUR_BIT][0]
+    return worst_known_points(four, size, family_id) * known[weight_format][0] / known[USUAL_FOUR_BIT][0]
 
 
 class BaseScores(NamedTuple):
@@ -225,11 +235,12 @@ def year(model_id: str) -> int:
 def expected_points(model: ModelSpec, total: float, active: float) -> float:
     """What orders models of all sizes and years where no test compares them: points of an unnamed score.
 
-    points_per_doubling * log2(total^(1 - a) * active^a), less what the years since have gained. Unbounded, and good
-    for an order alone.
+    points_per_doubling * log2(total^(1 - a) * active^a), less what the years since have gained, in steps of half a
+    doubling: models that are closer are equal. Unbounded, and good for an order alone.
     """
     order = tables().order
     share = order.active_exponent.value
     doublings = (1 - share) * math.log2(total) + share * math.log2(active)
     years = max(tables().years) - year(model.id)
-    return order.points_per_doubling.value * (doublings - years * MONTHS / order.months_per_doubling.value)
+    exact = doublings - years * MONTHS / order.months_per_doubling.value
+    return order.points_per_doubling.value * round(exact / order.step_doublings.value) * order.step_doublings.value

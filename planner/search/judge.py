@@ -67,9 +67,9 @@ def lost_points(found: Evidence, task: Family, weight_format: str = "") -> float
         return 0.0
     loss, floor = found.loss_points or 0.0, 0.0
     if found.badge in (THIN, NONE, CONFLICTING):
-        placed = distant_points(weight_format, found.group, found.size)
+        placed = distant_points(weight_format, found.group, found.size, task.id)
         if placed is None:
-            placed = worst_known_points(found.group, found.size)
+            placed = worst_known_points(found.group, found.size, task.id)
             floor = 0.0 if found.badge == THIN else task.noise_points
         loss = max(loss, placed)
     if found.badge == CONFLICTING:

@@ -17,6 +17,9 @@ from planner.specs.wish import RankBy, Wish
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
 TINY = 1e-12
+IN_REACH = 20.0  # points of expected quality, some 2.5 doublings of size, that a blend weighs against money and time
+FACTOR = 16.0  # times the money or the time of the best that count as much as those points
+HUGE, BEHIND = 1e6, -1e9  # of a figure that is not known; of what is not in reach
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
@@ -75,18 +78,23 @@ def _fronts(points: Floats) -> NDArray[np.bool_]:
 
 
 def blended(rows: Sequence[Row], wish: Wish) -> list[float]:
-    """Weighted sum of each figure's place between the worst (0) and the best (1) candidate, on a log scale for money
-    and times."""
-    total = [0.0] * len(rows)
+    """Weighted sum of how near each figure comes to the best one: 1 there, 0 at IN_REACH points of quality less, or at
+    FACTOR times the money or the time; below 0 beyond.
+
+    Where quality counts, what is not in reach of the best is no measure of the others and comes after them: a model of
+    a hundredth of the size is always the quicker and the cheaper.
+    """
     shares = wish.weights.model_dump()
     whole = sum(shares.values()) or 1.0
+    qualities = [worth(row, RankBy.QUALITY) for row in rows]
+    least = max(qualities, default=0.0) - IN_REACH if shares[RankBy.QUALITY.value] else -math.inf
+    total = [0.0 if quality >= least else BEHIND for quality in qualities]
     for by in METRICS:
         values = [_scaled(row, by) for row in rows]
-        known = [value for value in values if math.isfinite(value)]
-        low, high = min(known, default=0.0), max(known, default=0.0)
+        best = max((value for value, quality in zip(values, qualities, strict=True) if quality >= least), default=0.0)
+        span = IN_REACH if by is RankBy.QUALITY else math.log(FACTOR)
         for index, value in enumerate(values):
-            place = (value - low) / (high - low) if high > low and math.isfinite(value) else float(high == low)
-            total[index] += shares[by.value] / whole * place
+            total[index] += shares[by.value] / whole * (1 + (max(value, -HUGE) - max(best, -HUGE)) / span)
     return total
 
 

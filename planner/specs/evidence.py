@@ -92,6 +92,7 @@ class Order(Spec):
     points_per_doubling: Sourced  # of parameters, within a generation
     months_per_doubling: Sourced  # in which half the parameters come to do
     active_exponent: Sourced  # of the active parameters of a mixture of experts
+    step_doublings: Sourced  # in which models are told apart
     without_evidence: Text
 
 
