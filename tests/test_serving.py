@@ -284,9 +284,9 @@ def test_spread_of_lengths_follows_from_their_95th_percentile():
 
 
 @pytest.mark.parametrize("shortest", [0.1, 0.8])
-def test_spread_of_uniform_lengths_is_that_of_their_logarithm(shortest):
+def test_spread_of_uniform_lengths_keeps_their_mean_square(shortest):
     lengths = np.random.default_rng(0).uniform(shortest, 1, 200_000)
-    assert uniform_log_sd(shortest) == pytest.approx(np.log(lengths).std(), rel=0.01)
+    assert np.exp(uniform_log_sd(shortest) ** 2) == pytest.approx((lengths**2).mean() / lengths.mean() ** 2, rel=0.01)
     assert uniform_log_sd(1.0) == 0
 
 

@@ -95,8 +95,9 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
 *Configurations* counts rows that differ in what was asked: repeats of one run are one configuration.
 
 - **Saturated**: more than a fifth of the end-to-end time passes before the first token; **queue-free**: less.
-- **Closed loop** rows offer ten times their concurrency of requests at once, lengths uniform in [0.8, 1] of nominal;
-  output tokens/s of these rows is concurrency x output / (TTFT + (output - 1) x TPOT).
+- **Closed loop** rows offer several times their concurrency of requests at once (mostly ten times), of the lengths that
+  their generator draws: mostly uniform in [0.8, 1] of nominal, or in [0, 1], or all equal; output tokens/s of
+  these rows is concurrency x output / (TTFT + (output - 1) x TPOT).
 - **Not stated**: the source does not give the protocol; ten waves are assumed where it is a sweep of engines.
 - **May draft tokens**: repeats of one configuration differ by up to 2.3 times, so that speculative decoding cannot be
   ruled out; **for sanity only**: unverified submissions.

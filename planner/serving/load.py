@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+EVEN_VARIANCE = 1 / 3  # of a number drawn evenly from [-1, 1]
 Z_P95 = 1.6448536269514722  # standard normal quantile at 0.95
 
 
@@ -192,9 +193,10 @@ def log_sd(mean: Array, p95: Array) -> Array:
 def uniform_log_sd(shortest_fraction: Array) -> Array:
     """Spread of lengths uniform in [a, 1] of nominal, as many load generators draw them; 0 at a = 1.
 
-    Var(ln U) with E[ln U] = -1 - a ln a / (1 - a) and E[ln^2 U] = 2 - a ln a (ln a - 2) / (1 - a).
+    That of the log-normal of the same mean square: sqrt(ln(1 + h^2 / 3)) with h = (1 - a) / (1 + a), half their range
+    over their mean.
     """
     a = np.asarray(shortest_fraction, dtype=float)
-    log, rest = np.log(a), np.where(a < 1, 1 - a, 1)
-    variance = (2 - a * log * (log - 2) / rest) - (1 + a * log / rest) ** 2
-    return np.where(a < 1, np.sqrt(np.maximum(variance, 0)), 0.0)
+    half = (1 - a) / (1 + a)
+    found: Array = np.sqrt(np.log1p(half**2 * EVEN_VARIANCE))
+    return found
