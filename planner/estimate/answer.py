@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from planner import serving
 from planner.estimate.clock import Clock, refined_columns
-from planner.estimate.deployments import Deployment, Floats, column, numbers, replicas
+from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, replicas
 from planner.estimate.price import is_closed
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind
@@ -106,7 +106,7 @@ def cost_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
 
 def n_gpus(deployments: Sequence[Deployment]) -> Floats:
     """GPUs of each deployment."""
-    return np.asarray(column(deployments, lambda d: d.layout.n_gpus))
+    return np.asarray(column(deployments, lambda d: d.layout.n_gpus, Part.LAYOUT))
 
 
 def mean_batch(p: Priced) -> Batch:
@@ -176,8 +176,8 @@ class Answer(NamedTuple):
 
 def answer(p: Priced, in_flight: Floats) -> Answer:
     """Whether each row starts, holds its load and meets its objectives, and the first reason why not."""
-    invalid = column(p.deployments, lambda d: d.layout.invalid, bool)
-    unsupported = column(p.deployments, lambda d: d.row.support.level is Level.UNSUPPORTED, bool)
+    invalid = column(p.deployments, lambda d: d.layout.invalid, Part.LAYOUT, dtype=bool)
+    unsupported = column(p.deployments, lambda d: d.row.support.level is Level.UNSUPPORTED, Part.SUPPORT, dtype=bool)
     starts = p.plan.verdict.starts & ~invalid & ~unsupported
     kv = p.plan.kv
     room = np.where(is_closed(p.offered.load), kv.max_concurrency, kv.max_concurrency_expected) * replicas(

@@ -11,7 +11,7 @@ from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, Priced
-from planner.estimate.deployments import Deployment, each
+from planner.estimate.deployments import Deployment, Part, each
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
@@ -32,7 +32,7 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     """Half-widths at each row's levels of evidence."""
     kinds = cache_kinds(deployments[0].row.model)
     uniform = len(kinds.parts) == 1 and not kinds.states
-    levels = each(deployments, lambda d: memory_levels(d, uniform))
+    levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
     return widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
 

@@ -15,7 +15,18 @@ from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, remaining
 from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
 from planner.collectives import p_norm
-from planner.estimate.deployments import Deployment, Floats, column, each, numbers, parallel
+from planner.estimate.deployments import (
+    Deployment,
+    Deployments,
+    Floats,
+    Part,
+    column,
+    combinations,
+    each,
+    number_of_each,
+    numbers,
+    parallel,
+)
 from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.hosting import host_share
@@ -51,8 +62,15 @@ def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
 def _rate_sets_of(
     deployments: Sequence[Deployment], parts: Callable[[Deployment], tuple[ModelSpec, FormatSpec]]
 ) -> list[RateSet]:
-    """Rates of one part of every deployment."""
-    return each(deployments, lambda d: _rate_set(d, *parts(d)))
+    """Rates of one part of every deployment, found once for each GPU, its kernels and how it is joined to others."""
+    kernels = (Part.GPU, Part.WEIGHTS, Part.CACHE, Part.SUPPORT, Part.WORDS)
+    families = each(deployments, lambda d: _families(d, *parts(d)), *kernels)
+    topologies = each(deployments, _topology, Part.LAYOUT, Part.WORDS)
+    read = Deployments.of(deployments)
+    sources = (read.numbered(Part.GPU), read.numbered(Part.SOURCE))
+    first, at = combinations([*sources, number_of_each(families), number_of_each(topologies)])
+    found = [_rate_set(deployments[i], parts(deployments[i])[0], families[i], topologies[i]) for i in first.tolist()]
+    return [found[index] for index in at.tolist()]
 
 
 def _draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -90,7 +108,7 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     overheads = deployments[0].row.engine.overheads
     found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
     if overheads.packed_arithmetic != 1:
-        unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, bool)
+        unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, Part.GPU, dtype=bool)
         packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in own]).T
         found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, overheads.packed_arithmetic, 1.0)
     return found
@@ -98,7 +116,7 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
 
 def _power_left(deployments: Sequence[Deployment]) -> Remaining:
     """Shares of the full rates that each row's power limit leaves."""
-    tdp = column(deployments, lambda d: d.row.gpu.tdp_w or np.nan)
+    tdp = column(deployments, lambda d: d.row.gpu.tdp_w or np.nan, Part.GPU)
     return remaining(numbers(deployments, "power_limit_w", np.nan), tdp)
 
 
@@ -109,7 +127,7 @@ def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
         own = d.row.gpu.bandwidth_bytes_per_s / GB if d.row.gpu.unified_memory else None
         return host_bytes_per_s(d.row.scenario.host_bandwidth_gb_s or own)
 
-    return np.asarray(column(deployments, attained))
+    return np.asarray(column(deployments, attained, Part.GPU, Part.WORDS))
 
 
 def kernel_level(row: Row) -> Level:
@@ -131,11 +149,17 @@ def _fused(d: Deployment) -> bool:
     return asked and d.row.gpu.generation not in engine.overheads.slow_fused
 
 
-def _rate_set(d: Deployment, model: ModelSpec, weights: FormatSpec) -> RateSet:
+def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
-    families = kernel_families(model, weights, kernel, d.row.kv[0], fused=_fused(d))
+    return kernel_families(model, weights, kernel, d.row.kv[0], fused=_fused(d))
+
+
+def _topology(d: Deployment) -> Topology:
     nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
-    topology = Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
+    return Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
+
+
+def _rate_set(d: Deployment, model: ModelSpec, families: tuple[str, ...], topology: Topology) -> RateSet:
     if d.row.source is None:
         return rates_for(d.row.gpu, d.row.engine.id, families, topology)
     asked = Asked(d.row.gpu, d.row.engine.id, families, topology, _used_slots(Same(model)))
@@ -148,8 +172,8 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
     Links and the host keep their rates without latency.
     """
     on_gpu = np.arange(len(rates.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
-    bandwidth = column(deployments, lambda d: d.row.gpu.bandwidth_bytes_per_s)
-    dense = column(deployments, lambda d: max(d.row.gpu.flops_per_s.values(), default=np.inf))
+    bandwidth = column(deployments, lambda d: d.row.gpu.bandwidth_bytes_per_s, Part.GPU)
+    dense = column(deployments, lambda d: max(d.row.gpu.flops_per_s.values(), default=np.inf), Part.GPU)
     none, one = np.zeros_like(rates.t0_s), np.ones_like(rates.t0_s)
     moved, computed = np.where(on_gpu, bandwidth, rates.bytes_per_s), np.where(on_gpu, dense, np.inf)
     return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one)
@@ -277,7 +301,7 @@ def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
 
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:
     """What observations say of every row, as arrays."""
-    return Refined(*(column(deployments, attrgetter(f"row.refined.{name}")) for name in Refined._fields))
+    return Refined(*(column(deployments, attrgetter(f"row.refined.{name}"), Part.REFINED) for name in Refined._fields))
 
 
 class Adapters(NamedTuple):
@@ -302,7 +326,11 @@ def _adapters(engine: EngineSpec, model: ModelSpec, inputs: MemoryInputs) -> Ada
 def _dispatch(deployments: Sequence[Deployment]) -> Floats:
     """Bytes per value of tokens sent to experts: engines quantize first what the experts multiply in 8 or 4 bit."""
     return np.asarray(
-        column(deployments, lambda d: DISPATCHED.get(kernel_for(d.row.weights, kernel_level(d.row)), HALF_BYTES))
+        column(
+            deployments,
+            lambda d: DISPATCHED.get(kernel_for(d.row.weights, kernel_level(d.row)), HALF_BYTES),
+            *(Part.WEIGHTS, Part.SUPPORT, Part.GPU),
+        )
     )
 
 
@@ -327,7 +355,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         step_tokens=np.asarray(inputs.settings.max_num_batched_tokens, dtype=float),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
-        replays=column(deployments, lambda d: _replays(d.row.gpu, engine), bool),
+        replays=column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
     )
     if row.draft is None or row.draft.model is None:
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import StrEnum
 from functools import cached_property, lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -15,17 +16,13 @@ from planner.catalog.values import columns as column_types
 from planner.collectives import Parallel
 from planner.estimate.layout import Layout
 from planner.estimate.resolve import Row
-from planner.formats.identity import Same, distinct
+from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
 from planner.units import GIB
 
 Floats = NDArray[np.float64]
-# Columns that rows of one kind share, and those that are read as numbers.
-KIND_COLUMNS = itemgetter(
-    "interconnect", "gpus_per_node", "flash_attention", "enforce_eager", "images_per_request", "kv_format",
-    "device_gib", "copies_per_gpu", "host_bandwidth_gb_s",
-)  # fmt: skip
+Places = NDArray[np.intp]
 NUMERIC = tuple(name for name, kind in column_types().items() if kind in (int, float))
 T = TypeVar("T")
 
@@ -55,23 +52,69 @@ def _limits(engine: Same[EngineSpec], gpu: Same[GpuSpec], device_bytes: float, l
     return limits
 
 
+class Part(StrEnum):
+    """What figures follow from: where it stands in a deployment."""
+
+    GPU = "row.gpu"
+    WEIGHTS = "row.weights"
+    CACHE = "row.kv"
+    SUPPORT = "row.support"
+    CHECKPOINT = "row.checkpoint"
+    FAMILY = "row.family"
+    SOURCE = "row.source"
+    REFINED = "row.refined"
+    LAYOUT = "layout"
+    LIMITS = "limits"
+    SCENARIO = "row.scenario"
+    WORDS = "words"  # columns of the scenario that are choices, not sizes
+
+
+WORDS = itemgetter(
+    "interconnect", "gpus_per_node", "flash_attention", "enforce_eager", "images_per_request", "kv_format",
+    "device_gib", "copies_per_gpu", "host_bandwidth_gb_s",
+)  # fmt: skip
+BY_VALUE = (Part.CHECKPOINT, Part.LAYOUT)  # others by identity
+KIND = tuple(part for part in Part if part is not Part.SCENARIO)  # all that is not a number
+
+
 class Deployments(tuple[Deployment, ...]):
-    """Deployments, of which many share a scenario, or differ in numbers only: what is the same is read once."""
+    """Deployments, many of which share some of their parts: what follows from a part is found once for it."""
 
     @cached_property
-    def by_scenario(self) -> tuple[list[Deployment], NDArray[np.intp]]:
-        """One deployment for each scenario, and which of them every deployment is like."""
-        return distinct(self, [id(d.row.scenario) for d in self])
+    def _numbers(self) -> dict[Part, Places]:
+        return {}
 
     @cached_property
-    def by_kind(self) -> tuple[list[Deployment], NDArray[np.intp]]:
-        """The same by everything that is not a number."""
-        return distinct(self, [_kind(d) for d in self])
+    def _alike(self) -> dict[tuple[Part, ...], tuple[list[Deployment], Places]]:
+        return {}
+
+    def numbered(self, part: Part) -> Places:
+        """Which of the distinct parts every deployment has, by number."""
+        if part not in self._numbers:
+            self._numbers[part] = self._numbered(part)
+        return self._numbers[part]
+
+    def _numbered(self, part: Part) -> Places:
+        if part is Part.WORDS:
+            scenarios, at = self.alike(Part.SCENARIO)
+            return number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])[at]
+        values = map(attrgetter(part), self)
+        return number_of_each(values if part in BY_VALUE else map(id, values))
+
+    def alike(self, *parts: Part) -> tuple[list[Deployment], Places]:
+        """A deployment for each combination of parts, and which of them every deployment is like."""
+        if parts not in self._alike:
+            self._alike[parts] = self._distinct(parts) if len(self) > 1 else (list(self), np.zeros(1, dtype=np.intp))
+        return self._alike[parts]
+
+    def _distinct(self, parts: Sequence[Part]) -> tuple[list[Deployment], Places]:
+        first, at = combinations([self.numbered(part) for part in parts])
+        return [self[index] for index in first.tolist()], at
 
     @cached_property
     def columns(self) -> dict[str, Floats]:
-        """Every numeric scenario column of `by_scenario`, None as nan."""
-        scenarios = (vars(d.row.scenario) for d in self.by_scenario[0])
+        """Every numeric scenario column of the distinct scenarios, None as nan."""
+        scenarios = (vars(d.row.scenario) for d in self.alike(Part.SCENARIO)[0])
         cells = zip(*map(itemgetter(*NUMERIC), scenarios), strict=True)
         return {name: np.array(column, dtype=np.float64) for name, column in zip(NUMERIC, cells, strict=True)}
 
@@ -80,51 +123,64 @@ class Deployments(tuple[Deployment, ...]):
         """The same deployments, with what was already read of them."""
         return deployments if isinstance(deployments, Deployments) else cls(deployments)
 
-    def taken(self, at: NDArray[np.intp]) -> Deployments:
+    def taken(self, at: Places) -> Deployments:
         """Those at these places, with what was already read of all."""
         found = Deployments(self[index] for index in at.tolist())
-        (scenarios, like), (kinds, kind) = self.by_scenario, self.by_kind
-        vars(found).update(by_scenario=(scenarios, like[at]), by_kind=(kinds, kind[at]), columns=self.columns)
+        scenarios, like = self.alike(Part.SCENARIO)
+        vars(found).update(_numbers={part: number[at] for part, number in self._numbers.items()}, columns=self.columns)
+        found._alike[Part.SCENARIO,] = scenarios, like[at]
         return found
 
 
-def _kind(d: Deployment) -> tuple[object, ...]:
-    """What deployments that differ in numbers only share; specs by identity."""
-    row = d.row
-    specs = (*row.kv, row.weights, row.gpu, row.support, row.source, row.refined, row.family, d.layout, d.limits)
-    return (*map(id, specs), row.checkpoint, *KIND_COLUMNS(vars(row.scenario)))
+def number_of_each(keys: Iterable[Hashable]) -> Places:
+    """Equal keys get equal numbers from 0."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(key, len(known)) for key in keys])
 
 
-def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T]) -> list[T]:
-    """A value of every deployment that those of one kind share."""
-    kinds, at = Deployments.of(deployments).by_kind
+def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
+    """Where each combination of numbers stands first, and which of the combinations every place has."""
+    both = numbers[0]
+    for other in numbers[1:]:
+        both = np.unique(both * (other.max() + 1) + other, return_inverse=True)[1]
+    _, first, at = np.unique(both, return_index=True, return_inverse=True)
+    return first, at
+
+
+def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:
+    """A value of every deployment that follows from these parts, by default from all that is not a number."""
+    kinds, at = Deployments.of(deployments).alike(*(parts or KIND))
     found = [value(d) for d in kinds]
     return [found[index] for index in at.tolist()]
 
 
-def column(deployments: Sequence[Deployment], value: Callable[[Deployment], Any], dtype: Any = np.float64) -> Any:
+def column(
+    deployments: Sequence[Deployment], value: Callable[[Deployment], Any], *parts: Part, dtype: Any = np.float64
+) -> Any:
     """The same as an array (R,)."""
-    kinds, at = Deployments.of(deployments).by_kind
+    kinds, at = Deployments.of(deployments).alike(*(parts or KIND))
     return np.array([value(d) for d in kinds], dtype=dtype)[at]
 
 
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
     read = Deployments.of(deployments)
-    values = read.columns[name][read.by_scenario[1]]
+    values = read.columns[name][read.alike(Part.SCENARIO)[1]]
     blank = np.isnan(values)
     if not blank.any():
         return values
-    return np.where(blank, column(read, attrgetter(f"limits.{name}")) if default is None else default, values)
+    limit = column(read, attrgetter(f"limits.{name}"), Part.LIMITS) if default is None else default
+    return np.where(blank, limit, values)
 
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:
     """The layouts as arrays."""
-    kinds, at = Deployments.of(deployments).by_kind
+    kinds, at = Deployments.of(deployments).alike(Part.LAYOUT)
     columns = zip(*(d.layout.defined[:5] for d in kinds), strict=True)
     return Parallel(*(np.array(values, dtype=np.float64)[at] for values in columns))
 
 
 def replicas(deployments: Sequence[Deployment]) -> Floats:
     """Independent copies of the model that share the load."""
-    return np.asarray(column(deployments, lambda d: d.layout.dp * (d.row.scenario.copies_per_gpu or 1)))
+    copies = numbers(deployments, "copies_per_gpu", 1)
+    return np.asarray(column(deployments, attrgetter("layout.dp"), Part.LAYOUT) * copies)

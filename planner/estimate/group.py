@@ -23,7 +23,17 @@ from planner.estimate.answer import (
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
 from planner.estimate.clock import clock
-from planner.estimate.deployments import Deployment, Deployments, Floats, column, deployment, each, numbers, replicas
+from planner.estimate.deployments import (
+    Deployment,
+    Deployments,
+    Floats,
+    Part,
+    column,
+    deployment,
+    each,
+    numbers,
+    replicas,
+)
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
 from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
@@ -54,7 +64,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]
     """Choose each row's layout, then say everything of it."""
     p, in_flight = settled_layouts(engine, rows)
     verdict = answer(p, in_flight)
-    possible = column(p.deployments, lambda d: not d.layout.invalid, bool)
+    possible = column(p.deployments, lambda d: not d.layout.invalid, Part.LAYOUT, dtype=bool)
     memory = memory_columns(p, possible)
     speed = speed_columns(p, verdict.starts)
     texts = _texts(p, verdict)
@@ -162,13 +172,15 @@ def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "verdict": np.select(conditions, ["no", "meets_slo", "holds", "starts"], "queues"),
         "reason_code": verdict.codes,
         "reason": verdict.reasons,
-        "checkpoint": each(p.deployments, lambda d: d.row.checkpoint),
-        "support": each(p.deployments, lambda d: d.row.support.level.value),
-        "memory_evidence": each(p.deployments, memory_evidence),
+        "checkpoint": each(p.deployments, lambda d: d.row.checkpoint, Part.CHECKPOINT),
+        "support": each(p.deployments, lambda d: d.row.support.level.value, Part.SUPPORT),
+        "memory_evidence": each(p.deployments, memory_evidence, Part.GPU),
         "speed_evidence": [rate_set.evidence.value for rate_set in p.clock.rate_sets],
         "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
         "engine_evidence": each(
-            p.deployments, lambda d: engine_evidence(d.row.engine.id, d.row.gpu.vendor, d.row.refined)
+            p.deployments,
+            lambda d: engine_evidence(d.row.engine.id, d.row.gpu.vendor, d.row.refined),
+            *(Part.GPU, Part.REFINED),
         ),
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
@@ -181,7 +193,7 @@ def memory_evidence(d: Deployment) -> str:
 
 def _echoes(p: Priced) -> list[Scenario]:
     """The scenarios with every default that was filled in."""
-    sizes = each(p.deployments, lambda d: dict(zip(SIZES, (*d.layout[:5], d.layout.n_gpus), strict=True)))
+    sizes = each(p.deployments, lambda d: dict(zip(SIZES, (*d.layout[:5], d.layout.n_gpus), strict=True)), Part.LAYOUT)
     settings = p.inputs.settings
     shares = (settings.utilization, settings.max_num_seqs, settings.max_num_batched_tokens, settings.block_tokens)
     columns = (np.asarray(column).tolist() for column in shares)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import memory, serving
-from planner.estimate.deployments import Deployment, Deployments, Floats, column, numbers, parallel, replicas
+from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.hosting import settings_of
 from planner.formats import tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
@@ -38,7 +38,7 @@ def draft_columns(deployments: Sequence[Deployment]) -> Floats:
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
-    kinds, at = Deployments.of(deployments).by_kind
+    kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.LAYOUT, Part.WORDS)
     keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in kinds]
     rows = dict(zip(keys, (d.row for d in kinds), strict=True))
     columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
@@ -55,9 +55,9 @@ def _leaves_encoder(d: Deployment) -> bool:
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
     """Bytes per cached key value, per cached value, and more per head and token."""
     return (
-        column(deployments, lambda d: d.row.kv[0].bytes_per_value),
-        column(deployments, lambda d: d.row.kv[1].bytes_per_value),
-        column(deployments, lambda d: d.row.kv[0].head_bytes + d.row.kv[1].head_bytes),
+        column(deployments, lambda d: d.row.kv[0].bytes_per_value, Part.CACHE),
+        column(deployments, lambda d: d.row.kv[1].bytes_per_value, Part.CACHE),
+        column(deployments, lambda d: d.row.kv[0].head_bytes + d.row.kv[1].head_bytes, Part.CACHE),
     )
 
 
@@ -105,14 +105,18 @@ def _linked(d: Deployment) -> bool:
 def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     """What of the GPUs decides how much their libraries take."""
     flags = partial(column, deployments, dtype=bool)
-    early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER)
-    linked = flags(_linked)
-    named = flags(lambda d: d.row.gpu.compute_capability is not None)
+    early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER, Part.GPU)
+    linked = flags(_linked, Part.GPU, Part.WORDS)
+    named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
     return {
         "early": early,
-        "unified": flags(lambda d: d.row.gpu.unified_memory),
+        "unified": flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
         "multicast": linked & named & ~early,
     }
+
+
+def _value_bytes(d: Deployment) -> float:
+    return FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
@@ -133,10 +137,12 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         max_model_len=numbers(deployments, "max_model_len", deployments[0].row.model.max_position),
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
-        enforce_eager=column(deployments, lambda d: d.row.scenario.enforce_eager, bool),
+        enforce_eager=column(deployments, lambda d: d.row.scenario.enforce_eager, Part.WORDS, dtype=bool),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
-        flash_attention=column(deployments, lambda d: d.row.scenario.flash_attention is not False, bool),
-        graph_batch=column(deployments, graph_batch),
+        flash_attention=column(
+            deployments, lambda d: d.row.scenario.flash_attention is not False, Part.WORDS, dtype=bool
+        ),
+        graph_batch=column(deployments, graph_batch, Part.LIMITS, Part.LAYOUT),
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )
@@ -149,7 +155,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         kv_k_bytes=k,
         kv_v_bytes=v,
         kv_head_bytes=head,
-        value_bytes=column(deployments, lambda d: FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES),
+        value_bytes=column(deployments, _value_bytes, Part.WEIGHTS),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.Load(

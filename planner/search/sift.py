@@ -18,6 +18,7 @@ from planner.estimate.answer import STOPS, shortfall
 from planner.estimate.deployments import Deployment, Deployments, deployment
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
+from planner.estimate.heap import busy
 from planner.estimate.layout import Layout
 from planner.estimate.library import Library
 from planner.estimate.quality import stored_checks
@@ -53,6 +54,7 @@ class Job(NamedTuple):
     loads: Sequence[Load]
 
 
+@busy()
 def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     """Everything that one model offers; `stamp` of the folders of runs, where many tasks share it."""
     brought = task.library
@@ -219,7 +221,8 @@ def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], load
     fewest = np.min(offers([replica.config for replica in replicas], loads).replicas, axis=0)
     each = most / fewest
     in_flight = np.ones(len(replicas)) if shares_memory(engine) else each
-    memory = planned(engine, Deployments(replica.deployment for replica in replicas), in_flight)
+    deployments = Deployments(replica.deployment for replica in replicas)
+    memory = planned(engine, deployments, in_flight)
     starts = memory.plan.verdict.starts
     able = np.flatnonzero(~starts & _may_start(replicas, memory, fewest)).tolist()
     changed = with_other_settings(engine, [replicas[j] for j in able], each[able])
@@ -230,7 +233,7 @@ def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], load
     kept = np.array([j for j in range(len(replicas)) if starts[j] or j in instead], dtype=np.intp)
     run = [instead.get(j, replicas[j]) for j in kept.tolist()]
     if run:
-        deployments = Deployments(replica.deployment for replica in run)
+        deployments = Deployments(replica.deployment for replica in run) if instead else deployments.taken(kept)
         plans = planned(engine, deployments, in_flight[kept]) if instead else taken(memory, kept)
         settle(
             [replica.config for replica in run], curves(engine, deployments, plans), loads, job.task.wish, job.ledger
