@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.collectives import Parallel
-from planner.ops import Batch, Op, OpKind, Widths, batch_ops, distinct_experts, forward_ops, prepare
+from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
 from planner.ops.attention import causal_pairs, chunked_pairs
 from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.traffic import remote_gpus
@@ -159,6 +159,19 @@ def test_sparse_attention_reads_its_picks_and_scores_everything() -> None:
     ops = listed(build(DSA), Batch(1.0, 4096.0))
     assert by_name(ops, "attention.decode").k == 256
     assert by_name(ops, "indexer.decode").k == 4096
+
+
+@pytest.mark.parametrize(("tokens", "gathers"), [(256.0, 0.0), (4096.0, 1.0)])
+def test_a_prompt_longer_than_its_picks_reads_a_key_for_every_pair(tokens: float, gathers: float) -> None:
+    model = build(DSA)
+    dense, sparse = (
+        next(op for op in listed(model, Batch(prefill_tokens=tokens, prefill_seqs=1.0)) if op.rate == slot)
+        for slot in (Slot.PREFILL, Slot.GATHER)
+    )
+    assert (float(dense.count), float(sparse.count)) == (model.n_layers * (1 - gathers), model.n_layers * gathers)
+    key_bytes = (DSA.kv_lora_rank + DSA.qk_rope_head_dim) * 2
+    read = causal_pairs(0.0, tokens, 256) * key_bytes
+    assert read < float(sparse.bytes) < 1.5 * read
 
 
 def test_a_recurrent_state_does_not_grow_with_context() -> None:

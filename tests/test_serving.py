@@ -97,6 +97,32 @@ def test_requests_of_one_length_stay_in_waves_on_an_engine_that_prefills_first(c
     assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.05)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_requests_of_one_length_keep_the_groups_that_a_step_makes_where_chunks_are_mixed(case):
+    inputs, outputs, concurrency, slots, budget = case
+    load = Load(inputs, outputs, concurrency, waves=10, equal_lengths=True)
+    point = serve(load, engine(slots, budget), Overheads(0.005, group_waves=10))
+    truth = benchmark(Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=0), seconds, concurrency)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.06)
+    assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("outputs", [128, 1024])
+def test_a_group_waits_for_the_step_of_the_group_before_however_long_its_answers(outputs):
+    load = Load(1024, outputs, 32, waves=1e9, equal_lengths=True)
+    point = serve(load, overheads=Overheads(group_prompts=2))
+    step = seconds(30, 1024 + outputs / 2, 2048, 0, 2)
+    assert point.ttft_s[0] == pytest.approx(2 * step, rel=0.02)
+
+
+def test_a_wave_that_one_step_prefills_stays_whole_and_waits_for_nobody():
+    load = Load(128, 128, 32, waves=1e9, equal_lengths=True)
+    point = serve(load, overheads=Overheads(group_whole=True))
+    assert point.ttft_s[0] == pytest.approx(seconds(0, 0, 32 * 128, 0, 32), rel=0.05)
+    parted = serve(load._replace(equal_lengths=False), overheads=Overheads(group_whole=True))
+    assert parted.ttft_s[0] < point.ttft_s[0] / 2
+
+
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7])
 @pytest.mark.parametrize("mixed", [True, False])
 def test_random_arrivals_settle_where_a_step_by_step_scheduler_does(share, mixed):
