@@ -10,6 +10,7 @@ import streamlit as st
 
 from advice import quality_said, said_lines
 from advice_charts import pareto_points
+from answers import LAYOUT
 from drawing import CONFIG, Drawn
 from exports import start_line
 from library import Library
@@ -36,7 +37,6 @@ EXPECTED = (
     "Between models the order is an expectation from size, year and what formats lose, no measurement. Name the models "
     "that you trust under Choose from, or check two of them on your own examples."
 )
-LAYOUT = ("n_gpus", "tp", "pp", "ep", "attention_dp", "dp")
 
 
 def winner(found: Recommendation, wish: Wish, library: Library) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from planner.errors import BadValue
-from planner.estimate import Library
+from planner.estimate import NO_LIBRARY, Library
 from planner.estimate.evidence import folder_stamp
 from planner.search import Recommendation, Space, Wish, follow_parent, judged, merged, sift, tasks
 from planner.search.records import Sifted, Task
@@ -43,7 +43,7 @@ class Search(NamedTuple):
     load: Scenario
     space: Space
     wish: Wish
-    library: Library = Library({}, {})  # models, GPUs, runs and checks of the session
+    library: Library = NO_LIBRARY  # models, GPUs, runs and checks of the session
 
 
 def _begin() -> None:

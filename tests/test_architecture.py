@@ -33,6 +33,7 @@ HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
 # Numbers that a formula may hold without a name: small counts, a half, bits of a byte, per cent, a rounding guard.
 PLAIN_NUMBERS = frozenset({0, 1, 2, 3, -1, 0.5, 8, 100, 1e-9})
 RULES_OF_OTHERS = ("formats/gguf.py",)  # llama-quantize's own case distinctions, whose numbers have no other names
+KERNELS = "planner/calibration/kernels/"  # the same names in every file: `problem.py` says what they do
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
@@ -132,6 +133,14 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MAX_FILE_LINES
     long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
     assert not {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES}
+
+
+@pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_public_names_say_what_they_are(path: Path) -> None:
+    named = [node for node in tree(path).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    silent = [node.name for node in named if not node.name.startswith("_") and not ast.get_docstring(node)]
+    assert ast.get_docstring(tree(path))
+    assert not silent or str(path.relative_to(ROOT)).startswith(KERNELS)
 
 
 @pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -24,8 +24,8 @@ from planner.specs.model import ModelSpec
 from planner.specs.quality import QualityResult
 
 OVERALL = "overall"
-UNKNOWN_BITS = 4
-MONTHS = 12.0
+UNKNOWN_BITS = 4  # that a format of no known class is taken for
+MONTHS = 12.0  # of a year
 USUAL_FOUR_BIT = "gguf-q4_k_m"
 EDGE_BITS = 3  # from here down losses grow several times as fast
 SIXTEEN_BIT = frozenset("fp32 fp16 bf16 gguf-f32 gguf-f16 gguf-bf16".split())

@@ -41,12 +41,12 @@ from planner.units import GB
 PLAIN, FULL = "gemm-16", "gemm-32"
 LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
 MICRO, NANO, TERA = 1e-6, 1e-9, 1e12
-K_STEP = 1024  # input features that `k_ns` counts
+K_STEP = 1024.0  # input features that `k_ns` counts
 INTERCONNECTS = ("nvlink", "pcie")
 COLLECTIVES = (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND)
 HOST_SLOTS = (Slot.HOST, Slot.HOST_COPY)
 EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
-SIXTEEN_BIT = 1.5
+SIXTEEN_BIT = 1.5  # likewise as 16 bit
 
 
 class Evidence(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
 from planner.catalog import gpus
@@ -25,8 +24,8 @@ known_gpu = lru_cache(maxsize=1024)(gpus.gpu)
 class Library(NamedTuple):
     """Models, GPUs and runs that a caller brings along, by the name that scenarios use; the catalogue has the rest."""
 
-    models: Mapping[str, ModelSpec] = MappingProxyType({})
-    gpus: Mapping[str, GpuSpec] = MappingProxyType({})
+    models: Mapping[str, ModelSpec] = {}
+    gpus: Mapping[str, GpuSpec] = {}
     runs: tuple[Run | Calibration, ...] = ()  # or what was fitted to them; they come before the stored ones
     checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
     stamp: Stamp | None = None  # the folders of stored runs as this call found them; None: look at every row

@@ -13,13 +13,13 @@ from planner.estimate.library import NO_LIBRARY, Library
 from planner.specs.finetune import FinetuneScenario, Framework
 from planner.specs.model import ModelSpec
 from planner.training import Recipe
+from planner.training.states import ZERO
 from planner.units import GIB
 
 DEFAULT_RANK = 16
 DEFAULT_SEQ_LEN = 2048
 DEFAULT_TARGETS = "all-linear"
 QLORA_FORMAT = "bnb-nf4-dq"
-ZERO = ("zero1", "zero2", "zero3")
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")
 ADAPTER_COLUMNS = ("lora_rank", "lora_targets", "train_embeddings")
 

@@ -23,7 +23,7 @@ from planner.specs.model import (
 
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
 LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
-LOGIT_KERNELS = 4
+LOGIT_KERNELS = 4  # that cast, normalise and sample
 ROTATION = 1  # kernels of a mixer: rotation and the write to the cache
 LATENT_NORMS = 2  # of the query's and of the cache's latent
 INDEXER_KERNELS = 5  # norm and rotation of its keys, quantizing queries and keys, picking the top

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # two-sided; its upper and lower limit are one-sided limits at 97.5 %
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided
-POWER = 0.8
+POWER = 0.8  # chance of seeing a drop that is there
 MOST_EXAMPLES = 1_000_000  # where the search for a sample size ends
 _EDGE = 1e-9
 _REACH_SIGMA = 9.0  # binomial mass further out is below 1e-18

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.calibration.fit.solve import Box, best
+from planner.catalog.rates import K_STEP
 from planner.collectives import p_norm
 
 Array = NDArray[np.float64]
 
+# Bounds of the six parameters: shares of the profile's bandwidth and rate, seconds, exponents, input features.
 HIGHEST_FRACTION = 0.97
 LOWEST_FRACTION = 0.005
 T0_S = (1e-8, 1e-3)
 STEP_S = (1e-10, 1e-4)  # k_s times K_STEP
-K_STEP = 1024.0
 P = (1.0, 4.0)
 K0 = (1.0, 2000.0)
 STARTS = ((0.85, 2.0, 50, 0.5), (0.6, 1.2, 10, 0.9), (0.9, 3.5, 150, 0.2), (0.4, 1.0, 400, 0.7))

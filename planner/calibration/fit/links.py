@@ -20,6 +20,7 @@ WIRE_BYTES = {
     "all_to_all": all_to_all_wire_bytes,
 }
 FEWEST = 5  # points that make a curve
+# Bounds of the three parameters: seconds, bytes/s, sharpness of the bend.
 LATENCY_S = (1e-7, 1e-2)
 RATE = (1e7, 1e13)
 P = (0.3, 4.0)

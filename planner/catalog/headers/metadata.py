@@ -68,6 +68,7 @@ def _plain(value: Value) -> Any:
 
 
 def common(m: Metadata) -> Settings:
+    """Settings that every architecture has."""
     own, hidden = m.own, m.own.count("embedding_length")
     settings: Settings = {
         "architectures": [m.arch],
@@ -119,6 +120,7 @@ def window(m: Metadata) -> Settings:
 
 
 def experts(m: Metadata) -> Settings:
+    """Settings of a mixture of experts."""
     count = m.own.size("expert_count", top=MAX_EXPERTS)
     if not count:
         return {}
