@@ -50,6 +50,7 @@ class Rates(NamedTuple):
     few_rows: Any  # products of at most this many rows per matrix run in a kernel of vectors ...
     few_flops_per_s: Any  # ... whose arithmetic this bounds
     tile_rows: Any  # of the other kernel: its arithmetic is done for whole tiles
+    tile_spare: Any  # of a tile that one of many matrices leaves half empty: at most so many times what it fills
 
 
 class Priced(NamedTuple):
@@ -160,11 +161,12 @@ def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
     """Useful arithmetic over the full rate on `rows` rows of each of `matrices`.
 
     Few rows run in a kernel of their own. One matrix fills ceil(rows / tile) tiles; of many, each leaves half a tile
-    empty, at most as much as it fills.
+    empty, at most `tile_spare` times what it fills.
     """
     half = rate.tile_rows / 2
+    filled = half / rate.tile_spare
     whole = rows / (np.ceil(np.maximum(rows, 1.0) / rate.tile_rows) * rate.tile_rows)
-    tiles = np.where(matrices > 1, 1 / (1 + half / np.maximum(rows, half)), np.minimum(whole, 1.0))
+    tiles = np.where(matrices > 1, 1 / (1 + half / np.maximum(rows, filled)), np.minimum(whole, 1.0))
     found = np.where(rows <= rate.few_rows, rate.few_flops_per_s / rate.flops_per_s, np.maximum(tiles, TINY))
     return np.asarray(found)
 

@@ -134,3 +134,5 @@ def test_each_expert_leaves_half_a_tile_empty() -> None:
     spread = [gemm(2048.0, 64, 64)._replace(kind=OpKind.MOE, matrices=n) for n in (1.0, 32.0, 128.0)]
     one, many, more = (step_seconds([op], rates)[0] for op in spread)
     assert (many / one, more / one) == (pytest.approx(1 + 16 / 64), pytest.approx(2))
+    wide = step_seconds([spread[2]], with_rates(flops_per_s=1e14, tile_rows=96.0, tile_spare=2.0, bytes_per_s=1e30))[0]
+    assert wide / one == pytest.approx(1 + 2)

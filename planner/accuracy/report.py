@@ -32,7 +32,14 @@ NAMES = {
 ORDER = list(NAMES)
 ENGINE_PARTS = ("engine memory", "engine starts", "engine starts held out")
 MEMORY_PARTS = ("files", "loaded weights", *ENGINE_PARTS, "llama.cpp memory")
-SPEED_PARTS = ("closed loop", "offline, all requests at once", "static batch", "open loop", "single stream")
+SPEED_PARTS = (
+    "closed loop",
+    "offline, all requests at once",
+    "static batch",
+    "open loop",
+    "single stream",
+    "micro-batches",
+)
 
 # Figures that are taken apart, and by what: (title, which comparisons, conditions).
 Chosen = Callable[[Comparison], bool]
@@ -108,6 +115,7 @@ percentile of its size, its mean, its bias (median with sign), and how many rows
   part **held out** is only scored.
 - **Blind test**: rows that were scored before anybody had looked at one of their errors, half of the sources
   **looked at** since (docs/log.md has both halves before and after).
+- **Micro-batches**: prompts in steps of 1 to 2048 tokens, which take what as many streams in one step do.
 - **Defaults**: the source leaves out the version, the device memory or the utilization, or
   the engine ran in a way that no column states (patched, without its image encoder, another sampler).
 - Rows whose figures contradict themselves, or whose model, card or format is not identified, are counted at the end.

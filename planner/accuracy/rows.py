@@ -164,6 +164,7 @@ PARTS = {
     "static": "static batch",
     "rate": "open loop",
     "single": "single stream",
+    "micro": "micro-batches",
     "unstated": "closed loop, protocol not stated",
 }
 

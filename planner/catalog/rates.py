@@ -71,6 +71,7 @@ class Figures(Spec):
     few: Annotated[float, Field(ge=0, le=256)] = 0
     few_math: Annotated[float, Field(gt=0, le=1.2)] = 1
     tile: Annotated[float, Field(ge=1, le=256)] = 1
+    spare: Annotated[float, Field(ge=1, le=16)] = 1
     kind: Kind = Kind.ASSUMED
     source: str = "guess"
 
@@ -98,6 +99,7 @@ class KernelRate(NamedTuple):
     few_rows: float = 0.0
     few_flops_per_s: float = 1.0
     tile_rows: float = 1.0
+    tile_spare: float = 1.0
 
 
 class RateSet(NamedTuple):
@@ -249,6 +251,7 @@ def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[Kern
         few_rows=found.few,
         few_flops_per_s=found.few_math * peak,
         tile_rows=found.tile,
+        tile_spare=found.spare,
     )
     return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
 

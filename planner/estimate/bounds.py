@@ -11,7 +11,7 @@ from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, Priced
-from planner.estimate.deployments import Deployment, Part, each
+from planner.estimate.deployments import Deployment, Part, each, numbers
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
@@ -34,7 +34,19 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     uniform = len(kinds.parts) == 1 and not kinds.states
     levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
-    return widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+    found = widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+    hosted, host = on_host(deployments), shipped().host
+    return found._replace(
+        decode_engine=uncertainty.combined(found.decode_engine, np.where(hosted, host.decode.value, 0.0)),
+        prefill_engine=uncertainty.combined(found.prefill_engine, np.where(hosted, host.prefill.value, 0.0)),
+    )
+
+
+def on_host(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
+    """Whether a row leaves layers, experts or weights in host memory."""
+    on_gpu = numbers(deployments, "n_gpu_layers", np.inf)
+    left = numbers(deployments, "n_cpu_moe", 0) + numbers(deployments, "cpu_offload_gib", 0)
+    return np.asarray((on_gpu < deployments[0].row.model.n_layers + 1) | (left > 0))
 
 
 def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:

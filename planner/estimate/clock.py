@@ -106,6 +106,7 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     )
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
     overheads = deployments[0].row.engine.overheads
+    found.bytes_per_s[Slot.HOST_COPY] *= overheads.copied_weights
     found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
     if overheads.packed_arithmetic != 1:
         unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, Part.GPU, dtype=bool)
@@ -176,7 +177,7 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
     dense = column(deployments, lambda d: max(d.row.gpu.flops_per_s.values(), default=np.inf), Part.GPU)
     none, one = np.zeros_like(rates.t0_s), np.ones_like(rates.t0_s)
     moved, computed = np.where(on_gpu, bandwidth, rates.bytes_per_s), np.where(on_gpu, dense, np.inf)
-    return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one)
+    return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one, one)
 
 
 def _more_s(fixed: Overheads, mixer: Mixer) -> float:
@@ -254,6 +255,12 @@ class Clock(NamedTuple):
         )
         return np.where(self.replays, found, 0.0)
 
+    def hosted_s(self, ops: Sequence[Op]) -> Any:
+        """Seconds in which neither works, where the CPU runs experts between products of the GPU."""
+        return self.engine.overheads.host_expert_s * sum(
+            op.count * np.sign(op.m) for op in ops if op.kind is OpKind.MOE and op.rate is Slot.HOST
+        )
+
     def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
         """Seconds of a step of `ops` in which the accelerator waits: for scheduling, sampling and late launches."""
         fixed = self.engine.overheads
@@ -267,7 +274,7 @@ class Clock(NamedTuple):
             planned_s = np.where(stages > 1, fixed.stage_sequence_s * per_rank * stages, 0.0)
             beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
         late_s = np.maximum(beside_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
-        return fixed.step_s + sequences + first_s + late_s
+        return fixed.step_s + sequences + first_s + late_s + self.hosted_s(ops)
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""

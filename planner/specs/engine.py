@@ -168,6 +168,7 @@ class Overheads(Spec):
     per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
     router_s: Amount = 0  # per layer of experts for choosing them in kernels of its own, where CUDA runs
     routed_row_s: Amount = 0  # per layer, token and expert chosen, where CUDA hosts sort them
+    host_expert_s: Amount = 0  # per product of experts that the CPU runs: the GPU's graph ends before and starts after
     launch_s: Amount = 0  # to prepare a step that no CUDA graph replays ...
     per_layer_s: Amount = 0  # ... to launch a layer's kernels of it ...
     recurrent_layer_s: Amount = 0  # ... more for a layer with a recurrent state ...
@@ -181,6 +182,8 @@ class Overheads(Spec):
     # the same of products of packed weights, on generations where they are unpacked to 16 bit first
     packed_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
     unpacks: tuple[Name, ...] = ()
+    # of the rate at which pinned memory is copied, that of weights in host memory
+    copied_weights: Annotated[float, Field(gt=0, le=1)] = 1
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
     chunk_overlap: Annotated[float, Field(ge=0, le=1)] = 0  # of a prompt's chunks in pipeline stages, an exponent

@@ -41,6 +41,13 @@ class EngineLevels(Spec):
     assumed: HalfWidth
 
 
+class HostLevels(Spec):
+    """What a CPU and its link add, decode and prompts."""
+
+    decode: HalfWidth
+    prefill: HalfWidth
+
+
 class Uncertainty(Spec):
     """Half-widths of everything that an interval is built from."""
 
@@ -59,3 +66,5 @@ class Uncertainty(Spec):
     prefill_engine: EngineLevels
     queue: EngineLevels
     front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
+    # on top where the CPU runs layers or their weights are copied
+    host: HostLevels

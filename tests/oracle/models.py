@@ -85,4 +85,6 @@ def plain_rates(bytes_per_s: float = 1e12, flops_per_s: float = 1e15, p: float =
         return np.full((len(Slot), 1), value)
 
     zero, one = every(0), every(1)
-    return Rates(every(t0_s), zero, every(bytes_per_s), every(flops_per_s), every(p), zero, zero, zero, zero, one, one)
+    return Rates(
+        every(t0_s), zero, every(bytes_per_s), every(flops_per_s), every(p), zero, zero, zero, zero, one, one, one
+    )
