@@ -14,7 +14,7 @@ from planner.accuracy.rows import questions
 from planner.accuracy.score import label
 from planner.estimate import estimate
 
-FILES = ("engine_memory", "engine_starts", "llamacpp_memory", "weights")
+FILES = ("engine_memory", "engine_starts", "llamacpp_memory", "weights", "blind_memory", "blind_llamacpp")
 FIGURES = ("weights_gib", "activation_gib", "kv_pool_gib")
 WANTED = 82  # per cent inside, for refitted widths
 

@@ -12,7 +12,16 @@ from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import cache_group, padded, result_ways, streamed_tensor_bytes
 from planner.specs.engine import EngineSpec, Overheads
-from planner.specs.model import Attention, CompressedAttention, DenseFfn, LatentAttention, Mixer, ModelSpec, MoeFfn
+from planner.specs.model import (
+    Attention,
+    CompressedAttention,
+    DenseFfn,
+    LatentAttention,
+    Mixer,
+    ModelSpec,
+    MoeFfn,
+    Vision,
+)
 
 _SMALLEST_GRAPHS = 3  # batches of 1, 2 and 4
 
@@ -149,6 +158,11 @@ class Encoder(NamedTuple):
     results: Floats  # that it leaves for the language model
 
 
+def _gated_encoder(model: ModelSpec, vision: Vision) -> bool:
+    """Whether the encoder's MLP has a gate beside its upward projection, as in Qwen2.5-VL."""
+    return any(extra.name == "vision.mlp.up" and extra.copies > vision.n_layers for extra in model.extras)
+
+
 def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Encoder:
     """As many of the largest images as the token budget holds, at least one and at most one per sequence.
 
@@ -166,8 +180,8 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     items = np.clip(np.floor(budget / tokens), 1, inputs.settings.max_num_seqs)
     copies, split, inner = constants.encoder_copies, 0.0, constants.encoder_inner_copies
     if not (grid or vision.tokens_per_image):
-        copies, inner = constants.encoder_native_copies, constants.encoder_native_inner_copies
-        split = constants.encoder_native_split_copies
+        copies, split = constants.encoder_native_copies, constants.encoder_native_split_copies
+        inner += float(_gated_encoder(model, vision))
     if any(isinstance(mixer, Attention) and mixer.cross for mixer in model.mixers):
         items = floats(inputs.settings.max_num_seqs)
     divided = (split * vision.hidden + inner * vision.intermediate) / floats(inputs.parallel.tp)

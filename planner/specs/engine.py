@@ -128,10 +128,9 @@ class Activation(Spec):
     expert_sum: bool = False  # gate, up and down of an expert live at once; false: down reuses what gate and up leave
     expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
     encoder_copies: Amount = 0  # activations of an image encoder's width per patch in the profiled step; 0: not run
-    encoder_inner_copies: Amount = 0  # the same of its inner width
+    encoder_inner_copies: Amount = 0  # the same of its inner width; one more where its MLP has a gate
     encoder_native_copies: Amount = 0  # as encoder_copies where the resolution is native ...
     encoder_native_split_copies: Amount = 0  # ... with those that tensor parallelism divides: rotated in fp32 ...
-    encoder_native_inner_copies: Amount = 0  # ... with a gated MLP
     encoder_output_copies: Amount = 0  # of what leaves an encoder that joins the results of several layers
     encoder_tokens: Amount = 0  # of the largest image where the resolution is native
     score_bytes: Amount = 0  # per query, key and head when attention is not fused
