@@ -29,6 +29,7 @@ from drawing import (
 )
 from planner.estimate.breakdown import Part
 from planner.explain import duration, figure
+from planner.explain.words import HOLDING
 
 Row = dict[str, Any]
 
@@ -362,4 +363,4 @@ def _ticks(x: Sequence[int]) -> list[int]:
 
 def verdict_colour(row: Row) -> str:
     """Blue where the load is held, grey where not."""
-    return BLUE if row["verdict"] in ("holds", "meets_slo") else GREY
+    return BLUE if row["verdict"] in HOLDING else GREY

@@ -105,7 +105,8 @@ def _on(gpu: str, s: Scenario, library: Library) -> Variant:
 def _short(pin: Scenario) -> str:
     model = explain.model_name(pin.model)
     gpu = explain.gpu_name(pin.gpu or "")
-    return f"{model}, {pin.weight_format or 'own format'}, {pin.n_gpus or 1} × {gpu}, {pin.concurrency or 1:,}"
+    kind = explain.format_name(pin.weight_format) if pin.weight_format else "own format"
+    return f"{model}, {kind}, {pin.n_gpus or 1} × {gpu}, {pin.concurrency or 1:,} at once"
 
 
 def pin_current() -> None:

@@ -15,6 +15,7 @@ class Field(NamedTuple):
     column: str
     label: str
     step: float | int | None = None  # None: not a number
+    blank: str = "default"  # what a number left empty says
 
 
 class Fold(NamedTuple):
@@ -26,7 +27,7 @@ class Fold(NamedTuple):
     of_load: bool = False  # says something of the load or its objectives, not of the deployment
 
 
-HOST_MEMORY = Field("host_memory_gib", "Memory of the computer, GiB", 16.0)
+HOST_MEMORY = Field("host_memory_gib", "Memory of the computer, GiB", 16.0, "not used")
 MAIN = (
     "model",
     "gpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -30,9 +31,16 @@ CARDS = 6
 NEAREST = 3
 MOST_ROWS, MOST_REFUSED = 200, 500
 BADGE_COLOURS = {
-    "own test": "violet", "reference": "green", "native": "green", "trained for": "green", "good": "green",
-    "fair": "blue", "thin": "orange", "conflicting": "red", "none": "gray",
-}  # fmt: skip
+    "own test": "violet",
+    "reference": "green",
+    "native": "green",
+    "trained for": "green",
+    "good": "green",
+    "fair": "blue",
+    "thin": "orange",
+    "conflicting": "red",
+    "none": "gray",
+}
 EXPECTED = (
     "Between models the order is an expectation from size, year and what formats lose, no measurement. Name the models "
     "that you trust under Choose from, or check two of them on your own examples."
@@ -149,23 +157,29 @@ def _card(place: Any, row: Row) -> None:
 
 
 def front(found: Recommendation) -> None:
-    """Quality against cost; a chosen point can be opened."""
+    """Quality against cost; a click on a point opens it."""
     rows = [row for row in found.candidates if row["usd_per_request"]]
     if len(rows) < 2:
         return
     st.subheader("Quality against cost", anchor=False)
     labels = [f"{words.settings(row)}, {words.arrangement(row)}" for row in rows]
     chart, told = pareto_points(rows, labels)
-    event = st.plotly_chart(
-        Drawn(chart), key="pareto", config=CONFIG, alt=told, on_select="rerun", selection_mode="points"
+    st.plotly_chart(
+        Drawn(chart),
+        key="pareto",
+        config=CONFIG,
+        alt=told,
+        on_select=partial(_open_point, rows),
+        selection_mode="points",
     )
-    st.caption(plain(f"{told} Larger points take longer, faint ones are beaten in everything. Choose one to open it."))
-    points = event.selection.points
+    st.caption(plain(f"{told} Larger points take longer, faint ones are beaten in everything. Click one to open it."))
+
+
+def _open_point(rows: Sequence[Row]) -> None:
+    """For callbacks: the point that was clicked goes to the calculator."""
+    points = st.session_state["pareto"].selection.points
     if points and points[0]["point_index"] < len(rows):
-        row = rows[points[0]["point_index"]]
-        box = st.container(horizontal=True, vertical_alignment="center")
-        box.markdown(plain(f"{row['rank']}. {labels[points[0]['point_index']]}: {in_short(row)}"))
-        _open(box, row, "Open in the calculator", "open_point")
+        open_row(rows[points[0]["point_index"]])
 
 
 def table(found: Recommendation, library: Library) -> Row | None:
@@ -179,12 +193,17 @@ def table(found: Recommendation, library: Library) -> Row | None:
         return None
     frame = pd.DataFrame([{"rank": row["rank"]} | line(row, library) | {"quality": in_short(row)} for row in rows])
     event = st.dataframe(
-        frame, hide_index=True, key="candidates", on_select="rerun", selection_mode="single-row", height=430,
+        frame,
+        hide_index=True,
+        key="candidates",
+        on_select="rerun",
+        selection_mode="single-row",
+        height=430,
         column_config=NUMBERS
         | {name: st.column_config.Column(label) for name, label in TEXTS.items()}
         | {"rank": st.column_config.NumberColumn("#"), "quality": st.column_config.Column("Quality", width="medium")},
         alt="Candidates, best first",
-    )  # fmt: skip
+    )
     at = event.selection.rows
     return rows[at[0]] if at and at[0] < len(rows) else None
 

@@ -146,7 +146,14 @@ def _input(field: Field) -> None:
         whole = isinstance(field.step, int)
         least, most = limits(field.column, whole)
         st.number_input(
-            label, least, most, value=None, step=field.step, key=name, help=meaning(field.column), placeholder="default"
+            label,
+            least,
+            most,
+            value=None,
+            step=field.step,
+            key=name,
+            help=meaning(field.column),
+            placeholder=field.blank,
         )
     elif field.column in ("enforce_eager", "flash_attention"):
         words = {None: "default", True: "yes", False: "no"}

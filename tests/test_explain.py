@@ -17,6 +17,7 @@ from planner.catalog import models
 from planner.estimate import estimate
 from planner.estimate.breakdown import breakdown
 from planner.explain.changes import bits
+from planner.explain.compared import conclusion
 from planner.specs.scenario import Scenario
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
@@ -220,3 +221,24 @@ def test_a_request_longer_than_the_model_was_made_for_is_said() -> None:
 def test_replicas_that_hold_one_request_each_hold_more_than_one() -> None:
     shared = Scenario(model="llama-3.1-8b-instruct", gpu="h100-sxm", copies_per_gpu=4, concurrency=16)
     assert row(shared)["verdict"] == "queues"
+
+
+class TestCompared:
+    """What a comparison concludes."""
+
+    def rows(self, *gpus: str) -> list[dict[str, Any]]:
+        asked = [Scenario(model="Qwen/Qwen3-8B", weight_format="bf16", gpu=gpu, concurrency=16) for gpu in gpus]
+        return estimate(asked).rows()
+
+    def test_who_holds_and_who_leads(self) -> None:
+        lines = conclusion(("H100", "L40S", "T4"), self.rows("h100-sxm", "l40s", "t4"))
+        assert lines[0] == "2 of 3 hold the load; not T4."
+        assert lines[1].startswith("Fastest for each user: H100, ") and "; then L40S, " in lines[1]
+        assert len(lines) == 4
+
+    def test_equals_share_a_place_and_nothing_is_said_where_nothing_differs(self) -> None:
+        lines = conclusion(("one", "two"), self.rows("h100-sxm", "h100-sxm"))
+        assert lines == ["All hold the load."]
+
+    def test_none_holds(self) -> None:
+        assert conclusion(("one", "two"), self.rows("t4", "t4")) == ["None of these holds the load."]

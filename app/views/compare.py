@@ -14,6 +14,7 @@ from exports import COLUMNS
 from library import own_library
 from links import MAX_PINS
 from planner import explain
+from planner.explain.compared import conclusion
 from planner.report import csv_text
 from state import start
 from words import plain
@@ -51,6 +52,8 @@ shown = [
 ]
 labels, kept = [item.label for item, _ in shown], [row for _, row in shown]
 
+named = [f"pin {number}" for number in range(1, len(labels) + 1)] if view == "pins" else labels
+st.markdown("  \n".join(plain(line) for line in conclusion(named, kept)))
 difference_table(labels, kept)
 for title, name, unit in (
     ("Each user", "output_tokens_per_s_per_request", "tokens/s for each user"),

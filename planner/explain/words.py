@@ -21,6 +21,7 @@ VERDICT_WORDS = {
     "holds": "Holds the load",
     "meets_slo": "Meets your objectives",
 }
+HOLDING = ("holds", "meets_slo")
 BOUND_WORDS = {
     "memory": "memory bandwidth",
     "compute": "arithmetic",
@@ -91,12 +92,7 @@ def verdict(row: Row) -> Verdict:
     near = tight(row)
     if near:
         headline += f". Tight: {near}"
-    elif (
-        state in ("holds", "meets_slo")
-        and not misses(row)
-        and row["kv_occupancy"] is not None
-        and row["kv_occupancy"] < ROOMY
-    ):
+    elif state in HOLDING and not misses(row) and row["kv_occupancy"] is not None and row["kv_occupancy"] < ROOMY:
         headline += ", with room"
     return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)} {beyond_the_model(row)}".strip())
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.quality import Results, stored_checks
+from planner.explain.words import HOLDING
 from planner.search import axes, limits
 from planner.search.choose import ALONE
 from planner.search.emptied import emptied
@@ -28,7 +29,6 @@ MOST_REJECTED = 2000
 LEAST_OF_MODEL = 100
 MOST_MERGED = 600  # candidates of several parts together, before the estimate has the last word
 MOST_TIED = 50
-HOLDING = ("holds", "meets_slo")
 
 
 class Recommendation(NamedTuple):

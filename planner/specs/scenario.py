@@ -89,7 +89,7 @@ class Scenario(Spec):
     )
     tensor_split: Text | None = says("llama.cpp: share of each GPU, such as 3,1")
     parallel_slots: Annotated[int, Field(ge=1, le=4096)] | None = says("llama.cpp: sequences served at once")
-    host_memory_gib: Gib | None = says("memory of the host, GiB")
+    host_memory_gib: Gib | None = says("memory of the host, GiB; layers or experts may lie there (llama.cpp)")
     host_bandwidth_gb_s: Annotated[float, Field(gt=0, le=1e5)] | None = says("memory bandwidth of the host, GB/s")
     # load
     input_tokens: Tokens | None = says("mean prompt length, tokens; blank: 2000")

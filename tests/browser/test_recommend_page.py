@@ -58,6 +58,7 @@ def test_load_first_from_the_first_click_to_the_file(app: Watched, browser: Brow
     app.open("recommend")
     app.page.get_by_role("radio", name="I have this load").click()
     expect(app.page.get_by_role("heading", name="What does this load need?")).to_be_visible()
+    app.settle()
     for name, value in (("Requests at once", "200"), ("Prompt, tokens", "4000"), ("Answer, tokens", "500")):
         box = app.page.get_by_role("spinbutton", name=f"{name}, exactly")
         box.fill(value)
@@ -80,6 +81,19 @@ def test_load_first_from_the_first_click_to_the_file(app: Watched, browser: Brow
     expect(other.get_by_role("heading", name="What does this load need?")).to_be_visible()
     expect(other.get_by_role("spinbutton", name="Each token within, ms")).to_have_value("40.00")
     other.close()
+
+
+def test_a_click_on_a_point_opens_it(app: Watched) -> None:
+    app.open("recommend?v=1&gpu=rtx4090&n_gpus=2&concurrency=8&find_sizes=7-40")
+    search(app)
+    point = app.page.locator(".js-plotly-plot .point").nth(3)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box
+    app.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(app.page.get_by_text("Holds the load")).to_be_visible(timeout=20_000)
+    app.page.get_by_role("link", name="Recommend").click()
+    expect(app.page.get_by_role("heading", name="What runs best on 2 × GeForce RTX 4090")).to_be_visible()
 
 
 def test_a_preset_fills_the_load_in(app: Watched) -> None:

@@ -1,0 +1,58 @@
+"""What a comparison says, in a few lines: who holds the load, and who leads in speed, room and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from planner.explain.words import HOLDING, answer_price, figure, interval
+
+Row = dict[str, Any]
+Named = tuple[str, Row]
+
+
+def conclusion(labels: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The lines, the verdicts first; leaders are sought among those that hold the load."""
+    named = list(zip(labels, rows, strict=True))
+    holding = [(label, row) for label, row in named if row["verdict"] in HOLDING]
+    others = [label for label, row in named if row["verdict"] not in HOLDING]
+    if not holding:
+        return ["None of these holds the load."]
+    lines = [
+        f"{len(holding)} of {len(named)} hold the load; not {', '.join(others)}." if others else "All hold the load."
+    ]
+    if len(holding) == 1:
+        return lines
+    for words, name, told in (
+        ("Fastest for each user", "output_tokens_per_s_per_request", _speed),
+        ("Most room", "max_concurrency", _room),
+        ("Cheapest answers", "usd_per_million_output_tokens", _price),
+    ):
+        found = _leader(holding, name, told, least=name.startswith("usd"))
+        lines += [f"{words}: {found}."] if found else []
+    return lines
+
+
+def _leader(named: Sequence[Named], name: str, told: Callable[[Row], str], least: bool) -> str:
+    """The best by a column and the next one; those that show the same figure share a place. Blank: nothing differs."""
+    known = sorted((item for item in named if item[1][name]), key=lambda item: item[1][name], reverse=not least)
+    if len(known) < 2:
+        return ""
+    best = told(known[0][1])
+    first = [label for label, row in known if told(row) == best]
+    if len(first) == len(known):
+        return ""
+    label, row = known[len(first)]
+    return f"{' and '.join(first)}, {best}; then {label}, {told(row)}"
+
+
+def _speed(row: Row) -> str:
+    return f"{interval(row, 'output_tokens_per_s_per_request')} tokens/s"
+
+
+def _room(row: Row) -> str:
+    return f"{figure(row['max_concurrency'], row['max_concurrency_low'], row['max_concurrency_high'])} requests"
+
+
+def _price(row: Row) -> str:
+    return f"{answer_price(row)[0]} USD for a million tokens"
