@@ -127,6 +127,12 @@ def _integer(words: Array, out: Array) -> Pair:
     return np.concatenate(got), np.concatenate([*want, wrapped, exchanged])
 
 
+def _unsigned(words: Array, out: Array) -> Pair:
+    a, b, c = (words[:, i] for i in range(3))
+    bytes_of_a = np.ascontiguousarray(a).view(np.uint8).reshape(LANES, 4).astype(float)
+    return _integers(out[:, 0]), (bytes_of_a * _bytes(b).reshape(LANES, 4)).sum(axis=1) + _integers(c)
+
+
 def _power(words: Array, out: Array) -> Pair:
     return floats(out[:, 0]), 2.0 ** floats(words[:, 8])
 
@@ -166,6 +172,7 @@ CASES: dict[str, tuple[int, Any, Callable[[Array, Array], Pair], float]] = {
     "converted": (80, _fill(_halves), _converted, 0.0),
     "integer": (75, _fill(_small_integers), _integer, 0.0),
     "power": (75, _fill(numbers.any_words), _power, 1e-6),
+    "unsigned": (75, _fill(_small_integers), _unsigned, 0.0),
 }
 
 

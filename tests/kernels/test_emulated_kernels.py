@@ -1,7 +1,11 @@
-"""Every kernel in every tile, run thread by thread on the CPU against references in double precision."""
+"""Every kernel in every tile, run thread by thread on the CPU against references in double precision.
+
+With `KERNEL_TARGETS` every tile meets every shape in every split, without it every tile and every other of these.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -24,8 +28,11 @@ def _name(item: Any) -> str:
 @pytest.mark.parametrize("kernel", KERNELS, ids=_name)
 def test_every_tile_is_right_at_odd_shapes(kernel: Kernel) -> None:
     wrong, tried = [], set()
-    for shape in shapes_of(kernel):
-        for choice in kernel.choices(shape, H200):
+    step = 1 if "KERNEL_TARGETS" in os.environ else 2
+    for number, shape in enumerate(shapes_of(kernel)):
+        for place, choice in enumerate(kernel.choices(shape, H200)):
+            if choice.tile in tried and (number + place) % step:
+                continue
             tried.add(choice.tile)
             found, allowed = error(kernel, choice, shape), kernel.problem(choice, shape).tolerance
             if found > allowed:

@@ -47,7 +47,7 @@ def test_random_fp8_is_never_infinite_or_not_a_number() -> None:
         assert np.isfinite(numbers.e4m3(fill(np.random.default_rng(0), 4096))).all()
 
 
-def _packed(codes: Array, bits: int) -> Array:
+def _packed(codes: Array, bits: int, places: tuple[tuple[int, ...], ...] = ()) -> Array:
     """The layout stated the other way round, value by value: rows (64, 64) -> the words of one block."""
     per_step = bits // 4
     words = np.zeros((4, per_step, 32, 4), np.uint32)
@@ -59,14 +59,19 @@ def _packed(codes: Array, bits: int) -> Array:
             word = {4: 0, 8: pair, 16: 2 * pair + half}[bits]
             shift = {4: 4 * place, 8: 8 * place, 16: 16 * j}[bits]
             at = step * per_step + word
-            words[tile, at // 4, g * 4 + t, at % 4] |= np.uint32(int(codes[row, k]) << shift)
+            code = int(codes[row, k])
+            found = code << shift
+            if places:
+                found = sum((code >> bit & 1) << 16 * (place // 4) + to for bit, to in enumerate(places[place % 4]))
+            words[tile, at // 4, g * 4 + t, at % 4] |= np.uint32(found)
     return words.reshape(1, -1)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_a_block_of_weights_unpacks_to_the_rows_it_was_packed_from(bits: int) -> None:
-    codes = np.random.default_rng(bits).integers(0, 2**bits, (64, 64))
-    np.testing.assert_array_equal(skinny.codes_of(_packed(codes, bits), bits), codes)
+@pytest.mark.parametrize("weights", [skinny.W16, skinny.E4M3, skinny.INT4, skinny.MXFP4, skinny.NVFP4])
+def test_a_block_of_weights_unpacks_to_the_rows_it_was_packed_from(weights: skinny.Weights) -> None:
+    codes = np.random.default_rng(weights.bits).integers(0, 2**weights.bits, (64, 64))
+    packed = _packed(codes, weights.bits, weights.places)
+    np.testing.assert_array_equal(skinny.codes_of(packed, weights), codes)
 
 
 def test_every_bit_of_a_block_is_some_weight() -> None:

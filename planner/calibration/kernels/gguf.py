@@ -32,7 +32,7 @@ ROUND = 32  # activations that share a scale
 PART_ROWS = 64
 THREADS = 128
 TOKENS = (1, 2, 4, 8)
-STAGES = (8, 5)
+STAGES, ROWS = (6, 3), 2  # rows that a warp works on at once
 BLOCKS_PER_MULTIPROCESSOR = (3, 6, 2)
 TOLERANCE = 2.0**-18  # integers are exact, sums fp32
 HALF = "<f2"
@@ -152,7 +152,7 @@ def _problem(blocks: Blocks) -> Callable[[Choice, Gemm], Problem]:
 
 def _tiles(blocks: Blocks) -> tuple[Tile, ...]:
     stage = (RUN // SUPER * blocks.size_bytes + 30) // 16 * 16
-    sizes = [(tokens, stages, THREADS // 32 * stages * stage) for tokens in TOKENS for stages in STAGES]
+    sizes = [(tokens, stages, THREADS // 32 * stages * ROWS * stage) for tokens in TOKENS for stages in STAGES]
     names = "TOKENS STAGES SHARED_BYTES".split()
     return tuple(Tile(tuple(zip(names, row, strict=True)), THREADS, row[-1], 1, row[0]) for row in sizes)
 
@@ -164,7 +164,7 @@ def _supports(tile: Tile, shape: Gemm) -> bool:
 
 def _grids(tile: Tile, shape: Gemm, limits: Limits) -> tuple[int, ...]:
     """Blocks: several per multiprocessor, no warp without a row."""
-    most = max(1, shape.n // (tile.threads // 32))
+    most = max(1, shape.n // (ROWS * tile.threads // 32))
     return tuple(dict.fromkeys(min(most, n * limits.multiprocessors) for n in BLOCKS_PER_MULTIPROCESSOR))
 
 

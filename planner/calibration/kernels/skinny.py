@@ -60,6 +60,7 @@ class Weights(NamedTuple):
     zeros: bool = False
     one_scale: bool = False  # a further one for the whole tensor
     in_pairs: bool = False  # a register's two codes lie side by side, not in a word's two halves
+    places: tuple[tuple[int, ...], ...] = ()  # bits of half a word that make each code, lowest first; none: in a row
 
     @property
     def block_columns(self) -> int:
@@ -87,20 +88,27 @@ BF16 = Activations(1, "bf16", numbers.bf16, numbers.normal_bf16, numbers.scale_b
 FP16 = Activations(0, "fp16", numbers.fp16, numbers.normal_fp16, numbers.scale_fp16, 2.0**-11)
 
 
-def codes_of(blocks: Array, bits: int, in_pairs: bool = False) -> Array:
+def codes_of(blocks: Array, weights: Weights) -> Array:
     """Packed blocks (..., chunks, words) -> codes (..., 64 rows, chunks * 64), lowest `bits` of an unsigned integer.
 
     A lane (g, t) holds rows g and g + 8 of each 16, inputs 16 s + 4 t + j of step s: pairs (j = 0, 1) and (2, 3) of
     a row are the halves of a register, so that a word's low codes are j = 0, 2 and its high codes j = 1, 3; with
     `in_pairs` they lie side by side.
     """
+    bits = weights.bits
     words = bits // 4
     lead, chunks = blocks.shape[:-2], blocks.shape[-2]
     lanes = blocks.reshape(*lead, chunks, 4, words, 8, 4, 4)  # tile, vector, g, t, word
     lanes = np.moveaxis(lanes, -4, -2).reshape(*lead, chunks, 4, 8, 4, STEPS, words)  # tile, g, t, step, word
-    shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
-    codes = (lanes[..., None] >> shifts) & np.uint32(2**bits - 1)  # word, place in it: (high or low, register)
-    if not in_pairs:
+    if not weights.places:
+        shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
+        codes = (lanes[..., None] >> shifts) & np.uint32(2**bits - 1)  # word, place in it: (high or low, register)
+    else:
+        half = np.array(weights.places, dtype=np.uint32)
+        places = np.concatenate([half, half + np.uint32(16)])
+        found = (lanes[..., None, None] >> places) & np.uint32(1)
+        codes = np.sum(found << np.arange(bits, dtype=np.uint32), axis=-1, dtype=np.uint32)
+    if not weights.in_pairs:
         codes = np.moveaxis(codes.reshape(*lead, chunks, 4, 8, 4, STEPS, words, 2, 16 // bits), -2, -1)
     registers = codes.reshape(*lead, chunks, 4, 8, 4, STEPS, 2, 2, 2)  # pair, half of rows, j
     n = len(lead)
@@ -136,7 +144,7 @@ def zeros_of(meta: Array, weights: Weights) -> Array:
 
 def matrix_of(blocks: Array, meta: Array, weights: Weights, activations: Activations) -> Array:
     """64 rows of the matrix as the kernel should see it, without scales per row or tensor: (64, k) float64."""
-    codes = codes_of(blocks, weights.bits, weights.in_pairs)
+    codes = codes_of(blocks, weights)
     if weights.number == 0:
         return activations.decode(codes.astype(np.uint16))
     values = weights.decode(codes)
@@ -327,13 +335,16 @@ def _int4(codes: Array) -> Array:
     return codes.astype(np.float64) - 8
 
 
+# Mantissa, exponent and sign of the four FP4 codes in half a word: where src/skinny.cu needs one shift for both.
+FP4_PLACES = ((6, 7, 8, 15), (3, 4, 5, 12), (0, 1, 2, 9), (10, 11, 13, 14))
+
 W16 = Weights(0, 16, numbers.bf16, numbers.normal_words)
 INT8 = Weights(1, 8, numbers.int8, numbers.any_words)
 E4M3 = Weights(2, 8, numbers.e4m3, numbers.e4m3_words)
 INT4 = Weights(3, 4, _int4, numbers.any_words, 128, 2)
 INT4_ZERO = Weights(4, 4, _int4, numbers.any_words, 128, 2, zeros=True)
-MXFP4 = Weights(5, 4, numbers.e2m1, numbers.any_words, 32, 2, numbers.scale_e8m0)
-NVFP4 = Weights(6, 4, numbers.e2m1, numbers.any_words, 16, 4, numbers.scale_e4m3, one_scale=True)
+MXFP4 = Weights(5, 4, numbers.e2m1, numbers.any_words, 32, 2, numbers.scale_e8m0, places=FP4_PLACES)
+NVFP4 = Weights(6, 4, numbers.e2m1, numbers.any_words, 16, 4, numbers.scale_e4m3, one_scale=True, places=FP4_PLACES)
 NF4 = Weights(7, 4, numbers.nf4, numbers.any_words, 64, 4, numbers.scale_fp32, in_pairs=True)
 FORMATS = (W16, INT8, E4M3, INT4, INT4_ZERO, MXFP4, NVFP4, NF4)
 # One function per format, as the launcher keeps a pool of values per function.

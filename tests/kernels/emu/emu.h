@@ -83,6 +83,10 @@ DEVICE int dot4(int a, int b, int c) {
   for (int i = 0; i < 4; ++i) c += (i8)(a >> 8 * i) * (i8)(b >> 8 * i);
   return c;
 }
+DEVICE int dot4_unsigned(u32 a, int b, int c) {
+  for (int i = 0; i < 4; ++i) c += (int)(a >> 8 * i & 255u) * (i8)(b >> 8 * i);
+  return c;
+}
 DEVICE float power2(float x) { return emu::exp2(x); }
 DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
   const u32 low = emu::f16((double)emu::f16((u16)a) * emu::f16((u16)b) + emu::f16((u16)c));

@@ -11,6 +11,7 @@
 #define IS_CONVERTED 7
 #define IS_INTEGER 8
 #define IS_POWER 9
+#define IS_UNSIGNED 10
 
 KERNEL conform(const u32* in, u32* out) {
   SHARED(shared);
@@ -61,6 +62,8 @@ KERNEL conform(const u32* in, u32* out) {
   r[1] = permute(w[0], w[1], w[2]);
   r[2] = (u32)dot4((int)w[0], (int)w[1], (int)w[2]);
   r[3] = shuffle_xor(w[0], 5);
+#elif OPERATION == IS_UNSIGNED
+  r[0] = (u32)dot4_unsigned(w[0], (int)w[1], (int)w[2]);
 #else
   r[0] = as_bits(power2(as_float(w[8])));
 #endif

@@ -90,6 +90,11 @@ DEVICE int dot4(int a, int b, int c) {  // four signed bytes
   asm("dp4a.s32.s32 %0,%1,%2,%3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
   return r;
 }
+DEVICE int dot4_unsigned(u32 a, int b, int c) {  // unsigned bytes of a, signed ones of b
+  int r;
+  asm("dp4a.u32.s32 %0,%1,%2,%3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+  return r;
+}
 DEVICE float power2(float x) {
   float r;
   asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(r) : "f"(x));

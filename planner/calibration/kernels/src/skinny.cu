@@ -7,7 +7,8 @@
 //  * Lane t of four takes inputs 16 s + 4 t + (0..3) in step s, for weights and activations alike: its activations are
 //    one aligned 8-byte load, no matrix load is needed, and all of a step has one scale.
 //  * Scales multiply the fp32 sums of their group, not the weights: operands of the product are exact. With many
-//    tokens they multiply the weights instead, as those sums would not fit the registers (exact too for FP4).
+//    tokens they multiply the weights instead, as those sums would not fit the registers. FP4 has to be moved to the
+//    exponents of bf16 by a product anyway: its scale is part of that factor, which costs nothing and is exact too.
 //  * WARPS_N warps side by side share the activations, WARPS_K split the inputs inside the block, gridDim.y across
 //    blocks; the last block to arrive adds the parts in a fixed order, so that results repeat exactly.
 //  * gridDim.z: tiles of 8 * TOKENS tokens; GROUPED: segments of tokens that share an expert.
@@ -28,9 +29,10 @@ constexpr int BITS = WEIGHTS == W16 ? 16 : WEIGHTS <= E4M3 ? 8 : 4;
 constexpr int WORDS = BITS / 4;                  // 32-bit words of a lane in a 16x16 tile
 constexpr int VECTORS = WORDS;                   // 16-byte vectors of a lane per 16 rows x 64 inputs
 constexpr int STEPS_PER_VECTOR = 4 / WORDS;
-constexpr int STEPS_PER_GROUP = WEIGHTS == MXFP4 ? 2 : WEIGHTS == NVFP4 ? 1 : 4;
+constexpr bool FP4 = WEIGHTS == MXFP4 || WEIGHTS == NVFP4;
 constexpr bool GROUP_SCALES = BITS == 4;
-constexpr bool SCALED_WEIGHTS = GROUP_SCALES && TOKENS > (STEPS_PER_GROUP == 4 ? 4 : 2);
+constexpr bool SCALED_WEIGHTS = GROUP_SCALES && !FP4 && TOKENS > 4;
+static_assert(!FP4 || BF16, "factors of FP4 need the exponents of bf16");
 constexpr int CHUNKS_PER_GROUP = WEIGHTS == INT4 || WEIGHTS == INT4_ZERO ? 2 : 1;
 constexpr int SCALE_BYTES = !GROUP_SCALES ? 0 : WEIGHTS == NVFP4 || WEIGHTS == NF4 ? 4 : 2;  // of one row in 64 inputs
 constexpr int ZERO_BYTES = WEIGHTS == INT4_ZERO ? 32 : 0;                   // of 64 rows
@@ -83,14 +85,17 @@ DEVICE u32 nibbles(u32 q, int shift, u32 zero) {
                    : sub_f16x2(lop3<0xea>(q >> (shift & 8), 0x000f000fu, 0x64006400u), twice(0x6400u | zero));
 #endif
 }
-// Two FP4 codes (sign, 2 exponent bits, 1 mantissa bit) at bit 12 of each half after the shift.
-DEVICE u32 fp4(u32 q) {
-  const u32 sign = q & 0x80008000u;
-#if BF16
-  return fma_bf16x2(sign | (q & 0x70007000u) >> 6, 0x7e807e80u, 0u);  // exponents differ by 126; the product is exact
-#else
-  return fma_f16x2(sign | (q & 0x70007000u) >> 3, 0x74007400u, 0u);  // by 14
-#endif
+// FP4 (sign, 2 exponent bits, 1 mantissa bit): register f of a word's four, as bf16 2^-126 times too small. Signs and
+// magnitudes lie where a single shift and mask bring them to their place; the fourth code takes what is left.
+DEVICE u32 fp4(u32 q, int f) {
+  if (f == 3) return (q << 1 & 0x80008000u) | (q >> 5 & 0x01000100u) | (q >> 4 & 0x00c000c0u);
+  return q << 3 * f & 0x81c081c0u;
+}
+// What that is multiplied by, twice: the scale of row 2 * i + half of a lane's eight in step s, times 2^126 (MXFP4, scales
+// up to 2) or 2^118 (NVFP4, normal E4M3; the factor 2^8 is made good with the scale of the tensor).
+DEVICE u32 factor(const u32* meta, int row, int s) {
+  if (WEIGHTS == MXFP4) return permute(meta[row >> 1], 0u, 0x4040u + (2 * (row & 1) + (s >> 1)) * 0x101u) * 128u + 0x3f003f00u;
+  return permute(meta[row], 0u, 0x4040u + s * 0x101u) * 16u + 0x77007700u;
 }
 // NF4: four codes as two registers. The sixteen quantiles as bf16 lie in eight words, high bytes and low bytes apart; a
 // permutation looks four codes up in eight bytes, and their top bits choose between the lower and the upper eight.
@@ -135,16 +140,11 @@ DEVICE void unpack(const u32* q, u32 zeros, u32 (&a)[4]) {
   } else {
 #pragma unroll
     for (int f = 0; f < 4; ++f)
-      a[f] = WEIGHTS >= MXFP4 ? fp4(q[0] << (12 - 4 * f)) : nibbles(q[0], 4 * f, f & 1 ? zeros >> 4 & 15u : zeros & 15u);
+      a[f] = FP4 ? fp4(q[0], f) : nibbles(q[0], 4 * f, f & 1 ? zeros >> 4 & 15u : zeros & 15u);
   }
 }
-// Scale of row 2 * i + half of a lane's eight, in group h of the 64 inputs.
-DEVICE float group_scale(const u32* meta, int row, int h) {
-  if (WEIGHTS == MXFP4) return as_float((meta[row >> 1] >> (16 * (row & 1) + 8 * h) & 255u) << 23);
-  if (WEIGHTS == NVFP4) {
-    const u32 code = meta[row] >> (8 * h) & 127u;                  // E4M3, positive: to fp32 by moving the exponent
-    return as_float(code << 20) * 1.329227995784916e36f;            // 2^120
-  }
+// Scale of row 2 * i + half of a lane's eight.
+DEVICE float group_scale(const u32* meta, int row) {
   if (WEIGHTS == NF4) return as_float(meta[row]);
   return widen(meta[row >> 1] >> (16 * (row & 1)) & 0xffffu);
 }
@@ -244,7 +244,7 @@ KERNEL skinny(const u32* weights, const u8* meta, const float* row_scales, const
       const v4u v = *(const v4u*)(mine + (i * VECTORS + s / STEPS_PER_VECTOR) * 512);
       q[0] = v.x; q[1] = v.y; q[2] = v.z; q[3] = v.w;
     };
-    if (GROUP_SCALES && !SCALED_WEIGHTS) {
+    if (GROUP_SCALES && !SCALED_WEIGHTS && !FP4) {
       u32 b[TOKENS][4][2];
 #pragma unroll
       for (int m = 0; m < TOKENS; ++m)
@@ -254,27 +254,23 @@ KERNEL skinny(const u32* weights, const u8* meta, const float* row_scales, const
       for (int i = 0; i < 4; ++i) {
         u32 q[4];
         vector_of(i, 0, q);
+        float part[TOKENS][4];
 #pragma unroll
-        for (int h = 0; h < 4 / STEPS_PER_GROUP; ++h) {
-          float part[TOKENS][4];
+        for (int m = 0; m < TOKENS; ++m) part[m][0] = part[m][1] = part[m][2] = part[m][3] = 0.f;
 #pragma unroll
-          for (int m = 0; m < TOKENS; ++m) part[m][0] = part[m][1] = part[m][2] = part[m][3] = 0.f;
+        for (int s = 0; s < 4; ++s) {
+          u32 a[4];
+          unpack(q + s % STEPS_PER_VECTOR * WORDS, zeros >> (8 * i), a);
 #pragma unroll
-          for (int r = 0; r < STEPS_PER_GROUP; ++r) {
-            const int s = h * STEPS_PER_GROUP + r;
-            u32 a[4];
-            unpack(q + s % STEPS_PER_VECTOR * WORDS, zeros >> (8 * i), a);
+          for (int m = 0; m < TOKENS; ++m) product(part[m], a, b[m][s][0], b[m][s][1]);
+        }
+        const float low = group_scale(scales, 2 * i), high = group_scale(scales, 2 * i + 1);
 #pragma unroll
-            for (int m = 0; m < TOKENS; ++m) product(part[m], a, b[m][s][0], b[m][s][1]);
-          }
-          const float low = group_scale(scales, 2 * i, h), high = group_scale(scales, 2 * i + 1, h);
-#pragma unroll
-          for (int m = 0; m < TOKENS; ++m) {
-            sum[i][m][0] += low * part[m][0];
-            sum[i][m][1] += low * part[m][1];
-            sum[i][m][2] += high * part[m][2];
-            sum[i][m][3] += high * part[m][3];
-          }
+        for (int m = 0; m < TOKENS; ++m) {
+          sum[i][m][0] += low * part[m][0];
+          sum[i][m][1] += low * part[m][1];
+          sum[i][m][2] += high * part[m][2];
+          sum[i][m][3] += high * part[m][3];
         }
       }
     } else {
@@ -292,9 +288,9 @@ KERNEL skinny(const u32* weights, const u8* meta, const float* row_scales, const
         for (int i = 0; i < 4; ++i) {
           u32 a[4];
           unpack(q[i] + s % STEPS_PER_VECTOR * WORDS, zeros >> (8 * i), a);
-          if (SCALED_WEIGHTS) {
-            const u32 low = twice(narrow(group_scale(scales, 2 * i, s / STEPS_PER_GROUP)));
-            const u32 high = twice(narrow(group_scale(scales, 2 * i + 1, s / STEPS_PER_GROUP)));
+          if (SCALED_WEIGHTS || FP4) {
+            const u32 low = FP4 ? factor(scales, 2 * i, s) : twice(narrow(group_scale(scales, 2 * i)));
+            const u32 high = FP4 ? factor(scales, 2 * i + 1, s) : twice(narrow(group_scale(scales, 2 * i + 1)));
 #pragma unroll
             for (int f = 0; f < 4; ++f) a[f] = fma2(a[f], f & 1 ? high : low, 0u);
           }
@@ -322,7 +318,8 @@ KERNEL skinny(const u32* weights, const u8* meta, const float* row_scales, const
   const int row0 = blockIdx.x * ROWS;
   const bool split = gridDim.y > 1;
   auto scaled = [&](float v, int row) {
-    return narrow(BITS == 8 || WEIGHTS == NVFP4 ? v * load(row_scales + (BITS == 8 ? row : 0)) : v);
+    if (WEIGHTS == NVFP4) return narrow(v * 256.f * load(row_scales));
+    return narrow(BITS == 8 ? v * load(row_scales + row) : v);
   };
   for (int e = tid; e < count * ROWS; e += THREADS) {
     const int token = e / ROWS, row = row0 + e % ROWS;
