@@ -7,7 +7,6 @@ import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from planner.catalog import quality_results
 from planner.cli.main import run
 from planner.quality.check import manner, refuses
 from planner.quality.examples import Answer
+from tests.quality.files import lines
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -36,10 +36,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines("before.jsonl", [{"id": row["id"], "output": row["reference"]} for row in rows])
     lines("after.jsonl", [{"id": r["id"], "output": HOSTILE if i < 20 else r["reference"]} for i, r in enumerate(rows)])
     return tmp_path
-
-
-def lines(name: str, rows: list[dict[str, Any]]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def check(*more: str) -> int:

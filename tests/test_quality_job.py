@@ -19,6 +19,7 @@ from quality.server import KEY, Server
 from planner.cli import quality_job
 from planner.cli.quality_job import Count, Job
 from planner.quality.session import Settings
+from tests.quality.files import lines
 
 N = 12
 
@@ -27,10 +28,6 @@ N = 12
 def server() -> Iterator[Server]:
     with Server(delay_s=0.2) as one:
         yield one
-
-
-def lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def begun(folder: Path, server: Server, **more: Any) -> subprocess.Popen[bytes]:

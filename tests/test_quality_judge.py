@@ -16,6 +16,7 @@ pytest.importorskip("scipy")
 from quality.server import KEY, Server
 
 from planner.cli.main import run
+from tests.quality.files import lines
 
 N = 60
 FILES = ("--baseline", "before.jsonl", "--candidate", "after.jsonl")
@@ -30,10 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     said = ["bad"] * 12 + ["good, otherwise"] * 20 + ["good"] * 28
     lines("after.jsonl", [{"id": f"e{i}", "output": f"{said[i]} {i}"} for i in range(N)])
     return tmp_path
-
-
-def lines(name: str, rows: list[dict[str, Any]]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def fair(prompt: str) -> str:
