@@ -164,6 +164,15 @@ def test_a_gated_delta_state_is_its_matrix_and_its_convolution() -> None:
     assert table(build(GDN), NONE).state_bytes[0, 0] == 4 * (16 * 128 * 128 * 4 + 3 * 4096 * 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "drafted", "mib"), [("Qwen/Qwen3.6-35B-A3B", 2.0, 188.44), ("Qwen/Qwen3.8-27B", 6.0, 1047.38)]
+)
+def test_llama_cpp_keeps_a_state_to_go_back_to_for_every_drafted_token(name: str, drafted: float, mib: float) -> None:
+    """Logs of llama.cpp#23269 and of a change to a copy of it."""
+    states = table(named(name), engine("llama.cpp"), draft_tokens=drafted).state_bytes[0, 0]
+    assert states / 2**20 == pytest.approx(mib, abs=0.01)
+
+
 def test_expected_concurrency_counts_half_of_the_output() -> None:
     kv = plan(build(), NONE, input_tokens=1000.0, output_tokens=2000.0, max_num_seqs=1e9).kv
     assert kv.max_concurrency_expected[0] / kv.max_concurrency[0] == pytest.approx(3000 / 2000, rel=0.01)

@@ -169,7 +169,8 @@ def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, row
     kinds = cache_kinds(model, engine.cache.cross_layers)
     where, group = placements(model, engine, inputs, rows), cache_group(engine, inputs.parallel)
     conv = engine.cache.conv_value_bytes
-    drafted = inputs.settings.draft_tokens if engine.cache.draft_state_slots else 0.0
+    in_pages = engine.cache.draft_state_slots and engine.cache.state_in_pool
+    drafted = inputs.settings.draft_tokens if in_pages else 0.0
     return CacheLayers(
         LayersAndBytes(
             layers_on_stages(model, tuple(part.layers for part in kinds.parts), where),
