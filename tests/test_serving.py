@@ -24,6 +24,7 @@ from planner.serving import (
     speculative_tokens_per_step,
     steady_state,
     sustainable,
+    tail,
     uniform_log_sd,
 )
 from planner.serving.curve import Times, life, mix
@@ -419,3 +420,12 @@ def test_a_prompt_in_a_pipeline_holds_up_every_lane(stages):
             ready[lane] = at
     times = Times(*(np.array([seconds]) for seconds in (decode_s, busy_s, busy_s)))
     assert life(request, capacity, m, times).step_s[0] == pytest.approx(ready.max() / rounds, rel=0.08)
+
+
+def test_steps_that_all_miss_alike_have_no_tail():
+    load = Load(1024, 128, 16, waves=np.inf)
+    offered = offer(step_s, load, engine(), Overheads(late_steps=50))
+    one = settle(step_s, offered).point.life
+    p50, p99 = (tail(load, offered.request, one, np.zeros(1), p).ttft_s[0] for p in (50.0, 99.0))
+    assert one.missed_s[0] == pytest.approx(50 * one.step_s[0], rel=0.05)
+    assert p99 - p50 < one.missed_s[0]

@@ -52,7 +52,8 @@ class Times(NamedTuple):
 class Life(NamedTuple):
     """The life of a request in the engine, from its arrival at the scheduler."""
 
-    queue_s: Array  # rest of the running step, prompts ahead
+    queue_s: Array  # rest of the running step, steps that it misses, prompts ahead
+    missed_s: Array  # of these the steps that every request misses alike
     own_prefill_s: Array
     step_s: Array  # mean time between its decode steps
     step_sd_s: Array
@@ -151,11 +152,12 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
-    late = request.late_steps * follows
+    late, polls = request.late_steps * follows, (request.poll_steps - 1) / 2 * follows
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
     return Life(
         queue_s=np.where(prefills, running(request, m) * (rest + late) + m.backlog_tokens / m.room_tokens * full, 0),
+        missed_s=np.where(prefills, running(request, m) * (late - polls), 0),
         own_prefill_s=np.where(prefills, in_a_row(m.chunks, capacity), 1) * times.own_s,
         step_s=step,
         step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),

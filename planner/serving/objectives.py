@@ -58,7 +58,8 @@ def normal_quantile(percentile: Array) -> Array:
 def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Array) -> Tail:
     """A percentile of TTFT, TPOT and end-to-end time by three stated rules.
 
-    TTFT: its own prefill grows with a log-normal prompt, waiting has an exponential tail, -ln(1 - p) means.
+    TTFT: its own prefill grows with a log-normal prompt, waiting has an exponential tail, -ln(1 - p) means; the steps
+    that all miss alike have none.
     TPOT: a mean over the request's n steps, so its deviation is that of a step over sqrt(n).
     End to end: deviations of TTFT, TPOT and of a log-normal output length are independent and add in squares.
     `slot_s` waits for a slot in the closed loop, where it hardly varies, are constant.
@@ -67,8 +68,9 @@ def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Arr
     z, waits = normal_quantile(percentile), -np.log1p(-percentile / 100)
     varies, grows = request.random_arrivals, np.isinf(slot_s)
     slot = np.where(grows, 0, slot_s)
-    waiting = one.queue_s + np.where(varies, slot, 0)
-    mean_ttft = request.overhead_s + np.where(varies, 0, slot) + one.own_prefill_s + waiting
+    alike = np.minimum(one.missed_s, one.queue_s)
+    waiting = one.queue_s - alike + np.where(varies, slot, 0)
+    mean_ttft = request.overhead_s + np.where(varies, 0, slot) + one.own_prefill_s + alike + waiting
     longer = one.own_prefill_s * (np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2) - 1)
     later = longer + waiting * (waits - 1)
     slower = z * one.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
