@@ -63,6 +63,7 @@ FOLDS = (
     Fold(
         "llama.cpp settings",
         (
+            Field("backend", "Back-end"),
             Field("n_gpu_layers", "Layers on the GPU", 1),
             Field("n_cpu_moe", "Layers whose experts stay on the host", 1),
             HOST_MEMORY,

@@ -158,6 +158,8 @@ def _input(field: Field) -> None:
     elif field.column in ("enforce_eager", "flash_attention"):
         words = {None: "default", True: "yes", False: "no"}
         st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
+    elif field.column == "backend":
+        _backend(label)
     elif field.column == "task_family":
         names = {one.id: one.name for one in tables().families}
         st.selectbox(
@@ -166,6 +168,17 @@ def _input(field: Field) -> None:
         )  # fmt: skip
     else:
         st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
+
+
+def _backend(label: str) -> None:
+    """What llama.cpp can be built for on the chosen GPU, its usual one first."""
+    chosen, current = st.session_state.get(key("gpu")), st.session_state.get(key("backend"))
+    built = engines.backends("llama.cpp", own_library().gpu(chosen or "").vendor)
+    usual = f"default ({built[0]})" if built else "default"
+    st.selectbox(
+        label, [None, *with_current(built, current)], format_func=lambda name: name or usual, key=key("backend"),
+        help=meaning("backend"),
+    )  # fmt: skip
 
 
 def _uploads() -> None:

@@ -26,7 +26,8 @@ SLACK = 0.97  # of a limit, for clocks above the datasheet's and rounding
 KEPT_COLUMNS = (
     "model weight_format kv_format engine engine_version gpu n_gpus tp pp ep attention_dp dp gpu_memory_utilization "
     "max_model_len max_num_seqs max_num_batched_tokens enforce_eager n_ubatch flash_attention n_gpu_layers n_cpu_moe "
-    "split_mode power_limit_w input_tokens output_tokens concurrency request_rate_per_s waves cached_input_fraction"
+    "backend split_mode power_limit_w input_tokens output_tokens concurrency request_rate_per_s waves "
+    "cached_input_fraction"
 ).split()
 
 
@@ -183,7 +184,7 @@ def observation(one: Compared) -> Observation:
     except PlannerError:
         raise BadValue(f"{where}: not kept: its model is not a bundled one; give --model with a bundled id") from None
     columns = {name: getattr(one.scenario, name) for name in KEPT_COLUMNS}
-    resolved = {name: one.answer[name] for name in ("engine", "gpu", "weight_format", "kv_format")}
+    resolved = {name: one.answer[name] for name in ("engine", "gpu", "weight_format", "kv_format", "backend")}
     columns |= resolved | {"model": bundled.model.id}
     body = {"tool": one.reading.tool, "scenario": Scenario(**columns), "measured": dict(one.reading.measured)}
     return Observation.model_validate(body)

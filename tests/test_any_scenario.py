@@ -88,6 +88,7 @@ WILD: dict[str, st.SearchStrategy[Any]] = {  # columns and what a stranger might
     "n_gpu_layers": st.sampled_from([0, 10, 999]),
     "n_cpu_moe": st.sampled_from([0, 5, 999]),
     "split_mode": st.sampled_from(["none", "layer", "row"]),
+    "backend": st.sampled_from(["cuda", "vulkan", "metal"]),
     "tensor_split": st.sampled_from(["1,1", "0,1", "1,2,3"]),
     "host_memory_gib": st.sampled_from([1.0, 64.0]),
     "host_bandwidth_gb_s": st.sampled_from([100.0, 400.0]),

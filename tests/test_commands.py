@@ -86,6 +86,13 @@ def test_layers_over_cards_are_stages_and_rows_are_tensor_parallel() -> None:
     assert said("llama-server -hf u/m -sm row -dev CUDA0,CUDA1")["tp"] == 2
 
 
+def test_a_device_or_an_image_says_the_back_end() -> None:
+    assert said("llama-server -hf u/m -dev Vulkan0")["backend"] == "vulkan"
+    image = said("docker run ghcr.io/ggml-org/llama.cpp:server-intel-b9000 -hf u/m")
+    assert (image["backend"], image["engine_version"]) == ("sycl", "9000")
+    assert "backend" not in said("llama-server -hf u/m")
+
+
 def test_layers_left_on_the_host_are_said() -> None:
     assert said("llama-server -hf u/m -ngl 20")["n_gpu_layers"] == 20
 

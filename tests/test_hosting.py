@@ -162,6 +162,8 @@ def test_shares_that_cannot_be_read_are_refused(text: str) -> None:
         ({"speculative_tokens": 3}, "needs 'draft_model'"),
         ({"draft_model": "mtp"}, "'draft_model': meta-llama/Meta-Llama-3-8B-Instruct has no layers"),
         ({"draft_model": "llama-zero"}, "'draft_model': unknown model"),
+        ({"backend": "cuda"}, "'backend' is for llama.cpp"),
+        ({"weight_format": "gguf-q4_k_m", "backend": "rocm"}, "is built for cuda or vulkan, not rocm"),
         ({"gpu": "apple-m2-ultra", "power_limit_w": 50}, "'power_limit_w'"),
     ],
 )

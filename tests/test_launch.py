@@ -45,9 +45,9 @@ READ_BACK = {
         "kv_format",
     ),
     "tensorrt-llm": ("tp", "pp", "ep", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "kv_format"),
-    "llama.cpp": ("parallel_slots", "n_ubatch", "kv_format"),
+    "llama.cpp": ("parallel_slots", "n_ubatch", "kv_format", "backend"),
 }
-BLANK = {"tp": 1, "pp": 1, "ep": 1, "attention_dp": 1}
+BLANK = {"tp": 1, "pp": 1, "ep": 1, "attention_dp": 1, "backend": "cuda"}
 
 
 def row(**columns: Any) -> dict[str, Any]:
@@ -69,6 +69,7 @@ CASES = [
         "kv_format": "q8_0/q4_0",
         "parallel_slots": 4,
     },
+    {"model": LLAMA, "weight_format": "gguf-q8_0", "gpu": "r9700", "backend": "vulkan", "parallel_slots": 2},
 ]
 
 

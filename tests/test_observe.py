@@ -121,10 +121,19 @@ def read(document: Any) -> Reading:
 def test_the_table_of_llama_bench_says_card_build_and_tests() -> None:
     prompt, answer = parse_results(TABLE.encode(), "bench.md")
     assert (prompt.gpu, prompt.columns["engine_version"]) == ("NVIDIA GeForce RTX 4090", "b6413")
-    assert (prompt.columns["n_ubatch"], prompt.columns["flash_attention"]) == (1024, True)
+    assert (prompt.columns["n_ubatch"], prompt.columns["flash_attention"], prompt.columns["backend"]) == (
+        1024,
+        True,
+        "cuda",
+    )
     assert prompt.measured == {"prefill_tokens_per_s": 9000.10}
     assert (answer.columns["input_tokens"], answer.columns["output_tokens"]) == (4096, 128)
     assert scenario_of(answer, {"model": "llama-3-8b"}).weight_format == "gguf-q4_k_m"
+
+
+def test_llama_bench_says_what_it_was_built_for() -> None:
+    built = [read([BENCH | {"backends": text}]).columns.get("backend") for text in ("Metal,BLAS", "Vulkan", "CPU")]
+    assert built == ["metal", "vulkan", None]
 
 
 def test_a_record_of_llama_bench_names_model_format_and_split() -> None:

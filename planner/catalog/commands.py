@@ -101,10 +101,13 @@ def scenario_from_command(line: str) -> Command:
     Environment settings in front, a container's `run`, quotes and line continuations are understood. Raises
     BadValue for a line that no known engine starts, or a value that cannot be read.
     """
-    engine, version, words = _engine(_words(line))
+    engine, tag, words = _engine(_words(line))
     values: dict[str, Value] = {"engine": engine}
-    if version:
-        values["engine_version"] = version
+    if version := re.search(r"\d+(?:\.\d+)+|(?<=b)\d{4,}", tag):
+        values["engine_version"] = version[0]
+    for part, built in _engines()[engine].get("tags", {}).items():
+        if part in tag:
+            values["backend"] = built
     raw, unknown = _sort(_flags(engine), words, values)
     _FINISH[engine](raw, values)
     return Command(scenario_of(values), tuple(unknown))
@@ -123,13 +126,12 @@ def _words(line: str) -> list[str]:
 
 
 def _engine(words: list[str]) -> tuple[str, str, list[str]]:
-    """Engine, version where a container's tag says it, and the words after the program's name."""
+    """Engine, a container's tag, and the words after the program's name."""
     for engine, data in _engines().items():
         for index, word in enumerate(words):
             image, _, tag = word.partition(":")
             if image in data["images"]:
-                number = re.search(r"\d+(?:\.\d+)+|(?<=b)\d{4,}", tag)
-                return engine, number[0] if number else "", _after_start(data["starts"], words[index + 1 :])
+                return engine, tag, _after_start(data["starts"], words[index + 1 :])
     for engine, data in _engines().items():
         rest = _after_start(data["starts"], words)
         if len(rest) < len(words):
@@ -333,6 +335,8 @@ def _llama_cpp(raw: Raw, values: dict[str, Value]) -> None:
         values["n_gpu_layers"] = _whole("n_gpu_layers", raw["layers"])
     if raw.get("flash", "auto") != "auto":
         values["flash_attention"] = raw["flash"] in ("on", "1", "true", "enabled")
+    if device := re.match(r"(cuda|rocm|sycl|vulkan|mtl)\d", raw.get("devices", ""), re.IGNORECASE):
+        values["backend"] = {"mtl": "metal"}.get(device[1].lower(), device[1].lower())
     _split(raw, values)
 
 

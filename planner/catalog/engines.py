@@ -88,8 +88,8 @@ def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
     return text, ""
 
 
-def _merged(document: dict[str, Any], version: str) -> dict[str, Any]:
-    """The file's sections with every override up to `version` applied."""
+def _merged(document: dict[str, Any], version: str, backend: str = "") -> dict[str, Any]:
+    """The file's sections with every override up to `version` applied, then those of a back-end."""
     wanted = parse_version(version) or ()
     merged = {section: dict(document.get(section, {})) for section in _SECTIONS}
     for override in document.get("versions", ()):
@@ -97,6 +97,8 @@ def _merged(document: dict[str, Any], version: str) -> dict[str, Any]:
             for section, constants in override.items():
                 if section != "from":
                     merged[section].update(constants)
+    for section, constants in document.get("backend_constants", {}).get(backend, {}).items():
+        merged[section].update(constants)
     return merged | {key: document[key] for key in _WHOLE if key in document}
 
 
@@ -119,18 +121,41 @@ def _plain(node: Any) -> Any:
     return dict(_si(key, _plain(value)) for key, value in node.items() if key not in _SOURCE_KEYS)
 
 
-@lru_cache(maxsize=256)
-def engine(name: str, version: str | None = None) -> EngineSpec:
-    """The engine with its constants at `version` (None: the newest known).
+def backends(name: str, vendor: str) -> tuple[str, ...]:
+    """What the engine can be built for on GPUs of a vendor, its usual one first; () for an engine without a choice."""
+    return tuple(_document(engine_id(name)).get("backends", {}).get(vendor, ()))
+
+
+def usual_backend(name: str, vendor: str) -> str | None:
+    """The first of `backends`; None where there is no choice."""
+    return next(iter(backends(name, vendor)), None)
+
+
+def kernels(name: str, backend: str | None) -> str:
+    """Whose figures price the engine's kernels: its own, or those of a back-end that has constants of its own."""
+    id_ = engine_id(name)
+    return f"{id_}/{backend}" if backend in _document(id_).get("backend_constants", {}) else id_
+
+
+def engine(name: str, version: str | None = None, backend: str | None = None) -> EngineSpec:
+    """The engine with its constants at `version` (None: the newest known), built for `backend` (None: the usual).
 
     A version that cannot be parsed resolves to the newest known, and `note` says so. Raises UnknownName for
     an engine that no file describes, BadFile for a file that does not hold what it should.
     """
-    document = _document(engine_id(name))
+    return _engine(kernels(name, backend), version)
+
+
+@lru_cache(maxsize=256)
+def _engine(built: str, version: str | None) -> EngineSpec:
+    name, _, backend = built.partition("/")
+    document = _document(name)
     resolved, note = _resolve(document, version)
-    fields = _plain(_merged(document, resolved))
+    fields = _plain(_merged(document, resolved, backend))
     try:
-        return EngineSpec(id=document["id"], name=document["name"], version=resolved, note=note, **fields)
+        return EngineSpec(
+            id=document["id"], name=document["name"], version=resolved, note=note, kernels=built, **fields
+        )
     except ValidationError as error:
         raise BadFile(f"engine {document['id']}: {first_fault(error)}") from None
 

@@ -184,11 +184,13 @@ def family_ids() -> tuple[str, ...]:
 
 
 def _engine_places(names: Sequence[str], engine_id: str) -> Iterator[dict[str, Any]]:
-    kernels = _data()["engines"].get(engine_id, {})
-    for name in (*names, "default"):
-        while name in kernels:
-            yield kernels[name]
-            name = kernels[name].get("like", "")
+    """Figures of a back-end (`llama.cpp/vulkan`) come before those of its engine."""
+    for built in dict.fromkeys((engine_id, engine_id.partition("/")[0])):
+        kernels = _data()["engines"].get(built, {})
+        for name in (*names, "default"):
+            while name in kernels:
+                yield kernels[name]
+                name = kernels[name].get("like", "")
 
 
 def _generation_places(name: str) -> Iterator[dict[str, Any]]:
@@ -239,7 +241,7 @@ def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[Kern
     found = figures(gpu.generation, is_half_rate(gpu), engine_id, family)
     peak, stated = _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))
     full, stated = _peak(gpu, found.of) if found.of else (peak, stated)
-    checked = _data()["inline_ecc"].get(engine_id, 1) if gpu.inline_ecc else 1
+    checked = _data()["inline_ecc"].get(engine_id.partition("/")[0], 1) if gpu.inline_ecc else 1
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,

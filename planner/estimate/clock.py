@@ -162,8 +162,8 @@ def _topology(d: Deployment) -> Topology:
 
 def _rate_set(d: Deployment, model: ModelSpec, families: tuple[str, ...], topology: Topology) -> RateSet:
     if d.row.source is None:
-        return rates_for(d.row.gpu, d.row.engine.id, families, topology)
-    asked = Asked(d.row.gpu, d.row.engine.id, families, topology, _used_slots(Same(model)))
+        return rates_for(d.row.gpu, d.row.engine.kernels, families, topology)
+    asked = Asked(d.row.gpu, d.row.engine.kernels, families, topology, _used_slots(Same(model)))
     return calibrated(d.row.source, asked)
 
 

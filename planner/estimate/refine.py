@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from planner.catalog import observed
+from planner.catalog.engines import engine_ids, kernels
 from planner.catalog.uncertainty import uncertainty
 from planner.estimate.batch import priced
 from planner.estimate.evidence import Stamp
@@ -45,27 +46,29 @@ def _stored(stamp: observed.Stamp) -> tuple[Observation, ...]:
 def refined(row: Row, library: Library) -> Row:
     """The row with what the library's observations, else the stored ones, say of its engine on its GPU."""
     known = stored() if library.observations is None else library.observations
-    if not known or (row.engine.id, row.gpu.id) not in _index(Same(known)):
+    where = row.engine.kernels, row.gpu.id
+    if not known or where not in _index(Same(known)):
         return row
-    return row._replace(refined=_refined(Same(known), row.engine.id, row.gpu.id, row.gpu.vendor, library.stamp))
+    level = engine_evidence(row.engine.id, row.gpu.vendor)
+    return row._replace(refined=_refined(Same(known), where, level, library.stamp))
 
 
 @lru_cache(maxsize=16)
 def _index(known: Same[tuple[Observation, ...]]) -> Mapping[tuple[str, str], list[Observation]]:
     found: dict[tuple[str, str], list[Observation]] = {}
     for one in known.value:
-        found.setdefault((one.scenario.engine or "", one.scenario.gpu or ""), []).append(one)
+        engine = one.scenario.engine or ""
+        built = kernels(engine, one.scenario.backend) if engine in engine_ids() else engine
+        found.setdefault((built, one.scenario.gpu or ""), []).append(one)
     return found
 
 
 @lru_cache(maxsize=256)
-def _refined(
-    known: Same[tuple[Observation, ...]], engine_id: str, gpu_id: str, vendor: str, stamp: Stamp | None
-) -> Refined:
-    mine, alone = _index(known)[engine_id, gpu_id], Library(stamp=stamp)
+def _refined(known: Same[tuple[Observation, ...]], where: tuple[str, str], level: str, stamp: Stamp | None) -> Refined:
+    mine, alone = _index(known)[where], Library(stamp=stamp)
     answers = priced([one.scenario for one in mine], lambda scenario: resolve(scenario, alone)).rows()
     decode, prefill = ([*_ratios(mine, answers, names)] for names in (DECODE, PREFILL))
-    widths, level = uncertainty(), engine_evidence(engine_id, vendor)
+    widths = uncertainty()
     priors = (getattr(widths.decode_engine, level).value, getattr(widths.prefill_engine, level).value)
     return Refined(
         shrunk(decode, widths.decode_engine.observed.value, priors[0]),

@@ -41,6 +41,7 @@ ENGINES_OF = {  # columns that only these engines have
     "n_cpu_moe": ("llama.cpp",),
     "split_mode": ("llama.cpp",),
     "tensor_split": ("llama.cpp",),
+    "backend": ("llama.cpp",),
 }
 HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
 
@@ -87,6 +88,7 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
         "kv_format": row.kv_name,
         "engine": row.engine.id,
         "engine_version": row.engine.version,
+        "backend": scenario.backend or engines.usual_backend(row.engine.id, row.gpu.vendor),
         "gpu": scenario.gpu if scenario.gpu in library.gpus else row.gpu.id,
         "task": scenario.task or row.model.task.value,
     } | drafting_defaults(scenario)
@@ -114,7 +116,7 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         raise BadValue(f"column 'images_per_request': {found.model.id} has no image encoder")
     own = found.weight_format or own_format(found.model)
     weights = formats.weight_format(scenario.weight_format or own)
-    engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version)
+    engine = engines.engine(scenario.engine or default_engine(weights, gpu), scenario.engine_version, scenario.backend)
     if scenario.weight_format is None:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     if engine.id == "llama.cpp":
@@ -160,6 +162,10 @@ def _check_engine_columns(scenario: Scenario, engine: EngineSpec, gpu: GpuSpec) 
     for name, engine_ids in ENGINES_OF.items():
         if getattr(scenario, name) is not None and engine.id not in engine_ids:
             raise BadValue(f"column {name!r} is for {' and '.join(engine_ids)}; {engine.name} has no such setting")
+    built = engines.backends(engine.id, gpu.vendor)
+    if scenario.backend and scenario.backend not in built:
+        known = " or ".join(built) or "nothing that is modelled"
+        raise BadValue(f"column 'backend': {engine.name} on {gpu.id} is built for {known}, not {scenario.backend}")
     if (scenario.split_mode == "row" or (scenario.tp or 1) > 1) and scenario.tensor_split:
         raise BadValue("column 'tensor_split' is modelled with split_mode layer; leave it blank with row")
     if scenario.tensor_split and scenario.pp and len(shares_of(scenario.tensor_split)) != scenario.pp:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from string import Formatter
 from typing import NamedTuple
 
-from planner.catalog import gpus, models
+from planner.catalog import models
 from planner.catalog.log_patterns import LINES
 from planner.errors import PlannerError
 from planner.explain.words import Row, interval
 from planner.units import MIB_PER_GIB
 
-DEVICES = {"Apple": "MTL0", "AMD": "ROCm0"}  # llama.cpp's names of a backend's first device
+DEVICES = {"metal": "MTL0", "rocm": "ROCm0", "sycl": "SYCL0", "vulkan": "Vulkan0"}  # a back-end's first device
 
 
 class Printed(NamedTuple):
@@ -32,13 +32,6 @@ def _with_length(row: Row) -> Row:
         return dict(row)
 
 
-def _vendor(row: Row) -> str:
-    try:
-        return gpus.gpu(row["gpu"]).vendor
-    except PlannerError:  # a GPU that its caller brought along
-        return ""
-
-
 def log_lines(row: Row) -> list[Printed]:
     """The lines of the engine's log that state terms of this row; none for engines that print none."""
     values = _with_length(row)
@@ -47,7 +40,7 @@ def log_lines(row: Row) -> list[Printed]:
         for name, value in row.items()
         if name.endswith("_gib") and value is not None
     }
-    values["device"] = DEVICES.get(_vendor(row), "CUDA0")
+    values["device"] = DEVICES.get(row["backend"], "CUDA0")
     values["loaded_gib"] = (row["weights_gib"] or 0.0) + (row["non_torch_gib"] or 0.0)
     found = []
     for line in LINES.get(row["engine"], ()):

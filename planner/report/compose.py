@@ -64,7 +64,7 @@ def _service(row: Row, number: int) -> dict[str, Any]:
     each = (row["tp"] or 1) * (row["pp"] or 1)
     first = number // (row["copies_per_gpu"] or 1) * each
     devices = {"driver": "nvidia", "device_ids": [str(first + i) for i in range(each)], "capabilities": ["gpu"]}
-    tag = facts["tag"].format(version=row["engine_version"])
+    tag = facts["tag"].format(version=row["engine_version"], backend=row["backend"])
     return {
         "image": f"{facts['image']}:{tag}",
         "entrypoint": [facts["program"]] if "program" in facts else words[:head],

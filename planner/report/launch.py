@@ -200,6 +200,7 @@ def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
     flags: Flags = [
         ("--ctx-size", slots * -(-longest // MULTIPLE) * MULTIPLE),
         ("--parallel", slots),
+        ("--device", ",".join(f"Vulkan{i}" for i in range(each)) if row["backend"] == "vulkan" else None),
         ("--n-gpu-layers", ALL_LAYERS if row["n_gpu_layers"] is None else row["n_gpu_layers"]),
         ("--n-cpu-moe", row["n_cpu_moe"] or None),
         ("--flash-attn", "off" if row["flash_attention"] is False else "on"),

@@ -225,6 +225,7 @@ class EngineSpec(Spec):
     name: str
     version: str  # as resolved
     note: str = ""  # what was assumed to resolve it
+    kernels: str = ""  # whose figures price its kernels: its id, with a back-end that has kernels of its own behind a /
     budget: Budget
     weights: WeightRules
     cache: CacheRules

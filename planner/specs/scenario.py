@@ -80,6 +80,9 @@ class Scenario(Spec):
     draft_model: Text | None = says("model that drafts tokens for speculative decoding")
     speculative_tokens: Annotated[int, Field(ge=0, le=64)] | None = says("tokens drafted per step")
     acceptance_rate: Fraction | None = says("share of drafted tokens that are accepted, 0 to 1")
+    backend: Literal["cuda", "rocm", "sycl", "metal", "vulkan"] | None = says(
+        "llama.cpp: what it was built for; blank: the GPU vendor's own (cuda, rocm, sycl, metal)"
+    )
     n_ubatch: Annotated[int, Field(ge=1, le=2**20)] | None = says("llama.cpp: tokens of one physical batch")
     flash_attention: bool | None = says("llama.cpp: fused attention kernels")
     n_gpu_layers: Annotated[int, Field(ge=0, le=4096)] | None = says("llama.cpp: layers on the GPU; blank: all")

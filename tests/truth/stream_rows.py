@@ -49,6 +49,7 @@ def convert(row: Row) -> Cells:
         "weight_format": found,
         "engine": engine,
         "engine_version": _version(row),
+        "backend": _backend(row),
         "gpu": known_gpu(row["gpu"], row["source"]),
         "n_gpus": count if count > 1 else None,
         "n_ubatch": _micro_batch(row["quote"]),
@@ -86,6 +87,12 @@ def _micro_batch(quote: str) -> int | None:
         r"\|[^|]+GiB \|[^|]+ B \| *[A-Z,]+ *\| *\d+ *\| *(\d{2,5}) *\| *[01] *\|", re.sub(r"^\|[^|]+", "", quote)
     )
     return int(found[1]) if found else None
+
+
+def _backend(row: Row) -> str | None:
+    """What llama.cpp was built for, where a row of AMD or Intel says it."""
+    found = re.search(r"rocm|rocwmma|vulkan|sycl", f"{row['gpu']} {row['engine']} {row['source']}", re.IGNORECASE)
+    return found[0].lower().replace("rocwmma", "rocm") if found else None
 
 
 def _note(row: Row) -> str | None:
