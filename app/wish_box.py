@@ -79,7 +79,11 @@ def _preset() -> None:
     load = {column: value for column, value in found.load.model_dump().items() if value is not None}
     load |= {key: value for key in SHAPE if (value := getattr(found.wish, key, None)) is not None}
     update = dict.fromkeys(SHAPE) | load
-    wishes = {"rank_by": found.wish.rank_by.value if "rank_by" in found.wish.model_fields_set else ""}
+    stated, shares = found.wish.model_fields_set, found.wish.weights.model_dump().values()
+    wishes = {
+        "rank_by": found.wish.rank_by.value if "rank_by" in stated else "",
+        "blend": lines(f"{share:g}" for share in shares) if "weights" in stated else "",
+    }
     change(
         lambda form: form._replace(
             scenario=form.scenario.model_copy(update=update), wishes=updated(form.wishes, wishes)

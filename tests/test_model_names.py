@@ -132,3 +132,5 @@ def test_a_quantized_checkpoint_keeps_what_its_config_excludes() -> None:
 def test_the_checkpoint_is_the_name_one_downloads() -> None:
     assert resolve("unsloth/Qwen3-14B").checkpoint == "unsloth/Qwen3-14B"
     assert resolve("Llama 3.1 8B").checkpoint == "meta-llama/Meta-Llama-3.1-8B"
+    assert resolve("llama-3.3-70b").checkpoint == "meta-llama/Llama-3.3-70B-Instruct"
+    assert resolve("deepseek-v3.1").checkpoint == "deepseek-ai/DeepSeek-V3.1"

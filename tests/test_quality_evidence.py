@@ -60,6 +60,7 @@ def test_small_models_lose_more_than_large_ones_at_four_bits() -> None:
     ("model", "weight_format", "badge"),
     [
         ("openai/gpt-oss-20b", "mxfp4", "trained for"),
+        ("openai/gpt-oss-120b", "gguf-mxfp4_moe", "trained for"),
         ("deepseek-ai/DeepSeek-V3", "fp8-block128", "native"),
         ("google/gemma-3-27b-it", "gguf-q4_0", "trained for"),
         (EIGHT, "bf16", "reference"),

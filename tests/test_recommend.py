@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from planner.catalog.models import model
 from planner.catalog.presets import presets
 from planner.cli.main import run
 from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.search import RankBy, Space, Weights, Wish, recommend, words
+from planner.search.judge import judge
 from planner.search.order import blended, near_ties, ordered, pareto
 from planner.specs.scenario import Scenario
 
@@ -351,3 +353,23 @@ def test_a_blend_is_the_same_whatever_far_worse_candidates_there_are() -> None:
     rows: list[dict[str, Any]] = [row, row | {"quality_score": 95.0, "usd_per_request": 0.5}]
     slow = row | {"usd_per_request": 50.0, "e2e_ms": 1e6, "output_tokens_per_s_per_gpu": 1.0}
     assert blended([*rows, slow], Wish())[:2] == blended(rows, Wish())
+
+
+class TestUsable:
+    """The best answers are those that one would use."""
+
+    def test_what_is_slower_than_one_reads_comes_last_unless_an_objective_admits_it(self) -> None:
+        """A dense model of 111 B writes 3 tokens/s there, a mixture of 122 B some 25."""
+        load = Scenario(gpu="strix-halo", n_gpus=1, concurrency=1)
+        space = Space(models=("CohereForAI/c4ai-command-a-03-2025", "qwen3.5-122b-a10b"))
+        found = recommend(load, space, Wish())
+        paces = [row["output_tokens_per_s_per_request"] for row in found.candidates]
+        assert paces[0] > 5 > paces[-1]
+        assert all(pace < 5 for pace in paces[next(i for i, pace in enumerate(paces) if pace < 5) :])
+        assert any("come last: slower than one reads" in line for line in words.reasons(found, Wish()))
+        patient = recommend(load, space, Wish(tpot_slo_ms=5000))
+        assert patient.candidates[0]["output_tokens_per_s_per_request"] < 5
+
+    def test_a_batch_asks_for_good_answers_for_the_money(self, program: Program) -> None:
+        best = document(program, "--preset", "batch", "--gpu", "l40s", "--n-gpus", "2")["candidates"][0]
+        assert best["quality_score"] > judge(model("gemma-3-4b-it"), "bf16", "bf16").score

@@ -205,3 +205,13 @@ def test_70b_fits_one_h100_quantized_and_only_4_bit_leaves_room_for_many() -> No
     assert not rooms["bf16"]["starts"]
     assert 1 <= rooms["fp8"]["max_concurrency"] < 16
     assert rooms["fp8"]["weights_gib"] < 80 * GB / GIB
+
+
+def test_the_format_of_the_release_comes_first_where_it_costs_as_good_as_the_same() -> None:
+    load = Scenario(model="deepseek-v3.1", gpu="h200-sxm", n_gpus=8, concurrency=32)
+    found = recommend(load, Space(), Wish()).candidates
+    best, cheapest = found[0], min(found, key=lambda row: row["usd_per_request"])
+    assert best["weight_format"] == "fp8-block128" != cheapest["weight_format"]
+    assert best["usd_per_request"] <= 1.1 * cheapest["usd_per_request"]
+    by_cost = recommend(load, Space(), Wish(rank_by=RankBy.COST)).candidates
+    assert by_cost[0]["weight_format"] == cheapest["weight_format"]

@@ -71,6 +71,7 @@ class _Names(NamedTuple):
     full: dict[str, str]  # key of an id -> id
     bare: dict[str, str]  # the same without the owner
     aliases: dict[str, str | dict[str, Any]]  # key of another name -> id or an entry
+    published: dict[str, str]  # key of another name without its owner -> that repository
     suffixes: tuple[tuple[re.Pattern[str], str], ...]  # rule: ending of a name -> weight format
     owners: dict[str, dict[str, str]]  # who uploads checkpoints of others -> formats of their own endings
     prefixes: tuple[str, ...]  # every owner, as file names carry it in front
@@ -83,12 +84,15 @@ def _names() -> _Names:
     full = {key_of(model_id): model_id for model_id in model_ids()}
     bare = {key.rpartition("/")[2]: model_id for key, model_id in full.items()}
     aliases = {key_of(name): entry for name, entry in (checkpoints | table["aliases"]).items()}
+    published: dict[str, str] = {}
+    for name in filter(_is_repository, checkpoints | table["aliases"]):
+        published.setdefault(key_of(name).rpartition("/")[2], name)
     for name in list(aliases):
         aliases.setdefault(name.rpartition("/")[2], aliases[name])
     suffixes = tuple((re.compile(f"[-.:](?:{pattern})$"), weight) for pattern, weight in table["suffixes"])
     owners = {key_of(owner): {key_of(k): v for k, v in formats.items()} for owner, formats in table["owners"].items()}
     prefixes = tuple(sorted({f"{key.partition('/')[0]}-" for key in full} | {f"{owner}-" for owner in owners}))
-    return _Names(full, bare, aliases, suffixes, owners, prefixes)
+    return _Names(full, bare, aliases, published, suffixes, owners, prefixes)
 
 
 @lru_cache(maxsize=512)
@@ -222,7 +226,9 @@ def resolve(name: str) -> Resolved:
     found = found or _by_suffix(key)
     if found is None:
         raise UnknownName("model", name, model_ids(), f"planner models lists all; {_PATHS}")
-    return found._replace(checkpoint=name.strip() if "/" in name else found.checkpoint)
+    own = key_of(found.checkpoint).rpartition("/")[2]
+    published = "" if key in own else _names().published.get(key, "")
+    return found._replace(checkpoint=name.strip() if _is_repository(name) else published or found.checkpoint)
 
 
 _PATHS = "the path of a config.json, a checkpoint folder or a .gguf file works too"
@@ -231,6 +237,10 @@ _PATHS = "the path of a config.json, a checkpoint folder or a .gguf file works t
 def read(path: Path) -> ModelSpec:
     """What a path holds: see `resolve`."""
     return _from_path(path).model
+
+
+def _is_repository(name: str) -> bool:
+    return "/" in name
 
 
 def _is_path(name: str) -> bool:

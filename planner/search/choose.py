@@ -13,7 +13,7 @@ from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds, rate_excee
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Load
-from planner.search.order import METRICS, TINY, front_mask, scores
+from planner.search.order import METRICS, READ_TOKENS_PER_S, TINY, front_mask, scores
 from planner.search.records import Config, Kept, Ledger
 from planner.serving.cost import HOURS_PER_MONTH
 from planner.specs.wish import Wish
@@ -27,9 +27,15 @@ MORE = 1.25  # times the replicas that one alone would suggest, tried when that 
 MOST_KEPT = 64  # of a chunk by each order
 ALONE = " alone"  # behind the name of a budget: of one replica
 HOSTING = ("n_gpu_layers", "n_cpu_moe")  # settings that put layers in host memory
-READ_TOKENS_PER_S = 5.0  # about 230 words a minute
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
-SORTED = ("quality_score", "usd_per_request", "output_tokens_per_s_per_gpu", "e2e_ms", "n_gpus")
+SORTED = (
+    "quality_score",
+    "usd_per_request",
+    "output_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_request",
+    "e2e_ms",
+    "n_gpus",
+)
 
 
 class Offers(NamedTuple):

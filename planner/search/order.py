@@ -21,6 +21,9 @@ IN_REACH = 20.0  # points of expected quality, some 2.5 doublings of size, that 
 FACTOR = 16.0  # times the money or the time of the best that count as much as those points
 HUGE, BEHIND = 1e6, -1e9  # of a figure that is not known; of what is not in reach
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
+READ_TOKENS_PER_S = 5.0  # about 230 words a minute
+RELEASED = ("native", "trained for")  # what is known of a format below 16 bit in which a model was released
+ALIKE = 1.1  # times the money or the time; measurements less than a tenth apart have no winner either
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
     RankBy.COST: ("usd_per_request", True),
@@ -106,8 +109,43 @@ def _scaled(row: Row, by: RankBy) -> float:
     return -size if value < 0 else size
 
 
-def ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
-    """Rows, best first."""
+def least_pace(wish: Wish, *stated: float | None) -> float:
+    """Tokens/s for each user: what gives less comes last, where the best answers are sought and no objective of the
+    load, as `stated`, says how quick they must be; else 0."""
+    free = not any(stated) and wish.min_output_tokens_per_s_per_request is None
+    return READ_TOKENS_PER_S if free and wish.rank_by in (RankBy.QUALITY, RankBy.BLEND) else 0.0
+
+
+def crawls(row: Row, pace: float) -> bool:
+    """Whether each user gets fewer tokens/s than that."""
+    each = row["output_tokens_per_s_per_request"]
+    return each is not None and each < pace
+
+
+def ordered(rows: Sequence[Row], wish: Wish, pace: float = 0.0) -> list[Row]:
+    """Rows, best first; those slower than `pace` after all others."""
+    quick, slow = [row for row in rows if not crawls(row, pace)], [row for row in rows if crawls(row, pace)]
+    return _ordered(quick, wish) + _ordered(slow, wish)
+
+
+def as_released_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
+    """Rows in order, but the winner in the format in which it was released, where that costs and takes as good as the
+    same: nothing is lost and nobody has to make it."""
+    if not rows or wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND) or rows[0]["quality_evidence"] in RELEASED:
+        return list(rows)
+    found = next((index for index, row in enumerate(rows) if _released_like(row, rows[0])), 0)
+    return [rows[found], *rows[:found], *rows[found + 1 :]]
+
+
+def _released_like(row: Row, first: Row) -> bool:
+    same = row["model"] == first["model"] and row["gpu"] == first["gpu"] and row["n_gpus"] == first["n_gpus"]
+    if not same or row["quality_evidence"] not in RELEASED:
+        return False
+    names = ("usd_per_request", "e2e_ms")
+    return all((row[name] or 0.0) <= ALIKE * (first[name] or 0.0) for name in names)
+
+
+def _ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
     first = blended(rows, wish) if wish.rank_by is RankBy.BLEND else [worth(row, wish.rank_by) for row in rows]
     keys = [(value, *(worth(row, by) for by in AFTER[wish.rank_by])) for value, row in zip(first, rows, strict=True)]
     return [rows[index] for index in sorted(range(len(rows)), key=keys.__getitem__, reverse=True)]
@@ -156,14 +194,14 @@ def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> list[list[int]]:
     return [[j for j in np.flatnonzero(line).tolist() if j != i] for i, line in enumerate(overlap)]
 
 
-def foremost(kept: Sequence[Kept], wish: Wish, most: int) -> list[Kept]:
+def foremost(kept: Sequence[Kept], wish: Wish, most: int, pace: float = 0.0) -> list[Kept]:
     """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
     if len(kept) <= most:
         return list(kept)
     rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
-    front = ordered([rows[index] for index in pareto(rows)], wish)[: most // 3]
+    front = ordered([rows[index] for index in pareto(rows)], wish, pace)[: most // 3]
     chosen = {row["index"]: None for row in front}
-    for row in ordered(rows, wish):
+    for row in ordered(rows, wish, pace):
         if len(chosen) >= most:
             break
         chosen.setdefault(row["index"])

@@ -7,6 +7,7 @@ from typing import Any
 from planner.explain import engine_name, figure, format_name, gpu_name, interval, model_name
 from planner.explain.quality import in_short
 from planner.search.emptied import failed
+from planner.search.order import crawls, least_pace
 from planner.search.recommend import Recommendation
 from planner.specs.wish import RankBy, Wish
 
@@ -98,6 +99,15 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
         said.append(
             f"{figure(best['usd_per_hour'])} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
             f"load{part}."
+        )
+    pace = least_pace(wish, best["tpot_slo_ms"], best["e2e_slo_ms"])
+    slow = sum(crawls(row, pace) for row in found.candidates)
+    if crawls(best, pace):
+        said.append(f"Slower than one reads ({pace:g} tokens/s), and nothing quicker holds the load.")
+    elif slow:
+        come = "comes" if slow == 1 else "come"
+        said.append(
+            f"{slow} of those listed {come} last: slower than one reads ({pace:g} tokens/s). A TPOT admits them."
         )
     return said + _close(found)
 
