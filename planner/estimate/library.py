@@ -24,7 +24,7 @@ known_gpu = lru_cache(maxsize=1024)(gpus.gpu)
 class Library(NamedTuple):
     """Models, GPUs and runs that a caller brings along, by the name that scenarios use; the catalogue has the rest."""
 
-    models: Mapping[str, ModelSpec] = {}
+    models: Mapping[str, ModelSpec] = {}  # a plain dict, never changed: a search sends libraries to other processes
     gpus: Mapping[str, GpuSpec] = {}
     runs: tuple[Run | Calibration, ...] = ()  # or what was fitted to them; they come before the stored ones
     checks: tuple[QualityResult, ...] = ()  # quality checks of the user's own, before the stored ones
