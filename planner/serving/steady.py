@@ -157,11 +157,11 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered, times), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
-    locked = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
+    equal = np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
+    locked, grouped = equal & ~capacity.chunks_mixed, equal & capacity.chunks_mixed
     if np.any(locked):
         (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
         point = in_lockstep(request, exact.wave, together_s, point, locked)
-    grouped = capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
     if np.any(grouped):
         group_s = group_step_s(step_s, offered, m, exact.wave)
         point = in_groups(offered, m, exact.wave, group_s, point, grouped)
