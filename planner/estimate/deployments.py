@@ -35,12 +35,11 @@ class Deployment(NamedTuple):
     limits: Tier
 
 
-def deployment(row: Row, layout: Layout) -> Deployment:
-    """A row in a layout; the engine's default limits follow from the device, and in old ones from the length."""
+def limits_of(row: Row) -> Tier:
+    """The engine's default limits, which follow from the device, and in old ones from the length."""
     length = row.scenario.max_model_len or row.model.max_position
     device_bytes = (row.scenario.device_gib or 0) * GIB
-    limits = _limits(Same(row.engine), Same(row.gpu), device_bytes, length, row.model.vision is not None)
-    return Deployment(row, layout, limits)
+    return _limits(Same(row.engine), Same(row.gpu), device_bytes, length, row.model.vision is not None)
 
 
 @lru_cache(maxsize=4096)
@@ -74,7 +73,6 @@ WORDS = itemgetter(
     "device_gib", "copies_per_gpu", "host_bandwidth_gb_s",
 )  # fmt: skip
 BY_VALUE = (Part.CHECKPOINT, Part.LAYOUT)  # others by identity
-KIND = tuple(part for part in Part if part is not Part.SCENARIO)  # all that is not a number
 
 
 class Deployments(tuple[Deployment, ...]):
@@ -99,7 +97,10 @@ class Deployments(tuple[Deployment, ...]):
             scenarios, at = self.alike(Part.SCENARIO)
             return number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])[at]
         values = map(attrgetter(part), self)
-        return number_of_each(values if part in BY_VALUE else map(id, values))
+        if part in BY_VALUE:
+            return number_of_each(values)
+        addresses = np.fromiter(map(id, values), dtype=np.int64, count=len(self))
+        return np.unique(addresses, return_inverse=True)[1]
 
     def alike(self, *parts: Part) -> tuple[list[Deployment], Places]:
         """A deployment for each combination of parts, and which of them every deployment is like."""
@@ -148,8 +149,8 @@ def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
 
 
 def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:
-    """A value of every deployment that follows from these parts, by default from all that is not a number."""
-    kinds, at = Deployments.of(deployments).alike(*(parts or KIND))
+    """A value of every deployment that follows from these parts."""
+    kinds, at = Deployments.of(deployments).alike(*parts)
     found = [value(d) for d in kinds]
     return [found[index] for index in at.tolist()]
 
@@ -158,7 +159,7 @@ def column(
     deployments: Sequence[Deployment], value: Callable[[Deployment], Any], *parts: Part, dtype: Any = np.float64
 ) -> Any:
     """The same as an array (R,)."""
-    kinds, at = Deployments.of(deployments).alike(*(parts or KIND))
+    kinds, at = Deployments.of(deployments).alike(*parts)
     return np.array([value(d) for d in kinds], dtype=dtype)[at]
 
 

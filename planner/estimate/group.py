@@ -29,8 +29,8 @@ from planner.estimate.deployments import (
     Floats,
     Part,
     column,
-    deployment,
     each,
+    limits_of,
     numbers,
     replicas,
 )
@@ -86,7 +86,10 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layou
     A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking
     users leave the requests in flight to the time model, so there every layout is timed.
     """
-    ways = Deployments(deployment(row, layout) for row, found in rows for layout in found)
+    limits = [limits_of(row) for row, _ in rows]
+    ways = Deployments(
+        Deployment(row, layout, limit) for (row, found), limit in zip(rows, limits, strict=True) for layout in found
+    )
     counts = [len(found) for _, found in rows]
     load = load_of(ways)
     closed = is_closed(load)
@@ -198,8 +201,8 @@ def _echoes(p: Priced) -> list[Scenario]:
     shares = (settings.utilization, settings.max_num_seqs, settings.max_num_batched_tokens, settings.block_tokens)
     columns = (np.asarray(column).tolist() for column in shares)
     return [
-        d.row.scenario.model_copy(
-            update={
+        d.row.scenario.filled(
+            {
                 **size,
                 "gpu_memory_utilization": round(utilization, 4),
                 "max_num_seqs": int(sequences),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from planner.catalog import models, quality_results
 from planner.catalog.quality import Evidence, family, kv_evidence, own_evidence, weight_evidence
 from planner.errors import PlannerError
-from planner.estimate.deployments import KIND, Deployment, Deployments
+from planner.estimate.deployments import Deployment, Deployments, Part
 from planner.formats.identity import Same
 from planner.params import parameters
 from planner.specs.evidence import Family
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.generic]]:
     """Points lost to the weight format and to the KV format, apart: no source measured both together."""
-    kinds, at = Deployments.of(deployments).alike(*KIND)
+    kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.FAMILY, Part.WORDS)
     found = [
         quality_of(d.row.model, d.row.weights.id, d.row.scenario.kv_format or "", d.row.family, d.row.checks)
         for d in kinds

@@ -101,7 +101,7 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
             f"include it; give 0 to {load['input_tokens']:,}, or a longer prompt"
         )
     values = names | load | _device(scenario, row.gpu)
-    return Row(scenario.model_copy(update=values), *row[1:])
+    return Row(scenario.filled(values), *row[1:])
 
 
 def _looked_up(scenario: Scenario, library: Library) -> Row:

@@ -15,7 +15,7 @@ import numpy as np
 from planner.catalog import formats
 from planner.errors import PlannerError
 from planner.estimate.answer import STOPS, shortfall
-from planner.estimate.deployments import Deployment, Deployments, deployment
+from planner.estimate.deployments import Deployment, Deployments, limits_of
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.heap import busy
@@ -122,7 +122,7 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
     ways = axes.divisions(row.model, row.engine, space, task.load, most)
     device_bytes, on_host = (row.scenario.device_gib or 0) * GIB, host_bytes(row)
     layouts = [Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid) for way in ways]
-    tier = deployment(row, layouts[0]).limits
+    tier = limits_of(row)
     placed = any(getattr(row.scenario, name) for name in PLACING)
     price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
     for name in axes.chosen_formats(row.model, space, row.engine, row.gpu):

@@ -89,6 +89,13 @@ def margin(found: Tail, objectives: Objectives) -> Array:
     return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
 
 
+def _margin(load: Load, request: Request, lived: tuple[Life, Array], objectives: Objectives) -> Array | float:
+    """`margin` of a life after a wait for a slot; without any objective its percentiles are not looked for."""
+    if np.all(np.isnan(objectives[:3])):
+        return 0.0
+    return margin(tail(load, request, *lived, objectives.percentile), objectives)
+
+
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     """Whether the load as it settles meets the objectives; never where its queue grows."""
     load, request, share = offered.load, offered.request, offered.share
@@ -110,17 +117,14 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
     load, capacity, request, share, curve, prompts = offered
-    closed = np.maximum(
-        margin(tail(load, request, curve.life, np.zeros_like(curve.held_s), objectives.percentile), objectives),
-        resident(curve) / share.slots,
-    )
+    none = np.zeros_like(curve.held_s)
+    closed = np.maximum(_margin(load, request, (curve.life, none), objectives), resident(curve) / share.slots)
     at_random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
     random = lives(at_random, capacity, curve.mix, curve.times)
     occupancy = slots_taken(resident(curve), share.slots)
     rate = occupancy * share.slots / np.maximum(random.held_s, TINY)
     wait = multi_server_wait_s(share.slots, occupancy, random.held_s)
-    waiting = tail(load, at_random, random.life, wait, objectives.percentile)
-    open_loop = np.maximum(margin(waiting, objectives), occupancy)
+    open_loop = np.maximum(_margin(load, at_random, (random.life, wait), objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
     full = position(resident(curve), share.slots)
     completed = np.minimum(completed_per_s(curve, share.slots), prefilled_per_s(request, capacity, prompts))

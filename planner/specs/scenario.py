@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -136,3 +137,14 @@ class Scenario(Spec):
         "percentile of requests that must meet the objectives; blank: 95"
     )
     task_family: Text | None = says("what the answers are judged by, for the quality evidence")
+
+    def filled(self, values: Mapping[str, Any]) -> Scenario:
+        """The scenario with these values in place of its own, as `model_copy(update=values)` makes it in five times as
+        long; what its sender had set stays known.
+        """
+        made = object.__new__(type(self))
+        object.__setattr__(made, "__dict__", self.__dict__ | dict(values))
+        object.__setattr__(made, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
