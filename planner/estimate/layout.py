@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
 
 from planner.catalog.values import shares_of
@@ -68,12 +68,12 @@ class Sizes(NamedTuple):
     tensor_split: str | None
 
 
-_sizes = attrgetter(*Sizes._fields)
+_sizes = itemgetter(*Sizes._fields)
 
 
 def layouts(row: Row) -> tuple[Layout, ...]:
     """What to consider for a scenario, smallest tensor-parallel group first. BadValue for sizes that contradict."""
-    return _layouts(Same(row.model), Same(row.engine), Sizes(*_sizes(row.scenario)))
+    return _layouts(Same(row.model), Same(row.engine), Sizes._make(_sizes(vars(row.scenario))))
 
 
 @lru_cache(maxsize=8192)

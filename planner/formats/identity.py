@@ -11,19 +11,16 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 
-class Same(Generic[T]):
-    """Equal to another `Same` of the very same object, which it keeps alive, so that ids are not reused."""
+class Same(int, Generic[T]):
+    """The id of an object, which it keeps alive, so that ids are not reused; an int, as millions are compared."""
 
-    __slots__ = ("value",)
+    value: T
 
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.value is other.value
+    def __new__(cls, value: T) -> Same[T]:
+        """Wrap an object."""
+        made = super().__new__(cls, id(value))
+        made.value = value
+        return made
 
 
 def distinct(items: Sequence[T], keys: Sequence[Hashable] | None = None) -> tuple[list[T], NDArray[np.intp]]:

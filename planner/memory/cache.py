@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.formats.identity import Same
 from planner.memory.placement import placements
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import cache_group, largest_part, layers_on_stages
@@ -91,9 +92,14 @@ def _same_cache(part: CachePart) -> tuple[object, ...]:
     return (part.reach, mixer.n_kv_heads, mixer.head_dim, mixer.v_head_dim, mixer.k_is_v, mixer.indexer)
 
 
-@lru_cache(maxsize=512)
 def cache_kinds(model: ModelSpec, cross: bool = False) -> Kinds:
     """Kinds of cache in the model, equal ones of different mixers merged; an encoder has none."""
+    return _cache_kinds(Same(model), cross)
+
+
+@lru_cache(maxsize=512)
+def _cache_kinds(same: Same[ModelSpec], cross: bool) -> Kinds:
+    model = same.value
     parts: dict[tuple[object, ...], CachePart] = {}
     states: dict[LinearAttention | Mamba, tuple[int, ...]] = {}
     for index, mixer in enumerate(model.mixers):

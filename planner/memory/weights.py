@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.collectives import Parallel
+from planner.formats.identity import Same
 from planner.memory.placement import Placement, Placements, stage_of_layer
 from planner.memory.terms import Array, Floats, MemoryInputs, floats
 from planner.params import Shard, Tensor, tensors
@@ -69,13 +70,18 @@ def padded(vocab: int, multiple: int) -> int:
     return -(-vocab // multiple) * multiple
 
 
-@lru_cache(maxsize=1024)
 def stage_shares(model: ModelSpec, placement: Placement) -> Floats:
     """(T, S + 1): part of each tensor that each GPU holds, and in the last column what host memory holds.
 
     Embedding and positions stand on the first stage, head and final norm on the last; a tied embedding on
     both.
     """
+    return _stage_shares(Same(model), placement)
+
+
+@lru_cache(maxsize=1024)
+def _stage_shares(same: Same[ModelSpec], placement: Placement) -> Floats:
+    model = same.value
     listed, n_stages = tensors(model), len(placement.stages)
     shares = np.zeros((len(listed), n_stages + 1))
     owner = stage_of_layer(placement, model.n_layers)
@@ -114,15 +120,15 @@ def by_stage(where: Placements, table_of: Callable[[Placement], Floats]) -> Floa
 
 
 @lru_cache(maxsize=1024)
-def _layer_counts(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], placement: Placement) -> Floats:
-    owner, n_stages = stage_of_layer(placement, model.n_layers), len(placement.stages)
+def _layer_counts(n_layers: int, kinds: tuple[tuple[int, ...], ...], placement: Placement) -> Floats:
+    owner, n_stages = stage_of_layer(placement, n_layers), len(placement.stages)
     counts = [np.bincount(owner[list(layers)][owner[list(layers)] >= 0], minlength=n_stages) for layers in kinds]
     return floats(counts).reshape(len(kinds), n_stages)
 
 
 def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], where: Placements) -> Floats:
     """(K, S, R): how many layers of each kind each stage holds."""
-    return by_stage(where, lambda one: _layer_counts(model, kinds, one))
+    return by_stage(where, lambda one: _layer_counts(model.n_layers, kinds, one))
 
 
 def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -153,16 +159,16 @@ def _sharding(tensor: Tensor) -> tuple[object, ...]:
 
 
 @lru_cache(maxsize=256)
-def _allocations(model: ModelSpec) -> tuple[Floats, NDArray[np.intp]]:
-    """(G, T) which tensors share an allocation in each layer (q, k and v; all experts), and (G,) its first one.
+def _allocations(model: Same[ModelSpec]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(T,) tensors in the order of their allocations in each layer (q, k and v; all experts), and where each begins.
 
     Tensors of one operation are loaded into one parameter.
     """
-    listed = tensors(model)
-    names = [(tensor.op or tensor.name, tensor.layers) for tensor in listed]
-    distinct = list(dict.fromkeys(names))
-    member = floats([[name == one for name in names] for one in distinct])
-    return member, np.asarray([names.index(one) for one in distinct], dtype=np.intp)
+    together: dict[tuple[object, ...], list[int]] = {}
+    for index, tensor in enumerate(tensors(model.value)):
+        together.setdefault((tensor.op or tensor.name, tensor.layers), []).append(index)
+    sizes = [len(indices) for indices in together.values()]
+    return np.concatenate(list(together.values())), np.cumsum([0, *sizes[:-1]])
 
 
 def _rounding_bytes(model: ModelSpec, engine: EngineSpec, held: Floats) -> Floats:
@@ -170,9 +176,9 @@ def _rounding_bytes(model: ModelSpec, engine: EngineSpec, held: Floats) -> Float
     block = engine.weights.block_bytes
     if not block:
         return np.zeros_like(held)
-    member, first = _allocations(model)
+    order, begins = _allocations(Same(model))
     layers = floats([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
-    size = member @ (held / layers)
+    size, first = np.add.reduceat((held / layers)[order], begins, axis=0), order[begins]
     spare = np.ceil(size / block) * block - size
     lost = np.where((size >= engine.weights.block_from_bytes) & (spare <= engine.weights.block_slack_bytes), spare, 0)
     added = np.zeros_like(held)

@@ -351,7 +351,10 @@ def position(rising: Array, target: Array) -> Array:
 
     `target` is (R,), or (N, R) for N targets in every column.
     """
-    column = np.maximum.accumulate(rising, axis=0)
+    column, falls = rising, ~np.all(rising[1:] >= rising[:-1], axis=0)
+    if np.any(falls):
+        column = rising.copy()
+        column[:, falls] = np.maximum.accumulate(rising[:, falls], axis=0)
     below = column < target if np.ndim(target) < 2 else column[:, None] < target
     above = np.clip(np.count_nonzero(below, axis=0), 1, len(column) - 1)
     rows = np.arange(column.shape[1])
