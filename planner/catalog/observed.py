@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from planner.catalog import paths
 from planner.catalog.files import made_folder, read_json, write_atomically
 from planner.errors import BadFile, PlannerError
 from planner.specs.observation import Observation
@@ -37,9 +38,7 @@ def default_dir() -> Path:
     """Where observations are kept: `PLANNER_OBSERVATIONS_DIR`, else the user's data folder."""
     if given := os.environ.get(OBSERVATIONS_DIR):
         return Path(given)
-    from platformdirs import user_data_path
-
-    return user_data_path("llm-capacity-planner") / "observations"
+    return paths.user_dir() / "observations"
 
 
 def observation_text(observation: Observation) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from planner.catalog import paths
 from planner.catalog.files import made_folder, parse_json, read_bytes, write_atomically
 from planner.errors import BadFile, first_fault
 from planner.specs.quality import QualityResult
@@ -31,10 +32,8 @@ class Found(NamedTuple):
 
 def results_dir() -> Path:
     """Where results are kept: `PLANNER_QUALITY_DIR`, else the user's data folder."""
-    from platformdirs import user_data_path
-
     given = os.environ.get(RESULTS_DIR)
-    return Path(given) if given else user_data_path("llm-capacity-planner") / "quality_results"
+    return Path(given) if given else paths.user_dir() / "quality_results"
 
 
 def new_id() -> tuple[str, datetime]:

@@ -24,6 +24,7 @@ from planner.errors import BadFile, PlannerError, UnknownName, first_fault
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import SCHEMA_VERSION, Run
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 RUNS_DIR = "PLANNER_RUNS_DIR"
 MAX_RUN_BYTES = 16 * 2**20
 SECONDS_PER_DAY = 86400
@@ -132,18 +133,15 @@ def age_days(created: str) -> int:
 
 def user_dir() -> Path:
     """The user's own folder for runs, used when the planner is installed and cannot write beside itself."""
-    from platformdirs import user_data_path
-
-    return user_data_path("llm-capacity-planner") / "calibration_runs"
+    return paths.user_dir() / "calibration_runs"
 
 
 def default_dir() -> Path:
     """Where new runs go: `PLANNER_RUNS_DIR`, else a checkout's own folder, else the user's."""
     if given := os.environ.get(RUNS_DIR):
         return Path(given)
-    checkout = Path(__file__).resolve().parents[2]
-    inside = checkout / "calibration_runs"
-    return inside if (checkout / "pyproject.toml").is_file() and inside.is_dir() else user_dir()
+    inside = CHECKOUT / "calibration_runs"
+    return inside if (CHECKOUT / "pyproject.toml").is_file() and inside.is_dir() else user_dir()
 
 
 def folders() -> tuple[Path, ...]:

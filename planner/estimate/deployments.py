@@ -141,6 +141,8 @@ def number_of_each(keys: Iterable[Hashable]) -> Places:
 
 def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
     """Where each combination of numbers stands first, and which of the combinations every place has."""
+    if len(numbers[0]) == 1:
+        return np.zeros(1, dtype=np.intp), np.zeros(1, dtype=np.intp)
     both = numbers[0]
     for other in numbers[1:]:
         both = np.unique(both * (other.max() + 1) + other, return_inverse=True)[1]
