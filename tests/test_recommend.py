@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from planner.errors import BadValue
 from planner.estimate import estimate
 from planner.search import RankBy, Space, Weights, Wish, recommend, words
 from planner.search.judge import judge
-from planner.search.order import blended, near_ties, ordered, pareto
+from planner.search.order import blended, crawls, near_ties, ordered, pareto, patience
 from planner.specs.scenario import Scenario
 
 SMALL = "--model Qwen/Qwen3-8B,Qwen/Qwen3-32B --gpu l4,h100-sxm --input-tokens 2000 --output-tokens 300".split()
@@ -164,12 +165,12 @@ def test_objectives_out_of_reach_name_the_limit_and_the_best(program: Program) -
 def test_an_empty_set_says_which_filter_emptied_it(wish: Wish, filtered: str) -> None:
     found = recommend(LOAD, SPACE, wish)
     assert found.candidates == []
-    assert f"nothing is left after {filtered}" in found.verdict
+    assert found.verdict.endswith(f"fail {filtered}") and "the last " in found.verdict
 
 
 def test_a_format_that_nothing_runs_is_the_filter() -> None:
     found = recommend(LOAD, SPACE.model_copy(update={"formats": ("gguf-q4_k_m",), "engines": ("vllm",)}), Wish())
-    assert "nothing is left after what engine and GPU support" in found.verdict
+    assert found.verdict.endswith("fail what engine and GPU support")
 
 
 def test_budgets_hold_for_every_candidate() -> None:
@@ -366,9 +367,27 @@ class TestUsable:
         paces = [row["output_tokens_per_s_per_request"] for row in found.candidates]
         assert paces[0] > 5 > paces[-1]
         assert all(pace < 5 for pace in paces[next(i for i, pace in enumerate(paces) if pace < 5) :])
-        assert any("come last: slower than one reads" in line for line in words.reasons(found, Wish()))
+        assert any("too slow to sit before" in line for line in words.reasons(found, Wish()))
         patient = recommend(load, space, Wish(tpot_slo_ms=5000))
         assert patient.candidates[0]["output_tokens_per_s_per_request"] < 5
+
+    def test_what_starts_as_is_usual_comes_before_what_has_to_be_set_for_as_good_as_the_same(self) -> None:
+        load = Scenario(gpu="rtx4090", n_gpus=1, concurrency=1, input_tokens=7168, output_tokens=1024)
+        found = recommend(load, Space(models=("google/gemma-4-31B-it",)), Wish()).candidates
+        assert not found[0]["settings_needed"] and found[1]["settings_needed"]
+        assert found[1]["usd_per_request"] < found[0]["usd_per_request"] < 1.1 * found[1]["usd_per_request"]
+
+    def test_a_wait_that_nobody_sits_out_comes_last_and_longer_prompts_are_waited_for(self) -> None:
+        load = Scenario(concurrency=1, input_tokens=7168).model_dump()
+        assert patience(load, Wish()).ttft_ms == 60_000
+        assert patience(load | {"input_tokens": 80_000}, Wish()).ttft_ms == 600_000
+        assert patience(load | {"ttft_slo_ms": 1000}, Wish()).ttft_ms == math.inf
+        assert patience(load, Wish(rank_by=RankBy.COST)) == patience(load | {"e2e_slo_ms": 1}, Wish()) == (0, math.inf)
+        rows = [
+            {"output_tokens_per_s_per_request": pace, "ttft_ms": first}
+            for pace, first in ((9, 61e3), (9, 1), (None, 1))
+        ]
+        assert [crawls(row, patience(load, Wish())) for row in rows] == [True, False, False]
 
     def test_a_batch_asks_for_good_answers_for_the_money(self, program: Program) -> None:
         best = document(program, "--preset", "batch", "--gpu", "l40s", "--n-gpus", "2")["candidates"][0]

@@ -282,6 +282,6 @@ def _show(found: Any, wish: Wish) -> None:
         command = _launch(found)
         if command:
             out.print(Text(f"Start it:\n{command}\n"))
-    if found.reasons:
+    if found.candidates and found.reasons:
         out.print(Text(f"Rejected of {found.combinations:,}: {words.refusals(found)}.", style="dim"))
     out.print(Text("Every candidate and every reason: --json, --csv PATH, --html PATH", style="dim"))

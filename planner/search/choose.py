@@ -33,6 +33,7 @@ SORTED = (
     "usd_per_request",
     "output_tokens_per_s_per_gpu",
     "output_tokens_per_s_per_request",
+    "ttft_ms",
     "e2e_ms",
     "n_gpus",
 )
@@ -173,6 +174,7 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
         "output_tokens_per_s_per_gpu": point.output_tokens_per_s / early["n_gpus"],
         "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
         "requests_per_s": point.requests_per_s,
+        "ttft_ms": point.ttft_s * MS_PER_S,
         "e2e_ms": point.e2e_s * MS_PER_S,
     }
 
@@ -190,8 +192,8 @@ def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[st
     verdicts.against(
         "kv_pool_full",
         ~figures.holds,
-        CROWDED,
-        lambda i, j: f"each replica has room for {room[j]:,.0f} requests at once",
+        CROWDED * (1 + 1 / (2 + room)),
+        lambda i, j: f"each replica has room for {room[j]:,.0f} request{'s' * (round(room[j]) != 1)} at once",
     )
     ratios = [seconds / limit for seconds, limit in zip(figures.tail, found.wishes[: len(figures.tail)], strict=True)]
     worst = np.fmax.reduce(np.nan_to_num(ratios, nan=0.0))

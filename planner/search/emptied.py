@@ -44,7 +44,8 @@ def emptied(
     told = failed(reasons)
     if not told:
         return "nothing to choose from"
-    said = f"nothing is left after {told[-1][0]}: " + ", ".join(f"{count:,} fail {name}" for name, count in told)
+    counted = [f"{count:,} fail {name}" for name, count in told]
+    said = f"of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
     binding = [*_binding(load, wish, best)]
     if not binding:
         binding = [*_nearest(refused, dict(STAGES)[told[-1][0]])]

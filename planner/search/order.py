@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ FACTOR = 16.0  # times the money or the time of the best that count as much as t
 HUGE, BEHIND = 1e6, -1e9  # of a figure that is not known; of what is not in reach
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 READ_TOKENS_PER_S = 5.0  # about 230 words a minute
+WAITED_MS, WAITED_TOKENS = 60e3, 8000  # for a first token by one who sits before it, for each so many of the prompt
 RELEASED = ("native", "trained for")  # what is known of a format below 16 bit in which a model was released
 ALIKE = 1.1  # times the money or the time; measurements less than a tenth apart have no winner either
 METRICS = {  # what each order compares, and whether less of it is better
@@ -109,40 +110,56 @@ def _scaled(row: Row, by: RankBy) -> float:
     return -size if value < 0 else size
 
 
-def least_pace(wish: Wish, *stated: float | None) -> float:
-    """Tokens/s for each user: what gives less comes last, where the best answers are sought and no objective of the
-    load, as `stated`, says how quick they must be; else 0."""
-    free = not any(stated) and wish.min_output_tokens_per_s_per_request is None
-    return READ_TOKENS_PER_S if free and wish.rank_by in (RankBy.QUALITY, RankBy.BLEND) else 0.0
+class Patience(NamedTuple):
+    """What comes last where the best answers are sought and nothing says how quick they must be."""
+
+    tokens_per_s: float = 0.0  # fewer for each user
+    ttft_ms: float = math.inf  # longer until the first
 
 
-def crawls(row: Row, pace: float) -> bool:
-    """Whether each user gets fewer tokens/s than that."""
-    each = row["output_tokens_per_s_per_request"]
-    return each is not None and each < pace
+ENDLESS = Patience()
 
 
-def ordered(rows: Sequence[Row], wish: Wish, pace: float = 0.0) -> list[Row]:
-    """Rows, best first; those slower than `pace` after all others."""
-    quick, slow = [row for row in rows if not crawls(row, pace)], [row for row in rows if crawls(row, pace)]
+def patience(load: Mapping[str, Any], wish: Wish) -> Patience:
+    """The patience of who reads; without end where the load's objectives or the wish say what must be."""
+    if wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND) or load["e2e_slo_ms"]:
+        return Patience()
+    paced = load["tpot_slo_ms"] or wish.min_output_tokens_per_s_per_request is not None
+    waited = math.inf if load["ttft_slo_ms"] else WAITED_MS * max((load["input_tokens"] or 0) / WAITED_TOKENS, 1)
+    return Patience(0.0 if paced else READ_TOKENS_PER_S, waited)
+
+
+def crawls(row: Row, limits: Patience) -> bool:
+    """Whether nobody would sit before this."""
+    each, first = row["output_tokens_per_s_per_request"], row["ttft_ms"]
+    return (each is not None and each < limits.tokens_per_s) or (first is not None and first > limits.ttft_ms)
+
+
+def ordered(rows: Sequence[Row], wish: Wish, limits: Patience = ENDLESS) -> list[Row]:
+    """Rows, best first; those that are too slow for one's patience after all others."""
+    quick, slow = [row for row in rows if not crawls(row, limits)], [row for row in rows if crawls(row, limits)]
     return _ordered(quick, wish) + _ordered(slow, wish)
 
 
-def as_released_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
-    """Rows in order, but the winner in the format in which it was released, where that costs and takes as good as the
-    same: nothing is lost and nobody has to make it."""
-    if not rows or wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND) or rows[0]["quality_evidence"] in RELEASED:
+def plainest_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
+    """Rows in order, but of the winner what starts as is usual, and in the format in which it was released, where
+    that costs and takes as good as the same: nothing to set, nothing lost and nothing to make."""
+    if not rows or wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND):
         return list(rows)
-    found = next((index for index, row in enumerate(rows) if _released_like(row, rows[0])), 0)
+    alike = [index for index, row in enumerate(rows) if _alike(row, rows[0])]
+    found = max(alike, key=lambda index: (_plainness(rows[index]), -index))
     return [rows[found], *rows[:found], *rows[found + 1 :]]
 
 
-def _released_like(row: Row, first: Row) -> bool:
-    same = row["model"] == first["model"] and row["gpu"] == first["gpu"] and row["n_gpus"] == first["n_gpus"]
-    if not same or row["quality_evidence"] not in RELEASED:
-        return False
+def _plainness(row: Row) -> tuple[bool, bool]:
+    return not row["settings_needed"], row["quality_evidence"] in RELEASED
+
+
+def _alike(row: Row, first: Row) -> bool:
+    same = all(row[name] == first[name] for name in ("model", "gpu", "n_gpus"))
     names = ("usd_per_request", "e2e_ms")
-    return all((row[name] or 0.0) <= ALIKE * (first[name] or 0.0) for name in names)
+    close = all((row[name] or 0.0) <= ALIKE * (first[name] or 0.0) for name in names)
+    return same and close and row["quality_score"] >= first["quality_score"]
 
 
 def _ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
@@ -194,14 +211,14 @@ def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> list[list[int]]:
     return [[j for j in np.flatnonzero(line).tolist() if j != i] for i, line in enumerate(overlap)]
 
 
-def foremost(kept: Sequence[Kept], wish: Wish, most: int, pace: float = 0.0) -> list[Kept]:
+def foremost(kept: Sequence[Kept], wish: Wish, most: int, limits: Patience = ENDLESS) -> list[Kept]:
     """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
     if len(kept) <= most:
         return list(kept)
     rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
-    front = ordered([rows[index] for index in pareto(rows)], wish, pace)[: most // 3]
+    front = ordered([rows[index] for index in pareto(rows)], wish, limits)[: most // 3]
     chosen = {row["index"]: None for row in front}
-    for row in ordered(rows, wish, pace):
+    for row in ordered(rows, wish, limits):
         if len(chosen) >= most:
             break
         chosen.setdefault(row["index"])

@@ -14,7 +14,7 @@ from planner.search import axes, limits
 from planner.search.choose import ALONE
 from planner.search.emptied import emptied
 from planner.search.judge import judge
-from planner.search.order import as_released_first, foremost, least_pace, near_ties, ordered, pareto
+from planner.search.order import ENDLESS, Patience, foremost, near_ties, ordered, pareto, patience, plainest_first
 from planner.search.records import Reached, Refused, Sifted, Task
 from planner.search.sift import sift
 from planner.search.starting import SETTABLE
@@ -95,9 +95,9 @@ def _needed(library: Library, *names: str) -> Library:
 def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library = NO_LIBRARY) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
-    pace = least_pace(wish, asked.tpot_slo_ms, asked.e2e_slo_ms)
-    whole = merged(wish, parts, pace)
-    best = foremost(whole.kept, wish, MOST_CANDIDATES, pace)
+    sits = patience(asked.model_dump(), wish)
+    whole = merged(wish, parts, sits)
+    best = foremost(whole.kept, wish, MOST_CANDIDATES, sits)
     scenarios = [scenario_of(asked, one.columns, wish, library) for one in best]
     checks = library.checks + stored_checks()
     priced = estimate(scenarios, library=library).rows()
@@ -106,8 +106,8 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library
         for row, one in zip(priced, scenarios, strict=True)
     ]
     faults = [_fault(row, wish) for row in rows]
-    kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish, pace)
-    kept = as_released_first(kept, wish)
+    kept = ordered([row for row, (code, _) in zip(rows, faults, strict=True) if not code], wish, sits)
+    kept = plainest_first(kept, wish)
     late = [Refused(one.columns, *why, 0.0, 1) for one, why in zip(best, faults, strict=True) if why[0]]
     refused = [*late, *whole.refused]
     reasons = whole.reasons + Counter(one.code for one in late)
@@ -135,12 +135,12 @@ def _ranked(rows: Sequence[Row], wish: Wish) -> list[int]:
     return sorted(front)
 
 
-def merged(wish: Wish, parts: Sequence[Sifted], pace: float = 0.0) -> Sifted:
+def merged(wish: Wish, parts: Sequence[Sifted], sits: Patience = ENDLESS) -> Sifted:
     """Parts of a search as one, cut to what may still come first."""
     kept = [one for part in parts for one in part.kept]
     refused = sorted((one for part in parts for one in part.refused), key=lambda one: one.distance)
     return Sifted(
-        foremost(kept, wish, MOST_MERGED, pace),
+        foremost(kept, wish, MOST_MERGED, sits),
         refused[:MOST_REJECTED],
         sum((part.reasons for part in parts), Counter()),
         best_of([part.best for part in parts]),

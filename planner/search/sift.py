@@ -32,7 +32,7 @@ from planner.search import axes, limits
 from planner.search.axes import Load
 from planner.search.choose import MOST_GPUS, early, offers, reach_budgets, settle
 from planner.search.judge import judge
-from planner.search.order import foremost, least_pace
+from planner.search.order import foremost, patience
 from planner.search.records import Columns, Config, Ledger, Place, Replica, Sifted, Task
 from planner.search.starting import PLACING, host_bytes, with_other_settings
 from planner.specs.engine import EngineSpec
@@ -75,8 +75,8 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     for chunk in filter(None, together.values()):
         _price(job, chunk[0].deployment.row.engine, chunk)
     found = job.ledger.sifted()
-    pace = least_pace(task.wish, task.load.tpot_slo_ms, task.load.e2e_slo_ms)
-    return found._replace(kept=foremost(found.kept, task.wish, task.most, pace))
+    limits = patience(task.load.model_dump(), task.wish)
+    return found._replace(kept=foremost(found.kept, task.wish, task.most, limits))
 
 
 def _places(job: Job, gpu_name: str) -> Iterator[Row]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from planner.explain import engine_name, figure, format_name, gpu_name, interval, model_name
 from planner.explain.quality import in_short
 from planner.search.emptied import failed
-from planner.search.order import crawls, least_pace
+from planner.search.order import crawls, patience
 from planner.search.recommend import Recommendation
 from planner.specs.wish import RankBy, Wish
+from planner.units import MS_PER_S
 
 Row = dict[str, Any]
 THOUSAND = 1000  # requests, for a price that can be read
@@ -100,15 +102,15 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
             f"{figure(best['usd_per_hour'])} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
             f"load{part}."
         )
-    pace = least_pace(wish, best["tpot_slo_ms"], best["e2e_slo_ms"])
-    slow = sum(crawls(row, pace) for row in found.candidates)
-    if crawls(best, pace):
-        said.append(f"Slower than one reads ({pace:g} tokens/s), and nothing quicker holds the load.")
+    limits = patience(best, wish)
+    slow = sum(crawls(row, limits) for row in found.candidates)
+    bounds = [f"below {limits.tokens_per_s:g} tokens/s"] if limits.tokens_per_s else []
+    bounds += [f"above {limits.ttft_ms / MS_PER_S:,.0f} s to the first"] if limits.ttft_ms < math.inf else []
+    told = f"{' or '.join(bounds)}; an objective on speed admits them"
+    if crawls(best, limits):
+        said.append(f"Too slow to sit before ({told}); nothing quicker holds the load.")
     elif slow:
-        come = "comes" if slow == 1 else "come"
-        said.append(
-            f"{slow} of those listed {come} last: slower than one reads ({pace:g} tokens/s). A TPOT admits them."
-        )
+        said.append(f"{slow} of those listed, last, {'is' if slow == 1 else 'are'} too slow to sit before ({told}).")
     return said + _close(found)
 
 
