@@ -33,9 +33,11 @@ MATRICES = {
 }
 VIEWS = ("Roofline", "Bandwidth", "Formats against batch", "Error of the fit", "Environment", "Two runs")
 DRIFT_PERCENT = 5
-COMMANDS = """pip install 'llm-capacity-planner[calibrate,cu13]'   # cu12 with a driver before 580
-planner calibrate            # minutes; --quick for a third of the points; prints the file to upload here
-planner runs                 # what has been measured"""
+COMMANDS = """# cu12 with a driver before 580
+pip install 'llm-capacity-planner[calibrate,cu13]'
+# about 3 minutes; --quick: under 1, a third of the points
+planner calibrate"""
+MEASURED_HERE = ("", "planner calibrate")  # sources of a run that are no news
 FIT = {
     "family": st.column_config.Column("Kernels"),
     "kernel": st.column_config.Column("Measured with"),
@@ -68,7 +70,9 @@ def standing(gpu: GpuSpec, source: Source | None, used: Source | None) -> None:
         days = runs.age_days(source.calibration.created)
         other = used.calibration.id if used and used.calibration.id != source.calibration.id else ""
         rests = f"estimates rest on {other} instead" if other else "estimates of this session rest on it"
-        body = f"Run {source.calibration.id}, {days} days old; {rests}."
+        made = source.calibration.source
+        how = "" if made in MEASURED_HERE else f" ({made})"
+        body = f"Run {source.calibration.id}{how}, {days} days old; {rests}."
     elif source.gpu.id != gpu.id:
         words = f"transferred from {source.gpu.name}"
         body = f"Calibration {source.calibration.id}, scaled by the ratio of the two cards' peaks."
@@ -83,9 +87,13 @@ def how_to() -> None:
         "**No run of this GPU is known here.** A run measures the kernels themselves on the card: products in each "
         "format, attention, experts, bandwidth, collectives. From then on estimates of this GPU say *measured*, "
         "and the charts below carry points. It needs no engine, no weights and no network; it "
-        "holds no name of a host or a user. On a machine with the GPU:"
+        "holds no name of a host or a user. On a machine with the GPU, its driver and Python 3.11:"
     )
     st.code(COMMANDS, language="bash", wrap_lines=True)
+    st.markdown(
+        "It prints where the run's file lies: upload that in the sidebar; on this page's machine it is used at once. "
+        "A GPU that is not listed gets a profile from its own attributes. If anything is missing, it says what."
+    )
 
 
 def tiles(gpu: GpuSpec, source: Source | None) -> None:

@@ -7,9 +7,10 @@ every capture: a suite captures thousands of graphs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +39,16 @@ def _side_stream(torch: Any) -> Any:
     return torch.cuda.Stream()
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Nothing is freed while a capture runs: an old graph or event that goes then would end it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Graph:
     """A captured sequence of calls."""
 
@@ -48,15 +59,19 @@ class Graph:
         with torch.cuda.stream(stream):
             call(0)  # what loads at first use must not load while a capture runs
             torch.cuda.synchronize()
-            self.graph.capture_begin()
-            try:
-                for copy in range(calls):
-                    call(copy)
-            except BaseException:
-                with contextlib.suppress(RuntimeError):  # a capture that failed cannot be ended without one
-                    self.graph.capture_end()
-                raise
-            self.graph.capture_end()
+            with _no_collection():
+                self._capture(call, calls)
+
+    def _capture(self, call: Call, calls: int) -> None:
+        self.graph.capture_begin()
+        try:
+            for copy in range(calls):
+                call(copy)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # a capture that failed cannot be ended without one
+                self.graph.capture_end()
+            raise
+        self.graph.capture_end()
 
     def replay_s(self, replays: int) -> list[float]:
         """Seconds of every replay, by events on the stream."""

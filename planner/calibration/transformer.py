@@ -9,6 +9,7 @@ Values do not flow from one launch into the next: times do not depend on them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,8 +58,8 @@ def check_supported(model: ModelSpec) -> None:
 
 def routed(tokens: int, experts: int, active: int) -> tuple[int, ...]:
     """Rows of every expert when some are asked for more often than others, as the planner expects of real prompts."""
-    rng = np.random.default_rng(0)
-    liked = SKEW * rng.standard_normal(experts) + rng.gumbel(size=(tokens, experts))
+    deviates = [NormalDist().inv_cdf((i + 0.5) / experts) for i in range(experts)]
+    liked = SKEW * np.array(deviates) + np.random.default_rng(0).gumbel(size=(tokens, experts))
     chosen = np.argsort(liked, axis=1)[:, experts - active :]
     return tuple(np.bincount(chosen.ravel(), minlength=experts).tolist())
 
