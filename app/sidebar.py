@@ -136,10 +136,10 @@ def _fold(fold: Fold, form: Form) -> None:
     with st.expander(f"{fold.title}{note}", key=f"fold_{fold.title}", on_change="rerun") as box:
         if box.open:
             for field in fold.fields:
-                _input(field)
+                _input(field, form.scenario.gpu)
 
 
-def _input(field: Field) -> None:
+def _input(field: Field, gpu: str | None = None) -> None:
     unfold(field.column)
     name, label = key(field.column), field.label
     if field.step is not None:
@@ -159,7 +159,7 @@ def _input(field: Field) -> None:
         words = {None: "default", True: "yes", False: "no"}
         st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
     elif field.column == "backend":
-        _backend(label)
+        _backend(label, own_library().gpu(gpu or "").vendor)
     elif field.column == "task_family":
         names = {one.id: one.name for one in tables().families}
         st.selectbox(
@@ -170,14 +170,12 @@ def _input(field: Field) -> None:
         st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
 
 
-def _backend(label: str) -> None:
-    """What llama.cpp can be built for on the chosen GPU, its usual one first."""
-    chosen, current = st.session_state.get(key("gpu")), st.session_state.get(key("backend"))
-    built = engines.backends("llama.cpp", own_library().gpu(chosen or "").vendor)
-    usual = f"default ({built[0]})" if built else "default"
+def _backend(label: str, vendor: str) -> None:
+    """What llama.cpp can be built for on a vendor's GPUs, its usual one first."""
+    built = engines.backends("llama.cpp", vendor)
     st.selectbox(
-        label, [None, *with_current(built, current)], format_func=lambda name: name or usual, key=key("backend"),
-        help=meaning("backend"),
+        label, with_current(built, st.session_state.get(key("backend"))), index=None, key=key("backend"),
+        help=meaning("backend"), placeholder=f"default ({built[0]})" if built else "default",
     )  # fmt: skip
 
 

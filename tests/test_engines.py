@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from planner.catalog.engines import default_limits, engine, engine_constants, engine_id, engine_ids, parse_version
+from planner.catalog.engines import (
+    default_limits,
+    engine,
+    engine_constants,
+    engine_id,
+    engine_ids,
+    parse_version,
+    usual_backend,
+)
 from planner.catalog.gpus import gpu
 from planner.errors import UnknownName
 from planner.specs.engine import BudgetRule
@@ -111,6 +119,19 @@ def test_constants_outside_of_sections_reach_the_spec() -> None:
     assert not engine("sglang", "0.5.9").chunks_mixed
     assert not engine("sglang").rank_budget
     assert engine("vllm").chunks_mixed
+
+
+def test_a_back_end_changes_what_its_own_constants_say_and_nothing_else() -> None:
+    usual, old, new = engine("llama.cpp"), engine("llama.cpp", "b7423", "vulkan"), engine("llama.cpp", None, "vulkan")
+    assert engine("llama.cpp", None, "rocm") is usual
+    assert old.overheads.packed_arithmetic < new.overheads.packed_arithmetic == 1
+    assert "rdna2" in usual.overheads.slow_fused and not new.overheads.slow_fused
+    assert (new.id, new.kernels, new.cache) == (usual.id, "llama.cpp/vulkan", usual.cache)
+
+
+def test_what_llama_cpp_is_built_for_follows_from_the_vendor() -> None:
+    assert [usual_backend("llama.cpp", vendor) for vendor in ("NVIDIA", "AMD", "Intel")] == ["cuda", "rocm", "sycl"]
+    assert usual_backend("vllm", "NVIDIA") is None
 
 
 def test_builds_of_llamacpp_differ_in_graphs_and_attention() -> None:

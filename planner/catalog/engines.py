@@ -90,16 +90,18 @@ def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
 
 def _merged(document: dict[str, Any], version: str, backend: str = "") -> dict[str, Any]:
     """The file's sections with every override up to `version` applied, then those of a back-end."""
-    wanted = parse_version(version) or ()
     merged = {section: dict(document.get(section, {})) for section in _SECTIONS}
-    for override in document.get("versions", ()):
-        if (parse_version(override["from"]) or ()) <= wanted:
-            for section, constants in override.items():
-                if section != "from":
-                    merged[section].update(constants)
-    for section, constants in document.get("backend_constants", {}).get(backend, {}).items():
-        merged[section].update(constants)
+    own = document.get("backend_constants", {}).get(backend, {})
+    for override in (*_until(version, document), own, *_until(version, own)):
+        for section in merged.keys() & override.keys():
+            merged[section].update(override[section])
     return merged | {key: document[key] for key in _WHOLE if key in document}
+
+
+def _until(version: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The overrides of every version up to this one, oldest first."""
+    wanted = parse_version(version) or ()
+    return [one for one in document.get("versions", ()) if (parse_version(one["from"]) or ()) <= wanted]
 
 
 def _si(key: str, value: Any) -> tuple[str, Any]:

@@ -90,9 +90,11 @@ def _micro_batch(quote: str) -> int | None:
 
 
 def _backend(row: Row) -> str | None:
-    """What llama.cpp was built for, where a row of AMD or Intel says it."""
+    """What llama.cpp was built for, where a row or its source says it."""
     found = re.search(r"rocm|rocwmma|vulkan|sycl", f"{row['gpu']} {row['engine']} {row['source']}", re.IGNORECASE)
-    return found[0].lower().replace("rocwmma", "rocm") if found else None
+    if found:
+        return found[0].lower().replace("rocwmma", "rocm")
+    return next((backend for part, backend in NAMES["backends"].items() if part in row["source"]), None)
 
 
 def _note(row: Row) -> str | None:
