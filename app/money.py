@@ -20,7 +20,7 @@ def month_box(row: Row) -> None:
         return
     inputs = st.container(horizontal=True)
     busy = inputs.number_input(
-        "Busy, % of the month's mean", 0.1, 100.0, float(BUSY), 5.0, key="m_busy",
+        "Busy, % of the month", 0.1, 100.0, float(BUSY), 5.0, key="m_busy",
         help="100: the load above all day and night. Nights, weekends and quiet hours bring it down.",
     )  # fmt: skip
     spare = inputs.number_input("Spare replicas", 0, 1000, 0, key="m_spare", help="Kept for failures and updates.")
@@ -34,6 +34,7 @@ def month_box(row: Row) -> None:
     boxes.metric("A request", f"{explain.figure(float(bill.usd_per_request))} USD", border=True)
     boxes.metric("M prompt tokens", f"{explain.figure(float(bill.usd_per_million_input_tokens))} USD", border=True)
     boxes.metric("M answer tokens", f"{explain.figure(float(bill.usd_per_million_output_tokens))} USD", border=True)
+    st.caption("Idle hours and spare replicas are in these; the prices above are those of a busy hour.")
     st.markdown(against(fleet, traffic, capacity, TokenPrice(price_in, price_out)))
 
 

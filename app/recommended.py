@@ -67,7 +67,9 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
 
 def _nearest(found: Recommendation) -> None:
     """What comes nearest, to be opened where single changes that would help are listed."""
-    for number, row in enumerate(found.rejected[:NEAREST]):
+    of_each = {row.get("model"): row for row in reversed(found.rejected)}
+    rows = [row for row in found.rejected if of_each[row.get("model")] is row]
+    for number, row in enumerate(rows[:NEAREST]):
         place = st.container(horizontal=True, vertical_alignment="center")
         name = explain.model_name(row.get("model"))
         kind = explain.format_name(str(row.get("weight_format") or ""))

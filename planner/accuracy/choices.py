@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.accuracy.rows import PARTS, questions
-from planner.accuracy.score import held_out
+from planner.accuracy.score import architecture, held_out
 from planner.estimate import estimate
 from planner.estimate.library import NOTHING_OBSERVED
 from planner.specs.scenario import Scenario
@@ -102,10 +102,15 @@ def unshaped(found: Sequence[Configuration]) -> list[Configuration]:
 
 
 def halves(found: Sequence[Configuration], column: str) -> Iterator[tuple[str, list[Configuration]]]:
-    """The configurations by every other value of a column, in alphabetical order: two halves that share none."""
-    names = sorted({str(getattr(one.scenario, column)) for one in found})
+    """The configurations by every other value of a column, in alphabetical order: two halves that share none.
+
+    Checkpoints of one architecture are one model.
+    """
+    name_of = architecture if column == "model" else str
+    values = [name_of(str(getattr(one.scenario, column))) for one in found]
+    names = sorted(set(values))
     for half in (names[::2], names[1::2]):
-        yield ", ".join(half), [one for one in found if str(getattr(one.scenario, column)) in half]
+        yield ", ".join(half), [one for one, value in zip(found, values, strict=True) if value in half]
 
 
 def groups(found: Sequence[Configuration], free: Sequence[str]) -> Iterator[list[Configuration]]:

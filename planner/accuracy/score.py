@@ -183,13 +183,13 @@ def _compared(question: Question, figure: str, answer: dict[str, Any]) -> Compar
         label=label(question.row.scenario),
         stated=question.stated,
         note=question.row.about.get("note", ""),
-        model=_model(s.model or ""),
+        model=architecture(s.model or ""),
         held_out=held_out(str(answer["engine"]), s.model or "", str(answer["gpu"])) if speed else "",
     )
 
 
 @lru_cache(maxsize=512)
-def _model(name: str) -> str:
+def architecture(name: str) -> str:
     """The architecture's name, whatever the checkpoint's."""
     return models.model(name).id.rpartition("/")[2]
 
@@ -201,7 +201,7 @@ def _shaping() -> list[dict[str, str]]:
 
 def held_out(engine: str, model: str, gpu: str) -> str:
     """Whether no row of this model on this GPU has shaped a constant of the engine."""
-    name, places = _model(model), (one for one in _shaping() if (one["engine"], one["gpu"]) == (engine, gpu))
+    name, places = architecture(model), (one for one in _shaping() if (one["engine"], one["gpu"]) == (engine, gpu))
     return "no" if any(one["model"] in ("*", name) for one in places) else "yes"
 
 

@@ -56,6 +56,14 @@ def in_short(row: Row) -> str:
     return _short(row["quality_evidence"] or NONE, row["quality_loss_points"], family(row["task_family"]))
 
 
+def distance_in_short(row: Row) -> str:
+    """Where no score tells what a row's weights lose: how far the format stands from 16 bit; blank elsewhere."""
+    kind = row["weight_format"]
+    if (row["quality_evidence"] or NONE) != NONE or kind not in tables().divergence.values:
+        return ""
+    return f"perplexity of Llama 3 8B {tables().divergence.values[kind][1] - 1:+.1%}"
+
+
 def kv_in_short(row: Row) -> str:
     """The loss of a row's KV format in a few words."""
     return _short(row["kv_quality_evidence"] or NONE, row["kv_quality_loss_points"], family(row["task_family"]))

@@ -46,6 +46,8 @@ def emptied(
         return "nothing to choose from"
     counted = [f"{count:,} fail {name}" for name, count in told]
     said = f"of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
+    if len(told) == 1:
+        said = f"all that could be chosen fail {told[0][0]}"
     binding = [*_binding(load, wish, best)]
     if not binding:
         binding = [*_nearest(refused, dict(STAGES)[told[-1][0]])]

@@ -142,13 +142,20 @@ def ordered(rows: Sequence[Row], wish: Wish, limits: Patience = ENDLESS) -> list
 
 
 def plainest_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
-    """Rows in order, but of the winner what starts as is usual, and in the format in which it was released, where
-    that costs and takes as good as the same: nothing to set, nothing lost and nothing to make."""
-    if not rows or wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND):
-        return list(rows)
-    alike = [index for index, row in enumerate(rows) if _alike(row, rows[0])]
-    found = max(alike, key=lambda index: (_plainness(rows[index]), -index))
-    return [rows[found], *rows[:found], *rows[found + 1 :]]
+    """Rows in order, but first of each model what starts as is usual, and in the format in which it was released,
+    where that costs and takes as good as the same: nothing to set, nothing lost and nothing to make."""
+    left, seen = list(rows), set[str]()
+    if wish.rank_by not in (RankBy.QUALITY, RankBy.BLEND):
+        return left
+    for index in range(len(left)):
+        first = left[index]
+        if first["model"] in seen:
+            continue
+        seen.add(first["model"])
+        alike = [other for other in range(index, len(left)) if _alike(left[other], first)]
+        found = max(alike, key=lambda other: (_plainness(left[other]), -other))
+        left.insert(index, left.pop(found))
+    return left
 
 
 def _plainness(row: Row) -> tuple[bool, bool]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.explain import engine_name, figure, format_name, gpu_name, interval, model_name
-from planner.explain.quality import in_short
+from planner.explain import duration, engine_name, figure, format_name, gpu_name, interval, model_name
+from planner.explain.quality import distance_in_short, in_short
 from planner.search.emptied import failed
 from planner.search.order import crawls, patience
 from planner.search.recommend import Recommendation
@@ -83,10 +83,11 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
     if not found.candidates:
         return []
     best = found.candidates[0]
+    known = in_short(best), distance_in_short(best)
     said = [
         f"First of {found.combinations - sum(found.reasons.values()):,} that hold the load, by {ORDERS[wish.rank_by]}.",
         _speed(best),
-        f"Weights in {format_name(best['weight_format'])}: {in_short(best)}.",
+        f"Weights in {format_name(best['weight_format'])}: {'; '.join(filter(None, known))}.",
     ]
     if needed(best):
         said.insert(1, f"It starts with {needed(best)}, and not as is usual.")
@@ -116,7 +117,8 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
 
 def _speed(row: Row) -> str:
     """How quick each is served and how much all are; models that write nothing only answer."""
-    first = f"{interval(row, 'ttft_ms')} ms"
+    value, ends = duration(row, "ttft_ms")
+    first = " ".join(filter(None, (value, ends and f"({ends})")))
     if row["tpot_ms"] is None:
         return f"A request takes {first}; the whole deployment answers {interval(row, 'requests_per_s')} requests/s."
     each, total = interval(row, "output_tokens_per_s_per_request"), interval(row, "output_tokens_per_s")
