@@ -240,5 +240,11 @@ class TestCompared:
         lines = conclusion(("one", "two"), self.rows("h100-sxm", "h100-sxm"))
         assert lines == ["All hold the load."]
 
+    def test_figures_that_read_the_same_share_a_place_wherever_they_stand(self) -> None:
+        usual = self.rows("h100-sxm")[0]
+        widened = usual | {"output_tokens_per_s_per_request_high": 999.0}
+        lines = conclusion(("a", "b", "c"), [usual, widened, usual])
+        assert lines[1].startswith("Fastest for each user: a and c, ") and "; then b, " in lines[1]
+
     def test_none_holds(self) -> None:
         assert conclusion(("one", "two"), self.rows("t4", "t4")) == ["None of these holds the load."]

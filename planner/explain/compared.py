@@ -42,7 +42,7 @@ def _leader(named: Sequence[Named], name: str, told: Callable[[Row], str], least
     first = [label for label, row in known if told(row) == best]
     if len(first) == len(known):
         return ""
-    label, row = known[len(first)]
+    label, row = next(item for item in known if item[0] not in first)
     return f"{' and '.join(first)}, {best}; then {label}, {told(row)}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.catalog.quality import family
+from planner.catalog.quality import NATIVE, TRAINED, family
 from planner.search.records import Kept
 from planner.specs.wish import RankBy, Wish
 
@@ -23,7 +23,7 @@ HUGE, BEHIND = 1e6, -1e9  # of a figure that is not known; of what is not in rea
 NO_PRICE = -1e12  # worth of a GPU without a price, so that fewer come first
 READ_TOKENS_PER_S = 5.0  # about 230 words a minute
 WAITED_MS, WAITED_TOKENS = 60e3, 8000  # for a first token by one who sits before it, for each so many of the prompt
-RELEASED = ("native", "trained for")  # what is known of a format below 16 bit in which a model was released
+RELEASED = (NATIVE, TRAINED)  # what is known of a format below 16 bit in which a model was released
 ALIKE = 1.1  # times the money or the time; measurements less than a tenth apart have no winner either
 METRICS = {  # what each order compares, and whether less of it is better
     RankBy.QUALITY: ("quality_score", False),
