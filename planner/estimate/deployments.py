@@ -87,7 +87,7 @@ class Deployments(tuple[Deployment, ...]):
         return {}
 
     def numbered(self, part: Part) -> Places:
-        """Which of the distinct parts every deployment has, by number."""
+        """Which of the distinct parts every deployment has, numbered from 0 without gaps."""
         if part not in self._numbers:
             self._numbers[part] = self._numbered(part)
         return self._numbers[part]
@@ -95,7 +95,9 @@ class Deployments(tuple[Deployment, ...]):
     def _numbered(self, part: Part) -> Places:
         if part is Part.WORDS:
             scenarios, at = self.alike(Part.SCENARIO)
-            return number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])[at]
+            return np.unique(number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])[at], return_inverse=True)[
+                1
+            ]
         values = map(attrgetter(part), self)
         if part in BY_VALUE:
             return number_of_each(values)
@@ -128,7 +130,8 @@ class Deployments(tuple[Deployment, ...]):
         """Those at these places, with what was already read of all."""
         found = Deployments(self[index] for index in at.tolist())
         scenarios, like = self.alike(Part.SCENARIO)
-        vars(found).update(_numbers={part: number[at] for part, number in self._numbers.items()}, columns=self.columns)
+        numbers = {part: np.unique(number[at], return_inverse=True)[1] for part, number in self._numbers.items()}
+        vars(found).update(_numbers=numbers, columns=self.columns)
         found._alike[Part.SCENARIO,] = scenarios, like[at]
         return found
 
@@ -140,14 +143,14 @@ def number_of_each(keys: Iterable[Hashable]) -> Places:
 
 
 def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
-    """Where each combination of numbers stands first, and which of the combinations every place has."""
-    if len(numbers[0]) == 1:
-        return np.zeros(1, dtype=np.intp), np.zeros(1, dtype=np.intp)
+    """Where each combination of numbers without gaps stands first, and which of the combinations every place has."""
     both = numbers[0]
     for other in numbers[1:]:
-        both = np.unique(both * (other.max() + 1) + other, return_inverse=True)[1]
-    _, first, at = np.unique(both, return_index=True, return_inverse=True)
-    return first, at
+        if other.any():
+            both = np.unique(both * (other.max() + 1) + other, return_inverse=True)[1]
+    first = np.empty(both.max() + 1, dtype=np.intp)
+    first[both[::-1]] = np.arange(len(both))[::-1]  # of equal places the last one assigned stays
+    return first, both
 
 
 def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:
