@@ -68,6 +68,7 @@ FOLDS = (
             Field("n_cpu_moe", "Layers whose experts stay on the host", 1),
             HOST_MEMORY,
             Field("host_bandwidth_gb_s", "Bandwidth of that memory, GB/s", 10.0),
+            Field("host_link_gb_s", "Link to that memory, GB/s", 4.0),
             Field("parallel_slots", "Slots", 1),
             Field("n_ubatch", "Physical batch, tokens", 128),
             Field("flash_attention", "Flash attention"),

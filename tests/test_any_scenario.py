@@ -92,6 +92,7 @@ WILD: dict[str, st.SearchStrategy[Any]] = {  # columns and what a stranger might
     "tensor_split": st.sampled_from(["1,1", "0,1", "1,2,3"]),
     "host_memory_gib": st.sampled_from([1.0, 64.0]),
     "host_bandwidth_gb_s": st.sampled_from([100.0, 400.0]),
+    "host_link_gb_s": st.sampled_from([2.0, 64.0]),
     "cpu_offload_gib": st.sampled_from([0.0, 5.0, 500.0]),
     "max_loras": st.sampled_from([0, 1, 64]),
     "lora_rank": st.sampled_from([0, 16, 256]),

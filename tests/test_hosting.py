@@ -131,6 +131,13 @@ def test_a_faster_host_answers_faster() -> None:
     assert fast < slow
 
 
+def test_a_narrow_slot_slows_prompts_and_not_decoding() -> None:
+    wide, narrow = (local(n_cpu_moe=48, host_link_gb_s=rate) for rate in (31.5, 7.9))
+    assert narrow["prefill_tokens_per_s"] < 0.5 * wide["prefill_tokens_per_s"]
+    assert narrow["tpot_ms"] == pytest.approx(wide["tpot_ms"])
+    assert local(host_link_gb_s=7.9)["prefill_tokens_per_s"] == local()["prefill_tokens_per_s"]
+
+
 def test_host_memory_is_a_limit() -> None:
     found = local(n_cpu_moe=48, host_memory_gib=8)
     assert (found["reason_code"], found["fits"]) == ("out_of_host_memory", False)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from planner.catalog.engines import backend_named
 from planner.catalog.files import parse_json, read_yaml
 from planner.catalog.paths import data_dir
 from planner.catalog.values import Value, number_of, scenario_of, shown, value_of
@@ -335,8 +336,8 @@ def _llama_cpp(raw: Raw, values: dict[str, Value]) -> None:
         values["n_gpu_layers"] = _whole("n_gpu_layers", raw["layers"])
     if raw.get("flash", "auto") != "auto":
         values["flash_attention"] = raw["flash"] in ("on", "1", "true", "enabled")
-    if device := re.match(r"(cuda|rocm|sycl|vulkan|mtl)\d", raw.get("devices", ""), re.IGNORECASE):
-        values["backend"] = {"mtl": "metal"}.get(device[1].lower(), device[1].lower())
+    if backend := backend_named(raw.get("devices", "")):
+        values["backend"] = backend
     _split(raw, values)
 
 

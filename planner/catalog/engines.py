@@ -24,6 +24,7 @@ _SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults"
 # Outside of sections, the same in every version.
 _WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget", "ranks_together", "stages_wait")
 _SOURCE_KEYS = ("source", "kind")
+_BACKENDS = re.compile(r"cuda|rocm|sycl|metal|mtl|vulkan", re.IGNORECASE)
 
 Version = tuple[int, ...]
 
@@ -131,6 +132,12 @@ def backends(name: str, vendor: str) -> tuple[str, ...]:
 def usual_backend(name: str, vendor: str) -> str | None:
     """The first of `backends`; None where there is no choice."""
     return next(iter(backends(name, vendor)), None)
+
+
+def backend_named(text: str) -> str | None:
+    """The back-end that llama.cpp's own words name first: `Metal,BLAS` or `Vulkan0`; None: none that is known."""
+    found = _BACKENDS.search(text)
+    return "metal" if found and found[0].lower() == "mtl" else found[0].lower() if found else None
 
 
 def kernels(name: str, backend: str | None) -> str:

@@ -37,9 +37,9 @@ def host_bytes_per_s(bandwidth_gb_per_s: Any = None) -> Any:
     return nominal * GB * assumed("host_bandwidth_attained").value
 
 
-def pcie_bytes_per_s(link_bytes_per_s: float | None) -> float:
+def pcie_bytes_per_s(link_bytes_per_s: Any = None) -> Any:
     """What copies from host memory attain of a GPU's link (None: of the assumed one)."""
-    nominal = link_bytes_per_s or assumed("pcie_gb_per_s").value * GB
+    nominal = assumed("pcie_gb_per_s").value * GB if link_bytes_per_s is None else link_bytes_per_s
     return nominal * assumed("pcie_attained").value
 
 

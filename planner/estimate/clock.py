@@ -12,7 +12,7 @@ import numpy as np
 from planner import memory
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Asked, calibrated, residuals
-from planner.catalog.host import Remaining, host_bytes_per_s, remaining
+from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
 from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
 from planner.collectives import p_norm
 from planner.estimate.deployments import (
@@ -105,6 +105,8 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
         few_flops_per_s=found.few_flops_per_s * compute,
     )
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
+    link = pcie_bytes_per_s(numbers(deployments, "host_link_gb_s", np.nan) * GB) / copies
+    found.bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), found.bytes_per_s[Slot.HOST_COPY], link)
     overheads = deployments[0].row.engine.overheads
     found.bytes_per_s[Slot.HOST_COPY] *= overheads.copied_weights
     found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic

@@ -36,7 +36,7 @@ def formulas(row: Row, model: ModelSpec) -> list[Formula]:
 
     Of a layout that no engine takes nothing is known but the budget of one GPU.
     """
-    engine = engines.engine(row["engine"], row["engine_version"])
+    engine = engines.engine(row["engine"], row["engine_version"], row["backend"])
     if row["weights_gib"] is None:
         return [_budget(row, engine)]
     memory = [_weights(row, model), _kv_token(row, model), _budget(row, engine), _pool(row, engine), _room(row)]

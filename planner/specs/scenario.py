@@ -95,6 +95,10 @@ class Scenario(Spec):
     parallel_slots: Annotated[int, Field(ge=1, le=4096)] | None = says("llama.cpp: sequences served at once")
     host_memory_gib: Gib | None = says("memory of the host, GiB; layers or experts may lie there (llama.cpp)")
     host_bandwidth_gb_s: Annotated[float, Field(gt=0, le=1e5)] | None = says("memory bandwidth of the host, GB/s")
+    host_link_gb_s: Annotated[float, Field(gt=0, le=1e5)] | None = says(
+        "link over which a GPU gets weights from host memory, GB/s one way, such as 7.9 for four lanes of PCIe 4.0; "
+        "blank: the profile's"
+    )
     # load
     input_tokens: Tokens | None = says("mean prompt length, tokens; blank: 2000")
     output_tokens: Tokens | None = says("mean answer length, tokens; blank: 500")

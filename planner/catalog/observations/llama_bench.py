@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from planner.catalog.engines import backend_named
 from planner.catalog.observations.reading import Document, Reading, figures, number, stated, whole
 from planner.specs.observation import Tool
 from planner.units import MS_PER_S
@@ -19,7 +20,6 @@ CACHE = {"f16": "fp16", "bf16": "bf16"}
 DEVICE = re.compile(r"Device \d+: (.+?), (?:compute|gfx)|ggml_vulkan: \d+ = (.+?) \(|GPU name: +(?:MTL\d \()?([^)\n]+)")
 BUILD = re.compile(r"build: \w+ \((\d+)\)")
 TEST = re.compile(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?")
-BACKEND = re.compile(r"cuda|rocm|sycl|metal|mtl|vulkan", re.IGNORECASE)
 SPLIT_MODES = {"0": "none", "1": "layer", "2": "row"}
 
 
@@ -37,7 +37,7 @@ def from_record(record: Document, where: str) -> Reading:
         engine_version=f"b{record['build_number']}" if whole(record.get("build_number")) else None,
         n_ubatch=whole(record.get("n_ubatch")) or None,
         flash_attention=_flag(record.get("flash_attn")),
-        backend=_backend(record.get("backends")),
+        backend=backend_named(str(record.get("backends"))),
     )
     prompt, generated, depth = (whole(record.get(name)) or 0 for name in ("n_prompt", "n_gen", "n_depth"))
     tests, measured = _test(prompt, generated, depth, record.get("avg_ts"))
@@ -73,7 +73,7 @@ def _table_row(row: dict[str, str], devices: list[str], where: str) -> Reading:
         engine_version=f"b{row['build']}" if row["build"] else None,
         n_ubatch=whole(row.get("n_ubatch")),
         flash_attention=_flag(row.get("fa")),
-        backend=_backend(row.get("backend")),
+        backend=backend_named(str(row.get("backend"))),
     )
     model, weights = _names("", row.get("model", ""))
     return _reading(
@@ -132,12 +132,6 @@ def _offload(record: Document) -> dict[str, Any]:
     return stated(
         n_gpu_layers=int(layers) if layers is not None and 0 <= layers < 99 else None, n_cpu_moe=experts or None
     )
-
-
-def _backend(value: Any) -> str | None:
-    """The first back-end of a list such as "Metal,BLAS" that prices differ by."""
-    found = BACKEND.search(str(value or ""))
-    return {"mtl": "metal"}.get(found[0].lower(), found[0].lower()) if found else None
 
 
 def _flag(value: Any) -> bool | None:
