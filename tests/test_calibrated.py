@@ -63,6 +63,21 @@ def test_latent_attention_takes_its_own_curve_or_that_of_grouped_heads() -> None
     assert Rates(*calibrated(own, asked()).values).bytes_per_s[Slot.DECODE] == 4e12
 
 
+def test_engines_experts_and_what_a_run_lacks_come_from_the_reference() -> None:
+    run = source(family("gemm-16"), family("moe-gemm-16", flops_per_s=1e14))
+    fits = family("moe-gemm-16", flops_per_s=5e14), family("attention-decode-16")
+    published = Calibration(id="published", gpu="h200-sxm", families=fits)
+    both = run._replace(reference=published)
+    used = frozenset({Slot.ATTENTION_GEMM, Slot.EXPERT_GEMM, Slot.DECODE})
+    for engine, rate, origin in (("vllm", 5e14, "published"), ("none", 1e14, "run")):
+        found = calibrated(both, asked(engine=engine)._replace(used=used))
+        assert Rates(*found.values).flops_per_s[Slot.EXPERT_GEMM] == rate and origin in found.sources[Slot.EXPERT_GEMM]
+        assert "published" in found.sources[Slot.DECODE] and "run" in found.sources[Slot.MLP_GEMM]
+        assert found.evidence is Evidence.REFERENCE  # of the least that the step rests on
+    dense = asked()._replace(used=frozenset({Slot.MLP_GEMM}))
+    assert calibrated(both, dense).evidence is Evidence.MEASURED
+
+
 def test_what_decides_the_step_must_be_measured() -> None:
     found = calibrated(source(family("gemm-16")), asked())
     assert found.evidence is Evidence.DATASHEET and found.calibration_id == "run"

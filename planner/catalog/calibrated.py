@@ -4,6 +4,8 @@
 
 An engine with kernels of its own (llama.cpp) keeps them: its figures are scaled by what the calibration says of
 the GPU against what the datasheet level does. A calibration of another GPU of the generation is scaled by peaks.
+Beside a run stands the GPU's reference, where there is one: for what the run did not measure, and for engines' expert
+kernels, since a run's are the bundled ones, whose arithmetic is another.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from planner.specs.calibration import Calibration, FamilyFit, LinkFit, ResidualT
 from planner.specs.gpu import GpuSpec
 
 GENERIC = ""  # an engine without kernels of its own
+OWN_RUNNER = "none"  # runs the bundled kernels themselves
+EXPERTS = "moe-"  # families of grouped expert products
 
 
 class Source(NamedTuple):
@@ -44,6 +48,7 @@ class Source(NamedTuple):
     calibration: Calibration
     gpu: GpuSpec
     evidence: Evidence
+    reference: Calibration | None = None  # of this GPU's engines, where the calibration is of a run
 
 
 class Asked(NamedTuple):
@@ -74,7 +79,7 @@ def _scales(source: Source, gpu: GpuSpec, family: str) -> tuple[float, float]:
 @lru_cache(maxsize=8192)
 def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: str) -> Measured | None:
     """A measured kernel family on the asked GPU, as the engine runs it."""
-    fit = _family(source.value.calibration, family)
+    fit = _family(_speaks(source.value, engine_id, family), family)
     if fit is None:
         return None
     moved, computed = _scales(source.value, gpu.value, fit.family)
@@ -113,6 +118,15 @@ def _between(curves: Sequence[LinkFit], ranks: int) -> KernelRate:
     return KernelRate(0.0, 0.0, rate, 1.0, p, latency_s=latency)
 
 
+def _speaks(source: Source, engine_id: str, family: str) -> Calibration:
+    """What speaks for a family in an engine: the calibration, or the reference beside it."""
+    reference = source.reference
+    if reference is None or _family(reference, family) is None:
+        return source.calibration
+    lent = family.startswith(EXPERTS) and engine_id != OWN_RUNNER
+    return reference if lent or _family(source.calibration, family) is None else source.calibration
+
+
 def _family(calibration: Calibration, family: str) -> FamilyFit | None:
     """The family's fit; public tables do not time latent attention apart from grouped heads."""
     return calibration.family(family) or (calibration.family(GROUPED) if family == LATENT else None)
@@ -139,14 +153,17 @@ def _calibrated(
     values, kinds, sources = sheet.values.copy(), list(sheet.kinds), list(sheet.sources)
     tables: list[ResidualTable | None] = [None] * len(Slot)
     rests: set[Slot] = set()
+    borrowed = False
     for slot in Slot:
         found = _kernel(same, gpu, engine_id, families[slot]) or _link(same, gpu, slot, topology)
         if found is not None:
             values[:, slot], tables[slot] = found
-            kinds[slot], sources[slot] = Kind.FITTED, said(source, gpu.value)
+            speaks = _speaks(source, engine_id, families[slot])
+            kinds[slot], sources[slot] = Kind.FITTED, said(source._replace(calibration=speaks), gpu.value)
             rests.add(slot)
+            borrowed |= speaks is not source.calibration and slot in used
     values.setflags(write=False)
-    level = source.evidence if used <= rests else Evidence.DATASHEET
+    level = (Evidence.REFERENCE if borrowed else source.evidence) if used <= rests else Evidence.DATASHEET
     name = source.calibration.id if rests & used else ""
     return RateSet(values, sheet.families, tuple(kinds), tuple(sources), level, tuple(tables), name)
 

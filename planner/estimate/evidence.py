@@ -100,7 +100,7 @@ def _kind(gpu: GpuSpec) -> tuple[str, bool]:
 @lru_cache(maxsize=64)
 def _fitted(found: Same[Run | Calibration], gpu: Same[GpuSpec]) -> Source:
     fitted = kept_fit(found.value, gpu.value) if isinstance(found.value, Run) else found.value
-    return Source(fitted, gpu.value, Evidence.MEASURED)
+    return Source(fitted, gpu.value, Evidence.MEASURED, reference(gpu.value.id))
 
 
 def kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
