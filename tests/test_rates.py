@@ -170,7 +170,7 @@ def test_a_rack_scale_link_spans_nodes() -> None:
 
 
 def test_cards_without_peer_access_start_their_exchanges_late() -> None:
-    assert all_reduce("rtx4090", 4)[0] > 5 * all_reduce("rtxpro6000", 4)[0]
+    assert all_reduce("rtx4090", 4)[0] > 2 * all_reduce("rtxpro6000", 4)[0]
 
 
 def test_an_engine_brings_its_own_all_reduce() -> None:
