@@ -13,7 +13,7 @@ from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import Priced
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.price import images
+from planner.estimate.price import images, overheads_of
 from planner.estimate.refine import refined
 from planner.estimate.resolve import resolve
 from planner.events import (
@@ -124,7 +124,7 @@ def _reach(p: Priced, sent: Sent, limits: EngineLimits) -> Reach:
 
 def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
     """The deployment's replicas behind a router. Raises BadValue where none would be left to serve."""
-    capacity, overheads = p.offered.capacity, p.deployments[0].row.engine.overheads
+    capacity, overheads = p.offered.capacity, overheads_of(p.clock.engine, p.deployments)
     replicas = int(_one(capacity.replicas))
     if protocol.spare_replicas >= replicas:
         raise BadValue(
@@ -138,8 +138,8 @@ def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
         int(_one(capacity.lanes)),
         protocol.routing,
         in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
-        request_s=overheads.request_s,
-        per_token_s=overheads.per_prompt_token_s,
+        request_s=_one(overheads.request_s),
+        per_token_s=_one(overheads.request_s_per_input_token),
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,
     )

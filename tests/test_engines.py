@@ -138,3 +138,9 @@ def test_builds_of_llamacpp_differ_in_graphs_and_attention() -> None:
     old, new = engine("llama.cpp", "b2824"), engine("llama.cpp", "b7000")
     assert (old.overheads.graphs, new.overheads.graphs) == ("none", "single")
     assert (old.defaults.flash_attention, new.defaults.flash_attention) == (False, True)
+
+
+def test_tensorrt_llm_knew_no_windows_before_its_pytorch_backend() -> None:
+    """NVIDIA's own table of Mistral-7B v0.1, whose window is 4096: 22,000 tokens are five times those of the window."""
+    assert not engine("tensorrt-llm", "0.14").cache.windows
+    assert engine("tensorrt-llm", "1.0").cache.windows

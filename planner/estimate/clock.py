@@ -42,7 +42,7 @@ from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec, Overheads
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec
+from planner.specs.model import CompressedAttention, LinearAttention, Mamba, Mixer, ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
@@ -185,8 +185,7 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
 def _more_s(fixed: Overheads, mixer: Mixer) -> float:
     """Seconds that the launches of a layer take beyond those of grouped-query attention."""
     picks = isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
-    recurrent, latent = isinstance(mixer, LinearAttention | Mamba), isinstance(mixer, LatentAttention)
-    return fixed.recurrent_layer_s * recurrent + fixed.latent_layer_s * latent + fixed.picking_layer_s * picks
+    return fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba) + fixed.picking_layer_s * picks
 
 
 class Clock(NamedTuple):

@@ -18,7 +18,7 @@ from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.gpu import uses_link
-from planner.specs.model import Role
+from planner.specs.model import LatentAttention, Role
 from planner.units import GIB
 
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
@@ -295,5 +295,6 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     if engine.ranks_together:
         polls = np.maximum(polls, ranks)
     late = found.late_steps + found.balance_steps * (ranks > 1)
-    times = found.request_s, found.per_prompt_token_s, late
+    latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
+    times = found.request_s + latent_s, found.per_prompt_token_s, late
     return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole, found.group_waves)

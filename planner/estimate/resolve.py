@@ -26,7 +26,7 @@ from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec, Task
+from planner.specs.model import Attention, ModelSpec, Task
 from planner.specs.quality import QualityResult
 from planner.specs.scenario import Scenario
 from planner.units import GIB
@@ -123,6 +123,8 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         weights = formats.as_gguf(weights)
     named, found = found, _as_published(found, weights)
     _check_engine_columns(scenario, engine, gpu)
+    if not engine.cache.windows:
+        found = found._replace(model=without_windows(Same(found.model)))
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
     return Row(
@@ -140,6 +142,13 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
         source=source_for(gpu, library.runs, library.stamp),
     )
+
+
+@lru_cache(maxsize=512)
+def without_windows(model: Same[ModelSpec]) -> ModelSpec:
+    """The model in an engine that keeps and reads whole sequences in its window layers too."""
+    mixers = (m.model_copy(update={"window": None}) if isinstance(m, Attention) else m for m in model.value.mixers)
+    return model.value.model_copy(update={"mixers": tuple(mixers)})
 
 
 def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:

@@ -286,6 +286,10 @@ class ModelSpec(Spec):
         """How many layers hold mixer `index`."""
         return sum(layer.count for layer in self.layers if layer.mixer == index)
 
+    def layers_of(self, *kinds: type[Spec]) -> int:
+        """How many layers hold a mixer of these kinds."""
+        return sum(self.mixer_layers(index) for index, mixer in enumerate(self.mixers) if isinstance(mixer, kinds))
+
     def ffn_layers(self, index: int) -> int:
         """How many layers hold ffn `index`."""
         return sum(layer.count for layer in self.layers if layer.ffn == index)
