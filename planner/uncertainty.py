@@ -118,7 +118,8 @@ def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths
 
     TTFT: what a lone prompt does not take is queueing. A wait for a slot lasts as the steps of others do, and is the
     difference between the whole loop's time, which falls as the pool grows, and the rest: `pool_width` counts
-    (wait + rest) / TTFT times. End to end: TTFT and decode weighted by their times, as if their errors went together.
+    (wait + rest) / TTFT times. End to end: what a slot is held for, TTFT and decode weighted by their times as if their
+    errors went together; where requests wait for slots, the rate goes with how many there are.
     """
     tpot = combined(widths.decode_operators, widths.decode_engine)
     alone = combined(widths.prefill_operators, widths.prefill_engine)
@@ -127,5 +128,13 @@ def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths
     waited = np.clip(np.asarray(shares.slot_wait_s) / ttft_s, 0, 1)
     slots = np.where(waited > 0, np.minimum(shares.e2e_s / ttft_s, 1 / np.maximum(queued, TINY)) * pool_width, 0)
     ttft = combined(waited * tpot + (1 - waited) * alone, queued * widths.queue, slots)
-    first = np.clip(shares.ttft_s / np.maximum(shares.e2e_s, TINY), 0, 1)
-    return TimeWidths(tpot, alone, ttft, first * ttft + (1 - first) * tpot)
+    return TimeWidths(tpot, alone, ttft, _held(shares, widths, pool_width, tpot, alone))
+
+
+def _held(shares: Shares, widths: Widths, pool_width: Array, tpot: Array, alone: Array) -> Array:
+    wait_s, e2e_s = np.asarray(shares.slot_wait_s), np.maximum(shares.e2e_s, TINY)
+    first_s, held_s = np.maximum(shares.ttft_s - wait_s, TINY), np.maximum(e2e_s - wait_s, TINY)
+    queued = np.clip(1 - shares.ttft_unloaded_s / first_s, 0, 1)
+    first = np.clip(first_s / held_s, 0, 1)
+    slots = np.minimum(pool_width, wait_s / held_s)
+    return combined(first * combined(alone, queued * widths.queue) + (1 - first) * tpot, slots)

@@ -97,6 +97,14 @@ def test_end_to_end_is_as_certain_as_what_it_is_made_of():
     assert min(found.tpot[0], found.ttft[0]) <= found.e2e[0] <= max(found.tpot[0], found.ttft[0])
 
 
+def test_a_rate_is_not_as_uncertain_as_the_queue_it_leaves_behind():
+    """Where requests wait for slots, tokens per second are those of the slots, however long the wait."""
+    alike = [time_widths(Shares(wait + 0.2, 0.1, wait, wait + 5.0), some(), np.zeros(1)).e2e[0] for wait in (0.0, 50.0)]
+    assert alike[1] == pytest.approx(alike[0])
+    fewer = time_widths(Shares(50.2, 0.1, 50.0, 55.0), some(), np.array([0.3]))
+    assert fewer.e2e[0] > alike[1]
+
+
 def test_a_first_token_may_come_later_by_what_stands_before_the_engine_however_short_it_is():
     row = estimate(Scenario(model="llama-3.1-8b", gpu="h100-sxm", input_tokens=16, concurrency=1)).rows()[0]
     front_ms = uncertainty().front_s.value * 1e3
