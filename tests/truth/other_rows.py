@@ -29,7 +29,26 @@ REFUSED = (  # (column, pattern, reason)
     ("quote", r"Hardware: (AMD )?MI300X.*(?:V3\.1|MiniMax-M2)|flagged anomalous", "cold start inside"),
     ("quote", r" 27b nvfp4 HT", "software-limited by a known fault"),
     ("quote", r"KV wall", "flagged by its authors"),
+    ("source", r"GLM-4\.7-Flash\.md|Qwen3-Coder\.md|Kimi-Linear\.md", "ran on other kernels than the engine's own"),
+    ("source", r"Qwen3-VL\.md|Qwen2\.5-VL\.md", "images not stated"),
+    # 4 ms per 1,000 cached tokens of all sequences, 300 times what their bytes take
+    ("source", r"Moonshotai/Kimi-K2\.5\.md", "software-limited by a known fault"),
 )
+STATED: tuple[tuple[str, str, Cells], ...] = (  # (source, format or engine, what it says of its runs and rows do not)
+    (r"cloudrift-ai", "", {"shortest_fraction": 1}),
+    (r"Massed-Compute", "", {"waves": 1000, "note": "TTFT is a median, which the first wave is not in"}),
+    (r"Massed-Compute", "vllm", {"shortest_fraction": 1}),
+    (r"qwen3\.6-benchmarks", "", {"waves": 1000, "shortest_fraction": 1, "note": "medians, of two waves"}),
+    (r"qwen3\.6-benchmarks", "bf16|fp8", {"gpu_memory_utilization": 0.8}),
+    (r"Moonshotai/Kimi-K2\.md", "", {"attention_dp": 4, "waves": 10}),
+    (r"Google/Gemma4\.md", "", {"waves": 10}),
+    (r"DeepSeek/DeepSeek-V3\.md", "", {"attention_dp": 8, "note": "may draft"}),
+    (r"DeepSeek/DeepSeek-V3_2\.md", "", {"attention_dp": 8}),
+)
+# Waves by concurrency: the commands beside the tables of SGLang's cookbook, of random lengths and of ShareGPT.
+COOKBOOK_WAVES = {1: 10, 16: 5, 64: 5, 100: 5, 256: 16}
+COOKBOOK_SHAREGPT_WAVES = {1: 100, 100: 10}
+SHAREGPT_INPUT = 400  # tokens: no mean of ShareGPT is longer, none of random lengths to 1,000 shorter
 # Requests of a run in the tables of trtllm-bench (docs/source/performance/perf-overview.md of NVIDIA/TensorRT-LLM).
 OFFLINE_REQUESTS = {
     (128, 128): 30000,
@@ -80,10 +99,23 @@ def convert(row: Row) -> Cells:
     kind = next((kind for pattern, kind in KINDS if re.search(pattern, row["metric"])), None)
     if kind is None:
         raise LeftOut("metric of another kind")
-    cells |= kind(row, cells)
+    cells |= kind(row, cells) | _stated(row, cells)
     if cells["input_tokens"] is None or cells["output_tokens"] is None:
         raise LeftOut("lengths not stated")
     return cells
+
+
+def _stated(row: Row, cells: Cells) -> Cells:
+    """What the source says of all its runs."""
+    found: Cells = {}
+    if "sgl-cookbook" in row["source"]:
+        random = cells["input_tokens"] > SHAREGPT_INPUT
+        waves = (COOKBOOK_WAVES if random else COOKBOOK_SHAREGPT_WAVES)[cells["concurrency"]]
+        found = {"protocol": "closed", "waves": waves} | ({"shortest_fraction": 0.01} if random else {})
+    for source, which, facts in STATED:
+        if re.search(source, row["source"]) and re.search(which, f"{cells['engine']} {cells['weight_format']}"):
+            found |= facts
+    return found
 
 
 def _format(row: Row, engine: str, stated: str | None, by_name: bool) -> str | None:
