@@ -55,6 +55,7 @@ FOLDS = (
             Field("max_num_batched_tokens", "Most tokens per step", 1024),
             Field("block_size", "Tokens per KV block", 16),
             Field("enforce_eager", "No CUDA graphs"),
+            Field("prefix_caching", "Prefixes cached"),
             Field("cpu_offload_gib", "Weights kept in host memory, GiB per GPU", 1.0),
             Field("max_loras", "LoRA adapters at once", 1),
             Field("lora_rank", "Largest rank of those adapters", 8),

@@ -155,7 +155,7 @@ def _input(field: Field, gpu: str | None = None) -> None:
             help=meaning(field.column),
             placeholder=field.blank,
         )
-    elif field.column in ("enforce_eager", "flash_attention"):
+    elif field.column in ("enforce_eager", "prefix_caching", "flash_attention"):
         words = {None: "default", True: "yes", False: "no"}
         st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
     elif field.column == "backend":

@@ -62,6 +62,7 @@ WILD: dict[str, st.SearchStrategy[Any]] = {  # columns and what a stranger might
     "max_num_batched_tokens": st.sampled_from([1, 512, 2**26]),
     "block_size": st.sampled_from([1, 16, 65536]),
     "enforce_eager": st.booleans(),
+    "prefix_caching": st.booleans(),
     "flash_attention": st.booleans(),
     "parallel_slots": st.sampled_from([1, 8, 4096]),
     "input_tokens": st.integers(0, 2000) | st.integers(0, 2**26),

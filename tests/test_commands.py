@@ -31,7 +31,7 @@ def test_a_vllm_line_gives_its_columns() -> None:
         "CUDA_VISIBLE_DEVICES=0,1 VLLM_USE_V1=1 vllm serve m --tensor-parallel-size 2",
         "python3 -m vllm.entrypoints.openai.api_server --model m --tensor_parallel_size=2",
         "/opt/venv/bin/vllm serve --model 'm' --port 80 --served-model-name a b --tensor-parallel-size 2",
-        "sudo vllm serve m \\\n  --no-enable-prefix-caching \\\n  -tp 2  # two cards",
+        "sudo vllm serve m \\\n  --enable-prefix-caching \\\n  -tp 2  # two cards",
         "docker run --gpus all -v ~/.cache:/root -p 8000:8000 vllm/vllm-openai --model m -tp 2",
     ],
 )
@@ -61,6 +61,13 @@ def test_data_parallel_experts_are_one_group_with_attention_replicas() -> None:
 def test_sglang_data_parallel_attention_lies_inside_the_tp_group() -> None:
     line = said("python -m sglang.launch_server --model-path m --tp 8 --dp 8 --enable-dp-attention --ep 8")
     assert (line["tp"], line["attention_dp"], line["ep"], line.get("dp")) == (8, 8, 8, None)
+
+
+@pytest.mark.parametrize(
+    "line", ["sglang serve --model-path m --disable-radix-cache", "vllm serve m --no-enable-prefix-caching"]
+)
+def test_prefixes_that_are_not_cached_are_said(line: str) -> None:
+    assert said(line)["prefix_caching"] is False
 
 
 def test_sglang_data_parallelism_alone_is_replicas() -> None:

@@ -17,6 +17,8 @@ from planner.ops import Batch
 from planner.specs.scenario import Scenario
 from tests.asking import LLAMA, LLAMA_70B, row
 
+HYBRID = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+
 
 def test_a_row_of_a_mixed_batch_equals_the_row_alone() -> None:
     scenarios = [
@@ -210,3 +212,21 @@ def test_tokens_that_are_guessed_bring_prompts_sooner() -> None:
         for name, k, a in ((None, None, None), ("ngram", 1, 1.0))
     )
     assert (plain.prefill_tokens, drafted.prefill_tokens) == (pytest.approx(1.0), pytest.approx(2.0))
+
+
+def test_states_whose_prefixes_are_cached_take_more_room() -> None:
+    """As resolve_max_num_reqs of SGLang divides its pool of states: by three, five or, without a radix cache, one."""
+    asked = {"model": HYBRID, "gpu": "b200", "tp": 2, "engine": "sglang"}
+    held = [row(**asked, engine_version=version)["max_concurrency"] for version in ("0.5.9", "0.5.16")]
+    assert 3 * held[0] == pytest.approx(5 * held[1], rel=0.01)
+    plain = {row(**asked, engine_version=v, prefix_caching=False)["max_concurrency"] for v in ("0.5.9", "0.5.16")}
+    assert len(plain) == 1 and plain.pop() > 2 * held[0]
+
+
+def test_steps_of_states_whose_prefixes_are_cached_did_not_overlap_in_some_versions_of_sglang() -> None:
+    """sglang#13057; the released change of the default to extra_buffer ends it. One stream on B200 misses 1.5 ms."""
+    more_ms = {}
+    for model, version in ((HYBRID, "0.5.8"), (HYBRID, "0.5.16"), (LLAMA, "0.5.8")):
+        asked = {"model": model, "gpu": "b200", "tp": 2, "engine": "sglang", "engine_version": version}
+        more_ms[model, version] = row(**asked)["tpot_ms"] - row(**asked, prefix_caching=False)["tpot_ms"]
+    assert list(more_ms.values()) == pytest.approx([1.52, 0, 0], abs=0.02)

@@ -59,6 +59,13 @@ def row(**columns: Any) -> dict[str, Any]:
 CASES = [
     {"model": LLAMA, "weight_format": "fp8", "gpu": "h100-sxm", "tp": 2, "kv_format": "fp8", "concurrency": 32},
     {"model": "Qwen/Qwen3-32B-AWQ", "gpu": "l40s", "tp": 2, "pp": 2, "max_num_seqs": 64, "enforce_eager": True},
+    {
+        "model": "Qwen/Qwen3-Next-80B-A3B-Instruct",
+        "gpu": "h100-sxm",
+        "tp": 4,
+        "engine": "sglang",
+        "prefix_caching": False,
+    },
     {"model": "deepseek-ai/DeepSeek-V3", "gpu": "h200-sxm", "tp": 8, "ep": 8, "engine": "sglang", "attention_dp": 8},
     {"model": LLAMA, "weight_format": "bf16", "gpu": "h100-sxm", "tp": 4, "engine": "tensorrt-llm", "kv_format": "fp8"},
     {

@@ -26,7 +26,7 @@ from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import Attention, ModelSpec, Task
+from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, Task
 from planner.specs.quality import QualityResult
 from planner.specs.scenario import Scenario
 from planner.units import GIB
@@ -68,7 +68,8 @@ class Row(NamedTuple):
 Known = dict[tuple[Any, ...], Row]  # rows by the columns that their specs follow from
 SPECS_FROM = itemgetter(
     "model", "gpu", "task_family", "interconnect", "images_per_request", "weight_format", "kv_format", "engine",
-    "engine_version", "tp", "pp", "power_limit_w", "draft_model", "speculative_tokens", "acceptance_rate", *ENGINES_OF,
+    "engine_version", "tp", "pp", "power_limit_w", "draft_model", "speculative_tokens", "acceptance_rate",
+    "prefix_caching", *ENGINES_OF,
 )  # fmt: skip
 
 
@@ -125,6 +126,7 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
     _check_engine_columns(scenario, engine, gpu)
     if not engine.cache.windows:
         found = found._replace(model=without_windows(Same(found.model)))
+    engine = with_states(Same(engine), Same(found.model), scenario.prefix_caching is not False)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
     return Row(
@@ -149,6 +151,22 @@ def without_windows(model: Same[ModelSpec]) -> ModelSpec:
     """The model in an engine that keeps and reads whole sequences in its window layers too."""
     mixers = (m.model_copy(update={"window": None}) if isinstance(m, Attention) else m for m in model.value.mixers)
     return model.value.model_copy(update={"mixers": tuple(mixers)})
+
+
+@lru_cache(maxsize=512)
+def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
+    """The engine as it runs recurrent states: with what keeping prefixes of them takes, or without."""
+    cache, fixed = engine.value.cache, engine.value.overheads
+    if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
+        return engine.value
+    if not cached:
+        slots = cache.state_slots if cache.plain_state_slots is None else cache.plain_state_slots
+        return engine.value.model_copy(update={"cache": cache.model_copy(update={"state_slots": slots})})
+    later = {
+        "step_s": fixed.step_s + fixed.state_step_s,
+        "per_sequence_s": fixed.per_sequence_s + fixed.state_sequence_s,
+    }
+    return engine.value.model_copy(update={"overheads": fixed.model_copy(update=later)})
 
 
 def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:

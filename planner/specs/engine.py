@@ -77,7 +77,8 @@ class CacheRules(Spec):
     spare_blocks: Amount = 0  # of a window layer, because windows do not start on a block
     window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
     state_in_pool: bool = False  # recurrent states are pages of the pool
-    state_slots: Amount = 1  # copies of the state per running sequence
+    state_slots: Amount = 1  # copies of the state per running sequence ...
+    plain_state_slots: Amount | None = None  # ... where prefixes are not cached; None: as many
     conv_value_bytes: Amount = 2  # of the inputs that a recurrent layer's convolution keeps
     draft_state_slots: Amount = 0  # more copies per drafted token
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
@@ -162,6 +163,8 @@ class Overheads(Spec):
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
     start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
     per_sequence_s: Amount = 0  # per running sequence and step
+    state_step_s: Amount = 0  # more per step where prefixes of recurrent states are cached ...
+    state_sequence_s: Amount = 0  # ... and per running sequence of it
     host_sequence_s: Amount = 0  # the host's work per running sequence and step while the GPU works
     # the same per stage of a pipeline, whose micro-batches one process plans, and whose results each stage waits for
     stage_sequence_s: Amount = 0

@@ -9,7 +9,7 @@ import yaml
 from common import Cells, LeftOut, Row, known_gpu, known_model, number, short, tier, whole
 
 SWEEPS = yaml.safe_load((Path(__file__).parent / "sweeps.yaml").read_text("utf-8"))
-SETTINGS = ("kv_format", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens")
+SETTINGS = ("kv_format", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "prefix_caching")
 
 MAX_TP = 16  # beyond it the source counts several instances as one
 FORMATS = {"bf16": None, "": None}  # the checkpoint's own 16 bit
