@@ -163,12 +163,17 @@ def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, st
         "yaxis": scale("expected quality, higher is better") | {"showticklabels": False},
     }
     best = next((label for row, label in zip(rows, labels, strict=True) if row["rank"] == 1), "")
-    words = f"{sum(front)} of {len(rows)} are beaten by no other in quality, cost and time at once. First: {best}."
+    count = f"{sum(front)} of {len(rows)} {'is' if sum(front) == 1 else 'are'}"
+    words = f"{count} beaten by no other in quality, cost and time at once. First: {best}."
     return {"data": [data], "layout": layout}, words
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Marks of a logarithmic axis of money: 1, 2, 5 of every ten, or tens alone where it spans many."""
+    """Marks of a logarithmic axis of money: 1, 2, 5 of every ten, or tens alone where it spans many; both ends where
+    hardly a mark lies between them."""
     low, high = min(values), max(values)
     marks = (1, 2, 5) if high < WIDE * low else (1,)
-    return [mark * 10.0**power for power in range(-5, 5) for mark in marks if low / 2 <= mark * 10.0**power <= high * 2]
+    found = [mark * 10.0**power for power in range(-5, 5) for mark in marks]
+    if sum(low <= mark <= high for mark in found) < 2:
+        return sorted({float(f"{low:.3g}"), float(f"{high:.3g}")})
+    return [mark for mark in found if low / 2 <= mark <= high * 2]

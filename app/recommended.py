@@ -30,6 +30,7 @@ Row = dict[str, Any]
 CARDS = 6
 NEAREST = 3
 MOST_ROWS, MOST_REFUSED = 200, 500
+FULL_TABLE = 10  # rows of a table that scrolls
 BADGE_COLOURS = {
     "own test": "violet",
     "reference": "green",
@@ -57,7 +58,8 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
     best = found.candidates[0]
     lines = "  \n".join(plain(line) for line in words.reasons(found, wish))
     st.success(lines, title=plain(words.headline(found)), icon=":material/verified:")
-    if wish.rank_by in (RankBy.QUALITY, RankBy.BLEND):
+    several = len({row["model"] for row in found.candidates}) > 1
+    if several and wish.rank_by in (RankBy.QUALITY, RankBy.BLEND):
         st.caption(EXPECTED)
     for said in quality_said(best, library):
         if said.warns:
@@ -116,25 +118,27 @@ def open_row(row: Row) -> None:
 
 
 def distinct(rows: Sequence[Row]) -> list[Row]:
-    """The first candidate of every model and GPU."""
+    """The first candidate of every model and GPU; of one model alone, of every format and GPU."""
+    several = len({row["model"] for row in rows}) > 1
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
-        first.setdefault((row["model"], row["gpu"]), row)
+        first.setdefault((row["model" if several else "weight_format"], row["gpu"]), row)
     return list(first.values())
 
 
 def cards(found: Recommendation) -> None:
-    """The best of each model, as cards."""
+    """The best of each model, or of each format of one model, as cards."""
     st.subheader("The next ones", anchor=False)
+    each = "model" if len({row["model"] for row in found.candidates}) > 1 else "format"
     st.caption(
-        "The best arrangement of each model and GPU. A tie: what it is ranked by cannot be told from the first's."
+        f"The best arrangement of each {each} and GPU. A tie: what it is ranked by cannot be told from the first's."
     )
     shown = [row for row in distinct(found.candidates) if row["rank"] > 1][:CARDS]
     for start in range(0, len(shown), 3):
         for place, row in zip(st.columns(3), shown[start : start + 3], strict=False):
             _card(place.container(border=True, height="stretch"), row)
     if not shown:
-        st.caption("No other model holds this load.")
+        st.caption("No other holds this load.")
 
 
 def _card(place: Any, row: Row) -> None:
@@ -200,7 +204,7 @@ def table(found: Recommendation, library: Library) -> Row | None:
         key="candidates",
         on_select="rerun",
         selection_mode="single-row",
-        height=430,
+        height=430 if len(rows) > FULL_TABLE else "content",
         column_config=NUMBERS
         | {name: st.column_config.Column(label) for name, label in TEXTS.items()}
         | {"rank": st.column_config.NumberColumn("#"), "quality": st.column_config.Column("Quality", width="medium")},
