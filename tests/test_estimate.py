@@ -44,6 +44,11 @@ def test_an_empty_prompt_and_one_token_take_one_step() -> None:
     assert found["ttft_ms"] > 0 and found["tpot_ms"] is None and found["prefill_tokens_per_s"] is None
 
 
+def test_an_empty_prompt_in_a_runner_without_overheads_takes_no_time_and_warns_of_nothing() -> None:
+    found = row(engine="none", input_tokens=0, output_tokens=2, concurrency=32)
+    assert found["tpot_ms"] > 0 and not found["error"]
+
+
 def test_what_does_not_run_has_no_price_per_token() -> None:
     found = row(model=LLAMA_70B, usd_per_gpu_hour=2)
     assert found["usd_per_hour"] == 2 and found["usd_per_million_output_tokens"] is None

@@ -284,7 +284,7 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
     Counting others by steps overlooks that prompts before short answers wait for each other; this bounds it.
     """
     room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
-    tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / prompts.lone_s)
+    tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / np.maximum(prompts.lone_s, TINY))
     p = request.prefill_tokens
     chunks = lone_chunks(p, capacity)
     return np.where(p > 0, tokens_per_s / np.maximum(p, TINY) * chunks / in_a_row(chunks, capacity), np.inf)
