@@ -10,6 +10,7 @@ import streamlit as st
 import charts
 from drawing import draw
 from planner import explain
+from planner.serving.cost import HOURS_PER_MONTH
 from state import DROPPED, TOLD, apply
 from words import evidence, plain
 
@@ -93,7 +94,16 @@ def tiles(row: Row) -> None:
     tip = "What takes most of a mean step. Below: USD for a million answer tokens at this load, from an example price"
     tip += f" ({cost_span})." if cost_span else "."
     _tile(boxes, "Limited by", explain.BOUND_WORDS.get(row["bound"], "–"), price, tip)
-    st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.")
+    st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.{_rent(row)}")
+
+
+def _rent(row: Row) -> str:
+    """What the GPUs cost while they run."""
+    hour = row["usd_per_hour"]
+    if not hour:
+        return ""
+    month = explain.figure(hour * HOURS_PER_MONTH)
+    return plain(f" Price: {hour:,.2f} USD an hour, {month} USD a month when never switched off.")
 
 
 def _figure(row: Row, name: str) -> str:

@@ -29,7 +29,7 @@ from drawing import (
 )
 from planner.estimate.breakdown import Part
 from planner.explain import duration, figure
-from planner.explain.words import HOLDING
+from planner.explain.words import HOLDING, requests
 
 Row = dict[str, Any]
 
@@ -136,8 +136,9 @@ def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
     data += _band(rows, x, row["concurrency"], Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
     shapes, notes = _load_lines(row, x)
     titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
+    place, side = (1, "right") if _ends_early(row, x) else (0, "left")
     notes += [
-        label_at(0, at, f"<b>{text}</b>", "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
+        label_at(place, at, f"<b>{text}</b>", side) | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
         for text, at in titles
     ]
     layout = frame(height=380, margin={"l": 44, "r": 12, "t": 24, "b": 44}) | {
@@ -159,6 +160,11 @@ def full_words(row: Row) -> str:
     return "Most sequences" if limit and row["max_concurrency"] >= limit else "KV full"
 
 
+def _ends_early(row: Row, x: Sequence[int]) -> bool:
+    """Whether the room ends in the left half of the chart, where the names of its panels would lie over the label."""
+    return bool(x and row["max_concurrency"] and row["max_concurrency"] ** 2 < x[0] * x[-1])
+
+
 def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     if not rows:
         return "No speed: the deployment does not start."
@@ -166,7 +172,7 @@ def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     start, end = (figure(item[top], item[f"{top}_low"], item[f"{top}_high"]) for item in (first, last))
     what = "the speed for each user goes" if row["output_tokens"] else "the rate goes"
     unit = "tokens/s" if row["output_tokens"] else "requests/s"
-    room = f"{full_words(row)} at {row['max_concurrency']:,} requests." if row["max_concurrency"] else ""
+    room = f"{full_words(row)} at {requests(row['max_concurrency'])}." if row["max_concurrency"] else ""
     return (
         f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once {what} from {start} to {end} "
         f"{unit} and the first token from {duration(first, 'ttft_ms')[0]} to {duration(last, 'ttft_ms')[0]}. {room}"
@@ -218,7 +224,8 @@ def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
     room = row["max_concurrency"]
     if room and x and x[0] <= room <= x[-1]:
         shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | thin())
-        notes.append(label_over(log_place(room), f"{full_words(row)}: {room:,}", "right"))
+        side = "left" if _ends_early(row, x) else "right"
+        notes.append(label_over(log_place(room), f"{full_words(row)}: {room:,}", side))
     for name, axis, value, label in (
         ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
         ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),

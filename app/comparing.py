@@ -88,7 +88,7 @@ def variants(view: str, form: Form, library: Library) -> list[Variant]:
         ]
     if view == "gpus":
         return [_on(name, s, library) for name in dict.fromkeys((s.gpu or "", *COMMON_GPUS[:9]))]
-    return [Variant(f"{number}: {_short(pin)}", pin) for number, pin in enumerate(form.pins, 1)]
+    return [Variant(f"{number}: {name}", pin) for number, (name, pin) in enumerate(_named(form.pins), 1)]
 
 
 def _on(gpu: str, s: Scenario, library: Library) -> Variant:
@@ -102,11 +102,21 @@ def _on(gpu: str, s: Scenario, library: Library) -> Variant:
     return Variant(explain.gpu_name(gpu), s.model_copy(update=update))
 
 
-def _short(pin: Scenario) -> str:
-    model = explain.model_name(pin.model)
-    gpu = explain.gpu_name(pin.gpu or "")
+def _named(pins: Sequence[Scenario]) -> list[tuple[str, Scenario]]:
+    """Pins under what tells them apart; all their parts where nothing does."""
+    parts = [_parts(pin) for pin in pins]
+    told = list(range(len(parts[0]))) if parts else []
+    apart = [at for at in told if len({part[at] for part in parts}) > 1] or told
+    return [(", ".join(part[at] for at in apart), pin) for part, pin in zip(parts, pins, strict=True)]
+
+
+def _parts(pin: Scenario) -> tuple[str, ...]:
     kind = explain.format_name(pin.weight_format) if pin.weight_format else "own format"
-    return f"{model}, {kind}, {pin.n_gpus or 1} × {gpu}, {pin.concurrency or 1:,} at once"
+    load = f"{pin.concurrency or 1:,} at once"
+    if pin.request_rate_per_s or pin.users:
+        load = f"{pin.request_rate_per_s:g} requests/s" if pin.request_rate_per_s else f"{pin.users:,} users"
+    gpus = f"{pin.n_gpus or 1} × {explain.gpu_name(pin.gpu or '')}"
+    return explain.model_name(pin.model), kind, gpus, load
 
 
 def pin_current() -> None:

@@ -64,9 +64,12 @@ def upload_model(data: bytes, file_name: str) -> str:
 
     Raises PlannerError with one line.
     """
-    name = MARK + _stem(file_name, "model")
-    _keep(own_library().models, name, from_upload(name, data))
-    return name
+    stem = _stem(file_name, "model")
+    spec = from_upload(file_name[:80], data)
+    if stem == "config":  # as every checkpoint calls it
+        stem = _stem(f"{spec.model_type or 'model'} with {spec.n_layers} layers", "model").replace(" ", "-")
+    _keep(own_library().models, MARK + stem, spec)
+    return MARK + stem
 
 
 def upload_gpu(data: bytes, file_name: str) -> str:

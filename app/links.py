@@ -127,6 +127,8 @@ def column_value(column: str, text: str, names: Names) -> object:
 def check_name(column: str, name: str, names: Names) -> None:
     """Raises PlannerError unless the name is one of the catalogue's or uploaded here; no path is ever opened."""
     match column:
+        case "model" | "gpu" if name.startswith("upload:") and name not in names.models | names.gpus:
+            raise BadValue(f"{column} {shown(name)} was uploaded in another session; upload its file here too")
         case "model" if name not in names.models:
             if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
                 raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -111,12 +112,18 @@ def with_current(choices: tuple[str, ...], current: str | None, more: object = (
 
 
 def _load(form: Form) -> None:
-    limited = form.scenario.users or form.scenario.request_rate_per_s
     names = {
-        "concurrency": "At most at once" if limited else "Requests at once",
+        "concurrency": "Requests at once",
         "input_tokens": "Prompt, tokens",
         "output_tokens": "Answer, tokens",
     }
+    if form.scenario.users is not None or form.scenario.request_rate_per_s is not None:
+        del names["concurrency"]
+        least, most = limits("concurrency", True)
+        st.number_input(
+            "At most at once", least, most, value=None, step=1, key=key("concurrency"), placeholder="no limit",
+            help="Users or a rate say the load. A limit here makes the rest wait outside, which no figure shows.",
+        )  # fmt: skip
     for column, label in names.items():
         row = st.container(horizontal=True, wrap=False, vertical_alignment="bottom")
         row.select_slider(
@@ -130,13 +137,25 @@ def _load(form: Form) -> None:
 
 
 def _fold(fold: Fold, form: Form) -> None:
-    """A folded part; its inputs exist only while it is open or holds a value, so that most reruns skip them."""
-    values = [field for field in fold.fields if getattr(form.scenario, field.column) is not None]
-    note = f" · {len(values)} set" if values else ""
-    with st.expander(f"{fold.title}{note}", key=f"fold_{fold.title}", on_change="rerun") as box:
+    """A folded part; its inputs exist only while it is open, and closed it says what is set in it.
+
+    Its title never changes: with another one the browser takes it for another box and shuts it while one types.
+    """
+    with st.expander(fold.title, key=f"fold_{fold.title}", on_change="rerun") as box:
         if box.open:
             for field in fold.fields:
                 _input(field, form.scenario.gpu)
+    given = {field.label: getattr(form.scenario, field.column) for field in fold.fields}
+    said = [f"{label}: {_said(value)}" for label, value in given.items() if value is not None]
+    if said and not box.open:
+        st.caption(plain(" · ".join(said)))
+
+
+def _said(value: Any) -> str:
+    """A setting as a caption says it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _input(field: Field, gpu: str | None = None) -> None:

@@ -16,6 +16,7 @@ from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, 
 from fields import MAIN
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
+from planner import explain
 from planner.errors import PlannerError
 from planner.estimate.resolve import own_format
 from planner.search.limits import check_lengths
@@ -106,9 +107,38 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
         update = {name: usual_now[name] for name in LOAD if getattr(after, name) == getattr(was, name)}
         if before.engine == was.engine and before.engine == after.engine:
             update |= {name: usual_now[name] for name in ("engine", "weight_format", "kv_format")}
-        told = f"Usual settings of a {gpu_class(new)} were filled in." if update else ""
+        told = f"Usual settings of a {gpu_class(new)} were filled in: {filled_in(update)}." if update else ""
     after = after.model_copy(update=update)
-    return after.model_copy(update=_formats(before, after, library) | _lengths(before, after, library)), told
+    limit = _limit(before, after, library)
+    if limit.get("concurrency", 1) is None:
+        told = f"{told} Users or a rate now say the load; the limit on requests at once is off.".lstrip()
+    return after.model_copy(update=_formats(before, after, library) | _lengths(before, after, library) | limit), told
+
+
+def _limit(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
+    """Users or a rate say the load themselves: what was asked for at once until then is no limit of theirs.
+
+    Kept, it would cut the load off without a word. Without users and rate the usual load returns.
+    """
+    opened, was_open = (s.users is not None or s.request_rate_per_s is not None for s in (after, before))
+    if opened and not was_open and after.concurrency == before.concurrency:
+        return {"concurrency": None}
+    if not opened and after.concurrency is None:
+        return {"concurrency": BY_CLASS[gpu_class(library.gpu(after.gpu or ""))].concurrency}
+    return {}
+
+
+def filled_in(update: dict[str, Any]) -> str:
+    """The usual settings in words."""
+    words = {
+        "engine": explain.engine_name,
+        "weight_format": explain.format_name,
+        "kv_format": "KV cache {}".format,
+        "concurrency": "{:,} at once".format,
+        "input_tokens": "prompts of {:,} tokens".format,
+        "output_tokens": "answers of {:,}".format,
+    }
+    return ", ".join(say(update[name]) for name, say in words.items() if name in update)
 
 
 def _lengths(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:

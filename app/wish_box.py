@@ -182,11 +182,12 @@ def folds(form: Form, library: Library) -> None:
     given = dict(form.wishes)
     columns = st.columns(2)
     chosen = sum(name in given for name in ("sizes", "models", "gpus", "formats", "engines", "small_kv"))
-    with columns[0].expander(_title("Choose from", chosen), key="fold_space", on_change="rerun") as box:
+    with columns[0].expander("Choose from", key="fold_space", on_change="rerun") as box:
         if box.open:
             _space(form, given, library)
+    _count(columns[0], chosen, box.open)
     limited = sum(budget.name in given for budget in BUDGETS)
-    with columns[1].expander(_title("Budgets", limited), key="fold_budgets", on_change="rerun") as box:
+    with columns[1].expander("Budgets", key="fold_budgets", on_change="rerun") as box:
         if box.open:
             for budget in BUDGETS:
                 value = float(given[budget.name]) if budget.name in given else None
@@ -194,13 +195,17 @@ def folds(form: Form, library: Library) -> None:
                     budget.label, 0.001, 1e12, step=budget.step, value=None, key=_seed(budget.name, value),
                     on_change=_wish, args=(budget.name, _number), placeholder="no limit",
                 )  # fmt: skip
-    with st.expander(_title("Prices of GPUs", "prices" in given), key="fold_prices", on_change="rerun") as box:
+    _count(columns[1], limited, box.open)
+    with st.expander("Prices of GPUs", key="fold_prices", on_change="rerun") as box:
         if box.open:
             _prices(given, library)
+    _count(st, int("prices" in given), box.open)
 
 
-def _title(name: str, count: int) -> str:
-    return f"{name} · {int(count)} set" if count else name
+def _count(place: Any, count: int, is_open: bool | None) -> None:
+    """Under a closed fold, how much it holds; not in its title, because a box with a new title shuts itself."""
+    if count and not is_open:
+        place.caption(f"{count} set")
 
 
 def _number(value: float | None) -> str:

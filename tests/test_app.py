@@ -194,6 +194,36 @@ def test_folded_settings_keep_their_values_while_closed() -> None:
     assert at.query_params["max_num_seqs"] == "48"
 
 
+def test_a_fold_keeps_its_title_and_says_what_is_set_while_closed() -> None:
+    at = opened(max_num_seqs="48", ttft_slo_ms="500")
+    said = [item.value.replace("\\", "") for item in at.sidebar.caption]
+    assert any("Most sequences at once: 48" in line for line in said)
+    assert any("First token within, ms: 500" in line for line in said)
+    titles = {item.label for item in at.expander}
+    assert {"Engine settings", "Objectives"} <= titles  # a box with another title shuts itself in the browser
+    at.session_state["fold_Objectives"] = True
+    at.run()
+    assert not any("First token within" in item.value for item in at.sidebar.caption)
+
+
+def test_users_lift_the_limit_on_requests_at_once_and_without_them_it_returns() -> None:
+    at = opened(door="load", tpot_slo_ms="40", input_tokens="4000", n_gpus="2")
+    at.session_state["fold_Users, rates and shapes of load"] = True
+    at.run()
+    at.number_input(key="f_users").set_value(200)
+    at.number_input(key="f_think_time_s").set_value(20.0).run()
+    assert not at.exception
+    assert at.number_input(key="f_concurrency").value is None and "concurrency" not in at.query_params
+    assert any("the limit on requests at once is off" in item.value for item in at.info)
+    assert "200 users" in shown(at) and "2 × H100" not in shown(at)  # a limit of 32 would hide four in five of them
+    at.number_input(key="f_concurrency").set_value(64).run()
+    assert at.query_params["concurrency"] == "64"
+    at.number_input(key="f_concurrency").set_value(None).run()
+    at.number_input(key="f_users").set_value(None).run()
+    assert not at.exception
+    assert at.number_input(key="f_concurrency").value == 32
+
+
 @pytest.mark.parametrize("view", ["Prompt length and KV cache", "One step", "Formulas and sources"])
 @pytest.mark.parametrize("model", [LLAMA, "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-Embedding-0.6B"])
 def test_every_view_of_an_answer_opens(view: str, model: str) -> None:
@@ -208,6 +238,11 @@ def test_an_uploaded_config_becomes_the_model() -> None:
     assert not at.exception
     assert at.selectbox(key="f_model").value == "upload:my-llama"
     assert "my-llama in" in shown(at)
+
+
+def test_an_upload_called_config_is_named_by_its_architecture() -> None:
+    at = uploaded(opened(), "upload_model", "config.json", json.dumps(CONFIG).encode())
+    assert at.selectbox(key="f_model").value == f"upload:llama-with-{CONFIG['num_hidden_layers']}-layers"
 
 
 def test_an_uploaded_model_on_an_uploaded_gpu_is_searched_in_every_precision() -> None:
@@ -240,6 +275,7 @@ def test_a_bad_config_is_one_line_and_changes_nothing(data: bytes) -> None:
     at = uploaded(opened(), "upload_model", "x.json", data)
     assert not at.exception
     assert len(at.error) == 1 and "\n" not in at.error[0].value
+    assert "x.json: " in at.error[0].value.replace("\\", "")
     assert at.selectbox(key="f_model").value == LLAMA
 
 

@@ -110,6 +110,14 @@ def test_replicas_are_started_one_by_one() -> None:
     assert "data-parallel" not in line
 
 
+def test_a_llama_server_is_asked_for_no_more_slots_than_fit() -> None:
+    """Its context is taken whole at the start: three slots of 16k on this card would not start."""
+    asked = {"engine": "llama.cpp", "model": "Qwen/Qwen3-32B", "weight_format": "gguf-q4_k_m", "gpu": "rtx4090"}
+    found = row(**asked, concurrency=3, input_tokens=16_000, output_tokens=1024)
+    assert found["max_concurrency"] < 3
+    assert f"--parallel {found['max_concurrency']} " in launch_command(found)
+
+
 def test_instances_on_one_gpu_share_the_engines_fraction() -> None:
     """Four engines that each ask for 0.92 of the card: the second does not start."""
     shared = row(model="llama-3.2-1b-instruct", gpu="h100-sxm", n_gpus=None, tp=None, copies_per_gpu=4)

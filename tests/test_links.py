@@ -87,7 +87,7 @@ def test_an_unknown_parameter_and_another_version_are_named() -> None:
 
 
 def test_a_name_of_another_session_is_refused_and_of_this_one_taken() -> None:
-    assert "upload" in link(model="upload:mine").dropped[0]
+    assert "uploaded in another session" in link(model="upload:mine").dropped[0]
     assert read({"model": ["upload:mine"]}, FIRST, Names(models=frozenset({"upload:mine"}))).dropped == ()
 
 

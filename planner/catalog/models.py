@@ -205,6 +205,8 @@ def from_upload(name: str, data: bytes, config: bytes | None = None) -> ModelSpe
         return imported.import_gguf([gguf.read_gguf(data, name)], name).model
     if data[:1] == b"{" or data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
         return _spec(data, name) if _is_spec(data) else from_bytes(data, name)
+    if data.lstrip()[:1] == b"[" and data[8:9] != b"{":  # the latter: a header whose length begins with this byte
+        raise BadFile(f"{name}: a list, where a config.json is an object: {{ ... }}")
     header = safetensors.read_safetensors(data, name)
     if config is not None:
         return imported.import_safetensors(config, [header], name).model

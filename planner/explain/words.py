@@ -212,7 +212,11 @@ def _asked(row: Row) -> str:
         return f"{row['request_rate_per_s']:,.4g} requests/s"
     if row["users"]:
         return f"{row['users']:,} users"
-    count = row["concurrency"] or 1
+    return requests(row["concurrency"] or 1)
+
+
+def requests(count: int) -> str:
+    """A number of requests in words."""
     return f"{count:,} request{'s' if count > 1 else ''}"
 
 

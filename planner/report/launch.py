@@ -193,7 +193,8 @@ def _tensorrt(row: Row) -> tuple[list[str], Flags]:
 
 def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
     """Every slot has its share of the context, so the context is that of all slots together."""
-    slots = row["parallel_slots"] or -(-(row["concurrency"] or 1) // (row["dp"] or 1))
+    asked = -(-(row["concurrency"] or 1) // (row["dp"] or 1))
+    slots = row["parallel_slots"] or min(asked, row["max_num_seqs"] or asked)  # more would not start: no room for them
     longest = row["max_model_len"] or row["input_tokens"] + row["output_tokens"]
     k, _, v = str(row["kv_format"]).partition("/")
     base = _base(row).rsplit("/", 1)[-1]
