@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from planner.catalog.traces import parse_trace
 from planner.estimate import Library
 from planner.events import Timeline, times
 from planner.simulation import Protocol, simulation
@@ -30,6 +31,15 @@ class Seen(NamedTuple):
     shares: list[float]  # percent of requests
     spreads: dict[str, list[float]]  # of `TIMES`, ms at each share; empty where no request has the time
     timeline: Timeline | None  # None: the engine does not start
+
+
+def with_trace(asked: Asked, file: BinaryIO | None) -> Asked:
+    """The same with the requests of an uploaded trace. Raises BadFile, one line that names the line of the file."""
+    if file is None:
+        return asked
+    file.seek(0)
+    trace = parse_trace(file, file.name[:80], asked.protocol.requests)
+    return asked._replace(protocol=asked.protocol._replace(trace=trace))
 
 
 def simulated(asked: Asked) -> Seen:

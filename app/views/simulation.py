@@ -12,16 +12,18 @@ from answerbox import problems
 from drawing import draw
 from library import own_library
 from planner import explain
+from planner.catalog.traces import EXAMPLE
 from planner.errors import PlannerError
 from planner.events import Routing
 from planner.report import csv_text, json_text
 from planner.simulation import Protocol
 from searching import ask
-from simulating import Asked, Seen, simulated
+from simulating import Asked, Seen, simulated, with_trace
 from state import start
 from words import plain
 
 SEEN = "simulated"  # the last simulation of this session
+TRACE_MB = 8
 COUNTS = (500, 2000, 5000, 10_000)
 SPREADS = {"ttft": "First token", "tpot": "Between tokens", "e2e": "Whole request", "queue": "Until its first step"}
 PARTS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"}
@@ -91,20 +93,27 @@ routing = right.segmented_control(
     "Replicas take requests", list(ROUTES), format_func=ROUTES.__getitem__, key="sim_routing", required=True,
     default=Routing.ROUND_ROBIN, disabled=(form.scenario.n_gpus or 1) < 2,
 )  # fmt: skip
+with st.expander("Your own requests instead of that load"):
+    file = st.file_uploader(
+        "A trace (CSV)", type=["csv"], key="sim_trace", max_upload_size=TRACE_MB,
+        help=f"A first line {EXAMPLE}, then a request a line: seconds from the start, prompt and answer in tokens. As "
+        "many as are counted above are sent at those times; requests at once, rate and users say nothing then.",
+    )  # fmt: skip
 wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library.brought())
+sent = file.file_id if file else ""  # a trace is compared by its file: its columns are arrays
 asked = st.button("Simulate", type="primary", key="simulate", icon=":material/play_arrow:")
 if asked:
     try:
         with st.spinner("Simulating"):
-            st.session_state[SEEN] = (wanted, ask(simulated, wanted))
+            st.session_state[SEEN] = (wanted, ask(simulated, with_trace(wanted, file)), sent)
     except PlannerError as error:
         st.error(plain(error), icon=":material/error:")
 
 if SEEN not in st.session_state:
     st.caption("It takes a second or two and runs beside the pages.")
     st.stop()
-done, seen = st.session_state[SEEN]
-if done != wanted:
+done, seen, was_sent = st.session_state[SEEN]
+if (done, was_sent) != (wanted, sent):
     st.warning("The inputs have changed since. Simulate again for up-to-date figures.", icon=":material/history:")
 if seen.timeline is None:
     st.error(plain(seen.row["reason"]), title="Does not start", icon=":material/cancel:")
