@@ -76,6 +76,15 @@ def test_a_release_that_was_quantized_afterwards_is_not_its_own_reference() -> N
     assert found["quality_evidence"] not in ("native", "trained for", "reference")
 
 
+@pytest.mark.parametrize(
+    "asked", [{"model": "zai-org/GLM-5.1", "weight_format": "nvfp4"}, {"model": "nvidia/GLM-5.1-NVFP4"}]
+)
+def test_what_others_quantized_is_no_release_of_the_publisher(asked: dict[str, str]) -> None:
+    found = row(n_gpus=8, **asked)
+    assert found["weight_format"] == "nvfp4"
+    assert found["quality_evidence"] == "fair" and float(str(found["quality_loss_points"])) > 0
+
+
 def test_the_cache_is_judged_apart_from_the_weights() -> None:
     found = row(model=SEVENTY, weight_format="fp8", kv_format="fp8", n_gpus=2, task_family="long_context")
     assert found["kv_quality_loss_points"] == pytest.approx(2.5)

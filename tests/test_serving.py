@@ -150,6 +150,30 @@ def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget():
     assert point.prefill_tokens_per_s[0] == pytest.approx(4096 / chunks, rel=1e-3)
 
 
+@pytest.mark.parametrize("case", [(128, 128, 32), (1000, 500, 8), (2000, 100, 4)], ids=str)
+def test_a_whole_wave_waits_for_its_prompts_once(case):
+    load = Load(*case, waves=1e9, equal_lengths=True)
+    point = serve(load, overheads=Overheads(group_whole=True))
+    inputs, outputs, concurrency = case
+    assert point.tpot_s[0] == pytest.approx(seconds(concurrency, inputs + outputs / 2, 0, 0, 0), rel=0.02)
+    assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=0.02)
+
+
+@pytest.mark.parametrize("budget", [512, 2048, 8192])
+@pytest.mark.parametrize("slots", [4, 16, 64])
+def test_nobody_waits_for_a_slot_where_each_has_one(slots, budget):
+    load = Load(500, 500, slots)
+    assert serve(load, engine(slots, budget)).slot_wait_s[0] == 0
+    assert serve(load, engine(slots, budget)).ttft_s[0] == pytest.approx(
+        serve(load, engine(2 * slots, budget)).ttft_s[0]
+    )
+
+
+def test_an_unloaded_answer_without_a_prompt_has_no_company():
+    alone, busy = serve(Load(0, 200, 1)), serve(Load(0, 200, 64))
+    assert busy.ttft_unloaded_s[0] == pytest.approx(alone.ttft_s[0]) and busy.ttft_s[0] > alone.ttft_s[0]
+
+
 def test_one_output_token_has_no_tpot_and_an_empty_prompt_no_prefill():
     prompt, stream = serve(Load(512, 1, 1)), serve(Load(0, 128, 1))
     assert math.isnan(prompt.tpot_s[0]) and math.isnan(prompt.output_tokens_per_s_per_request[0])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from planner.catalog.checkpoints import published
 from planner.catalog.files import read_bytes, read_yaml
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, UnknownName, first_fault
@@ -124,11 +125,18 @@ def weight_evidence(model: ModelSpec, parameters: float, weight_format: str, tas
     )
     if trained:
         return Evidence(TRAINED, 0.0, 0.0, source=trained.source)
-    if own and model.id not in tables().released.made_afterwards and weight_format in (own, *SIXTEEN_BIT):
+    afterwards = model.id in tables().released.made_afterwards or _made_by_others(model.id, own or "")
+    if own and not afterwards and weight_format in (own, *SIXTEEN_BIT):
         return Evidence(NATIVE, 0.0, 0.0, source=f"{model.id}: released in {own}")
     if weight_format in SIXTEEN_BIT:
         return Evidence(REFERENCE, 0.0, 0.0)
     return _published(format_class(weight_format), size_class(parameters), task)
+
+
+def _made_by_others(model_id: str, weight_format: str) -> bool:
+    """Whether the checkpoint that is known in this format is not the publisher's, but quantized after the release."""
+    name = published(model_id, weight_format)
+    return name is not None and name.partition("/")[0] != model_id.partition("/")[0]
 
 
 def kv_evidence(parameters: float, kv_format: str, task: Family) -> Evidence:

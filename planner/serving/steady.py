@@ -155,10 +155,11 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
     times = Times(*price(step_s, step_batches(request, capacity, m)))
-    exact = Exact(times, _prompt_s(offered, times), first_wave(offered, m, times.decode_s))
+    exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
     equal = np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
-    locked, grouped = equal & ~capacity.chunks_mixed, equal & capacity.chunks_mixed
+    locked = equal & (~capacity.chunks_mixed | whole_wave(request, m, exact.wave))
+    grouped = equal & ~locked
     if np.any(locked):
         (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
         point = in_lockstep(request, exact.wave, together_s, point, locked)
@@ -170,7 +171,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
     looped = np.minimum(looped, ceiling)
-    below = (at < full) & ~locked  # the slots, none completes more; those that prefill together do
+    below = (at < full) & (share.population > share.slots) & ~locked  # full slots, none completes more
     looped = np.where(below, np.minimum(looped, most_per_s), looped)
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
@@ -190,10 +191,11 @@ def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full
     return np.where(fewer, most, read(completed, full))
 
 
-def _prompt_s(offered: Offered, times: Times) -> Array:
-    """A lone prompt's seconds; without a prompt the first token comes from a decode step."""
+def _prompt_s(offered: Offered) -> Array:
+    """A lone prompt's seconds; without a prompt the first token comes from a decode step, here of nobody else."""
     p, capacity = offered.request.prefill_tokens, offered.capacity
-    return np.where(p > 0, in_a_row(lone_chunks(p, capacity), capacity) * offered.prompts.lone_s, times.decode_s)
+    alone_s = offered.curve.times.decode_s[0]
+    return np.where(p > 0, in_a_row(lone_chunks(p, capacity), capacity) * offered.prompts.lone_s, alone_s)
 
 
 def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
@@ -201,7 +203,7 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
 
     One of them has (wave + 1) / 2 prompts to prefill on average, itself included; of its last step half is over
     where prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a full
-    one's; where chunks are mixed in, half of those that will decode beside each other do so already.
+    one's; where chunks are mixed into several steps, half of those that will decode beside each other do so already.
     """
     request, share, (lone_s, full_s) = offered.request, offered.share, offered.prompts
     wave, p = np.minimum(share.population, share.slots), request.prefill_tokens
@@ -209,7 +211,8 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     least, most = lone_tokens(request, offered.capacity), offered.capacity.max_num_batched_tokens
     filled = np.clip((burst - least) / np.maximum(most - least, 1), 0, 1)
     beside = np.maximum(decode_s - offered.curve.times.decode_s[0], 0) / 2
-    step = lone_s + filled * (full_s - lone_s) + np.where(offered.capacity.chunks_mixed, beside, 0)
+    mixes = offered.capacity.chunks_mixed & (wave * p > m.room_tokens)
+    step = lone_s + filled * (full_s - lone_s) + np.where(mixes, beside, 0)
     fills = wave * p / np.maximum(burst, TINY)
     ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
     first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
@@ -227,7 +230,7 @@ def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
 
 
 def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, locked: Mask) -> LoadCurve:
-    """Requests of one length that start together on an engine that prefills first stay together to the end.
+    """Requests of one length that start together on an engine that prefills first, or in one step, stay together.
 
     No decode runs before the whole wave is prefilled, then all decode, `decode_s` a step, and end in the same step;
     the next wave starts together again. Those prefilled early wait for the rest before their second token.
@@ -253,14 +256,13 @@ def whole_wave(request: Request, m: Mix, wave: Wave) -> Mask:
 def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Array:
     """Seconds of a step that prefills one group of a benchmark's prompts beside everybody else's decodes.
 
-    As many as stay together from wave to wave: all, a few, or a share of them, in one step's budget (the whole budget
-    while waves are few); if not all then at most half, because a group waits for another.
+    As many as stay together from wave to wave: a few or a share of them, in one step's budget (the whole budget while
+    waves are few), at most half, because a group waits for another.
     """
     request = offered.request
     most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
     prompts = np.maximum(np.minimum(np.maximum(request.group_prompts, request.group_share * wave.requests), most), 1)
     prompts = np.where(offered.load.waves <= request.group_waves, np.maximum(most, 1), prompts)
-    prompts = np.where(whole_wave(request, m, wave), wave.requests, prompts)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
     return found
@@ -274,8 +276,7 @@ def in_groups(offered: Offered, m: Mix, wave: Wave, group_s: Array, point: LoadC
     several = grouped & (wave.requests > 1) & (offered.request.prefill_tokens > 0)
     own = np.where(several, m.chunks * group_s, point.life.own_prefill_s)
     wait = np.maximum(group_s - offered.request.gap_s, point.life.queue_s + point.life.own_prefill_s - own)
-    wait = np.where(whole_wave(offered.request, m, wave), 0, np.maximum(wait, 0))
-    queue = np.where(several, wait, point.life.queue_s)
+    queue = np.where(several, np.maximum(wait, 0), point.life.queue_s)
     return point._replace(life=point.life._replace(queue_s=queue, own_prefill_s=own))
 
 
@@ -305,9 +306,10 @@ def first_wave_share(load: Load, share: Part) -> Array:
 def slot_wait_s(load: Load, share: Part, s: Settled) -> Array:
     """Mean wait for a slot: what Little's law leaves of a closed loop, a multi-server queue at a rate.
 
-    A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do.
+    A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do. Nobody waits
+    where each has a slot: what is left there is the curve's error against the steps priced where the load settles.
     """
-    closed = np.maximum(share.population / s.per_s - s.point.cycle_s, 0)
+    closed = np.maximum(share.population / s.per_s - s.point.cycle_s, 0) * (share.population > share.slots)
     closed = closed * (1 - (1 + np.minimum(1, share.slots / share.population)) / (2 * load.waves))
     occupancy = share.request_rate_per_s * s.point.held_s / share.slots
     return np.where(s.open_loop, multi_server_wait_s(share.slots, occupancy, s.point.held_s), closed)
