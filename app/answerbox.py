@@ -11,7 +11,7 @@ import charts
 from drawing import draw
 from planner import explain
 from planner.serving.cost import HOURS_PER_MONTH
-from state import DROPPED, TOLD, apply
+from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
 
 Row = dict[str, Any]
@@ -41,6 +41,9 @@ def problems() -> None:
     told = st.session_state.pop(TOLD, "")
     if told:
         st.info(plain(told), icon=":material/tune:")
+    refused = st.session_state.pop(REFUSED, "")
+    if refused:
+        st.warning(plain(refused), title="Not taken; the scenario stays as it was", icon=":material/undo:")
 
 
 def verdict(row: Row, door: str) -> None:

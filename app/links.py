@@ -16,7 +16,7 @@ from fields import COLUMNS
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog.quality import family
 from planner.catalog.values import scenario_of, shown, value_of
-from planner.errors import BadValue, PlannerError
+from planner.errors import BadValue, PlannerError, UnknownName
 from planner.specs.scenario import Scenario
 from wishing import Pairs, read_pairs
 
@@ -125,7 +125,20 @@ def column_value(column: str, text: str, names: Names) -> object:
 
 
 def check_name(column: str, name: str, names: Names) -> None:
-    """Raises PlannerError unless the name is one of the catalogue's or uploaded here; no path is ever opened."""
+    """Raises PlannerError unless the name is one of the catalogue's or uploaded here; no path is ever opened.
+
+    What the command line would list and open is no help on a page: an unknown name is told where to look here.
+    """
+    try:
+        _check_name(column, name, names)
+    except UnknownName as error:
+        upload = {"model": ", or upload its config.json at the left", "gpu": ", or upload its profile at the left"}
+        said = str(error).rsplit(" (planner ", 1)[0]
+        stop = "" if said.endswith("?") else "."
+        raise BadValue(f"{said}{stop} Choose one of the list{upload.get(column, '')}") from None
+
+
+def _check_name(column: str, name: str, names: Names) -> None:
     match column:
         case "model" | "gpu" if name.startswith("upload:") and name not in names.models | names.gpus:
             raise BadValue(f"{column} {shown(name)} was uploaded in another session; upload its file here too")

@@ -24,7 +24,8 @@ from planner.specs.formats import Level
 from planner.specs.model import Task
 from planner.specs.scenario import Scenario
 
-FORM, DROPPED, PAGE, WRITTEN, TOLD, SHOWN = "form", "dropped", "page", "written", "told", "unfolded"
+FORM, DROPPED, PAGE, WRITTEN, SHOWN = "form", "dropped", "page", "written", "unfolded"
+TOLD, REFUSED = "told", "refused_edit"  # what an edit brought with it, and why one was not taken
 STEPS = {
     "concurrency": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096),
     "input_tokens": (0, 128, 256, 512, 1000, 2000, 4000, 7168, 16_000, 32_000, 64_000, 128_000, 256_000, 1_000_000),
@@ -224,7 +225,7 @@ def _blank_is_none(value: Any) -> Any:
 def _settle(edited: Form) -> None:
     state = st.session_state
     before: Form = state[FORM]
-    library = own_library()
+    library, refused = own_library(), ""
     try:
         for column in ("model", "gpu", "engine_version"):
             if getattr(edited.scenario, column) != getattr(before.scenario, column):
@@ -232,9 +233,9 @@ def _settle(edited: Form) -> None:
         check_lengths(edited.scenario)
         scenario, told = settled(before.scenario, edited.scenario, library)
     except PlannerError as error:
-        scenario, told = before.scenario, str(error)
+        scenario, told, refused = before.scenario, "", str(error)
     state[FORM] = edited._replace(scenario=scenario)
-    state[TOLD] = told
+    state[TOLD], state[REFUSED] = told, refused
     state[DROPPED] = ()
 
 

@@ -176,6 +176,9 @@ def test_prompt_and_answer_of_nothing_are_refused() -> None:
     at.number_input(key="f_input_tokens").set_value(0).run()
     assert not at.exception
     assert at.number_input(key="f_input_tokens").value == 2000
+    assert at.warning[0].proto.title.startswith("Not taken")
+    at.number_input(key="f_concurrency").set_value(8).run()
+    assert not at.warning
 
 
 def test_objectives_change_the_verdict() -> None:

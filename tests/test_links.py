@@ -91,6 +91,13 @@ def test_a_name_of_another_session_is_refused_and_of_this_one_taken() -> None:
     assert read({"model": ["upload:mine"]}, FIRST, Names(models=frozenset({"upload:mine"}))).dropped == ()
 
 
+@pytest.mark.parametrize(("column", "name"), [("model", "no/such-model-xyz"), ("gpu", "h9999"), ("engine", "foo")])
+def test_an_unknown_name_is_told_where_to_look_on_the_page(column: str, name: str) -> None:
+    line = link(**{column: name}).dropped[0]
+    assert name in line and "Choose one of the list" in line and "planner" not in line
+    assert ("upload" in line) == (column != "engine")
+
+
 def test_aliases_and_slices_are_names() -> None:
     found = link(model="nvidia/Llama-3.1-70B-Instruct-FP8", gpu="h100-sxm:2g.20gb")
     assert found.dropped == ()
