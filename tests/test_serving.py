@@ -169,6 +169,16 @@ def test_nobody_waits_for_a_slot_where_each_has_one(slots, budget):
     )
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_without_prompts_requests_of_one_length_wait_for_no_wave(mixed):
+    load = Load(0, 10, 16, waves=10)
+    apart, together = (
+        serve(load._replace(equal_lengths=equal), engine(mixed=mixed), Overheads(group_whole=True))
+        for equal in (False, True)
+    )
+    assert together.e2e_s[0] == pytest.approx(apart.e2e_s[0])
+
+
 def test_an_unloaded_answer_without_a_prompt_has_no_company():
     alone, busy = serve(Load(0, 200, 1)), serve(Load(0, 200, 64))
     assert busy.ttft_unloaded_s[0] == pytest.approx(alone.ttft_s[0]) and busy.ttft_s[0] > alone.ttft_s[0]

@@ -157,7 +157,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
-    equal = np.isfinite(load.waves) & (load.equal_lengths > 0) & ~open_loop
+    equal = np.isfinite(load.waves) & (load.equal_lengths > 0) & (request.prefill_tokens > 0) & ~open_loop
     locked = equal & (~capacity.chunks_mixed | whole_wave(request, m, exact.wave))
     grouped = equal & ~locked
     if np.any(locked):
