@@ -89,9 +89,9 @@ FOLDS = (
     Fold(
         "Objectives",
         (
-            Field("ttft_slo_ms", "First token within, ms", 100.0),
-            Field("tpot_slo_ms", "Each further token within, ms", 5.0),
-            Field("e2e_slo_ms", "Whole answer within, ms", 1000.0),
+            Field("ttft_slo_ms", "First token within, ms", 100.0, "none"),
+            Field("tpot_slo_ms", "Each further token within, ms", 5.0, "none"),
+            Field("e2e_slo_ms", "Whole answer within, ms", 1000.0, "none"),
             Field("slo_percentile", "For this percentage of requests", 1.0),
             Field("task_family", "Quality is judged by"),
         ),
@@ -100,12 +100,12 @@ FOLDS = (
     Fold(
         "Users, rates and shapes of load",
         (
-            Field("users", "Users", 10),
+            Field("users", "Users", 10, "none"),
             Field("think_time_s", "Think time, s", 5.0),
             Field("turns", "Turns of a conversation", 1),
-            Field("request_rate_per_s", "Requests per second", 0.5),
+            Field("request_rate_per_s", "Requests per second", 0.5, "none"),
             Field("peak_to_mean", "Busiest hour over mean", 0.5),
-            Field("shared_prefix_tokens", "Shared prefix, tokens", 256),
+            Field("shared_prefix_tokens", "Shared prefix, tokens", 256, "none"),
             Field("cached_input_fraction", "Cached part of the prompt", 0.05),
             Field("input_tokens_p95", "95 % of prompts below, tokens", 500),
             Field("output_tokens_p95", "95 % of answers below, tokens", 100),

@@ -386,6 +386,11 @@ def test_a_simulation_shows_what_the_command_line_says() -> None:
     assert "have changed" in shown(at)
 
 
+def test_a_simulation_says_how_the_requests_of_its_load_arrive() -> None:
+    for query, said in (({"request_rate_per_s": "3"}, "Poisson"), ({"users": "9"}, "Each user"), ({}, "as others end")):
+        assert any(said in item.value for item in opened(SIMULATION, **query).caption)
+
+
 def test_a_trace_is_simulated_in_place_of_the_load_and_a_broken_one_is_one_line() -> None:
     trace = b"time,input,output\n" + b"".join(b"%d,500,50\n" % (10 * n) for n in range(20))
     at = opened(SIMULATION)

@@ -72,7 +72,7 @@ def standing(gpu: GpuSpec, source: Source | None, used: Source | None) -> None:
         rests = f"estimates rest on {other} instead" if other else "estimates of this session rest on it"
         made = source.calibration.source
         how = "" if made in MEASURED_HERE else f" ({made})"
-        body = f"Run {source.calibration.id}{how}, {days} days old; {rests}."
+        body = f"Run {source.calibration.id}{how}, {days} day{'' if days == 1 else 's'} old; {rests}."
     elif source.gpu.id != gpu.id:
         words = f"transferred from {source.gpu.name}"
         body = f"Calibration {source.calibration.id}, scaled by the ratio of the two cards' peaks."
@@ -106,7 +106,8 @@ def tiles(gpu: GpuSpec, source: Source | None) -> None:
         )
     error = kernels.middle_error_percent(source.calibration) if source else None
     if source and error is not None:
-        small = f"median over {len(source.calibration.families)} kernel families"
+        count = len(source.calibration.families)
+        small = f"median over {count} kernel families" if count > 1 else "median of its one kernel family"
         _tile(boxes, "Error on held-back points", f"{error:.1f} %", small)
 
 

@@ -17,6 +17,7 @@ from planner.errors import PlannerError
 from planner.events import Routing
 from planner.report import csv_text, json_text
 from planner.simulation import Protocol
+from planner.specs.scenario import Scenario
 from searching import ask
 from simulating import Asked, Seen, simulated, with_trace
 from state import start
@@ -75,6 +76,18 @@ def table(seen: Seen) -> None:
     st.dataframe(lines, hide_index=True, alt="Percentiles of each time in ms", column_config=columns)
 
 
+def arrivals(scenario: Scenario) -> str:
+    """When the requests of the load come."""
+    if scenario.request_rate_per_s:
+        return "They arrive by chance at the rate of the load (Poisson)."
+    if scenario.users:
+        return "Each user sends the next one after reading the last answer and thinking."
+    return (
+        "They arrive as others end; the calculator counts a load generator that offers them all at once, so its first "
+        "token is later."
+    )
+
+
 form = start("simulation")
 library = own_library()
 with st.sidebar:
@@ -83,8 +96,7 @@ problems()
 st.subheader("The same load, request by request", anchor=False)
 st.caption(
     "The estimate gives means. Here every request of the load at the left goes through the engine's scheduler, "
-    "so that chance shows: percentiles, queues, requests that are set back. They arrive as others end; the calculator "
-    "counts a load generator that offers them all at once, so its first token is later."
+    f"so that chance shows: percentiles, queues, requests that are set back. {arrivals(form.scenario)}"
 )
 left, middle, right = st.columns(3, vertical_alignment="bottom")
 count = left.select_slider("Requests counted", COUNTS, 2000, key="sim_count", format_func="{:,}".format)
