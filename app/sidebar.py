@@ -175,8 +175,11 @@ def _input(field: Field, gpu: str | None = None) -> None:
             placeholder=field.blank,
         )
     elif field.column in ("enforce_eager", "prefix_caching", "flash_attention"):
-        words = {None: "default", True: "yes", False: "no"}
-        st.selectbox(label, list(words), format_func=words.__getitem__, key=name, help=meaning(field.column))
+        words = {True: "yes", False: "no"}
+        st.selectbox(
+            label, list(words), index=None, format_func=words.__getitem__, key=name, help=meaning(field.column),
+            placeholder="default",
+        )  # fmt: skip
     elif field.column == "backend":
         _backend(label, own_library().gpu(gpu or "").vendor)
     elif field.column == "task_family":
