@@ -34,6 +34,13 @@ def test_launches_of_full_steps_hide_behind_the_step_before() -> None:
     assert full["ttft_unloaded_ms"] == pytest.approx(later["ttft_unloaded_ms"], rel=0.01)
 
 
+def test_one_request_beyond_the_largest_graph_costs_no_more_than_a_decodes_launches() -> None:
+    asked = {"engine": "sglang", "engine_version": "0.5.2", "shortest_fraction": 1, "output_tokens": 512, "tp": 8}
+    within, beyond = (row(model="qwen3-8b", concurrency=concurrency, **asked) for concurrency in (512, 513))
+    launches_ms = 1e3 * 36 * engine("sglang", "0.5.2").overheads.decode_layer_s
+    assert 0 < beyond["tpot_ms"] - within["tpot_ms"] < launches_ms
+
+
 def test_latent_layers_launch_slower_in_tensorrt_llm() -> None:
     latent = row(engine="tensorrt-llm", engine_version="1.2", **DEEPSEEK)
     launches_ms = 1e3 * 61 * engine("tensorrt-llm", "1.2").overheads.latent_layer_s

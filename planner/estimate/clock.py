@@ -228,14 +228,17 @@ class Clock(NamedTuple):
         """Seconds in which the host launches the kernels of such a step, else those of its prompts between graphs."""
         fixed, model = self.engine.overheads, self.prepared.model
         more_s = sum(_more_s(fixed, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
-        launches_s = fixed.launch_s + fixed.per_layer_s * model.n_layers + more_s
-        return np.where(self.is_launched(batch), launches_s, more_s * (np.asarray(batch.prefill_tokens) > 0))
+        prefills = np.asarray(batch.prefill_tokens) > 0
+        decode_layer_s = fixed.per_layer_s if fixed.decode_layer_s is None else fixed.decode_layer_s
+        layers_s = np.where(prefills, fixed.per_layer_s, decode_layer_s) * model.n_layers
+        return np.where(self.is_launched(batch), fixed.launch_s + layers_s + more_s, more_s * prefills)
 
     def idle_share(self, batch: Batch) -> Any:
         """Share of the launches that the GPU waits for; full steps of prompts follow each other and hide them."""
         if self.engine.overheads.launches_hidden:
             return 0.0
-        return np.maximum(1 - (np.asarray(batch.prefill_tokens) / self.step_tokens) ** FULL, 0)
+        prompts = np.asarray(batch.prefill_tokens)
+        return np.where(prompts > 0, np.maximum(1 - (prompts / self.step_tokens) ** FULL, 0), 0.0)
 
     def gap_s(self, batch: Batch, ops: Sequence[Op]) -> Any:
         """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
