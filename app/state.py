@@ -47,17 +47,18 @@ def start(page: str) -> Form:
     """The form of this run, settled; widgets are seeded with it and the address says it."""
     state = st.session_state
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    moved = arrived(page)
+    anew = arrived(page)  # the browser makes all inputs anew
     if FORM not in state:
         _open(_link(query))
-    elif not moved:  # what widgets of another page hold says nothing here
+    elif not anew:  # what widgets of another page hold says nothing here
         edited = _edited(state[FORM])
+        anew = edited.door != state[FORM].door
         if edited != state[FORM]:
             _settle(edited)
         elif query != state[WRITTEN]:
             _open(_link(query))
     form: Form = state[FORM]
-    _seed(form, moved)
+    _seed(form, anew)
     _publish(form, query)
     return form
 
@@ -242,7 +243,8 @@ def _settle(edited: Form) -> None:
 def _seed(form: Form, all_of_them: bool = False) -> None:
     """Give every widget its value before it is made; a value that stands already is left alone.
 
-    After a change of page all are given: keys outlive a page, what the browser holds of them does not.
+    After a change of page or door all are given: keys outlive it, what the browser holds of them does not, and an
+    input that it makes anew without a value is sent back with its least.
     """
     state = st.session_state
     for name in (*MAIN, *state.get(SHOWN, ())):
