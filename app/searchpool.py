@@ -30,7 +30,7 @@ TICK_S = 0.5  # between two looks at a search that is not done
 TOLD_S = 0.25  # between two words of progress
 TOGETHER = 12  # parts that a process puts together at a time
 MODELS_PER_PROCESS = 2000  # after which a process is replaced by a new one
-NICE = 10  # pages first
+NICE = 19  # pages first
 
 Told = Callable[[int, int], object]
 Given = ParamSpec("Given")
