@@ -65,6 +65,7 @@ class Measured(NamedTuple):
     """A slot's rate by a calibration, and its residuals where the engine runs the very kernel that was measured."""
 
     rate: KernelRate
+    by: Calibration
     table: ResidualTable | None = None
 
 
@@ -79,7 +80,8 @@ def _scales(source: Source, gpu: GpuSpec, family: str) -> tuple[float, float]:
 @lru_cache(maxsize=8192)
 def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: str) -> Measured | None:
     """A measured kernel family on the asked GPU, as the engine runs it."""
-    fit = _family(_speaks(source.value, engine_id, family), family)
+    speaks = _speaks(source.value, engine_id, family)
+    fit = _family(speaks, family)
     if fit is None:
         return None
     moved, computed = _scales(source.value, gpu.value, fit.family)
@@ -87,8 +89,8 @@ def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: st
     rates = (fit.bytes_per_s * moved, fit.flops_per_s * computed, fit.p, fit.k0)
     found = KernelRate(fit.t0_s, fit.k_s, *rates, sheet.quantize_bytes, sheet.latency_s)
     if has_own_figures(gpu.value, engine_id, fit.family):
-        return Measured(_engine_kernel(found, sheet, kernel_rate(gpu.value, GENERIC, family)))
-    return Measured(found, fit.residual)
+        return Measured(_engine_kernel(found, sheet, kernel_rate(gpu.value, GENERIC, family)), speaks)
+    return Measured(found, speaks, fit.residual)
 
 
 def _engine_kernel(found: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:
@@ -108,7 +110,7 @@ def _link(source: Same[Source], gpu: Same[GpuSpec], slot: Slot, topology: Topolo
     curves = sorted((c for c in links if c.family == slot.name.lower()), key=lambda c: c.ranks)
     if not curves or group > curves[-1].ranks:
         return None
-    return Measured(_between(curves, group))
+    return Measured(_between(curves, group), source.value.calibration)
 
 
 def _between(curves: Sequence[LinkFit], ranks: int) -> KernelRate:
@@ -157,11 +159,10 @@ def _calibrated(
     for slot in Slot:
         found = _kernel(same, gpu, engine_id, families[slot]) or _link(same, gpu, slot, topology)
         if found is not None:
-            values[:, slot], tables[slot] = found
-            speaks = _speaks(source, engine_id, families[slot])
-            kinds[slot], sources[slot] = Kind.FITTED, said(source._replace(calibration=speaks), gpu.value)
+            values[:, slot], tables[slot] = found.rate, found.table
+            kinds[slot], sources[slot] = Kind.FITTED, said(source._replace(calibration=found.by), gpu.value)
             rests.add(slot)
-            borrowed |= speaks is not source.calibration and slot in used
+            borrowed |= found.by is not source.calibration and slot in used
     values.setflags(write=False)
     level = (Evidence.REFERENCE if borrowed else source.evidence) if used <= rests else Evidence.DATASHEET
     name = source.calibration.id if rests & used else ""
