@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 import defaults
 import state
@@ -16,43 +14,10 @@ from planner import explain
 from planner.catalog import gpus, models
 from planner.estimate import estimate
 from planner.specs.scenario import Scenario
+from tests.pages import CONFIG, PAGES, opened, shown, uploaded
 
-APP = Path(__file__).resolve().parent.parent / "app"
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
-PAGES = ("views/calculator.py", "views/recommend.py", "views/compare.py")
-FINETUNING = "views/finetuning.py"
-SIMULATION = "views/simulation.py"
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
-    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
-    "max_position_embeddings": 8192, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-}  # fmt: skip
 GPU = b"name: My card\nlabel_gb: 48\nbandwidth_gb_per_s: 900\nbf16_tflops: 180\ncompute_capability: 8.9\n"
-
-
-def opened(script: str = PAGES[0], **query: str) -> AppTest:
-    at = AppTest.from_file(str(APP / "main.py"), default_timeout=60)
-    for name, value in query.items():
-        at.query_params[name] = value
-    at.run()
-    if script != PAGES[0]:
-        at.switch_page(script).run()
-    assert not at.exception, [item.stack_trace for item in at.exception]
-    return at
-
-
-def shown(at: AppTest) -> str:
-    """All that alerts say, title and sentence."""
-    kinds = (at.error, at.warning, at.success, at.info)
-    return "\n".join(f"{item.proto.title} {item.value}" for kind in kinds for item in kind).replace("\\", "")
-
-
-def uploaded(at: AppTest, key: str, name: str, data: bytes) -> AppTest:
-    at.session_state["own"] = True
-    at.run()
-    at.file_uploader(key=key).set_value((name, data, "application/octet-stream")).run()
-    return at
 
 
 @pytest.mark.parametrize("script", PAGES)
@@ -369,45 +334,3 @@ class TestSettled:
     def test_every_model_has_usual_settings(self, name: str) -> None:
         row = estimate(self.settle(model=name)).rows()[0]
         assert row["error"] is None
-
-
-def test_a_simulation_shows_what_the_command_line_says() -> None:
-    from planner.simulation import Protocol, simulation
-
-    at = opened(SIMULATION, model="llama-3.1-8b", gpu="h100-sxm", n_gpus="1", concurrency="4", door="hardware")
-    at.select_slider(key="sim_count").set_value(500)
-    at.button(key="simulate").click().run(timeout=120)
-    assert not at.exception and not at.error
-    row = simulation(at.session_state["simulated"][0].scenario, Protocol(500)).row
-    tiles = {item.label: item.value for item in at.metric}
-    assert tiles["Whole server, tokens/s"] == explain.figure(row["simulated_output_tokens_per_s"])
-    assert at.dataframe[0].value.loc[0, "p99"] == pytest.approx(row["ttft_p99_ms"], rel=0.005)
-    at.number_input(key="sim_seed").set_value(1).run()
-    assert "have changed" in shown(at)
-
-
-def test_a_simulation_says_how_the_requests_of_its_load_arrive() -> None:
-    for query, said in (({"request_rate_per_s": "3"}, "Poisson"), ({"users": "9"}, "Each user"), ({}, "as others end")):
-        assert any(said in item.value for item in opened(SIMULATION, **query).caption)
-
-
-def test_a_trace_is_simulated_in_place_of_the_load_and_a_broken_one_is_one_line() -> None:
-    trace = b"time,input,output\n" + b"".join(b"%d,500,50\n" % (10 * n) for n in range(20))
-    at = opened(SIMULATION)
-    at.session_state["sim_count"] = 500
-    at.run()
-    at.file_uploader(key="sim_trace").set_value(("t.csv", trace, "text/csv")).run()
-    at.button(key="simulate").click().run(timeout=120)
-    assert not at.exception and not at.error
-    assert at.session_state["simulated"][1].row["simulated_requests"] == 20
-    assert {item.label: item.value for item in at.metric}["Requests/s"] == "0.105"
-    at.file_uploader(key="sim_trace").set_value(("t.csv", b"time,input,output\nabc,1,1\n", "text/csv")).run()
-    assert "inputs have changed" in at.warning[0].value
-    at.button(key="simulate").click().run(timeout=120)
-    assert "t.csv line 2" in at.error[0].value.replace("\\", "")
-
-
-def test_a_simulation_of_what_does_not_start_says_why() -> None:
-    at = opened(SIMULATION, model=LLAMA, weight_format="bf16", gpu="rtx4090", n_gpus="1", door="hardware")
-    at.button(key="simulate").click().run(timeout=120)
-    assert not at.exception and "Does not start" in shown(at)

@@ -13,7 +13,9 @@ from planner.catalog.gpus import gpu
 from planner.catalog.prices import checked, prices
 from planner.errors import BadValue
 from planner.estimate import estimate
+from planner.serving import Load, cost
 from planner.specs.scenario import Scenario
+from tests.oracle.toy_gpu import serve
 
 FLEET = Fleet(usd_per_gpu_hour=2.0, gpus_per_replica=4.0, replicas=2.0, spare_replicas=1.0)
 TRAFFIC = Traffic(requests_per_s=1.0, input_tokens=3000.0, output_tokens=500.0)
@@ -115,3 +117,14 @@ def test_every_price_is_that_of_a_profile_with_its_date_and_source() -> None:
 def test_what_is_no_price_is_refused_by_name(value: float) -> None:
     with pytest.raises(BadValue, match="price of h100"):
         checked(value, "h100")
+
+
+def test_the_hourly_price_is_charged_to_tokens_without_rest():
+    load = Load(1024, 256, 64)
+    point = serve(load)
+    found = cost(2.5, 4, load, point)
+    inputs, outputs = point.requests_per_s * 1024 * 3600, point.output_tokens_per_s * 3600
+    charged = found.usd_per_million_input_tokens * inputs + found.usd_per_million_output_tokens * outputs
+    assert charged[0] / 1e6 == pytest.approx(10.0)
+    assert found.usd_per_request[0] * point.requests_per_s[0] * 3600 == pytest.approx(10.0)
+    assert found.usd_per_hour == 10.0 and found.usd_per_month == 7300.0

@@ -14,7 +14,7 @@ from planner.catalog.gpus import gpu
 from planner.errors import BadFile
 from planner.estimate import evidence
 from planner.specs.run import Run
-from tests.test_app import PAGES, opened, shown
+from tests.pages import PAGES, opened, shown
 from tests.test_fit import fitted_run, products
 
 PAGE = "views/calibration.py"

@@ -11,7 +11,7 @@ from logbox import beside, settings_of
 from planner.catalog.logs import MAX_BYTES
 from planner.errors import BadFile
 from planner.specs.scenario import Scenario
-from tests.test_app import opened, shown
+from tests.pages import opened, shown
 from tests.test_logs import FIRST, GEMMA, LLAMA
 
 LIBRARY = Library({}, {})

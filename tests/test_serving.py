@@ -8,45 +8,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.serving import (
-    Capacity,
     Load,
-    Objectives,
     Overheads,
-    ServingPoint,
     conversation,
-    cost,
     dominant_bound,
     log_sd,
-    meets,
     offer,
     request_shape,
     settle,
     speculative_tokens_per_step,
     steady_state,
-    sustainable,
     tail,
     uniform_log_sd,
 )
 from planner.serving.curve import Times, life, mix
 from planner.serving.steady import multi_server_wait_s
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
-from tests.oracle.toy_gpu import Exact, seconds, step_s
+from tests.oracle.toy_gpu import NO_OVERHEAD, Exact, engine, seconds, serve, step_s
 
 SPREAD = 0.2  # of the oracle's lengths, so that their mean is 0.9 of nominal
-NO_OVERHEAD = Overheads()
-
-
-def engine(slots=256, budget=8192, mixed=True, **more):
-    return Capacity(slots, slots, budget, mixed, **more)
-
-
 WAVES = {"waves": 10, "output_log_sd": uniform_log_sd(1 - SPREAD)}
-
-
-def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
-    return steady_state(step_s, load, capacity or engine(), overheads)
-
-
 CASES = [  # input, output, concurrency, slots, token budget
     (1024, 128, 4, 256, 8192),
     (1024, 128, 64, 256, 8192),
@@ -351,36 +332,6 @@ def test_spread_of_uniform_lengths_keeps_their_mean_square(shortest):
     assert uniform_log_sd(1.0) == 0
 
 
-def _sustained(load, objectives, capacity=None):
-    return sustainable(offer(step_s, load, capacity or engine(), NO_OVERHEAD), objectives)
-
-
-def _meets(load, objectives):
-    offered = offer(step_s, load, engine(), NO_OVERHEAD)
-    return bool(meets(offered, settle(step_s, offered), objectives)[0])
-
-
-@pytest.mark.parametrize("limits", [{"tpot_s": 0.015}, {"ttft_s": 0.08}, {"e2e_s": 4.0}])
-def test_the_sustainable_load_meets_its_objective_and_a_tenth_more_does_not(limits):
-    found = _sustained(Load(1024, 256, 1), Objectives(**limits))
-    concurrency, rate = float(found.concurrency[0]), float(found.request_rate_per_s[0])
-    assert 1 < concurrency < 256
-    assert _meets(Load(1024, 256, concurrency), Objectives(**limits))
-    assert not _meets(Load(1024, 256, 1.1 * concurrency + 1), Objectives(**limits))
-    assert _meets(Load(1024, 256, np.inf, 0.98 * rate), Objectives(**limits))
-    assert not _meets(Load(1024, 256, np.inf, 1.1 * rate), Objectives(**limits))
-
-
-def test_without_objectives_the_slots_set_the_sustainable_load():
-    found = _sustained(Load(256, 512, 1), Objectives(), engine(slots=32))
-    assert found.concurrency[0] == pytest.approx(32, abs=1)
-
-
-def test_an_objective_that_a_lone_request_misses_sustains_nothing():
-    found = _sustained(Load(1024, 256, 1), Objectives(tpot_s=1e-4))
-    assert found.concurrency[0] == 0 and found.request_rate_per_s[0] == 0
-
-
 def test_a_lone_request_pays_for_its_own_prefill():
     point = serve(Load(8000, 100, 1), engine(mixed=False))
     decode_s = point.e2e_s[0] - point.ttft_s[0]
@@ -394,29 +345,10 @@ def test_prompts_alone_wait_for_no_late_steps():
     assert serve(Load(2000, 100, 4), None, late).ttft_s[0] > serve(Load(2000, 100, 4)).ttft_s[0]
 
 
-def test_the_hourly_price_is_charged_to_tokens_without_rest():
-    load = Load(1024, 256, 64)
-    point = serve(load)
-    found = cost(2.5, 4, load, point)
-    inputs, outputs = point.requests_per_s * 1024 * 3600, point.output_tokens_per_s * 3600
-    charged = found.usd_per_million_input_tokens * inputs + found.usd_per_million_output_tokens * outputs
-    assert charged[0] / 1e6 == pytest.approx(10.0)
-    assert found.usd_per_request[0] * point.requests_per_s[0] * 3600 == pytest.approx(10.0)
-    assert found.usd_per_hour == 10.0 and found.usd_per_month == 7300.0
-
-
 def test_the_largest_part_binds_unless_requests_wait_for_the_pool():
     parts = np.array([[3.0, 1.0, 0.1], [1.0, 3.0, 0.1], [0.5, 0.5, 0.2], [0.2, 0.2, 0.3]])
     assert list(dominant_bound(*parts, np.array([False, False, False]))) == ["memory", "compute", "overhead"]
     assert list(dominant_bound(*parts, np.array([True, False, True]))) == ["kv_pool", "compute", "kv_pool"]
-
-
-@pytest.mark.parametrize("slots", [1, 1.5, 2, 8])
-def test_without_objectives_the_sustainable_rate_keeps_all_slots_at_work(slots):
-    load = Load(256, 512, request_rate_per_s=1.0)
-    rate = _sustained(load, Objectives(), engine(slots)).request_rate_per_s[0]
-    within, beyond = (serve(load._replace(request_rate_per_s=share * rate), engine(slots)) for share in (0.97, 1.05))
-    assert not within.above_capacity[0] and beyond.above_capacity[0]
 
 
 @pytest.mark.parametrize(("inputs", "concurrency"), [(200, 8), (200, 64), (4000, 64)])

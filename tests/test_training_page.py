@@ -10,7 +10,7 @@ from links import Names
 from planner import explain
 from planner.finetuning import estimate_finetune
 from planner.specs.finetune import FinetuneScenario
-from tests.test_app import CONFIG, FINETUNING, PAGES, opened, shown, uploaded
+from tests.pages import CONFIG, FINETUNING, PAGES, opened, shown, uploaded
 from training import FIRST, query_of, read
 
 NO_NAMES = Names()

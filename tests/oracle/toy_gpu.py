@@ -1,10 +1,13 @@
-"""Step times by one closed formula, for tests of the steady state and of the events alike."""
+"""Step times by one closed formula, and a deployment that takes them: for tests of the steady state and the events."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from planner.ops import Batch
+from planner.serving import Capacity, Load, Overheads, ServingPoint, steady_state
+
+NO_OVERHEAD = Overheads()
 
 
 def seconds(decodes, context, tokens, before, prompts):
@@ -29,3 +32,11 @@ class Exact:
 
     def mixed_s(self, sequences, context, tokens, before, prompts):
         return float(seconds(sequences, context, tokens, before, prompts))
+
+
+def engine(slots=256, budget=8192, mixed=True, **more) -> Capacity:
+    return Capacity(slots, slots, budget, mixed, **more)
+
+
+def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
+    return steady_state(step_s, load, capacity or engine(), overheads)
