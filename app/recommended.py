@@ -58,8 +58,7 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
     best = found.candidates[0]
     lines = "  \n".join(plain(line) for line in words.reasons(found, wish))
     st.success(lines, title=plain(words.headline(found)), icon=":material/verified:")
-    several = len({row["model"] for row in found.candidates}) > 1
-    if several and wish.rank_by in (RankBy.QUALITY, RankBy.BLEND):
+    if _several_models(found.candidates) and wish.rank_by in (RankBy.QUALITY, RankBy.BLEND):
         st.caption(EXPECTED)
     for said in quality_said(best, library):
         if said.warns:
@@ -117,9 +116,13 @@ def open_row(row: Row) -> None:
     st.session_state["to_calculator"] = True
 
 
+def _several_models(rows: Sequence[Row]) -> bool:
+    return len({row["model"] for row in rows}) > 1
+
+
 def distinct(rows: Sequence[Row]) -> list[Row]:
     """The first candidate of every model and GPU; of one model alone, of every format and GPU."""
-    several = len({row["model"] for row in rows}) > 1
+    several = _several_models(rows)
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
         first.setdefault((row["model" if several else "weight_format"], row["gpu"]), row)
@@ -129,7 +132,7 @@ def distinct(rows: Sequence[Row]) -> list[Row]:
 def cards(found: Recommendation) -> None:
     """The best of each model, or of each format of one model, as cards."""
     st.subheader("The next ones", anchor=False)
-    each = "model" if len({row["model"] for row in found.candidates}) > 1 else "format"
+    each = "model" if _several_models(found.candidates) else "format"
     st.caption(
         f"The best arrangement of each {each} and GPU. A tie: what it is ranked by cannot be told from the first's."
     )

@@ -25,6 +25,7 @@ from planner.specs.model import Task
 from planner.specs.scenario import Scenario
 
 FORM, DROPPED, PAGE, WRITTEN, SHOWN = "form", "dropped", "page", "written", "unfolded"
+NO_LIMIT: dict[str, Any] = {"concurrency": None}  # on requests at once
 TOLD, REFUSED = "told", "refused_edit"  # what an edit brought with it, and why one was not taken
 STEPS = {
     "concurrency": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096),
@@ -112,7 +113,7 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
         told = f"Usual settings of a {gpu_class(new)} were filled in: {filled_in(update)}." if update else ""
     after = after.model_copy(update=update)
     limit = _limit(before, after, library)
-    if limit.get("concurrency", 1) is None:
+    if limit == NO_LIMIT:
         told = f"{told} Users or a rate now say the load; the limit on requests at once is off.".lstrip()
     return after.model_copy(update=_formats(before, after, library) | _lengths(before, after, library) | limit), told
 
@@ -124,7 +125,7 @@ def _limit(before: Scenario, after: Scenario, library: Library) -> dict[str, Any
     """
     opened, was_open = (s.users is not None or s.request_rate_per_s is not None for s in (after, before))
     if opened and not was_open and after.concurrency == before.concurrency:
-        return {"concurrency": None}
+        return NO_LIMIT
     if not opened and after.concurrency is None:
         return {"concurrency": BY_CLASS[gpu_class(library.gpu(after.gpu or ""))].concurrency}
     return {}
