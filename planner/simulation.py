@@ -39,7 +39,6 @@ from planner.events import (
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.concurrency import usable_bytes, without_states
 from planner.memory.stages import Stages, stages_of
-from planner.memory.terms import slot_tokens
 from planner.ops import Batch
 from planner.serving import log_sd
 from planner.specs.engine import Allocation
@@ -136,6 +135,7 @@ def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
         limits,
         replicas,
         int(_one(capacity.lanes)),
+        _one(capacity.waits_on) > 1,
         protocol.routing,
         in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
         request_s=_one(overheads.request_s),
@@ -163,7 +163,8 @@ def engine_limits(p: Priced) -> EngineLimits:
     lanes, slots = _one(capacity.lanes), _one(capacity.max_num_seqs)
     reserved = engine.cache.allocation is Allocation.CONTEXT
     stages = stages_of(p.deployments[0].row.model, engine, p.inputs)
-    longest = slot_tokens(p.inputs) if reserved else settings.max_model_len
+    bounded = not reserved or bool(np.all(settings.max_model_len_given))  # else slots are as long as requests need
+    longest = settings.max_model_len if bounded else np.inf
     if reserved or engine.cache.state_share:
         slots = min(slots, _one(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
     slots = max(int(slots / lanes), 1)

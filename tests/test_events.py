@@ -288,3 +288,20 @@ def test_an_engine_that_takes_all_blocks_at_the_start_sets_nobody_back() -> None
     grows, whole = (replayed(trace, Service(limits(pool=pool._replace(whole=w)))) for w in (False, True))
     assert grows.preemptions > 0 and not whole.preemptions
     assert max(grows.timeline.running) == 6 and max(whole.timeline.running) == 3
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_a_long_step_holds_up_the_lanes_behind_it_once(stages) -> None:
+    """One lane decodes; a prompt in another takes the stages for as long as it exceeds a decode step."""
+    trace = Trace(np.array([0.0, 0.1001]), np.array([16.0, 8000.0]), np.array([101.0, 1.0]))
+    waits, apart = (
+        replayed(trace, Service(limits(), lanes=stages, stages_wait=wait)).requests.end_s for wait in (True, False)
+    )
+    delay = np.max(waits) - np.max(apart)
+    assert delay == pytest.approx(seconds(0, 0, 8000, 0, 1) - seconds(1, 66, 0, 0, 0), rel=0.03)
+
+
+def test_lanes_that_decode_alike_do_not_wait_for_each_other() -> None:
+    trace = trace_of([0.0, 0.0, 0.0], 100, 200)
+    waits, apart = (replayed(trace, Service(limits(), lanes=3, stages_wait=wait)).requests for wait in (True, False))
+    assert np.max(waits.end_s) == pytest.approx(np.max(apart.end_s), rel=0.01)

@@ -50,6 +50,19 @@ def test_below_saturation_it_agrees_with_the_steady_state(engine, model, load) -
     assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
 
 
+@pytest.mark.parametrize("pp", [2, 4])
+@pytest.mark.parametrize("load", [{"concurrency": 6}, {"concurrency": 32}, {"request_rate_per_s": 4.0}], ids=str)
+def test_a_pipeline_whose_stages_wait_agrees_with_the_steady_state(pp, load) -> None:
+    row = simulation(scenario(pp=pp, tp=1, **load), Protocol(600 if "concurrency" in load else 6000)).row
+    assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.05)
+    assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
+
+
+def test_slots_that_follow_the_load_refuse_no_request_longer_than_the_mean() -> None:
+    row = simulation(scenario(engine="llama.cpp", concurrency=4), Protocol(100)).row
+    assert row["refused"] == 0
+
+
 @pytest.mark.parametrize("lengths", [(1000, 1000), (2000, 500), (500, 2000)], ids=str)
 @pytest.mark.parametrize("shortest", [0.8, 1.0])
 def test_a_full_pool_that_sets_requests_back_agrees_with_the_steady_state(lengths, shortest) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.events.arrivals import Source
-from planner.events.engine import Engine
+from planner.events.engine import Engine, Plan
 from planner.events.prices import Prices
 from planner.events.records import EngineLimits, Request, Requests, Run, Timeline
 
@@ -35,6 +35,7 @@ class Service(NamedTuple):
     limits: EngineLimits  # of one lane
     replicas: int = 1
     lanes: int = 1
+    stages_wait: bool = False  # lanes pass the stages of a pipeline in order, so that a long step holds up the others
     routing: Routing = Routing.ROUND_ROBIN
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
@@ -70,6 +71,21 @@ class Sampler:
         return Timeline(*np.array(self._rows, dtype=float).reshape(-1, len(Timeline._fields)).T)
 
 
+class Pipeline:
+    """As many stages as lanes, each with an equal part of a step, which enters when the step before has left it."""
+
+    def __init__(self, stages: int) -> None:
+        """Nothing is under way."""
+        self._free_s = [0.0] * stages
+
+    def passed(self, plan: Plan) -> Plan:
+        """The same single step, begun so late that it ends when it has left the last stage."""
+        at, each_s = plan.start_s, plan.step_s / len(self._free_s)
+        for stage, free_s in enumerate(self._free_s):
+            at = self._free_s[stage] = max(at, free_s) + each_s
+        return plan._replace(start_s=at - plan.step_s)
+
+
 class Simulation:
     """One run; `run` drives it to the end."""
 
@@ -77,6 +93,7 @@ class Simulation:
         """Idle engines."""
         self._service, self._source = service, source
         self._engines = [Engine(service.limits, prices) for _ in range(service.replicas * service.lanes)]
+        self._pipelines = [Pipeline(service.lanes) for _ in range(service.replicas)]
         self._events: list[tuple[float, int, int, int, Request | None]] = []  # time, kind, number, engine or stamp
         self._number = 0
         self._plans = [0] * len(self._engines)  # number of the event that ends the plan under way
@@ -148,10 +165,13 @@ class Simulation:
         engine.arrive(request, now_s)
         if engine.plan is None:
             self._wake(at, now_s)
-        elif engine.plan.steps > 1 and not engine.plan.chunks and engine.admits():
-            steps = engine.admits_after(now_s)
-            engine.plan = engine.plan._replace(steps=steps)
-            self._plans[at] = self._push(engine.plan.end_s(steps), STEP_END, at)
+        elif engine.plan.steps > 1 and engine.admits():
+            self._cut(at, engine.plan, engine.admits_after(now_s))
+
+    def _cut(self, at: int, plan: Plan, steps: int) -> None:
+        """End a plan after fewer steps."""
+        self._engines[at].plan = plan._replace(steps=steps)
+        self._plans[at] = self._push(plan.end_s(steps), STEP_END, at)
 
     def _chosen(self) -> int:
         """The engine that takes the next request: a replica by the policy, the lane of it with the fewest."""
@@ -184,9 +204,24 @@ class Simulation:
 
     def _start(self, at: int, now_s: float) -> None:
         self._starting[at] = False
-        plan = self._engines[at].begin(now_s)
-        if plan:
-            self._plans[at] = self._push(plan.end_s(plan.steps), STEP_END, at)
+        engine, others = self._engines[at], self._beside(at)
+        plan = engine.begin(now_s)
+        if plan is None:
+            return
+        if others:
+            for other, running in others:
+                if running.steps > 1:
+                    self._cut(other, running, running.steps_until(now_s))
+            plan = engine.plan = self._pipelines[at // self._service.lanes].passed(plan._replace(steps=1))
+        self._plans[at] = self._push(plan.end_s(plan.steps), STEP_END, at)
+
+    def _beside(self, at: int) -> list[tuple[int, Plan]]:
+        """What runs in the other lanes of a pipeline whose stages a lane must wait for."""
+        if not self._service.stages_wait:
+            return []
+        first = at - at % self._service.lanes
+        lanes = ((lane, self._engines[lane].plan) for lane in range(first, first + self._service.lanes) if lane != at)
+        return [(lane, plan) for lane, plan in lanes if plan]
 
     def _finish(self, at: int) -> None:
         engine = self._engines[at]

@@ -77,8 +77,7 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
     demand = prompts * brought / room
     some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
-    share = -np.expm1(-some * request.poll_steps) / request.poll_steps
-    share = np.where(n > 0, np.maximum(share, some * brought / room), 1) * (p > 0)
+    share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
     left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
@@ -92,6 +91,25 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
         own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + together) * p, room)),
         backlog_tokens=np.where(mixed, waiting, left_over / 2),
     )
+
+
+def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
+    """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
+    some = -np.expm1(-prompts * request.poll_steps) / request.poll_steps
+    return np.asarray(np.maximum(some, prompts * filled))
+
+
+def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
+    """Share of a lane's decode steps that take as long as one with prefill, its own or that of a lane before it.
+
+    Lanes pass the stages of a pipeline in order. In its own lane the followed request sees the others of a closed loop,
+    in other lanes all of them.
+    """
+    followed = np.where(request.random_arrivals, 0, 1 / np.maximum(m.chunks + request.decode_steps, 1))
+    prompts = m.prompts + followed
+    share = np.minimum(prefilling_share(request, prompts, request.prefill_tokens / m.room_tokens), 1)
+    others = np.maximum(capacity.waits_on - 1, 0)
+    return np.where(others > 0, 1 - np.maximum(1 - m.busy_share, 0) * (1 - share) ** others, m.busy_share)
 
 
 def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
@@ -146,8 +164,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     n = request.decode_steps
     base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
     plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
-    held_up = np.where(capacity.waits_on > 1, 1 - np.maximum(1 - m.busy_share, 0) ** capacity.waits_on, m.busy_share)
-    step = np.where(n > 0, times.decode_s, 0) + held_up * (times.busy_s - base)
+    step = np.where(n > 0, times.decode_s, 0) + held_up_share(request, capacity, m) * (times.busy_s - base)
     squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
     follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)

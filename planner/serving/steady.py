@@ -145,6 +145,7 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
     load, capacity, request, share, curve, prompts = offered
+    capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, share.active / capacity.replicas))
     full, closed_at = position(resident(curve), share.slots), standing_at(offered)
     ceiling = prefilled_per_s(request, capacity, prompts)
     completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
