@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.params import Shard, Tensor
+from planner.specs.model import Role
 
 Array = NDArray[np.float64]
 Number = Any  # a float, or an array (R,): NumPy's stubs cannot say that a formula returns what it is given
@@ -50,24 +51,32 @@ class LocalShape(NamedTuple):
     k: Number
 
 
-def local_shape(tensor: Tensor, parallel: Parallel) -> LocalShape:
-    """What one GPU holds of `tensor`. Past `units` parts a COLUMN or ROW is replicated (KV heads)."""
-    group = parallel.tp / parallel.attention_dp if tensor.attention else parallel.tp
+def is_by_rank(tensor: Tensor, whole: frozenset[Role]) -> bool:
+    """Whether attention data-parallel ranks each hold the tensor and run it on their own tokens."""
+    return tensor.attention or tensor.role in whole
+
+
+def local_shape(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset()) -> LocalShape:
+    """What one GPU holds of `tensor`. Past `units` parts a COLUMN or ROW is replicated (KV heads).
+
+    Attention, and the roles in `whole`, are divided inside an attention data-parallel rank only.
+    """
+    group = parallel.tp / parallel.attention_dp if is_by_rank(tensor, whole) else parallel.tp
     parts = np.minimum(group, tensor.units)
     if tensor.shard is Shard.COLUMN:
         return LocalShape(tensor.copies, tensor.n / parts, tensor.k)
     if tensor.shard is Shard.ROW:
         return LocalShape(tensor.copies, tensor.n, tensor.k / parts)
     if tensor.shard is Shard.VOCAB:
-        return LocalShape(tensor.copies, VOCAB_PADDING * np.ceil(tensor.n / (VOCAB_PADDING * parallel.tp)), tensor.k)
+        return LocalShape(tensor.copies, VOCAB_PADDING * np.ceil(tensor.n / (VOCAB_PADDING * group)), tensor.k)
     if tensor.shard is Shard.EXPERT:
         return LocalShape(tensor.copies / parallel.ep, tensor.n * parallel.ep / parallel.tp, tensor.k)
     return LocalShape(tensor.copies, tensor.n, tensor.k)
 
 
-def local_fraction(tensor: Tensor, parallel: Parallel) -> Number:
+def local_fraction(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset()) -> Number:
     """Bytes of a tensor that one GPU holds, as a fraction of the whole."""
-    local = local_shape(tensor, parallel)
+    local = local_shape(tensor, parallel, whole)
     return local.copies * local.n * local.k / (tensor.copies * tensor.n * tensor.k)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.estimate import estimate
 from planner.estimate.deployments import Deployment, Deployments, Part, column, each, limits_of, numbers, parallel
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
@@ -35,6 +36,12 @@ def check(found: Deployments) -> None:
     assert column(found, eager, Part.WORDS, dtype=bool).tolist() == [eager(d) for d in found]
     assert numbers(found, "concurrency").tolist() == [d.row.scenario.concurrency for d in found]
     assert np.asarray(parallel(found).tp).tolist() == [d.layout.tp for d in found]
+
+
+def test_a_step_of_an_engine_that_cuts_no_prompts_holds_one_beside_all_slots() -> None:
+    asked = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "engine": "tensorrt-llm", "output_tokens": 100}
+    rows = estimate([Scenario(**asked, input_tokens=tokens) for tokens in (1000, 20000)]).rows()
+    assert [row["max_num_batched_tokens"] for row in rows] == [8192, 20000 + 2048]
 
 
 def test_columns_follow_their_parts() -> None:

@@ -22,7 +22,7 @@ from planner.units import GIB
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
 _SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
 # Outside of sections, the same in every version.
-_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget", "ranks_together", "stages_wait")
+_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget", "ranks_together", "stages_wait", "tokens_gathered")
 _SOURCE_KEYS = ("source", "kind")
 _BACKENDS = re.compile(r"cuda|rocm|sycl|metal|mtl|vulkan", re.IGNORECASE)
 

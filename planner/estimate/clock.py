@@ -36,7 +36,20 @@ from planner.estimate.resolve import Row
 from planner.formats import kernel_for
 from planner.formats.identity import Same
 from planner.memory import MemoryInputs
-from planner.ops import Batch, HostShare, Op, OpKind, Prepared, Slot, Widths, adapter_op, batch_ops, placed, prepare
+from planner.ops import (
+    Batch,
+    HostShare,
+    Op,
+    OpKind,
+    Prepared,
+    Ranks,
+    Slot,
+    Widths,
+    adapter_op,
+    batch_ops,
+    placed,
+    prepare,
+)
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec, Overheads
@@ -351,7 +364,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
     held = Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments))
-    prepared = prepare(row.model, held, split, engine.cache.latent_prompts)
+    ranks = Ranks(frozenset(engine.attention_dp_roles), engine.tokens_gathered)
+    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks)
     attained = rates(deployments, own, drafts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),

@@ -36,10 +36,19 @@ class Deployment(NamedTuple):
 
 
 def limits_of(row: Row) -> Tier:
-    """The engine's default limits, which follow from the device, and in old ones from the length."""
+    """The engine's default limits, which follow from the device, and in some versions from the length or the prompt."""
     length = row.scenario.max_model_len or row.model.max_position
     device_bytes = (row.scenario.device_gib or 0) * GIB
-    return _limits(Same(row.engine), Same(row.gpu), device_bytes, length, row.model.vision is not None)
+    limits = _limits(Same(row.engine), Same(row.gpu), device_bytes, length, row.model.vision is not None)
+    return _with_prompt(Same(limits), row.scenario.input_tokens or 0) if row.engine.defaults.whole_prompts else limits
+
+
+@lru_cache(maxsize=4096)
+def _with_prompt(limits: Same[Tier], prompt: int) -> Tier:
+    least = prompt + limits.value.max_num_seqs
+    if limits.value.max_num_batched_tokens >= least:
+        return limits.value
+    return limits.value.model_copy(update={"max_num_batched_tokens": least})
 
 
 @lru_cache(maxsize=4096)

@@ -109,7 +109,7 @@ def _product(rate_set: RateSet, weight_bytes: Any, matrix: tuple[Any, Any], toke
     n, k = matrix
     part = Product("product", OpKind.GEMM, Slot.MLP_GEMM, 1, weight_bytes, n, k, 1.0, 1.0, 1.0, False, False)
     none = np.zeros_like(tokens)
-    op = product_op(part, Work(none, none, none, none, none, tokens, tokens, tokens), HALF_BYTES)
+    op = product_op(part, Work(none, none, none, none, none, tokens, tokens, tokens, tokens), HALF_BYTES)
     return op, _seconds(op, rate_set)
 
 

@@ -21,7 +21,7 @@ from planner.ops.attention import Reading, decode_op, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
-from planner.ops.records import Batch, Op, OpKind, Product, Slot, Widths, Work
+from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Slot, Widths, Work
 from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
@@ -33,6 +33,7 @@ __all__ = [
     "Op",
     "OpKind",
     "Prepared",
+    "Ranks",
     "Slot",
     "Widths",
     "adapter_op",
@@ -62,6 +63,7 @@ class Prepared(NamedTuple):
     mixings: tuple[Mixing, ...]
     decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
     latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
+    ranks: Ranks = Ranks()
 
 
 def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, latent_prompts: bool) -> Mixing:
@@ -73,11 +75,17 @@ def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, la
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
 
 
-def prepare(model: ModelSpec, widths: Widths, parallel: Parallel, latent_prompts: bool = False) -> Prepared:
+def prepare(
+    model: ModelSpec,
+    widths: Widths,
+    parallel: Parallel,
+    latent_prompts: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> Prepared:
     """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
     mixings = tuple(_mixing(model, index, widths, parallel, latent_prompts) for index in range(len(model.mixers)))
-    products_of = products(model, widths, parallel)
-    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts)
+    products_of = products(model, widths, parallel, ranks)
+    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts, ranks=ranks)
 
 
 def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
@@ -99,6 +107,7 @@ def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Wo
         decode * decode_tokens + prefill,
         batch.decode_seqs * decode_tokens + batch.prefill_tokens,
         batch.decode_seqs * decode_tokens + batch.prefill_seqs,
+        decode * decode_tokens + prefill_seqs,
         decode_tokens,
     )
 
@@ -128,7 +137,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, model.causal, batch, work)
     ops.append(elementwise_op(model, widths, parallel, work))
-    ops += communication_ops(model, widths, parallel, work)
+    ops += communication_ops(model, widths, parallel, work, prepared.ranks)
     if model.vision and _present(batch.image_patches):
         ops += vision_ops(model, batch, widths)
     return ops

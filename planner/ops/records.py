@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum, auto
 from typing import Any, NamedTuple
 
 from planner.collectives import Number
+from planner.specs.model import Role
 
 
 class OpKind(StrEnum):
@@ -114,7 +115,14 @@ class Product(NamedTuple):
     active: float  # of them, those one token uses
     experts_local: Number  # fraction of the experts' assignments that this GPU computes
     sampled: bool  # runs on one token per sequence only
-    attention: bool  # runs on the tokens of one attention-DP rank
+    by_rank: bool  # runs on the tokens of one attention-DP rank
+
+
+class Ranks(NamedTuple):
+    """How an engine runs attention data-parallel ranks."""
+
+    whole: frozenset[Role] = frozenset()  # weights beside attention that each holds, for its own tokens
+    gathered: bool = False  # experts see the tokens of all by an all-gather; false: each is sent where it is routed
 
 
 class Work(NamedTuple):
@@ -127,5 +135,6 @@ class Work(NamedTuple):
     prefill_context: Number
     rank_tokens: Number  # decode + prefill of one rank
     tokens: Number  # of the whole replica
-    sampled: Number  # logits rows of one rank
+    sampled: Number  # logits rows of the whole replica
+    rank_sampled: Number  # of one rank
     decode_tokens: Number = 1.0  # of each decoding sequence in this step

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
-from planner.ops.records import Op, OpKind, Slot, Widths, Work
+from planner.ops.records import Op, OpKind, Ranks, Slot, Widths, Work
 from planner.specs.model import (
     Attention,
     CompressedAttention,
@@ -19,6 +19,7 @@ from planner.specs.model import (
     LinearAttention,
     Mixer,
     ModelSpec,
+    Role,
 )
 
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
@@ -110,12 +111,19 @@ def _message(name: str, slot: Slot, count: Number, wire_bytes: Number, tokens: N
     return Op(name, OpKind.COMMUNICATION, slot, count * np.sign(wire_bytes), 0.0, wire_bytes, tokens, width, 1.0)
 
 
-def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
+def communication_ops(
+    model: ModelSpec,
+    widths: Widths,
+    parallel: Parallel,
+    work: Work,
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> list[Op]:
     """Messages of one step; none where a group has one GPU.
 
     Tensor parallelism: an all-reduce behind each mixer and each ffn, one behind the embedding, a gather of the
     logits. Attention data-parallel: the ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens, and
-    each rank keeps the logits of its own sequences. Pipeline: hidden states cross pp - 1 borders.
+    each rank keeps the logits of its own sequences; a dense ffn that each rank holds stays inside it. Pipeline: hidden
+    states cross pp - 1 borders.
     """
     ops = []
     row = model.hidden_size * widths.activation
@@ -123,18 +131,19 @@ def communication_ops(model: ModelSpec, widths: Widths, parallel: Parallel, work
     if _divided(parallel.tp):
         mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
         ffns = sum(model.ffn_layers(index) for index in range(len(model.ffns)))
-        together = np.where(np.asarray(parallel.attention_dp) > 1, 0.0, 1.0)
+        apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
+        together, inner = 1 - apart, mixers + apart * _own_ffn_layers(model, ranks)
         inside = all_reduce_wire_bytes(work.rank_tokens * row, group)
         whole = all_reduce_wire_bytes(work.tokens * row, parallel.tp) * together
         logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp) * together
         ops += [
-            _message("all_reduce.mixer", Slot.ALL_REDUCE, mixers, inside, work.rank_tokens, model.hidden_size),
+            _message("all_reduce.mixer", Slot.ALL_REDUCE, inner, inside, work.rank_tokens, model.hidden_size),
             _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole, work.tokens, model.hidden_size),
         ]
         if model.lm_head:
             ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, logits, work.sampled, model.vocab_size))
     if _divided(parallel.attention_dp):
-        ops += _exchange(model, widths, parallel, work)
+        ops += _exchange(model, widths, parallel, work, ranks)
     if _divided(parallel.pp):
         ops.append(_message("send", Slot.SEND, parallel.pp - 1, work.tokens * row, work.tokens, model.hidden_size))
     return ops
@@ -155,17 +164,29 @@ def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number
     return ffn.top_k, parallel.ep, widths.dispatch
 
 
-def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> list[Op]:
-    """Dispatch and combine around every ffn: each rank's tokens go to the GPUs that compute them, and return."""
-    ops = []
+def _own_ffn_layers(model: ModelSpec, ranks: Ranks) -> int:
+    """Layers whose ffn each attention data-parallel rank runs on its own tokens."""
+    dense = [index for index, ffn in enumerate(model.ffns) if isinstance(ffn, DenseFfn)]
+    return sum(model.ffn_layers(index) for index in dense) if Role.MLP in ranks.whole else 0
+
+
+def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, ranks: Ranks) -> list[Op]:
+    """Dispatch and combine around every ffn that ranks share: tokens go to the GPUs that compute them, and return.
+
+    By all-gather and reduce-scatter every other GPU is reached.
+    """
+    ops, slot = [], Slot.ALL_GATHER if ranks.gathered else Slot.ALL_TO_ALL
     own = work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
     own = own * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
     for index, ffn in enumerate(model.ffns):
+        if isinstance(ffn, DenseFfn) and Role.MLP in ranks.whole:
+            continue
         routes, ep, width = _route(ffn, widths, parallel)
+        ep = 1.0 if ranks.gathered else ep
         sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
             ops.append(
-                _message(f"{name}.{ffn.kind}", Slot.ALL_TO_ALL, layers, wire, work.rank_tokens, model.hidden_size)
+                _message(f"{name}.{ffn.kind}", slot, layers, wire, work.rank_tokens, model.hidden_size)
             )
     return ops
 

@@ -219,6 +219,7 @@ class Defaults(Spec):
     """Settings when the user gives none."""
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
+    whole_prompts: bool = False  # a step takes at least one prompt as a whole, beside all slots
     n_ubatch: Tokens = 512
     flash_attention: bool = True  # llama.cpp: attention is fused unless the scenario says otherwise
 
@@ -242,6 +243,7 @@ class EngineSpec(Spec):
     ranks_together: bool = False  # attention-DP ranks start prompts in the same step
     rank_budget: bool = True  # max_num_batched_tokens holds for every attention-DP rank; false: for all together
     attention_dp_roles: tuple[Role, ...] = ()  # non-attention weights that data-parallel attention replicates
+    tokens_gathered: bool = False  # by all of its ranks for their experts; false: sent where they are routed
 
 
 class Constant(Spec):
