@@ -264,6 +264,13 @@ def test_one_gpu_sends_nothing_and_two_send_two_messages_per_layer() -> None:
     assert reduces[0].bytes == 4096 * 4096 * 2  # 2 (n-1)/n of tokens x hidden x 2 bytes, n = 2
 
 
+@pytest.mark.parametrize(("tp", "messages"), [(1, 0), (2, 4)])
+def test_a_norm_over_all_heads_adds_up_its_squares_over_the_group(tp: int, messages: int) -> None:
+    model = build(GQA.model_copy(update={"qk_norm": "full"}))
+    sums = [op for op in listed(model, PREFILL, Parallel(tp=tp)) if op.name == "all_reduce.qk_norm"]
+    assert sum(int(np.sum(op.count)) for op in sums) == messages
+
+
 def test_attention_data_parallelism_exchanges_instead_of_reducing() -> None:
     ops = listed(build(ffn=MOE), Batch(64.0, 100.0), Parallel(tp=8, ep=8, attention_dp=8))
     counts = {op.name: float(op.count) for op in ops if op.kind is OpKind.COMMUNICATION}

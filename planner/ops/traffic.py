@@ -27,6 +27,8 @@ LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sampl
 LOGIT_KERNELS = 4  # that cast, normalise and sample
 ROTATION = 1  # kernels of a mixer: rotation and the write to the cache
 LATENT_NORMS = 2  # of the query's and of the cache's latent
+FULL_NORMS = 2  # of queries and keys over all heads at once; norms per head are part of the rotation
+SQUARES_BYTES = 2 * 4  # per token: FP32 sums of squares of queries and keys
 INDEXER_KERNELS = 5  # norm and rotation of its keys, quantizing queries and keys, picking the top
 STATE_KERNELS = 2  # taking the projections apart, the gated norm of the result
 
@@ -51,10 +53,15 @@ def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
 def _mixer_kernels(mixer: Mixer) -> int:
     """Element-wise kernels of a mixer beside its products, attention and state kernels."""
     if isinstance(mixer, Attention):
-        return ROTATION + _indexer_kernels(mixer)
+        return ROTATION + FULL_NORMS * _normed_whole(mixer) + _indexer_kernels(mixer)
     if isinstance(mixer, LatentAttention | CompressedAttention):
         return ROTATION + LATENT_NORMS + _indexer_kernels(mixer)
     return STATE_KERNELS
+
+
+def _normed_whole(mixer: Mixer) -> bool:
+    """Whether queries and keys are normed over all heads: what each GPU of a group holds is only a part of the norm."""
+    return isinstance(mixer, Attention) and mixer.qk_norm == "full"
 
 
 def _indexer_kernels(mixer: Attention | LatentAttention | CompressedAttention) -> int:
@@ -120,10 +127,10 @@ def communication_ops(
 ) -> list[Op]:
     """Messages of one step; none where a group has one GPU.
 
-    Tensor parallelism: an all-reduce behind each mixer and each ffn, one behind the embedding, a gather of the
-    logits. Attention data-parallel: the ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens, and
-    each rank keeps the logits of its own sequences; a dense ffn that each rank holds stays inside it. Pipeline: hidden
-    states cross pp - 1 borders.
+    Tensor parallelism: an all-reduce behind each mixer and each ffn, one behind the embedding, one of the sums of
+    squares where queries and keys are normed over all heads, a gather of the logits. Attention data-parallel: the
+    ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens, and each rank keeps the logits of its own
+    sequences; a dense ffn that each rank holds stays inside it. Pipeline: hidden states cross pp - 1 borders.
     """
     ops = []
     row = model.hidden_size * widths.activation
@@ -140,6 +147,10 @@ def communication_ops(
             _message("all_reduce.mixer", Slot.ALL_REDUCE, inner, inside, work.rank_tokens, model.hidden_size),
             _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole, work.tokens, model.hidden_size),
         ]
+        normed = sum(model.mixer_layers(i) for i, mixer in enumerate(model.mixers) if _normed_whole(mixer))
+        if normed:
+            squares = all_reduce_wire_bytes(work.rank_tokens * SQUARES_BYTES, group)
+            ops.append(_message("all_reduce.qk_norm", Slot.ALL_REDUCE, normed, squares, work.rank_tokens, 2))
         if model.lm_head:
             ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, logits, work.sampled, model.vocab_size))
     if _divided(parallel.attention_dp):

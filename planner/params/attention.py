@@ -50,7 +50,7 @@ def attention_tensors(mixer: Attention, model: ModelSpec, layers: tuple[int, ...
 def _qk_norms(mixer: Attention, layers: tuple[int, ...]) -> list[Tensor]:
     if mixer.qk_norm == "none":
         return []
-    full = mixer.qk_norm == "full"
+    full = mixer.qk_norm in ("heads", "full")
     norms = [_norm("attention.q_norm", mixer.head_dim * (mixer.n_heads if full else 1), layers)]
     if not mixer.shares_kv:
         norms.append(_norm("attention.k_norm", mixer.head_dim * (mixer.n_kv_heads if full else 1), layers))

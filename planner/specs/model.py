@@ -47,7 +47,7 @@ class Attention(Spec):
     chunk: Count | None = None  # block-local attention (Llama 4), tokens
     qkv_bias: bool = False
     o_bias: bool = False
-    qk_norm: Literal["none", "head", "full"] = "none"  # per head_dim, or over the whole projection
+    qk_norm: Literal["none", "head", "heads", "full"] = "none"  # each head by one vector, by its own; all heads at once
     output_gate: Literal["none", "head", "full"] = "none"  # gate per head, or per channel (Qwen3-Next)
     sinks: bool = False  # one learned sink logit per head (gpt-oss)
     shares_kv: bool = False  # reads an earlier layer's cache: no K and V projections, no cache of its own

@@ -173,7 +173,7 @@ def exaone4(config: Config) -> Parts:
 def cohere(config: Config) -> Parts:
     """Command R and Aya: one norm for attention and MLP in parallel, embeddings tied unless stated."""
     config = config.defaults(tie_word_embeddings=True)
-    mixer = attention(config, qk_norm="full" if config.flag("use_qk_norm") else "none")
+    mixer = attention(config, qk_norm="heads" if config.flag("use_qk_norm") else "none")
     return uniform(config, mixer, dense(config)) | {"norm": "layer_no_bias", "norms_per_layer": 1}
 
 
