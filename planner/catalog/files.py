@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -197,20 +198,22 @@ def made_folder(path: str | Path) -> Path:
     return folder
 
 
-def write_atomically(path: str | Path, text: str) -> None:
+def write_atomically(path: str | Path, text: str | Iterable[str]) -> None:
     """Write the whole file or nothing: a temporary file beside it, flushed, then renamed over it.
 
-    A link keeps pointing where it points; a pipe or a device is written to as it is.
+    `text` may come in parts. A link keeps pointing where it points; a pipe or a device is written to as it is.
     """
+    parts = (text,) if isinstance(text, str) else text
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            target.write_text(text, "utf-8", newline="")
+            with target.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(parts)
             return
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             with temporary.open("x", encoding="utf-8", newline="") as file:
-                file.write(text)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)

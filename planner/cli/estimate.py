@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from planner.catalog.scenarios import Row, read_scenarios, scenarios_from_flags
-from planner.catalog.values import columns
+from planner.cli.answers import PART_ROWS, Tally, answered, export, tallied
 from planner.cli.flags import with_scenario_flags
-from planner.cli.output import Csv, Json, console, written
+from planner.cli.output import Csv, Json, written
 from planner.errors import BadValue, UnknownName
 from planner.specs.scenario import Scenario
 
-LONG_BATCH = 2000  # scenarios from which a progress bar is worth its line
 BAD_INPUT = 2
 UNMET = 3
 REQUIREMENTS = ("fits", "starts", "holds_load", "meets_slo")
-
-Answer = dict[str, Any]
 
 
 @with_scenario_flags
@@ -52,18 +49,17 @@ def estimate(
     """
     required = _requirements(require)
     rows = _rows(flags, scenarios, from_command)
-    answers = priced(rows)
-    errors = [answer["error"] for answer in answers if answer["error"]]
-    if errors and len(answers) == 1 and not scenarios:
-        raise BadValue(errors[0])
+    if csv and not json and len(rows) > PART_ROWS:
+        return _outcome(export(rows, csv, required), required)
+    answers = answered(rows)
+    tally = tallied(answers, required)
+    if tally.errors and len(answers) == 1 and not scenarios:
+        raise BadValue(tally.first_error)
     if not written(list(answers[0]), answers, json, csv):
         from planner.cli.answer import show_answer, show_answers
 
-        show_answer(answers[0]) if len(answers) == 1 and not errors else show_answers(answers)
-    if errors:
-        print(f"error: {len(errors)} of {len(answers)} scenarios: {errors[0]}", file=sys.stderr)
-        return BAD_INPUT
-    return _unmet(required, answers)
+        show_answer(answers[0]) if len(answers) == 1 and not tally.errors else show_answers(answers)
+    return _outcome(tally, required)
 
 
 def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Row]:
@@ -85,36 +81,6 @@ def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Row]:
     ]
 
 
-def priced(rows: Sequence[Row]) -> list[Answer]:
-    """An answer per row in the rows' order; a row that could not be read answers with its error."""
-    answers = iter(_estimated([row.scenario for row in rows if not row.error]))
-    return [_spoilt(row) if row.error else _placed(row, next(answers)) for row in rows]
-
-
-def _estimated(scenarios: list[Scenario]) -> list[Answer]:
-    from planner.estimate import estimate
-
-    if len(scenarios) < LONG_BATCH or not sys.stderr.isatty():
-        return estimate(scenarios).rows() if scenarios else []
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pricing", total=len(scenarios))
-        return estimate(scenarios, progress=lambda done: bar.advance(task, done)).rows()
-
-
-def _placed(row: Row, answer: Answer) -> Answer:
-    """An error says where in the file its row stands."""
-    return answer | {"error": f"{row.where}: {answer['error']}"} if answer["error"] and row.where else answer
-
-
-def _spoilt(row: Row) -> Answer:
-    from planner.estimate.columns import estimate_columns
-
-    known = {name: getattr(row.scenario, name) for name in columns()}
-    return {**known, **dict.fromkeys(estimate_columns()), "error": f"{row.where}: {row.error}"}
-
-
 def _requirements(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
@@ -123,11 +89,13 @@ def _requirements(text: str) -> list[str]:
     return names
 
 
-def _unmet(required: Sequence[str], answers: Sequence[Answer]) -> int:
-    missing = {name: sum(not answer[name] for answer in answers) for name in required}
-    missing = {name: count for name, count in missing.items() if count}
+def _outcome(tally: Tally, required: Sequence[str]) -> int:
+    """The exit code; standard error says in a line what is wrong."""
+    if tally.errors:
+        print(f"error: {tally.errors} of {tally.answers} scenarios: {tally.first_error}", file=sys.stderr)
+        return BAD_INPUT
+    missing = [f"{name} in {n} of {tally.answers}" for name, n in zip(required, tally.missing, strict=True) if n]
     if not missing:
         return 0
-    said = ", ".join(f"{name} in {count} of {len(answers)}" for name, count in missing.items())
-    print(f"not met: {said} scenarios", file=sys.stderr)
+    print(f"not met: {', '.join(missing)} scenarios", file=sys.stderr)
     return UNMET

@@ -151,9 +151,7 @@ class Estimate:
         """The rows as a pandas DataFrame (pandas is imported here, not with the planner)."""
         import pandas as pd
 
-        return pd.DataFrame(
-            self.rows(), columns=[*Scenario.model_fields, *estimate_columns(), "planner_version", "schema_version"]
-        )
+        return pd.DataFrame(self.rows(), columns=answer_columns())
 
     def _array(self, name: str) -> NDArray[Any]:
         if name.endswith("_low") and name[:-4] in self.low:
@@ -162,6 +160,11 @@ class Estimate:
             return self.high[name[:-5]]
         values: NDArray[Any] = getattr(self, name)
         return values
+
+
+def answer_columns() -> list[str]:
+    """Names of every column of an answer's row, in order: the scenario's, the estimate's, the versions."""
+    return [*Scenario.model_fields, *estimate_columns(), "planner_version", "schema_version"]
 
 
 def documented() -> Iterator[tuple[str, str]]:

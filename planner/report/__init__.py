@@ -28,11 +28,12 @@ def safe_cell(value: object) -> object:
     return f"'{text}" if text.startswith(_RUN_BY_SPREADSHEETS) else text
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """RFC 4180 text with a header line; a column that a row lacks is an empty cell."""
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]], header: bool = True) -> str:
+    """RFC 4180 text; a column that a row lacks is an empty cell."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(columns)
+    if header:
+        writer.writerow(columns)
     writer.writerows([safe_cell(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()
 
