@@ -31,7 +31,8 @@ CONTRACT_IDS = (
     "mlx-4bit-g64 mlx-8bit-g64 exl3-4.0 mixed-4.5 gguf-q4_k_m gguf-q8_0 gguf-f16 gguf-iq4_xs"
 ).split()
 KERNELS = {
-    "gemm-16", "gemm-32", "gemm-fp8", "gemm-fp8-block", "gemm-int8", "gemm-fp4", "wo-8", "wo-4", "wo-3", "wo-2",
+    "gemm-16", "gemm-bf16", "gemm-32", "gemm-fp8", "gemm-fp8-block", "gemm-int8", "gemm-fp4", "wo-8", "wo-4", "wo-3",
+    "wo-2",
     "gguf-legacy", "gguf-k", "gguf-k3", "gguf-iq", "gguf-iq1", "nf4",
 }  # fmt: skip
 BITS = {  # bits per weight of a 4096 x 4096 matrix, by the definition of each format

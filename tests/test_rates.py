@@ -192,7 +192,7 @@ def test_rows_stack_in_order() -> None:
 
 
 def test_a_back_end_without_figures_of_its_own_takes_those_of_its_engine() -> None:
-    own, usual = (rates("strix-halo", "gguf-f16", engine).flops_per_s for engine in ("llama.cpp/vulkan", "llama.cpp"))
+    own, usual = (rates("strix-halo", "gguf-bf16", engine).flops_per_s for engine in ("llama.cpp/vulkan", "llama.cpp"))
     assert own[Slot.MLP_GEMM] < 0.5 * usual[Slot.MLP_GEMM]  # BF16 without matrix units
     nvidia = [rates("rtx3090", "gguf-q4_0", engine) for engine in ("llama.cpp/vulkan", "llama.cpp")]
     assert np.array_equal(nvidia[0].flops_per_s, nvidia[1].flops_per_s)

@@ -71,9 +71,18 @@ def test_fit_is_tight_where_the_line_crosses_the_interval():
     assert list(fit_confidence(np.array([7.0, 9.0, 11.0]), pool)) == ["yes", "tight", "no"]
 
 
-@pytest.mark.parametrize("quantity", sorted({*uncertainty().__class__.model_fields} - {"front_s"}))
+@pytest.mark.parametrize("quantity", sorted({*uncertainty().__class__.model_fields} - {"front_s", "own_kernels"}))
 def test_weaker_evidence_is_never_narrower_and_names_its_source(quantity):
-    levels = list(dict(getattr(uncertainty(), quantity)).values())
+    assert_rising(getattr(uncertainty(), quantity))
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_a_lone_stream_is_never_surer_on_cards_or_models_that_fewer_rows_are_of(phase):
+    assert_rising(getattr(uncertainty().own_kernels, phase))
+
+
+def assert_rising(quantity):
+    levels = list(dict(quantity).values())
     assert [level.value for level in levels] == sorted(level.value for level in levels)
     assert all(len(level.source) > 20 for level in levels)
 

@@ -39,6 +39,7 @@ from planner.specs.model import LatentAttention, ModelSpec, Role
 from planner.units import GB
 
 PLAIN, FULL = "gemm-16", "gemm-32"
+BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
 LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
 MICRO, NANO, TERA = 1e-6, 1e-9, 1e12
 K_STEP = 1024.0  # input features that `k_ns` counts
@@ -125,7 +126,7 @@ def stack(rate_sets: Sequence[RateSet]) -> Rates:
 
 def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
     """The family of each class of weights: `kernel` where most of its bytes are quantized, else the base type's."""
-    base = FULL if fmt.base_dtype == "fp32" else PLAIN
+    base = FULL if fmt.base_dtype == "fp32" else BRAIN if fmt.kernel == BRAIN else PLAIN
     packed: dict[Slot, float] = {}
     for tensor in tensors(model):
         slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)

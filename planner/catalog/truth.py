@@ -21,8 +21,16 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
-BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed", "blind_serving")
-SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later", "blind_speed", "blind_serving")
+BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed", "blind_serving", "blind_single")
+SPEED_FILES = (
+    "serving",
+    "serving_other",
+    "single_stream",
+    "single_stream_later",
+    "blind_speed",
+    "blind_serving",
+    "blind_single",
+)
 FILES = (*MEMORY_FILES, *SPEED_FILES, "blind_memory", "blind_llamacpp")
 MEASURED = "measured_"
 NOT_NUMBERS = ("measured_starts", "measured_on")  # yes or no, a date

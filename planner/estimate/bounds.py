@@ -11,10 +11,12 @@ from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, Priced
-from planner.estimate.deployments import Deployment, Part, each, numbers
+from planner.estimate.deployments import Deployment, Part, column, each, numbers
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, EngineSpec
+from planner.specs.model import MoeFfn
+from planner.specs.uncertainty import StreamLevels
 from planner.uncertainty import Budget, Interval, Shares, Widths
 from planner.units import GIB, MS_PER_S
 
@@ -35,10 +37,33 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
     found = widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+    found = _own_kernels(found, texts, deployments)
     hosted, host = on_host(deployments), shipped().host
     return found._replace(
         decode_engine=uncertainty.combined(found.decode_engine, np.where(hosted, host.decode.value, 0.0)),
         prefill_engine=uncertainty.combined(found.prefill_engine, np.where(hosted, host.prefill.value, 0.0)),
+    )
+
+
+def _own_kernels(found: Widths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> Widths:
+    """One width for operators and engine, where a lone request meets kernels that were fitted in that engine."""
+    own, row = shipped().own_kernels, deployments[0].row
+    if row.engine.id != own.engine:
+        return found
+    experts = any(isinstance(ffn, MoeFfn) for ffn in row.model.ffns)
+    known = column(deployments, lambda d: d.row.gpu.generation in own.generations, Part.GPU, dtype=bool)
+    lone = (numbers(deployments, "concurrency", 1) == 1) & np.isnan(numbers(deployments, "request_rate_per_s", np.nan))
+    applies = lone & (texts["speed_evidence"] != "measured") & (texts["engine_evidence"] != "observed")
+
+    def width(levels: StreamLevels) -> NDArray[np.float64]:
+        near, far = (levels.known_experts, levels.elsewhere_experts) if experts else (levels.known, levels.elsewhere)
+        return np.where(known, near.value, far.value)
+
+    return found._replace(
+        decode_operators=np.where(applies, 0.0, found.decode_operators),
+        prefill_operators=np.where(applies, 0.0, found.prefill_operators),
+        decode_engine=np.where(applies, width(own.decode), found.decode_engine),
+        prefill_engine=np.where(applies, width(own.prefill), found.prefill_engine),
     )
 
 

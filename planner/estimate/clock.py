@@ -29,6 +29,7 @@ from planner.estimate.deployments import (
 )
 from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
+from planner.estimate.fusing import on_matrix_units, scores
 from planner.estimate.hosting import host_share
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
@@ -44,6 +45,7 @@ from planner.ops import (
     Prepared,
     Ranks,
     Slot,
+    Unfused,
     Widths,
     adapter_op,
     batch_ops,
@@ -158,16 +160,9 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
     return frozenset(group.slot for group in groups(model.value)) & DECISIVE | {Slot.DECODE}
 
 
-def _fused(d: Deployment) -> bool:
-    """Whether attention runs in fused kernels on matrix units: as the scenario says, else as the version does."""
-    stated, engine = d.row.scenario.flash_attention, d.row.engine
-    asked = engine.defaults.flash_attention if stated is None else stated
-    return asked and d.row.gpu.generation not in engine.overheads.slow_fused
-
-
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
-    return kernel_families(model, weights, kernel, d.row.kv[0], fused=_fused(d))
+    return kernel_families(model, weights, kernel, d.row.kv[0], fused=on_matrix_units(d))
 
 
 def _topology(d: Deployment) -> Topology:
@@ -363,9 +358,10 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
-    held = Widths(inputs.tensor_bytes, k, v, dispatch=_dispatch(deployments))
+    held = Widths(inputs.tensor_bytes, k, v, scores=scores(deployments), dispatch=_dispatch(deployments))
     ranks = Ranks(frozenset(engine.attention_dp_roles), engine.tokens_gathered)
-    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks)
+    unfused = Unfused(engine.overheads.state_kernels, engine.overheads.state_passes)
+    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks, unfused)
     attained = rates(deployments, own, drafts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),

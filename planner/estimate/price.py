@@ -18,7 +18,7 @@ from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.gpu import uses_link
-from planner.specs.model import LatentAttention, Role
+from planner.specs.model import LatentAttention, MoeFfn, Role
 from planner.units import GIB
 
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
@@ -263,12 +263,23 @@ def capacity_of(
         max_num_batched_tokens=step_room(engine, inputs) * ranks,
         chunks_mixed=engine.chunks_mixed,
         lanes=inputs.parallel.pp,
-        chunk_overlap=engine.overheads.chunk_overlap,
+        chunk_overlap=_chunk_overlap(engine, deployments),
         replicas=replicas(deployments),
         graph_batch=captured(inputs),
         computed_again=engine.cache.computed_again,
         waits_on=inputs.parallel.pp if engine.stages_wait else 1.0,
     )
+
+
+def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+    """How far chunks of one prompt overlap in the stages of a pipeline: not where the host waits between experts.
+
+    Nor on other GPUs than NVIDIA's, whose back-ends have no events between devices.
+    """
+    overlap = engine.overheads.chunk_overlap
+    if not overlap or any(isinstance(ffn, MoeFfn) for ffn in deployments[0].row.model.ffns):
+        return 0.0
+    return column(deployments, lambda d: overlap * (d.row.gpu.vendor == "NVIDIA"), Part.GPU)
 
 
 def captured(inputs: MemoryInputs) -> Floats:

@@ -21,11 +21,11 @@ from planner.ops.attention import Reading, decode_op, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
-from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Slot, Widths, Work
-from planner.ops.recurrent import State, decode_step_op, prefill_scan_op, recurrent_state
+from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Scores, Slot, Widths, Work
+from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
-from planner.specs.model import Attention, CompressedAttention, LatentAttention, ModelSpec
+from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, ModelSpec
 
 __all__ = [
     "Batch",
@@ -34,7 +34,9 @@ __all__ = [
     "OpKind",
     "Prepared",
     "Ranks",
+    "Scores",
     "Slot",
+    "Unfused",
     "Widths",
     "adapter_op",
     "batch_ops",
@@ -45,12 +47,16 @@ __all__ = [
 ]
 
 
+FUSED = Unfused()
+
+
 class Mixing(NamedTuple):
     """A mixer on one GPU and how many layers hold it: it attends, or it carries a state."""
 
     layers: int
     readings: tuple[Reading, ...] = ()
     state: State | None = None
+    unfused: Unfused = FUSED
 
 
 class Prepared(NamedTuple):
@@ -66,13 +72,15 @@ class Prepared(NamedTuple):
     ranks: Ranks = Ranks()
 
 
-def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, latent_prompts: bool) -> Mixing:
+def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, kernels: tuple[bool, Unfused]) -> Mixing:
     mixer, layers = model.mixers[index], model.mixer_layers(index)
+    latent_prompts, unfused = kernels
     if isinstance(mixer, CompressedAttention):
         return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
     if isinstance(mixer, Attention | LatentAttention):
         return Mixing(layers, tuple(readings(mixer, widths, parallel, latent_prompts)))
-    return Mixing(layers, state=recurrent_state(mixer, widths, parallel))
+    graph = unfused if isinstance(mixer, LinearAttention) and mixer.rule != "lightning" else FUSED
+    return Mixing(layers, state=recurrent_state(mixer, widths, parallel), unfused=graph)
 
 
 def prepare(
@@ -81,9 +89,11 @@ def prepare(
     parallel: Parallel,
     latent_prompts: bool = False,
     ranks: Ranks = Ranks(),  # noqa: B008
+    unfused: Unfused = FUSED,
 ) -> Prepared:
     """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
-    mixings = tuple(_mixing(model, index, widths, parallel, latent_prompts) for index in range(len(model.mixers)))
+    kernels = latent_prompts, unfused
+    mixings = tuple(_mixing(model, index, widths, parallel, kernels) for index in range(len(model.mixers)))
     products_of = products(model, widths, parallel, ranks)
     return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts, ranks=ranks)
 
@@ -117,13 +127,16 @@ def _present(amount: Number) -> bool:
     return np.ndim(amount) > 0 or float(amount) > 0
 
 
-def _mixer_ops(mixing: Mixing, causal: bool, batch: Batch, work: Work) -> list[Op]:
+def _mixer_ops(mixing: Mixing, prepared: Prepared, batch: Batch, work: Work) -> list[Op]:
+    causal, scores = prepared.model.causal, prepared.widths.scores
     ops: list[Op] = []
     if _present(batch.decode_seqs):
-        ops += [decode_op(reading, work, mixing.layers) for reading in mixing.readings]
-        ops += [decode_step_op(mixing.state, work, mixing.layers)] if mixing.state else []
+        ops += [decode_op(reading, work, mixing.layers, scores) for reading in mixing.readings]
+        if mixing.state:
+            ops.append(decode_step_op(mixing.state, work, mixing.layers))
+            ops += [unfused_op(mixing.state, mixing.unfused, work, mixing.layers)] if mixing.unfused.kernels else []
     if _present(batch.prefill_tokens):
-        ops += [op for reading in mixing.readings for op in prefill_ops(reading, causal, work, mixing.layers)]
+        ops += [op for reading in mixing.readings for op in prefill_ops(reading, causal, work, mixing.layers, scores)]
         ops += [prefill_scan_op(mixing.state, work, mixing.layers)] if mixing.state else []
     return ops
 
@@ -135,7 +148,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     expanded = 0.0 if prepared.latent_prompts else work.prefill_context * work.prefill_seqs
     ops = [product_op(part, work, widths.activation, expanded) for part in prepared.products]
     for mixing in prepared.mixings:
-        ops += _mixer_ops(mixing, model.causal, batch, work)
+        ops += _mixer_ops(mixing, prepared, batch, work)
     ops.append(elementwise_op(model, widths, parallel, work))
     ops += communication_ops(model, widths, parallel, work, prepared.ranks)
     if model.vision and _present(batch.image_patches):

@@ -90,6 +90,16 @@ class Batch(NamedTuple):
     patches_per_image: Any = 1.0
 
 
+class Scores(NamedTuple):
+    """What attention does with its scores between products where no kernel fuses them."""
+
+    traffic: Any = 0.0  # bytes moved per query, key and head
+    cache: Any = 0.0  # bytes of the GPU's cache, which keeps what fits
+
+
+FUSED_SCORES = Scores()
+
+
 class Widths(NamedTuple):
     """Bytes: of every tensor of `params.tensors(model)` in all layers (T, R), and per value elsewhere."""
 
@@ -97,6 +107,7 @@ class Widths(NamedTuple):
     kv_k: Any = 2.0  # key (or latent) cache, per value
     kv_v: Any = 2.0
     activation: Any = 2.0
+    scores: Scores = FUSED_SCORES
     dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
     index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
 

@@ -78,6 +78,21 @@ def recurrent_state(mixer: LinearAttention | Mamba, widths: Widths, parallel: Pa
     return mamba_state(mixer, widths, parallel)
 
 
+class Unfused(NamedTuple):
+    """By how much the graph of a delta rule's update exceeds one kernel: more kernels, more passes over the state."""
+
+    kernels: float = 0.0
+    passes: float = 0.0
+
+
+def unfused_op(state: State, unfused: Unfused, work: Work, layers: int) -> Op:
+    """Element-wise kernels of a delta rule's update beside its own, for every generated token."""
+    tokens = work.decode * work.decode_tokens
+    moved = unfused.passes * tokens * state.state_bytes / max(unfused.kernels, 1.0)
+    count = layers * unfused.kernels * np.sign(work.decode)
+    return Op("recurrent.unfused", OpKind.RECURRENT, Slot.ELEMENTWISE, count, 0.0, moved, tokens, state.values, 1.0)
+
+
 def decode_step_op(state: State, work: Work, layers: int) -> Op:
     """Every sequence's state is read once, and written after each of its tokens."""
     count = layers * np.sign(work.decode)

@@ -196,9 +196,7 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, 
         ep = 1.0 if ranks.gathered else ep
         sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
-            ops.append(
-                _message(f"{name}.{ffn.kind}", slot, layers, wire, work.rank_tokens, model.hidden_size)
-            )
+            ops.append(_message(f"{name}.{ffn.kind}", slot, layers, wire, work.rank_tokens, model.hidden_size))
     return ops
 
 

@@ -189,6 +189,9 @@ class Overheads(Spec):
     copied_weights: Annotated[float, Field(gt=0, le=1)] = 1
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
+    score_traffic: Amount = 0  # bytes that attention moves per query, key and head where it is not fused
+    state_kernels: Amount = 0  # more that update a delta rule's state for a generated token where it is not fused ...
+    state_passes: Amount = 0  # ... and more times that they read or write the state
     chunk_overlap: Annotated[float, Field(ge=0, le=1)] = 0  # of a prompt's chunks in pipeline stages, an exponent
     late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs ...
     balance_steps: Amount = 0  # ... and more until all ranks of attention data-parallel have a prompt

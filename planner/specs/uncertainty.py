@@ -48,6 +48,24 @@ class HostLevels(Spec):
     prefill: HalfWidth
 
 
+class StreamLevels(Spec):
+    """One stream, by whether many cards of the GPU's generation have rows, and by whether the model has experts."""
+
+    known: HalfWidth
+    known_experts: HalfWidth
+    elsewhere: HalfWidth
+    elsewhere_experts: HalfWidth
+
+
+class OwnKernels(Spec):
+    """Of an engine whose kernels' figures come from its own runs: operators and engine in one."""
+
+    engine: str
+    generations: tuple[str, ...]  # of which many cards have rows
+    decode: StreamLevels
+    prefill: StreamLevels
+
+
 class Uncertainty(Spec):
     """Half-widths of everything that an interval is built from."""
 
@@ -66,5 +84,7 @@ class Uncertainty(Spec):
     prefill_engine: EngineLevels
     queue: EngineLevels
     front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
+    # in the place of operators and engine, for one stream of an engine with kernels of its own
+    own_kernels: OwnKernels
     # on top where the CPU runs layers or their weights are copied
     host: HostLevels

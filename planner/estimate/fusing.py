@@ -1,0 +1,28 @@
+"""Which kernels attention runs in: fused ones that keep its scores on chip, or products with scores between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.estimate.deployments import Deployment, Part, column
+from planner.ops import Scores
+
+
+def is_fused(d: Deployment) -> bool:
+    """Whether attention keeps its scores on chip: as the scenario says, else as the version does."""
+    stated = d.row.scenario.flash_attention
+    return d.row.engine.defaults.flash_attention if stated is None else stated
+
+
+def on_matrix_units(d: Deployment) -> bool:
+    """Whether it does so on matrix units."""
+    return is_fused(d) and d.row.gpu.generation not in d.row.engine.overheads.slow_fused
+
+
+def scores(deployments: Sequence[Deployment]) -> Scores:
+    """What the scores of attention move, where it is not fused."""
+    traffic = deployments[0].row.engine.overheads.score_traffic
+    if not traffic:
+        return Scores()
+    moved = column(deployments, lambda d: 0.0 if is_fused(d) else traffic, Part.WORDS)
+    return Scores(moved, column(deployments, lambda d: d.row.gpu.l2_bytes or 0.0, Part.GPU))
