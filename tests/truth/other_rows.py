@@ -34,7 +34,7 @@ REFUSED = (  # (column, pattern, reason)
     # 4 ms per 1,000 cached tokens of all sequences, 300 times what their bytes take
     ("source", r"Moonshotai/Kimi-K2\.5\.md", "software-limited by a known fault"),
 )
-STATED: tuple[tuple[str, str, Cells], ...] = (  # (source, format or engine, what it says of its runs and rows do not)
+STATED: tuple[tuple[str, str, Cells], ...] = (  # (source, engine format GPU, what it says of its runs and rows do not)
     (r"cloudrift-ai", "", {"shortest_fraction": 1}),
     (r"Massed-Compute", "", {"waves": 1000, "note": "TTFT is a median, which the first wave is not in"}),
     (r"Massed-Compute", "vllm", {"shortest_fraction": 1}),
@@ -45,6 +45,8 @@ STATED: tuple[tuple[str, str, Cells], ...] = (  # (source, format or engine, wha
     (r"Google/Gemma4\.md", "", {"waves": 10}),
     (r"DeepSeek/DeepSeek-V3\.md", "", {"attention_dp": 8, "note": "may draft"}),
     (r"DeepSeek/DeepSeek-V3_2\.md", "", {"attention_dp": 8}),
+    # the options beside the tables of 1.1 give gpt-oss an FP8 cache on Blackwell, `auto` on Hopper
+    (r"developer-guide/perf-overview\.md", "tensorrt-llm mxfp4 g?b200", {"kv_format": "fp8"}),
 )
 # Waves by concurrency: the commands beside the tables of SGLang's cookbook, of random lengths and of ShareGPT.
 COOKBOOK_WAVES = {1: 10, 16: 5, 64: 5, 100: 5, 256: 16}
@@ -64,6 +66,10 @@ OFFLINE_REQUESTS = {
     (2048, 2048): 1500,
     (5000, 500): 1500,
     (20000, 2000): 1000,
+    (1024, 8192): 1500,
+    (8192, 1024): 1500,
+    (1024, 32768): 1000,
+    (32768, 1024): 1000,
 }
 DEFAULT_REQUESTS = 3000
 SHAREGPT_REQUESTS = 200
@@ -125,7 +131,7 @@ def _stated(row: Row, cells: Cells) -> Cells:
         waves = (COOKBOOK_WAVES if random else COOKBOOK_SHAREGPT_WAVES)[cells["concurrency"]]
         found = {"protocol": "closed", "waves": waves} | ({"shortest_fraction": 0.01} if random else {})
     for source, which, facts in STATED:
-        if re.search(source, row["source"]) and re.search(which, f"{cells['engine']} {cells['weight_format']}"):
+        if re.search(source, row["source"]) and re.search(which, f"{cells['engine']} {cells['weight_format']} {cells['gpu']}"):
             found |= facts
     return found
 
