@@ -303,9 +303,10 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     """Engine time outside of steps."""
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
     ranks = np.asarray(parallel(deployments).attention_dp)
-    if engine.ranks_together:
-        polls = np.maximum(polls, ranks)
+    together = ranks if engine.ranks_together else 1.0
     late = found.late_steps + found.balance_steps * (ranks > 1)
     latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
     times = found.request_s + latent_s, found.per_prompt_token_s, late
-    return Overheads(*times, polls, found.group_prompts, found.group_share, found.group_whole, found.group_waves)
+    return Overheads(
+        *times, polls, together, found.group_prompts, found.group_share, found.group_whole, found.group_waves
+    )

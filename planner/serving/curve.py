@@ -65,7 +65,8 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     """The mix of a step at `prompts` arriving per step.
 
     Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
-    steps one with 1 - exp(-n L), where the scheduler looks once in n), and L P / room where a prompt takes several.
+    steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
+    together), and L P / room where a prompt takes several.
     Backlog of a mixed engine: Pollaczek-Khinchine,
     L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
     """
@@ -79,6 +80,7 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
     share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
+    beside = np.where((request.ranks > 1) & (n > 0), arriving, 1 + together)
     left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
     return Mix(
@@ -88,14 +90,14 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
         chunks=chunks,
         busy_share=share,
         busy_tokens=np.minimum(arriving * brought, room),
-        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum((1 + together) * p, room)),
+        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum(beside * p, room)),
         backlog_tokens=np.where(mixed, waiting, left_over / 2),
     )
 
 
 def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
     """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
-    some = -np.expm1(-prompts * request.poll_steps) / request.poll_steps
+    some = -np.expm1(-prompts * request.poll_steps / request.ranks) / request.poll_steps
     return np.asarray(np.maximum(some, prompts * filled))
 
 

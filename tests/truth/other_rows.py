@@ -131,7 +131,9 @@ def _stated(row: Row, cells: Cells) -> Cells:
         waves = (COOKBOOK_WAVES if random else COOKBOOK_SHAREGPT_WAVES)[cells["concurrency"]]
         found = {"protocol": "closed", "waves": waves} | ({"shortest_fraction": 0.01} if random else {})
     for source, which, facts in STATED:
-        if re.search(source, row["source"]) and re.search(which, f"{cells['engine']} {cells['weight_format']} {cells['gpu']}"):
+        if re.search(source, row["source"]) and re.search(
+            which, f"{cells['engine']} {cells['weight_format']} {cells['gpu']}"
+        ):
             found |= facts
     return found
 
