@@ -18,6 +18,7 @@ TINY = np.finfo(np.float64).tiny
 class Widths(NamedTuple):
     """Relative half-widths of 80 % intervals; arrays (R,) or scalars."""
 
+    budget: Any  # what is taken of it that no term explains
     device: Any
     weights: Any
     activation: Any
@@ -62,9 +63,13 @@ class Budget(NamedTuple):
 
 
 def pool_half_width_bytes(parts: Budget, widths: Widths) -> Array:
-    """Half-width of the pool in bytes: errors of the terms that it is the difference of add in squares."""
+    """Half-width of the pool in bytes: errors of the terms that it is the difference of add in squares.
+
+    The last is what no term explains: a share of the budget, because that is what engines lose whole parts of, to
+    workspaces, samplers, temporaries of the loader or pages of the system, however small the terms or the pool are.
+    """
     squares = (
-        (widths.device * parts.budget) ** 2
+        ((np.asarray(widths.device) ** 2 + np.asarray(widths.budget) ** 2) * np.asarray(parts.budget) ** 2)
         + (widths.weights * parts.weights) ** 2
         + (widths.activation * parts.activation) ** 2
         + (widths.non_torch * parts.non_torch) ** 2

@@ -221,7 +221,7 @@ def test_tokens_that_are_guessed_bring_prompts_sooner() -> None:
 
 def test_states_whose_prefixes_are_cached_take_more_room() -> None:
     """As resolve_max_num_reqs of SGLang divides its pool of states: by three, five or, without a radix cache, one."""
-    asked = {"model": HYBRID, "gpu": "b200", "tp": 2, "engine": "sglang"}
+    asked = {"model": HYBRID, "gpu": "b200", "tp": 2, "engine": "sglang", "gpu_memory_utilization": 0.8}
     held = [row(**asked, engine_version=version)["max_concurrency"] for version in ("0.5.9", "0.5.16")]
     assert 3 * held[0] == pytest.approx(5 * held[1], rel=0.01)
     plain = {row(**asked, engine_version=v, prefix_caching=False)["max_concurrency"] for v in ("0.5.9", "0.5.16")}

@@ -50,6 +50,46 @@ def test_sglang_default_fraction_follows_the_device() -> None:
     assert fraction == pytest.approx(1 - 13_440 / (79.19 * 1024), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "device", "shape", "fraction"),
+    [
+        ("moonshotai/Kimi-K2.5", "0.5.8", Device(287.98 * GIB, cuda=False), (16384.0, 512.0, 8), 0.826),  # logged
+        ("Qwen/Qwen3-30B-A3B", "0.5.17", Device(H100), (8192.0, 256.0, 1), 0.83),  # 58 sizes of prompts
+    ],
+)
+def test_sglang_default_fraction_follows_the_model(
+    name: str, version: str, device: Device, shape: tuple[float, float, int], fraction: float
+) -> None:
+    settings = Settings(0.0, 1.0, shape[0], 8192.0, graph_batch=shape[1])
+    found = default_utilization(engine("sglang", version), device, settings, Parallel(shape[2]), named(name))
+    assert found == pytest.approx(fraction, abs=1.5e-3)
+
+
+def test_sglang_lowers_any_fraction_for_long_contexts_on_rocm() -> None:
+    """Qwen3-0.6B on MI355X at 0.6: 145.30 GB of pool."""
+    pools = [
+        plan(named("Qwen/Qwen3-0.6B"), engine("sglang", "0.5.17"), utilization=0.6, cuda=cuda, total_bytes=287.98 * GIB)
+        for cuda in (False, True)
+    ]
+    rocm, cuda = (pool.terms.kv_pool_bytes[0] for pool in pools)
+    assert rocm == cuda  # 8192 tokens are not long
+    long = plan(
+        named("Qwen/Qwen3-0.6B"),
+        engine("sglang", "0.5.17"),
+        utilization=0.6,
+        cuda=False,
+        total_bytes=287.98 * GIB,
+        max_model_len=40960.0,
+    )
+    assert long.terms.kv_pool_bytes[0] / GIB == pytest.approx(145.30, rel=5e-3)
+
+
+def test_vllm_packs_the_latents_that_an_indexer_picks_from() -> None:
+    """GLM-5.2 on GH200 in FP8: 53,950 bytes per token by its log."""
+    cells = table(named("zai-org/GLM-5.2"), engine("vllm", "0.23.1"), Parallel(4), kv_k_bytes=1.0, kv_v_bytes=1.0)
+    assert cells.token_bytes[0, 0] == pytest.approx(53_950, rel=1e-3)
+
+
 def test_sglang_pool_is_what_its_fraction_leaves_after_the_weights() -> None:
     terms = plan(build(), engine("sglang"), utilization=0.8).terms
     free = H100 - 0.5 * GIB

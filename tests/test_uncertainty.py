@@ -45,7 +45,8 @@ def test_combined_width_covers_80_percent_of_products():
 
 def test_pool_interval_covers_80_percent_of_differences():
     random, w = np.random.default_rng(2), some()
-    terms = zip(PARTS[:4], (w.device, w.weights, w.activation, w.non_torch), (1, -1, -1, -1), strict=True)
+    of_terms = (np.hypot(w.device, w.budget), w.weights, w.activation, w.non_torch)
+    terms = zip(PARTS[:4], of_terms, (1, -1, -1, -1), strict=True)
     pools = sum(sign * size * (1 + random.normal(0, width / Z80, 200_000)) for size, width, sign in terms)
     low, high = pool_interval(PARTS, w)
     assert np.mean((pools > low) & (pools < high)) == pytest.approx(0.8, abs=0.005)

@@ -95,8 +95,14 @@ def _merged(document: dict[str, Any], version: str, backend: str = "") -> dict[s
     own = document.get("backend_constants", {}).get(backend, {})
     for override in (*_until(version, document), own, *_until(version, own)):
         for section in merged.keys() & override.keys():
-            merged[section].update(override[section])
+            merged[section].update(_joined(merged[section], override[section]))
     return merged | {key: document[key] for key in _WHOLE if key in document}
+
+
+def _joined(before: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """What an override sets; of a group of constants those that it does not name stay."""
+    groups = {key: group for key, group in before.items() if isinstance(group, dict) and "value" not in group}
+    return {key: groups[key] | value if key in groups else value for key, value in override.items()}
 
 
 def _until(version: str, document: dict[str, Any]) -> list[dict[str, Any]]:

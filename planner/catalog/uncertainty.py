@@ -15,7 +15,7 @@ from planner.errors import BadFile, first_fault
 from planner.specs.uncertainty import Uncertainty
 from planner.uncertainty import Widths
 
-BY_MEMORY = ("device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
+BY_MEMORY = ("budget", "device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
 BY_SPEED = ("decode_operators", "prefill_operators")
 BY_ENGINE = ("decode_engine", "prefill_engine", "queue")
 

@@ -14,8 +14,8 @@ from planner.estimate.answer import Columns, Priced
 from planner.estimate.deployments import Deployment, Part, column, each, numbers
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
-from planner.specs.engine import Allocation, EngineSpec
-from planner.specs.model import MoeFfn
+from planner.specs.engine import Allocation, BudgetRule, EngineSpec
+from planner.specs.model import Attention, MoeFfn
 from planner.specs.uncertainty import StreamLevels
 from planner.uncertainty import Budget, Interval, Shares, Widths
 from planner.units import GIB, MS_PER_S
@@ -77,9 +77,11 @@ def on_host(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
     """How each part of a deployment's memory is known.
 
-    Device: stated, logged of this card, or by the rule of its memory type. Weights: 16 bit as loaded, or packed
-    as the engine packs them. Activations and libraries: the engine and the GPUs that most logs are of, others of
-    that engine, or other engines and memory that the host shares. A sequence: one kind of layers (`uniform`) or more.
+    Budget: vLLM with a plain model, with others, other engines that fill the card with their pool, and those on memory
+    that the host shares or without CUDA. Device: stated, logged of this card, or by the rule of its memory type.
+    Weights: 16 bit as loaded, or packed as the engine packs them; SGLang logs what its process takes meanwhile.
+    Activations and libraries: the engine and the GPUs that most logs are of, others of that engine, or other engines
+    and memory that the host shares. A sequence: one kind of layers (`uniform`) or more.
     """
     gpu, engine = d.row.gpu, d.row.engine
     stated = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
@@ -88,13 +90,26 @@ def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
     logged = engine.id in LOGGED_ENGINES
     modern = (gpu.compute_capability or 0) >= HOPPER and not gpu.unified_memory
     return {
+        "budget": _budget_level(d, uniform),
         "device": device,
-        "weights": "measured" if plain else "reference" if logged else "datasheet",
+        "weights": "measured" if plain and engine.id != "sglang" else "reference" if logged else "datasheet",
         "activation": "measured" if engine.id == "vllm" else "reference" if logged else "datasheet",
         "non_torch": "measured" if modern and logged else "datasheet" if gpu.unified_memory else "reference",
         "cuda_graph": "reference" if logged else "datasheet",
         "sequence": "measured" if uniform else "reference" if logged else "datasheet",
     }
+
+
+def _budget_level(d: Deployment, uniform: bool) -> str:
+    gpu, engine, model = d.row.gpu, d.row.engine, d.row.model
+    if engine.cache.allocation is not Allocation.POOL:
+        return "measured"
+    if gpu.unified_memory or gpu.compute_capability is None:
+        return "system"
+    if engine.id != "vllm":
+        return "datasheet"
+    plain = uniform and model.vision is None and all(isinstance(mixer, Attention) for mixer in model.mixers)
+    return "measured" if plain else "reference"
 
 
 def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Widths) -> Columns:
@@ -143,7 +158,9 @@ def _pool(engine: EngineSpec, parts: Budget, width: Widths) -> Interval:
 def _budget(engine: EngineSpec, p: Priced) -> Budget:
     terms = p.plan.terms
     graphs = terms.cuda_graph_bytes if engine.overheads.graph_in_budget else np.zeros_like(terms.cuda_graph_bytes)
-    spent = (terms.weights_bytes, terms.activation_bytes, terms.non_torch_bytes)
+    beside = engine.budget.rule is BudgetRule.FREE_BEFORE
+    activation = np.zeros_like(terms.activation_bytes) if beside else terms.activation_bytes
+    spent = (terms.weights_bytes, activation, terms.non_torch_bytes)
     return Budget(terms.budget_bytes, *spent, graphs, terms.kv_pool_bytes)
 
 

@@ -110,6 +110,7 @@ def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
     return {
         "early": early,
+        "cuda": named,
         "unified": flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
         "multicast": linked & named & ~early,
     }
@@ -146,7 +147,8 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )
-    default = memory.default_utilization(engine, device, settings, split)
+    model, drafts = deployments[0].row.model, _drafts(deployments)
+    default = memory.default_utilization(engine, device, settings, split, model, drafts)
     given = numbers(deployments, "gpu_memory_utilization", np.nan)
     k, v, head = kv_widths(deployments)
     (prompts, _), outputs = prompt_lengths(deployments), numbers(deployments, "output_tokens", 0)
@@ -168,6 +170,12 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         parallel=split,
         draft=_draft(deployments, k, v),
     )
+
+
+def _drafts(deployments: Sequence[Deployment]) -> bool:
+    """Whether a model or a head drafts."""
+    draft = deployments[0].row.draft
+    return draft is not None and draft.model is not None
 
 
 def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:

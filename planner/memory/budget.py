@@ -7,10 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Parallel
-from planner.memory.terms import Array, Device, Floats, Settings, floats
+from planner.memory.terms import Array, Device, Flags, Floats, Settings, floats
 from planner.specs.engine import BudgetRule, EngineSpec, StaticReserve
+from planner.specs.model import CompressedAttention, LatentAttention, ModelSpec
 
 _SMALLEST_FRACTION = 0.01
+_PROMPT_GRAPHS = ((32, 4), (256, 16), (512, 32), (1024, 64), (4096, 256))  # up to, step; ref: sglang cuda_graph_hook
+_PROMPT_GRAPHS_BEYOND = 512
+_USUAL_ENCODER = (24, 1024)  # layers and width of CLIP ViT-L; ref: sglang adjust_mem_fraction_for_vlm
+_PER_ENCODER, _LEAST, _MOST = 0.1, 0.8, 1.05
 
 
 class Spent(NamedTuple):
@@ -31,16 +36,43 @@ def free_bytes(engine: EngineSpec, device: Device) -> Floats:
     return floats(device.total_bytes) - device.reserved_bytes - engine.budget.context_bytes * floats(device.copies)
 
 
-def default_utilization(engine: EngineSpec, device: Device, settings: Settings, parallel: Parallel) -> Floats:
-    """The engine's default fraction; SGLang derives it from the device.
+def prompt_graphs(tokens: Array) -> Floats:
+    """How many sizes of prompts SGLang captures as CUDA graphs up to `tokens`."""
+    left, count, start = floats(tokens), floats(0.0), 0
+    for end, step in _PROMPT_GRAPHS:
+        count = count + np.floor(np.clip(left - start, 0, end - start) / step)
+        start = end
+    return floats(count + np.floor(np.maximum(left - start, 0) / _PROMPT_GRAPHS_BEYOND))
+
+
+def _captures_prompts(engine: EngineSpec, device: Device, settings: Settings, parallel: Parallel) -> Flags:
+    """Whether graphs replay prompts: on CUDA, without a pipeline and attention data-parallel."""
+    reserve = engine.budget.reserve
+    plain = (floats(parallel.pp) == 1) & (floats(parallel.attention_dp) == 1) & ~np.asarray(settings.enforce_eager)
+    return np.asarray(device.cuda & plain & bool(reserve and reserve.per_prompt_graph_bytes))
+
+
+def latent(model: ModelSpec) -> bool:
+    """Whether any layer caches a latent instead of keys and values."""
+    return any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in model.mixers)
+
+
+def default_utilization(
+    engine: EngineSpec,
+    device: Device,
+    settings: Settings,
+    parallel: Parallel,
+    model: ModelSpec | None = None,
+    drafts: bool = False,
+) -> Floats:
+    """The engine's default fraction; SGLang derives it from the device and the model.
 
     Where others share the card and the fraction is one of the total, it is lowered to whole hundredths of
     what is free, as a user would: the engine refuses to start otherwise.
     """
     total, default = floats(device.total_bytes), engine.budget.utilization
     if engine.budget.reserve is not None:
-        kept = _static_reserve_bytes(engine.budget.reserve, total, settings, parallel)
-        return np.maximum(np.round(1 - kept / total, 3), _SMALLEST_FRACTION)
+        return _reserved_fraction(engine, device, settings, parallel, model, drafts)
     if engine.budget.rule is not BudgetRule.TOTAL:
         return np.full_like(total, default)
     beside = 0.0 if engine.overheads.graph_in_budget else _SMALLEST_FRACTION
@@ -49,18 +81,67 @@ def default_utilization(engine: EngineSpec, device: Device, settings: Settings, 
     return np.where(floats(device.reserved_bytes) > 0, lowered, default) + np.zeros_like(total)
 
 
+def _reserved_fraction(
+    engine: EngineSpec,
+    device: Device,
+    settings: Settings,
+    parallel: Parallel,
+    model: ModelSpec | None,
+    drafts: bool,
+) -> Floats:
+    """1 - what is reserved / device memory, less where an image encoder runs. Ref: sglang arg_groups/memory_hook.py."""
+    reserve, total = engine.budget.reserve, floats(device.total_bytes)
+    assert reserve is not None
+    kept = _static_reserve_bytes(reserve, total, settings, parallel)
+    if model is not None:
+        prompts = reserve.per_prompt_graph_bytes * prompt_graphs(settings.max_num_batched_tokens)
+        prompts = floats(reserve.latent_prompt_graphs_bytes) if latent(model) else prompts
+        kept = kept + np.where(_captures_prompts(engine, device, settings, parallel), prompts, 0.0)
+    kept = _floored(reserve, total, kept + (reserve.draft_bytes if drafts else 0.0))
+    fraction = np.round(1 - kept / total, 3)
+    if model is not None and model.vision is not None:
+        fraction = fraction * _encoder_factor(reserve, model)
+    return np.maximum(fraction, _SMALLEST_FRACTION)
+
+
+def _encoder_factor(reserve: StaticReserve, model: ModelSpec) -> float:
+    """Share x (1.05 to 0.8: a tenth less for every encoder of the size of CLIP ViT-L beyond the first)."""
+    vision, (usual_layers, usual_width) = model.vision, _USUAL_ENCODER
+    if vision is None or reserve.encoder_share == 1:
+        return 1.0
+    unread = any(model.model_type.startswith(kind) for kind in reserve.encoder_depths)
+    layers = usual_layers if unread else vision.n_layers
+    size = layers * vision.hidden**2 / (usual_layers * usual_width**2)
+    return float(reserve.encoder_share * np.clip(1 - _PER_ENCODER * (size - 1), _LEAST, _MOST))
+
+
+def effective_utilization(
+    model: ModelSpec, engine: EngineSpec, device: Device, settings: Settings, utilization: Array
+) -> Floats:
+    """The fraction in the end: with ROCm's attention kernels SGLang lowers any for long contexts."""
+    reserve = engine.budget.reserve
+    if reserve is None or reserve.rocm_share == 1 or latent(model):
+        return floats(utilization)
+    long = floats(settings.max_model_len) > reserve.rocm_share_from
+    return floats(utilization * np.where(long & ~np.asarray(device.cuda), reserve.rocm_share, 1.0))
+
+
 def _static_reserve_bytes(reserve: StaticReserve, total: Floats, settings: Settings, parallel: Parallel) -> Floats:
     """SGLang: 512 MiB + 1.5 MiB per prefill token + 2 MiB per captured sequence + 128 MiB per GPU."""
     groups = floats(parallel.attention_dp)
     per_sequence = reserve.per_graph_sequence_bytes + reserve.per_dp_graph_sequence_bytes * np.where(
         groups > 1, groups, 0
     )
-    wanted = (
+    return floats(
         reserve.fixed_bytes
         + reserve.per_prefill_token_bytes * floats(settings.max_num_batched_tokens)
         + per_sequence * settings.graph_batch
         + reserve.per_gpu_bytes * floats(parallel.tp) * parallel.pp
+        + np.zeros_like(total)
     )
+
+
+def _floored(reserve: StaticReserve, total: Floats, wanted: Floats) -> Floats:
     return floats(np.where(total > reserve.floor_from_bytes, np.maximum(wanted, reserve.floor_bytes), wanted))
 
 

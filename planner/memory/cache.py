@@ -126,6 +126,9 @@ def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: Me
     if isinstance(mixer, LatentAttention):
         width = mixer.kv_lora_rank + mixer.qk_rope_head_dim
         values_width = mixer.kv_lora_rank if engine.cache.latent_values else 0
+        packed = engine.cache.sparse_latent_bytes if mixer.indexer is not None else 0
+        if packed:
+            return np.where(floats(inputs.kv_k_bytes) == 1, packed, width * inputs.kv_k_bytes) + indexer
         return width * inputs.kv_k_bytes + values_width * inputs.kv_v_bytes + indexer
     heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, cache_group(engine, inputs.parallel))
     value_width = 0 if part.joint else mixer.v_head_dim or mixer.head_dim

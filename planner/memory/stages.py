@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
-from planner.memory.budget import Spent, available_bytes, budget_bytes
+from planner.memory.budget import Spent, available_bytes, budget_bytes, effective_utilization
 from planner.memory.cache import CacheTable, cache_table, sequence_bytes
 from planner.memory.extras import draft_inputs, draft_layers, draft_weight_bytes, lora_bytes
 from planner.memory.placement import Placement, Placements, placements
@@ -92,7 +92,8 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     held, where = held_bytes(model, engine, inputs), placements(model, engine, inputs, rows)
     spent = spent_bytes(model, engine, inputs, held, where)
     table = cache_table(model, engine, inputs, rows, draft_layers(engine, inputs, rows, where.n_stages))
-    budget = np.broadcast_to(budget_bytes(engine, inputs.device, inputs.settings.utilization), (rows,))
+    taken = effective_utilization(model, engine, inputs.device, inputs.settings, inputs.settings.utilization)
+    budget = np.broadcast_to(budget_bytes(engine, inputs.device, taken), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
     exists = stage < np.broadcast_to(inputs.parallel.pp, (rows,))

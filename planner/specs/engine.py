@@ -54,6 +54,13 @@ class StaticReserve(Spec):
     per_dp_graph_sequence_bytes: Amount  # with data-parallel attention
     floor_bytes: Amount  # at least this much ...
     floor_from_bytes: Amount  # ... on devices larger than this
+    per_prompt_graph_bytes: Amount = 0  # of every size at which prompts are captured as CUDA graphs ...
+    latent_prompt_graphs_bytes: Amount = 0  # ... with latent attention, all sizes together
+    draft_bytes: Amount = 0  # with a model or head that drafts
+    encoder_share: Share = 1  # of the fraction where images are read, and less with a large encoder ...
+    encoder_depths: tuple[str, ...] = ()  # ... whose layers it does not find: model_type of configs begins so
+    rocm_share: Share = 1  # of any fraction, given or not, with the attention kernels of ROCm ...
+    rocm_share_from: Tokens = 1  # ... and longer contexts
 
 
 class Budget(Spec):
@@ -84,6 +91,7 @@ class CacheRules(Spec):
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
     cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
+    sparse_latent_bytes: Amount = 0  # of a latent in 8 bit, scales and rotary key included, that an indexer picks from
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
     latent_prompts: bool = False  # MLA reads the latent for prompts too, instead of expanding keys and values
     windows: bool = True  # false: window layers keep and read whole sequences

@@ -33,6 +33,12 @@ class HardwareLevels(Spec):
     datasheet: HalfWidth
 
 
+class BudgetLevels(HardwareLevels):
+    """By evidence of what an engine takes of the card that no term explains."""
+
+    system: HalfWidth  # memory that the host shares, and GPUs without CUDA
+
+
 class EngineLevels(Spec):
     """By evidence of the engine's kernels and overheads."""
 
@@ -70,6 +76,7 @@ class Uncertainty(Spec):
     """Half-widths of everything that an interval is built from."""
 
     # memory, each by its own evidence (planner.estimate.bounds.memory_levels)
+    budget: BudgetLevels
     device: HardwareLevels
     weights: HardwareLevels
     activation: HardwareLevels
