@@ -388,6 +388,16 @@ def test_a_prompt_in_a_pipeline_holds_up_every_lane(stages):
     assert life(request, capacity, m, times).step_s[0] == pytest.approx(ready.max() / rounds, rel=0.08)
 
 
+def test_a_front_end_that_takes_requests_one_by_one_bounds_them_and_they_wait_before_their_first_token():
+    load = Load(1024, 256, 128)
+    free, bound = (serve(load, engine(256), Overheads(0.005, server_s=server_s)) for server_s in (0.0, 0.1))
+    assert free.requests_per_s[0] > 10
+    assert bound.requests_per_s[0] == pytest.approx(10)
+    assert bound.requests_per_s[0] * bound.e2e_s[0] == pytest.approx(128)
+    assert bound.tpot_s[0] == pytest.approx(free.tpot_s[0])
+    assert bound.ttft_s[0] > free.ttft_s[0]
+
+
 def test_steps_that_all_miss_alike_have_no_tail():
     load = Load(1024, 128, 16, waves=np.inf)
     offered = offer(step_s, load, engine(), Overheads(late_steps=50))

@@ -286,7 +286,8 @@ class Clock(NamedTuple):
             planned_s = np.where(stages > 1, fixed.stage_sequence_s * per_rank * stages, 0.0)
             beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
         late_s = np.maximum(beside_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
-        return fixed.step_s + sequences + first_s + late_s + self.hosted_s(ops)
+        ranks_s = fixed.rank_s * (np.asarray(self.prepared.parallel.tp) - 1)
+        return fixed.step_s + ranks_s + sequences + first_s + late_s + self.hosted_s(ops)
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""

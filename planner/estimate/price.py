@@ -17,6 +17,7 @@ from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec
+from planner.specs.engine import Overheads as Times
 from planner.specs.gpu import uses_link
 from planner.specs.model import LatentAttention, MoeFfn, Role
 from planner.units import GIB
@@ -315,6 +316,12 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     late = found.late_steps + found.balance_steps * (ranks > 1)
     latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
     times = found.request_s + latent_s, found.per_prompt_token_s, late
-    return Overheads(
-        *times, polls, together, found.group_prompts, found.group_share, found.group_whole, found.group_waves
-    )
+    groups = found.group_prompts, found.group_share, found.group_whole, found.group_waves
+    return Overheads(*times, polls, together, *groups, server_s=_served_s(found, deployments))
+
+
+def _served_s(found: Times, deployments: Sequence[Deployment]) -> Floats:
+    """Seconds of the front end per request; a run of one wave is a library's own, without a server."""
+    sent_s = found.front_token_s * numbers(deployments, "output_tokens", 0)
+    alone = numbers(deployments, "waves", np.inf) == 1
+    return np.where(alone, 0.0, np.maximum(found.front_request_s, sent_s))

@@ -309,6 +309,12 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
     return np.where(p > 0, tokens_per_s / np.maximum(p, TINY) * chunks / in_a_row(chunks, capacity), np.inf)
 
 
+def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
+    """Requests per second that one lane completes at most: its prompts', and its share of the front end's."""
+    served = 1 / (np.maximum(request.server_s, TINY) * capacity.lanes)
+    return np.asarray(np.minimum(prefilled_per_s(request, capacity, prompts), served))
+
+
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
     """Prefilled in one step of a prompt that has the engine to itself."""
     p = request.prefill_tokens

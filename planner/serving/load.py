@@ -82,6 +82,7 @@ class Overheads(NamedTuple):
     `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
     are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
     Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
+    `server_s`: that a replica's front end needs for one request, one after another.
     """
 
     request_s: Any = 0.0
@@ -93,6 +94,7 @@ class Overheads(NamedTuple):
     group_share: Any = 0.0
     group_whole: Any = False
     group_waves: Any = 0.0
+    server_s: Any = 0.0
 
 
 class Request(NamedTuple):
@@ -112,6 +114,7 @@ class Request(NamedTuple):
     group_share: Array
     group_whole: Array
     group_waves: Array
+    server_s: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -147,6 +150,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         group_share=np.asarray(overheads.group_share, dtype=float),
         group_whole=np.asarray(overheads.group_whole, dtype=float),
         group_waves=np.asarray(overheads.group_waves, dtype=float),
+        server_s=np.asarray(overheads.server_s, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

@@ -10,11 +10,11 @@ import numpy as np
 from planner.serving.curve import (
     TINY,
     Life,
+    ceiling_per_s,
     completed_per_s,
     lives,
     population,
     position,
-    prefilled_per_s,
     read,
     resident,
 )
@@ -127,7 +127,7 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     open_loop = np.maximum(_margin(load, at_random, (random.life, wait), objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
     full = position(resident(curve), share.slots)
-    completed = np.minimum(completed_per_s(curve, share.slots), prefilled_per_s(request, capacity, prompts))
+    completed = np.minimum(completed_per_s(curve, share.slots), ceiling_per_s(request, capacity, prompts))
     completed_most = read(completed, np.where(request.random_arrivals, standing_at(offered), full))
     per_s = np.minimum(read(rate, position(open_loop, np.ones_like(share.slots))), completed_most)
     return Sustainable(

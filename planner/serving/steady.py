@@ -15,6 +15,7 @@ from planner.serving.curve import (
     StepTime,
     Times,
     batch,
+    ceiling_per_s,
     completed_per_s,
     in_a_row,
     lives,
@@ -24,7 +25,6 @@ from planner.serving.curve import (
     mix,
     population,
     position,
-    prefilled_per_s,
     price,
     read,
     resident,
@@ -147,7 +147,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     load, capacity, request, share, curve, prompts = offered
     capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, share.active / capacity.replicas))
     full, closed_at = position(resident(curve), share.slots), standing_at(offered)
-    ceiling = prefilled_per_s(request, capacity, prompts)
+    ceiling = ceiling_per_s(request, capacity, prompts)
     completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
     crowd = crowding(load, capacity, share.slots, share.population)
     request = request._replace(again_tokens=crowd.again_tokens)

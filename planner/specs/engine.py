@@ -170,6 +170,7 @@ class Overheads(Spec):
     graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
     start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
+    rank_s: Amount = 0  # ... and per further GPU of a tensor-parallel group
     per_sequence_s: Amount = 0  # per running sequence and step
     state_step_s: Amount = 0  # more per step where prefixes of recurrent states are cached ...
     state_sequence_s: Amount = 0  # ... and per running sequence of it
@@ -206,6 +207,9 @@ class Overheads(Spec):
     request_s: Amount = 0  # per request: HTTP, tokenizer, detokenizer ...
     latent_layer_s: Amount = 0  # ... for a layer with latent attention, before the first token ...
     per_prompt_token_s: Amount = 0  # ... and per token of its prompt
+    # a server's front end takes requests one after another, and sends their tokens one after another, beside each other
+    front_request_s: Amount = 0
+    front_token_s: Amount = 0
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
     group_prompts: Annotated[float, Field(ge=1)] = 1
     group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight ...
