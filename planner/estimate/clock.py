@@ -31,6 +31,7 @@ from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.fusing import on_matrix_units, scores
 from planner.estimate.hosting import host_share
+from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
 from planner.estimate.resolve import Row
@@ -54,19 +55,17 @@ from planner.ops import (
 )
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
-from planner.specs.engine import EngineSpec, Overheads
+from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import CompressedAttention, LinearAttention, Mamba, Mixer, ModelSpec
+from planner.specs.model import ModelSpec
 from planner.units import GB
 
 TINY = 1e-9  # tokens
-FULL = 4.0  # exponent: how sharply steps whose budget is full differ from others
 PACKED = "gguf-"  # families of llama.cpp's own types
 HARD = 10.0  # exponent of a roofline without a soft corner
 SOFT = 2.0  # of the GPU's time and its host's, which hide in each other in part
 DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
-DISPATCHED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}  # scales included
 
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -190,12 +189,6 @@ def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
     return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one, one)
 
 
-def _more_s(fixed: Overheads, mixer: Mixer) -> float:
-    """Seconds that the launches of a layer take beyond those of grouped-query attention."""
-    picks = isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
-    return fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba) + fixed.picking_layer_s * picks
-
-
 class Clock(NamedTuple):
     """What prices a step of every row: operations on the accelerator, then the engine's own time."""
 
@@ -209,7 +202,7 @@ class Clock(NamedTuple):
     residuals: Residuals | None = None
     rate_sets: Sequence[RateSet] = ()  # what the rates of every row rest on
     graph_batch: Any = np.inf  # largest batch that a CUDA graph replays
-    step_tokens: Any = np.inf  # most tokens of a step
+    launches: Launches = NO_LAUNCHES
     peaks: Rates | None = None  # of the hardware, as rates
     refined: Refined = NOT_REFINED  # factors on steps, arrays (R,)
     replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
@@ -234,19 +227,10 @@ class Clock(NamedTuple):
 
     def launch_s(self, batch: Batch) -> Any:
         """Seconds in which the host launches the kernels of such a step, else those of its prompts between graphs."""
-        fixed, model = self.engine.overheads, self.prepared.model
-        more_s = sum(_more_s(fixed, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
-        prefills = np.asarray(batch.prefill_tokens) > 0
-        decode_layer_s = fixed.per_layer_s if fixed.decode_layer_s is None else fixed.decode_layer_s
-        layers_s = np.where(prefills, fixed.per_layer_s, decode_layer_s) * model.n_layers
-        return np.where(self.is_launched(batch), fixed.launch_s + layers_s + more_s, more_s * prefills)
-
-    def idle_share(self, batch: Batch) -> Any:
-        """Share of the launches that the GPU waits for; full steps of prompts follow each other and hide them."""
-        if self.engine.overheads.launches_hidden:
-            return 0.0
         prompts = np.asarray(batch.prefill_tokens)
-        return np.where(prompts > 0, np.maximum(1 - (prompts / self.step_tokens) ** FULL, 0), 0.0)
+        by_hand_s = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
+        between_s = self.launches.between_s * (prompts > 0)
+        return np.where(self.is_launched(batch), self.engine.overheads.launch_s + by_hand_s, between_s)
 
     def gap_s(self, batch: Batch, ops: Sequence[Op]) -> Any:
         """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
@@ -278,16 +262,18 @@ class Clock(NamedTuple):
         fixed = self.engine.overheads
         sequences = fixed.per_sequence_s * batch.decode_seqs
         per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
-        launches_s = self.launch_s(batch)
-        first_s = launches_s * self.idle_share(batch)
-        beside_s = launches_s - first_s + fixed.host_sequence_s * per_rank
+        beside_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
         if fixed.stage_sequence_s:
             stages = np.asarray(self.prepared.parallel.pp)
             planned_s = np.where(stages > 1, fixed.stage_sequence_s * per_rank * stages, 0.0)
             beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
-        late_s = np.maximum(beside_s - accelerator_s, 0.0) + self.gap_s(batch, ops) + self.experts_s(ops)
+        both_s = np.maximum(accelerator_s, beside_s)
+        if fixed.prompts_hide:
+            hidden_s = p_norm(accelerator_s, beside_s, fixed.prompts_hide)
+            both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
+        late_s = both_s - accelerator_s + self.gap_s(batch, ops) + self.experts_s(ops)
         ranks_s = fixed.rank_s * (np.asarray(self.prepared.parallel.tp) - 1)
-        return fixed.step_s + ranks_s + sequences + first_s + late_s + self.hosted_s(ops)
+        return fixed.step_s + ranks_s + sequences + late_s + self.hosted_s(ops)
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
@@ -348,7 +334,7 @@ def _dispatch(deployments: Sequence[Deployment]) -> Floats:
     return np.asarray(
         column(
             deployments,
-            lambda d: DISPATCHED.get(kernel_for(d.row.weights, kernel_level(d.row)), HALF_BYTES),
+            lambda d: QUANTIZED.get(kernel_for(d.row.weights, kernel_level(d.row)), HALF_BYTES),
             *(Part.WEIGHTS, Part.SUPPORT, Part.GPU),
         )
     )
@@ -374,7 +360,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         residuals=corrections(own, drafts),
         rate_sets=own,
         graph_batch=captured(inputs),
-        step_tokens=np.asarray(inputs.settings.max_num_batched_tokens, dtype=float),
+        launches=launches(engine, deployments, own),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
         replays=column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),

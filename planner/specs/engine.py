@@ -149,6 +149,9 @@ class Activation(Spec):
     whole_prompt: bool = False  # a step takes all prompts at once instead of max_num_batched_tokens
 
 
+Reason = Literal["vendor", "images", "types", "picks", "latent", "ranks", "stages", "adapters", "drafts", "routing"]
+
+
 class Overheads(Spec):
     """Fixed memory of a process and fixed times of a step.
 
@@ -186,7 +189,16 @@ class Overheads(Spec):
     decode_layer_s: Amount | None = None  # ... the same without prompts, None: as with ...
     recurrent_layer_s: Amount = 0  # ... more for a layer with a recurrent state ...
     picking_layer_s: Amount = 0  # ... and for one whose tokens pick the keys that they attend to
-    launches_hidden: bool = True  # while the GPU works; false: those of prompts before it does
+    quantized_layer_s: Amount = 0  # ... and, with prompts, for one whose products quantize their inputs
+    # how far a prompt's launches hide behind its kernels, an exponent: some layers last longer on the host; 0: wholly
+    prompts_hide: Amount = 0
+    pieces: bool = False  # graphs replay prompts in pieces, between which the host launches attention ...
+    piece_layer_s: Amount = 0  # ... which takes so long for a layer ...
+    latent_piece_tokens: Amount | None = None  # ... to so many tokens in a step of models with latent attention ...
+    pieces_except: tuple[Reason, ...] = ()  # ... but not here
+    pieces_except_types: tuple[str, ...] = ()  # model_type of configs, for `types`
+    pieces_types: tuple[str, ...] = ()  # whose prompts they replay although they take images
+    fused_routing_types: tuple[str, ...] = ()  # whose experts on data-centre Blackwell are chosen in their own kernel
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     # of the arithmetic that expert kernels attain alone, what they attain in a model that serves

@@ -1,0 +1,109 @@
+"""How long the host launches the kernels of a step that no CUDA graph replays, or replays in pieces only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.catalog.rates import RateSet
+from planner.estimate.deployments import Deployment, Part, column, numbers
+from planner.ops import Slot
+from planner.specs.engine import EngineSpec
+from planner.specs.gpu import GpuSpec
+from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
+
+# Kernels whose inputs are quantized first, and the bytes of a value then, scales included.
+QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}
+DATA_CENTRE_BLACKWELL = ("blackwell-dc", "blackwell-ultra")
+
+
+class Launches(NamedTuple):
+    """Seconds of the host for all layers of a step; scalars or (R,)."""
+
+    decode_s: Any  # kernel by kernel, without prompts
+    whole_s: Any  # the same with prompts
+    pieces_s: Any  # between the pieces of a step with prompts that graphs replay
+    piece_tokens: Any  # most tokens of a step that they replay; 0: of none
+    between_s: Any  # for what whole graphs leave out
+
+    def prompt_s(self, prompt_tokens: Any) -> Any:
+        """For a step with so many tokens of prompts."""
+        return np.where(prompt_tokens <= self.piece_tokens, self.pieces_s, self.whole_s)
+
+
+NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
+    """The launches of deployments of one model, whose products run in these kernels."""
+    fixed, model = engine.overheads, deployments[0].row.model
+    more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
+    quantizes = np.array([rates.families[Slot.ATTENTION_GEMM] in QUANTIZED for rates in kernels])
+    quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * model.n_layers
+    decode_layer_s = fixed.per_layer_s if fixed.decode_layer_s is None else fixed.decode_layer_s
+    return Launches(
+        decode_s=decode_layer_s * model.n_layers + more_s,
+        whole_s=fixed.per_layer_s * model.n_layers + more_s + quantized_s,
+        pieces_s=fixed.piece_layer_s * model.n_layers,
+        piece_tokens=_piece_tokens(engine, deployments),
+        between_s=more_s,
+    )
+
+
+def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
+    """Seconds that the launches of a layer take beyond those of grouped-query attention."""
+    fixed, picks = engine.overheads, _picks(mixer)
+    return fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba) + fixed.picking_layer_s * picks
+
+
+def _piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+    """Most tokens of a step with prompts that graphs replay in pieces, (R,)."""
+    fixed = engine.overheads
+    if not fixed.pieces:
+        return 0.0
+    limit = fixed.latent_piece_tokens if _is_latent(deployments[0].row.model) else None
+    reasons = [_EXCEPT[name] for name in fixed.pieces_except if name in _EXCEPT]
+    launched = column(deployments, lambda d: any(reason(d) for reason in reasons), Part.GPU, Part.LAYOUT, dtype=bool)
+    if "adapters" in fixed.pieces_except:
+        launched = launched | (numbers(deployments, "max_loras", 0) > 0)
+    return np.where(launched, 0.0, np.inf if limit is None else limit)
+
+
+def _is_latent(model: ModelSpec) -> bool:
+    return any(isinstance(mixer, LatentAttention) for mixer in model.mixers)
+
+
+def _picks(mixer: Mixer) -> bool:
+    return isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
+
+
+def _routes_inside(d: Deployment) -> bool:
+    """Whether the experts' kernel also chooses them, which a compiled graph cannot cut."""
+    model, gpu = d.row.model, d.row.gpu
+    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    return experts and routes_inside(d.row.engine, model, gpu)
+
+
+def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
+    """Whether the engine's default for this model's experts is TensorRT-LLM's kernel."""
+    return model.model_type in engine.overheads.fused_routing_types and gpu.generation in DATA_CENTRE_BLACKWELL
+
+
+# Why an engine replays no pieces of prompts, by the names that its file uses; rows of a group share model and drafter.
+_EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
+    "vendor": lambda d: d.row.gpu.vendor != "NVIDIA",
+    "images": lambda d: d.row.model.vision is not None and _unlisted(d),
+    "types": lambda d: d.row.model.model_type in d.row.engine.overheads.pieces_except_types,
+    "picks": lambda d: any(_picks(mixer) for mixer in d.row.model.mixers),
+    "latent": lambda d: _is_latent(d.row.model),
+    "ranks": lambda d: d.layout.defined.attention_dp > 1,
+    "stages": lambda d: d.layout.pp > 1,
+    "drafts": lambda d: d.row.draft is not None,
+    "routing": _routes_inside,
+}
+
+
+def _unlisted(d: Deployment) -> bool:
+    return d.row.model.model_type not in d.row.engine.overheads.pieces_types
