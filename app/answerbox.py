@@ -16,7 +16,7 @@ from words import evidence, plain
 
 Row = dict[str, Any]
 
-HAND_HELD = ("Android", "iPhone", "Mobile")  # where the side bar starts closed
+INPUTS = "Inputs are at the left; on a phone behind » (top left), with the other pages."
 BOXES = {
     "no": (st.error, ":material/cancel:"),
     "starts": (st.warning, ":material/hourglass_top:"),
@@ -25,13 +25,20 @@ BOXES = {
     "meets_slo": (st.success, ":material/verified:"),
 }
 MISSED = st.warning, ":material/flag:"
+BOUND = {  # short enough for two tiles side by side on a phone
+    "memory": "bandwidth", "compute": "arithmetic", "network": "GPU link", "overhead": "step overhead",
+    "kv_pool": "KV room",
+}  # fmt: skip
 
 
 def problems() -> None:
     """What a link held that the page cannot use, and what an edit brought with it."""
-    agent = st.context.headers.get("User-Agent", "")
-    if any(word in agent for word in HAND_HELD):
-        st.caption("Model, GPU and load: » at the top left.")
+    with st.container():  # whatever it says, what stands below keeps its place
+        _problems()
+
+
+def _problems() -> None:
+    st.caption(INPUTS)
     dropped = st.session_state.get(DROPPED, ())
     if dropped:
         lines = "\n".join(f"- {plain(line)}" for line in dropped[:12])
@@ -94,9 +101,10 @@ def tiles(row: Row) -> None:
     _tile(boxes, "Whole server", f"{_figure(row, name)} tok/s", explain.span(row, name), tip)
     cost, cost_span = explain.answer_price(row)
     price = f"{cost} USD/M tokens" if cost else "no price known"
-    tip = "What takes most of a mean step. Below: USD for a million answer tokens at this load, from an example price"
+    tip = f"What takes most of a mean step: {explain.BOUND_WORDS.get(row['bound'], 'nothing')}. "
+    tip += "Below: USD for a million answer tokens at this load, from an example price"
     tip += f" ({cost_span})." if cost_span else "."
-    _tile(boxes, "Limited by", explain.BOUND_WORDS.get(row["bound"], "–"), price, tip)
+    _tile(boxes, "Limited by", BOUND.get(row["bound"], "–"), price, tip)
     st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.{_rent(row)}")
 
 
@@ -134,6 +142,8 @@ def changes(found: Sequence[explain.Change], row: Row) -> None:
     )
     if not found:
         st.caption("No single change of format, load or hardware that is tried here helps.")
+    if row["verdict"] == "no":
+        st.page_link("views/recommend.py", label="Search for what runs on this hardware", icon=":material/search:")
     for number, item in enumerate(found):
         line = st.container(gap=None)
         line.button(f"**{plain(item.label)}**", key=f"change_{number}", on_click=apply, args=(item.update,))

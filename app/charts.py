@@ -132,8 +132,8 @@ def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
     x = [item["concurrency"] for item in rows]
     generates = bool(row["output_tokens"])
     top = "output_tokens_per_s_per_request" if generates else "requests_per_s"
-    data = _band(rows, x, row["concurrency"], Axis("y", top, 1.0, BLUE, ""))
-    data += _band(rows, x, row["concurrency"], Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
+    data = _band(rows, x, row, Axis("y", top, 1.0, BLUE, ""))
+    data += _band(rows, x, row, Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
     shapes, notes = _load_lines(row, x)
     titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
     place, side = (1, "right") if _ends_early(row, x) else (0, "left")
@@ -172,10 +172,13 @@ def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
     start, end = (figure(item[top], item[f"{top}_low"], item[f"{top}_high"]) for item in (first, last))
     what = "the speed for each user goes" if row["output_tokens"] else "the rate goes"
     unit = "tokens/s" if row["output_tokens"] else "requests/s"
-    room = f"{full_words(row)} at {requests(row['max_concurrency'])}." if row["max_concurrency"] else ""
+    room = f" {full_words(row)} at {requests(row['max_concurrency'])}." if row["max_concurrency"] else ""
+    now = in_flight(row)
+    load = "" if row["concurrency"] or not now else f" This load keeps {figure(now)} in flight on average: the points."
+    waits, longest = (duration(item, "ttft_ms")[0] for item in (first, last))
     return (
         f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once {what} from {start} to {end} "
-        f"{unit} and the first token from {duration(first, 'ttft_ms')[0]} to {duration(last, 'ttft_ms')[0]}. {room}"
+        f"{unit} and the first token from {waits} to {longest}.{load}{room}"
     )
 
 
@@ -189,7 +192,14 @@ class Axis(NamedTuple):
     unit: str
 
 
-def _band(rows: Sequence[Row], x: list[int], now: float | None, axis: Axis) -> list[Chart]:
+def in_flight(row: Row) -> float | None:
+    """Requests at once: as asked for; of users or a rate those in flight on average, rate x time (Little's law)."""
+    if not (row["users"] or row["request_rate_per_s"]):
+        return row["concurrency"]  # type: ignore[no-any-return]
+    return row["requests_per_s"] * row["e2e_ms"] / 1e3 if row["requests_per_s"] and row["e2e_ms"] else None
+
+
+def _band(rows: Sequence[Row], x: list[int], row: Row, axis: Axis) -> list[Chart]:
     """The interval as one surface, the figure as a line, and on it the load that is asked for."""
     low, mid, high = (
         [None if row[f"{axis.column}{end}"] is None else row[f"{axis.column}{end}"] / axis.scale for row in rows]
@@ -205,17 +215,17 @@ def _band(rows: Sequence[Row], x: list[int], now: float | None, axis: Axis) -> l
         "fillcolor": faint(axis.colour),
         "hoverinfo": "skip",
     }
-    marker = {"size": [11 if n == now else 0 for n in x], "color": axis.colour, "opacity": 1}
     line = {
-        "mode": "lines+markers",
+        "mode": "lines",
         "x": x,
         "y": mid,
         "line": {"width": 2, "color": axis.colour},
-        "marker": marker | {"line": {"width": [2 if n == now else 0 for n in x], "color": "#fff"}},
         "customdata": list(zip(low, high, strict=True)),
         "hovertemplate": f"%{{y:.3~g}}{axis.unit} (%{{customdata[0]:.3~g}}–%{{customdata[1]:.3~g}})<extra></extra>",
     }
-    return [base | surface, base | line]
+    now, here = in_flight(row), row[axis.column]
+    mark = [point(now, here / axis.scale, axis.colour, axis.name)] if now and here else []
+    return [base | surface, base | line, *mark]
 
 
 def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
@@ -346,9 +356,10 @@ def grouped_bars(
             "hovertemplate": "%{y}: %{x:,.4~g}<extra></extra>",
         }
     ]
-    layout = frame(height=60 + 34 * len(labels), margin={"l": 8, "r": 60, "t": 8, "b": 40}) | {
+    most = max((value or 0 for value in values), default=1) or 1
+    layout = frame(height=40 + 34 * len(labels), margin={"l": 8, "r": 8, "t": 8, "b": 28}) | {
         "showlegend": False,
-        "xaxis": scale(unit) | {"range": [0, TEXT_ROOM * max((value or 0 for value in values), default=1) or 1]},
+        "xaxis": scale(unit) | {"range": [0, TEXT_ROOM * most], "showticklabels": False, "ticks": ""},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     return {"data": data, "layout": layout}

@@ -61,6 +61,11 @@ OTHER_FORMATS = {
     "mlx": ("mlx-4bit-g64", "mlx-8bit-g64", "bf16", "fp16"),
     "transformers": ("bf16", "fp16", "bnb-nf4", "bnb-nf4-dq", "bnb-int8", "awq-int4-g128", "gptq-int4-g128"),
 }
+ELSEWHERE = {  # what people ask for by name, and the engine that runs it
+    "vllm": ("awq-int4-g128", "gptq-int4-g128", "fp8"),
+    "llama.cpp": ("gguf-q4_k_m", "gguf-q8_0"),
+    "mlx": ("mlx-4bit-g64", "mlx-8bit-g64"),
+}
 KV_FORMATS = {"llama.cpp": ("fp16", "q8_0", "q5_1", "q4_0", "iq4_nl", "q8_0/q4_0")}
 SERVER_KV_FORMATS = ("bf16", "fp16", "fp8", "int8", "nvfp4")
 
@@ -101,6 +106,16 @@ def offered_formats(engine: str, gpu: GpuSpec, own: str | None) -> tuple[str, ..
     """Formats that the engine runs on this GPU, the checkpoint's own first."""
     names = ((own,) if own else ()) + tuple(name for name in format_choices(engine) if name != own)
     return tuple(name for name in names if level(name, engine, gpu) is not Level.UNSUPPORTED)
+
+
+def elsewhere(engine: str, gpu: GpuSpec) -> dict[str, str]:
+    """Common formats that this engine is not offered with, each with another that runs it on this GPU."""
+    return {
+        name: other
+        for other, names in ELSEWHERE.items()
+        for name in names
+        if name not in format_choices(engine) and level(name, other, gpu) not in (Level.UNSUPPORTED, Level.UNKNOWN)
+    }
 
 
 def kv_choices(engine: str) -> tuple[str, ...]:

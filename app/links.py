@@ -117,20 +117,20 @@ def column_value(column: str, text: str, names: Names) -> object:
     if len(text) > MAX_VALUE:
         raise BadValue(f"{column} is longer than {MAX_VALUE} characters")
     value = value_of(column, text)
-    if value is not None:
-        scenario_of({column: value})
-        if isinstance(value, str):
-            check_name(column, value, names)
-    return value
+    if value is None:
+        return None
+    scenario_of({column: value})
+    return known_name(column, value, names) if isinstance(value, str) else value
 
 
-def check_name(column: str, name: str, names: Names) -> None:
-    """Raises PlannerError unless the name is one of the catalogue's or uploaded here; no path is ever opened.
+def known_name(column: str, name: str, names: Names) -> str:
+    """A name as the catalogue has it, or one that was uploaded here; no path is ever opened. Raises PlannerError.
 
     What the command line would list and open is no help on a page: an unknown name is told where to look here.
     """
+    name = models.without_host(name) if column == "model" else name
     try:
-        _check_name(column, name, names)
+        return _known_name(column, name, names)
     except UnknownName as error:
         upload = {"model": ", or upload its config.json at the left", "gpu": ", or upload its profile at the left"}
         said = str(error).rsplit(" (planner ", 1)[0]
@@ -138,7 +138,7 @@ def check_name(column: str, name: str, names: Names) -> None:
         raise BadValue(f"{said}{stop} Choose one of the list{upload.get(column, '')}") from None
 
 
-def _check_name(column: str, name: str, names: Names) -> None:
+def _known_name(column: str, name: str, names: Names) -> str:
     match column:
         case "model" | "gpu" if name.startswith("upload:") and name not in names.models | names.gpus:
             raise BadValue(f"{column} {shown(name)} was uploaded in another session; upload its file here too")
@@ -149,7 +149,7 @@ def _check_name(column: str, name: str, names: Names) -> None:
         case "gpu" if name not in names.gpus:
             if not PLAIN_NAME.fullmatch(name) or name.lower().endswith((".yaml", ".yml")):
                 raise BadValue(f"gpu {shown(name)} is no bundled GPU; upload its profile instead")
-            gpus.gpu(name)
+            return gpus.gpu(name).id
         case "engine":
             engines.engine_id(name)
         case "weight_format":
@@ -158,6 +158,7 @@ def _check_name(column: str, name: str, names: Names) -> None:
             formats.kv_format(name)
         case "task_family":
             family(name)
+    return name
 
 
 def _pins(texts: Iterable[str], names: Names, dropped: list[str]) -> tuple[Scenario, ...]:

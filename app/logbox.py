@@ -11,7 +11,7 @@ import streamlit as st
 from answers import LAYOUT
 from fields import COLUMNS, MAIN
 from library import Library
-from links import Form, check_name
+from links import Form, known_name
 from planner import explain
 from planner.catalog.logs import LogTerms, read_log
 from planner.errors import PlannerError
@@ -99,7 +99,7 @@ def _known(log: LogTerms, library: Library) -> tuple[LogTerms, tuple[str, ...]]:
     for column in NAMES:
         if column in settings:
             try:
-                check_name(column, str(settings[column]), names_of(library))
+                settings[column] = known_name(column, str(settings[column]), names_of(library))
             except PlannerError as error:
                 del settings[column]
                 notes.append(str(error))

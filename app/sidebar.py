@@ -9,19 +9,22 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from access import is_local
 from custom import custom_gpu
-from defaults import kv_choices, level, offered_formats
+from defaults import elsewhere, kv_choices, level, offered_formats
 from fields import FOLDS, HOST_MEMORY, Field, Fold, limits, meaning
 from library import Library, own_library, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
+from planner.explain import engine_name, format_name
 from state import PAGE, STEPS, apply, change, key, slid, slider_key, unfold
 from wishing import updated
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
-UPLOAD_MB = 1
+UPLOAD_MB, HEADER_MB = 1, 16  # of a visitor's file; of one's own machine, where the header of a GGUF is welcome too
+MOST_PASTED = 200_000  # characters of a config.json
 NARROW_PX, MIDDLE_PX = 92, 116  # of inputs that stand beside a wide one
 DOORS = {"hardware": "I have this hardware", "load": "I have this load"}
 DOOR_HELP = "With hardware given, the page says what it holds. With a load given, it finds how many GPUs hold it."
@@ -30,10 +33,12 @@ DOOR_HELP = "With hardware given, the page says what it holds. With a load given
 def show_load(form: Form, library: Library) -> None:
     """The inputs of a search: the load, and the GPUs where these are given."""
     _doors()
+    hardware = st.container()  # behind either door, so that what stands below keeps its place and what is typed there
     if form.door == "hardware":
-        _gpu(form, library)
-        if not library.gpu(form.scenario.gpu or "").unified_memory:
-            _input(HOST_MEMORY)
+        with hardware:
+            _gpu(form, library)
+            if not library.gpu(form.scenario.gpu or "").unified_memory:
+                _input(HOST_MEMORY)
     _load(form)
     for fold in FOLDS:
         if fold.of_load:
@@ -92,17 +97,19 @@ def _gpu(form: Form, library: Library) -> None:
 
 def _formats(form: Form, library: Library) -> None:
     s = form.scenario
-    engine = s.engine or "vllm"
-    st.selectbox("Engine", engines.engine_ids(), format_func=engine_label, key=key("engine"), help=meaning("engine"))
-    gpu = library.gpu(s.gpu or "")
-    formats = offered_formats(engine, gpu, library.own_format(s.model or ""))
+    engine, gpu = s.engine or "vllm", library.gpu(s.gpu or "")
     row = st.container(horizontal=True, wrap=False)
-    row.selectbox(
-        "Weights", with_current(formats, s.weight_format), key=key("weight_format"), help=meaning("weight_format"),
-        format_func=lambda name: format_label(name, level(name, engine, gpu)),
-    )  # fmt: skip
+    row.selectbox("Engine", engines.engine_ids(), format_func=engine_label, key=key("engine"), help=meaning("engine"))
     choices = with_current(kv_choices(engine), s.kv_format)
     row.selectbox("KV cache", choices, key=key("kv_format"), help=meaning("kv_format"), width=MIDDLE_PX)
+    formats = with_current(offered_formats(engine, gpu, library.own_format(s.model or "")), s.weight_format)
+    labels = {name: format_label(name, level(name, engine, gpu)) for name in formats}
+    others = elsewhere(engine, gpu).items()
+    labels |= {name: f"{format_name(name)} · in {engine_name(other)}" for name, other in others if name not in labels}
+    st.selectbox(
+        "Weights", list(labels), key=key("weight_format"), help=meaning("weight_format"),
+        format_func=labels.__getitem__,
+    )  # fmt: skip
 
 
 def with_current(choices: tuple[str, ...], current: str | None, more: object = ()) -> list[str]:
@@ -203,9 +210,15 @@ def _backend(label: str, vendor: str) -> None:
 
 def _uploads() -> None:
     st.file_uploader(
-        "config.json of a model", type=["json"], key="upload_model", max_upload_size=UPLOAD_MB,
+        "config.json of a model, or the header of its weights", type=["json", "gguf", "safetensors"],
+        key="upload_model", max_upload_size=HEADER_MB if is_local() else UPLOAD_MB,
         on_change=_uploaded, args=("upload_model", "model", upload_model),
-        help="As published with the checkpoint, or what `planner import-model --out` wrote. It stays in this session.",
+        help="As published with the checkpoint, or what `planner import-model --out` wrote. Of a .gguf or .safetensors "
+        "file its beginning is enough: `head -c 15M model.gguf > begin.gguf`. It stays in this session.",
+    )  # fmt: skip
+    st.text_area(
+        "Or paste a config.json", key="paste_model", height=80, max_chars=MOST_PASTED, on_change=_pasted,
+        placeholder='{"architectures": [...], ...}',
     )  # fmt: skip
     st.file_uploader(
         "YAML profile of a GPU", type=["yaml", "yml"], key="upload_gpu", max_upload_size=UPLOAD_MB,
@@ -218,13 +231,22 @@ def _uploads() -> None:
 
 def _uploaded(widget: str, column: str, keep: Callable[[bytes, str], str]) -> None:
     """For callbacks: an uploaded file becomes the model or the GPU of the scenario, or a line says why not."""
+    file: UploadedFile | None = st.session_state[widget]
+    if file is not None:
+        _take(file.getvalue(), file.name, column, keep)
+
+
+def _pasted() -> None:
+    """For callbacks: the pasted config.json becomes the model."""
+    if text := st.session_state["paste_model"].strip():
+        _take(text.encode(), "config.json", "model", upload_model)
+
+
+def _take(data: bytes, name: str, column: str, keep: Callable[[bytes, str], str]) -> None:
     state = st.session_state
-    file: UploadedFile | None = state[widget]
     state["refused"] = ""
-    if file is None:
-        return
     try:
-        update: dict[str, object] = {column: keep(file.getvalue(), file.name)}
+        update: dict[str, object] = {column: keep(data, name)}
         s = state["form"].scenario
         library = own_library()
         if column == "model":

@@ -7,13 +7,25 @@ change (another class of GPU has other defaults), and only then are widgets made
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import streamlit as st
 
-from defaults import BY_CLASS, LOAD, default_format, first_scenario, gpu_class, kv_choices, kv_default, level
-from fields import MAIN
+from defaults import (
+    BY_CLASS,
+    FIRST_GPUS,
+    LOAD,
+    GpuClass,
+    default_format,
+    elsewhere,
+    first_scenario,
+    gpu_class,
+    kv_choices,
+    kv_default,
+    level,
+)
+from fields import COLUMNS, HOST_MEMORY, MAIN
 from library import Library, own_library
 from links import Form, Link, Names, column_value, query_of, read
 from planner import explain
@@ -25,6 +37,7 @@ from planner.specs.model import Task
 from planner.specs.scenario import Scenario
 
 FORM, DROPPED, PAGE, WRITTEN, SHOWN = "form", "dropped", "page", "written", "unfolded"
+OF_HARDWARE = ("gpu", "n_gpus", HOST_MEMORY.column)  # inputs that the door of a load does not show
 NO_LIMIT: dict[str, Any] = {"concurrency": None}  # on requests at once
 TOLD, REFUSED = "told", "refused_edit"  # what an edit brought with it, and why one was not taken
 STEPS = {
@@ -48,12 +61,15 @@ def start(page: str) -> Form:
     """The form of this run, settled; widgets are seeded with it and the address says it."""
     state = st.session_state
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    anew = arrived(page)  # the browser makes all inputs anew
-    if FORM not in state:
-        _open(_link(query))
-    elif not anew:  # what widgets of another page hold says nothing here
+    anew: Collection[str] = ()
+    if arrived(page):  # the browser makes all inputs anew, and what widgets of another page hold says nothing here
+        anew = COLUMNS
+        if FORM not in state:
+            _open(_link(query))
+    else:
         edited = _edited(state[FORM])
-        anew = edited.door != state[FORM].door
+        if edited.door != state[FORM].door:
+            anew = OF_HARDWARE
         if edited != state[FORM]:
             _settle(edited)
         elif query != state[WRITTEN]:
@@ -110,12 +126,29 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
         update = {name: usual_now[name] for name in LOAD if getattr(after, name) == getattr(was, name)}
         if before.engine == was.engine and before.engine == after.engine:
             update |= {name: usual_now[name] for name in ("engine", "weight_format", "kv_format")}
-        told = f"Usual settings of a {gpu_class(new)} were filled in: {filled_in(update)}." if update else ""
+        if gpu_class(new) is GpuClass.DESK and after.n_gpus == before.n_gpus == FIRST_GPUS and not after.tp:
+            update["n_gpus"] = 1
+        told = f"Filled in as is usual on this kind of GPU ({gpu_class(new)}): {filled_in(update)}." if update else ""
     after = after.model_copy(update=update)
+    if engine := _engine(before, after, library):
+        after = after.model_copy(update={"engine": engine})
+        told = (
+            f"{explain.format_name(after.weight_format or '')} runs in {explain.engine_name(engine)}: now the engine."
+        )
     limit = _limit(before, after, library)
     if limit == NO_LIMIT:
         told = f"{told} Users or a rate now say the load; the limit on requests at once is off.".lstrip()
-    return after.model_copy(update=_formats(before, after, library) | _lengths(before, after, library) | limit), told
+    lengths = _lengths(before, after, library)
+    if lengths.get("output_tokens") == 0 and (after.output_tokens or after.tpot_slo_ms):
+        told = f"{told} This model writes no tokens: no answer length, no time between tokens.".lstrip()
+    return after.model_copy(update=_formats(before, after, library) | lengths | limit), told
+
+
+def _engine(before: Scenario, after: Scenario, library: Library) -> str | None:
+    """The engine of a format that was chosen and that the one before does not run."""
+    if before.weight_format == after.weight_format or before.engine != after.engine or before.gpu != after.gpu:
+        return None
+    return elsewhere(after.engine or "vllm", library.gpu(after.gpu or "")).get(after.weight_format or "")
 
 
 def _limit(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
@@ -134,6 +167,7 @@ def _limit(before: Scenario, after: Scenario, library: Library) -> dict[str, Any
 def filled_in(update: dict[str, Any]) -> str:
     """The usual settings in words."""
     words = {
+        "n_gpus": "{} GPU".format,
         "engine": explain.engine_name,
         "weight_format": explain.format_name,
         "kv_format": "KV cache {}".format,
@@ -153,7 +187,8 @@ def _lengths(before: Scenario, after: Scenario, library: Library) -> dict[str, A
     if generates:
         found = library.usual(after.model or "", library.gpu(after.gpu or ""))
         return {name: found[name] for name in ("input_tokens", "output_tokens")}
-    return {"output_tokens": 0, "input_tokens": min(after.input_tokens or model.max_position, model.max_position)}
+    most = min(after.input_tokens or model.max_position, model.max_position)
+    return {"output_tokens": 0, "input_tokens": most, "tpot_slo_ms": None}
 
 
 def _formats(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
@@ -229,11 +264,14 @@ def _settle(edited: Form) -> None:
     before: Form = state[FORM]
     library, refused = own_library(), ""
     try:
-        for column in ("model", "gpu", "engine_version"):
-            if getattr(edited.scenario, column) != getattr(before.scenario, column):
-                column_value(column, getattr(edited.scenario, column) or "", names_of(library))
-        check_lengths(edited.scenario)
-        scenario, told = settled(before.scenario, edited.scenario, library)
+        typed = {
+            column: column_value(column, text or "", names_of(library))
+            for column in ("model", "gpu", "engine_version")
+            if (text := getattr(edited.scenario, column)) != getattr(before.scenario, column)
+        }
+        asked = edited.scenario.model_copy(update=typed)
+        check_lengths(asked)
+        scenario, told = settled(before.scenario, asked, library)
     except PlannerError as error:
         scenario, told, refused = before.scenario, "", str(error)
     state[FORM] = edited._replace(scenario=scenario)
@@ -241,21 +279,22 @@ def _settle(edited: Form) -> None:
     state[DROPPED] = ()
 
 
-def _seed(form: Form, all_of_them: bool = False) -> None:
+def _seed(form: Form, anew: Collection[str] = ()) -> None:
     """Give every widget its value before it is made; a value that stands already is left alone.
 
-    After a change of page or door all are given: keys outlive it, what the browser holds of them does not, and an
-    input that it makes anew without a value is sent back with its least.
+    Those that the browser makes `anew` are given theirs in any case: keys outlive a page, what the browser holds of
+    them does not, and an input without a value is sent back with its least. No others are, or what is being typed
+    there would be lost.
     """
     state = st.session_state
     for name in (*MAIN, *state.get(SHOWN, ())):
-        _give(name, form, all_of_them)
+        _give(name, form, name in anew)
     state[SHOWN] = []
     for name in STEPS:
         step = nearest(name, getattr(form.scenario, name) or 0)
-        if all_of_them or state.get(slider_key(name)) != step:
+        if name in anew or state.get(slider_key(name)) != step:
             state[slider_key(name)] = step
-    if all_of_them or state.get("door") != form.door:
+    if anew or state.get("door") != form.door:
         state["door"] = form.door
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from fields import Field, Fold, limits, meaning
 from library import Library, own_library
-from links import MAX_LINK, MAX_VALUE, VERSION, Names, check_name
+from links import MAX_LINK, MAX_VALUE, VERSION, Names, known_name
 from planner.catalog import finetune as catalog
 from planner.catalog.finetune_runs import run_of
 from planner.catalog.values import shown
@@ -123,7 +123,7 @@ def checked(column: str, text: str, names: Names) -> dict[str, Any]:
         raise BadValue(f"{column} is longer than {MAX_VALUE} characters")
     value = getattr(run_of({column: text}), column)
     if value is not None and column in NAMES:
-        check_name(column, value, names)
+        value = known_name(column, value, names)
     return {column: value}
 
 

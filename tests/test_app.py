@@ -117,7 +117,7 @@ def test_another_class_of_gpu_brings_its_usual_settings_and_says_so() -> None:
     at.selectbox(key="f_gpu").set_value("rtx4090").run()
     assert at.selectbox(key="f_engine").value == "llama.cpp"
     assert at.selectbox(key="f_weight_format").value == "gguf-q4_k_m"
-    assert at.number_input(key="f_concurrency").value == 1
+    assert (at.number_input(key="f_concurrency").value, at.number_input(key="f_n_gpus").value) == (1, 1)
     assert "desktop" in shown(at)
 
 
@@ -126,6 +126,28 @@ def test_a_load_of_ones_own_survives_another_class_of_gpu() -> None:
     at.number_input(key="f_concurrency").set_value(7).run()
     at.selectbox(key="f_gpu").set_value("rtx4090").run()
     assert at.number_input(key="f_concurrency").value == 7
+
+
+def test_a_name_that_was_typed_becomes_the_catalogue_s() -> None:
+    at = opened()
+    at.selectbox(key="f_gpu").set_value("4090").run()
+    assert at.selectbox(key="f_gpu").value == "rtx4090"
+
+
+def test_a_format_of_another_engine_brings_that_engine() -> None:
+    at = opened(model="Qwen/Qwen3-8B", gpu="rtx4090")
+    at.selectbox(key="f_weight_format").set_value("awq-int4-g128").run()
+    assert at.selectbox(key="f_engine").value == "vllm" and "runs in vLLM" in shown(at)
+    at.selectbox(key="f_weight_format").set_value("gguf-q4_k_m").run()
+    assert at.selectbox(key="f_engine").value == "llama.cpp"
+
+
+def test_an_encoder_takes_no_objective_between_tokens() -> None:
+    at = opened(model="BAAI/bge-m3", gpu="l4")
+    at.session_state["fold_Objectives"] = True
+    at.run()
+    at.number_input(key="f_tpot_slo_ms").set_value(10.0).run()
+    assert at.number_input(key="f_tpot_slo_ms").value is None and "writes no tokens" in shown(at)
 
 
 def test_a_model_released_in_4_bit_keeps_its_format() -> None:
@@ -211,6 +233,21 @@ def test_an_uploaded_config_becomes_the_model() -> None:
 def test_an_upload_called_config_is_named_by_its_architecture() -> None:
     at = uploaded(opened(), "upload_model", "config.json", json.dumps(CONFIG).encode())
     assert at.selectbox(key="f_model").value == f"upload:llama-with-{CONFIG['num_hidden_layers']}-layers"
+
+
+def test_a_pasted_config_becomes_the_model_and_its_start_line_a_path() -> None:
+    at = opened()
+    at.session_state["own"] = True
+    at.run()
+    at.text_area(key="paste_model").set_value(json.dumps(CONFIG)).run()
+    assert at.selectbox(key="f_model").value.startswith("upload:llama")
+    assert any("vllm serve /path/to/llama" in code.value for code in at.code)
+
+
+def test_an_index_of_files_says_which_file_is_meant() -> None:
+    index = json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "model-1.safetensors"}}).encode()
+    at = uploaded(opened(), "upload_model", "model.safetensors.index.json", index)
+    assert "config.json that lies beside it" in shown(at)
 
 
 def test_an_uploaded_model_on_an_uploaded_gpu_is_searched_in_every_precision() -> None:

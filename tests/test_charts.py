@@ -76,6 +76,14 @@ def test_the_load_itself_is_a_point_of_the_curve(index: int) -> None:
     asked = found(index)
     if asked.row["concurrency"]:
         assert asked.row["concurrency"] in [row["concurrency"] for row in asked.curve]
+    if asked.row["ttft_ms"] is not None:
+        marks = [trace for trace in charts.load_speed(asked.curve, asked.row)[0]["data"] if trace["mode"] == "markers"]
+        assert [mark["y"][0] for mark in marks][-1] == asked.row["ttft_ms"] / 1e3
+
+
+def test_users_and_rates_are_marked_at_the_requests_that_are_in_flight() -> None:
+    row = found(5).row
+    assert charts.in_flight(row) == pytest.approx(2.5 * row["e2e_ms"] / 1e3)
 
 
 def test_the_curve_keeps_the_layout_of_the_answer() -> None:

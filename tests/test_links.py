@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from defaults import first_scenario
 from fields import COLUMNS, FOLDS, limits
-from links import MAX_LINK, MAX_PINS, Form, Link, Names, address, query_of, read
+from links import MAX_LINK, MAX_PINS, Form, Link, Names, address, column_value, query_of, read
 from planner.specs.scenario import Scenario
 
 FIRST = Form("hardware", first_scenario())
@@ -106,3 +106,8 @@ def test_aliases_and_slices_are_names() -> None:
 
 def test_what_a_link_does_not_say_is_blank_and_not_the_newcomers_value() -> None:
     assert link(model="Qwen/Qwen3-8B").form.scenario.concurrency is None
+
+
+def test_a_pasted_web_address_names_its_repository() -> None:
+    address = "https://huggingface.co/Qwen/Qwen3-32B/tree/main"
+    assert column_value("model", address, Names()) == "Qwen/Qwen3-32B"

@@ -122,6 +122,8 @@ def test_servers_load_an_fp32_checkpoint_in_16_bit() -> None:
 def test_an_encoder_writes_nothing_whatever_is_asked_for() -> None:
     found = row(model="BAAI/bge-m3", output_tokens=100)
     assert (found["output_tokens"], found["output_tokens_per_s"], found["tpot_ms"]) == (0, 0, None)
+    scenario = Scenario(model="BAAI/bge-m3", gpu="l4", tpot_slo_ms=10)
+    assert "'tpot_slo_ms': BAAI/bge-m3 writes no tokens" in str(estimate([scenario]).rows()[0]["error"])
 
 
 def test_a_checkpoint_s_own_cache_format_holds_where_the_engine_has_it() -> None:

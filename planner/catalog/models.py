@@ -23,6 +23,8 @@ from planner.specs.model import ModelSpec, Quantization
 __all__ = ["Entry", "Resolved", "from_bytes", "model", "model_from_config", "model_ids", "model_index", "resolve"]
 
 
+_HUBS = r"(?:huggingface\.co|hf\.co|modelscope\.cn/models)"
+_ADDRESS = re.compile(rf"(?:https?://)?(?:www\.)?{_HUBS}/([\w.-]+/[\w.-]+)", re.ASCII)
 _GGUF = "gguf"  # of a suffix: the block type is the ending's own
 
 
@@ -60,6 +62,12 @@ def model_ids() -> tuple[str, ...]:
 def file_name(model_id: str) -> str:
     """The file that holds a bundled architecture."""
     return model_id.replace("/", "--") + ".json"
+
+
+def without_host(name: str) -> str:
+    """The repository that a hub's web address shows; any other name as it is."""
+    found = _ADDRESS.match(name.strip())
+    return found[1] if found else name
 
 
 def key_of(name: str) -> str:
@@ -221,6 +229,7 @@ def resolve(name: str) -> Resolved:
     -AWQ, -FP8-dynamic or .Q4_K_M.
     Raises UnknownName with the nearest id, BadFile and BadValue for what a path holds.
     """
+    name = without_host(name)
     key = key_of(name)
     found = _known(key)
     if found is None and _is_path(name):

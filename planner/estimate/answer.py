@@ -25,6 +25,7 @@ from planner.units import GIB, MS_PER_S
 DEFAULT_PERCENTILE = 95.0  # of the objectives
 FINE_MS = 10.0  # below which whole milliseconds are too coarse
 FINE_S = 10.0  # below it a wait is said to a tenth of a second
+MANY_S = 120.0  # from here on in minutes
 CLOSE_GIB = 0.1  # shortfall below which more digits are given
 FIXED_COST = ("usd_per_hour", "usd_per_month")  # due whether the deployment runs or not
 WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
@@ -230,14 +231,17 @@ STOPS = {  # what keeps an engine from starting: its code and its words
 }
 
 
-def _seconds(value: float) -> str:
-    return f"{value:,.0f} s" if value >= FINE_S else f"{value:.1f} s"
+def _wait(seconds: float) -> str:
+    if seconds >= MANY_S:
+        return f"{seconds / 60:,.0f} min"
+    return f"{seconds:,.0f} s" if seconds >= FINE_S else f"{seconds:.1f} s"
 
 
 def _waiting(p: Priced, i: int) -> str:
     """Who waits; where the mean length fits and only the full length does not, who may be set back."""
     if p.point.slot_wait_s[i] > 0:
-        return f"{p.point.waiting_sequences[i]:,.0f} wait, each {_seconds(p.point.slot_wait_s[i])} for a place"
+        count = max(round(p.point.waiting_sequences[i]), 1)
+        return f"on average {count:,} wait{'s' if count == 1 else ''} for a place, for {_wait(p.point.slot_wait_s[i])}"
     held = p.plan.kv.max_concurrency[i] * replicas(p.deployments[i : i + 1])[0]
     return f"at full length {held:,.0f} fit; beyond that requests are set back and recomputed"
 
@@ -249,9 +253,9 @@ def rate_exceeded(requests_per_s: float, cap: float) -> str:
 
 
 def shortfall(short_bytes: float) -> str:
-    """ " by 3.2 GiB", or blank where nothing is missing."""
+    """ " (3.2 GiB short)", or blank where nothing is missing."""
     short = short_bytes / GIB
-    return f" by {short:,.{1 if short >= CLOSE_GIB else 3}f} GiB" if short > 0 else ""
+    return f" ({short:,.{1 if short >= CLOSE_GIB else 3}f} GiB short)" if short > 0 else ""
 
 
 def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:

@@ -101,6 +101,11 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
             f"column 'shared_prefix_tokens': {scenario.shared_prefix_tokens:,} is more than input_tokens, which "
             f"include it; give 0 to {load['input_tokens']:,}, or a longer prompt"
         )
+    if scenario.tpot_slo_ms and load["output_tokens"] == 0:
+        raise BadValue(
+            f"column 'tpot_slo_ms': {row.model.id or 'the model'} writes no tokens at this load, so there is no time "
+            "between them; bound ttft_slo_ms or e2e_slo_ms instead"
+        )
     values = names | load | _device(scenario, row.gpu)
     return Row(scenario.filled(values), *row[1:])
 

@@ -19,6 +19,7 @@ PLAIN = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LLAMA_TYPES = {"fp16": "f16", "fp32": "f32"}
 OPTIONS_FILE = "options.yaml"  # of TensorRT-LLM: what has no flag
 SIXTEEN_BIT = ("bf16", "fp16")
+UPLOADED = "upload:"  # how the name of a model begins whose files only its owner has
 MULTIPLE = 256  # to which a stated length is rounded up
 
 
@@ -114,12 +115,14 @@ def _repository(row: Row) -> str:
     """What stands in a start line: the checkpoint, else the base model that the engine quantizes, else a folder."""
     stands_for_itself = row["weight_format"] in PLAIN or (row["engine"] == "vllm" and row["weight_format"] in ON_LOAD)
     base = _base(row)
+    if str(row["model"]).startswith(UPLOADED):
+        return f"/path/to/{base}"
     return checkpoint(row) or (base if stands_for_itself else f"./{base.rsplit('/', 1)[-1]}-{row['weight_format']}")
 
 
 def _base(row: Row) -> str:
     """The id behind the model's name; an uploaded one stands for itself."""
-    name = str(row["model"]).removeprefix("upload:")
+    name = str(row["model"]).removeprefix(UPLOADED)
     try:
         found = models.resolve(name)
         base = found.model.id if found.weight_format else found.checkpoint

@@ -164,6 +164,8 @@ def _quoted_infinity(data: bytes) -> bytes:
 
 def _reader(config: Config) -> Reader:
     model_type = config.text("model_type")
+    if not model_type and config.data.get("weight_map"):
+        raise BadValue(f"{config.where}: the index of a checkpoint's files; give the config.json that lies beside it")
     if not model_type:
         raise BadValue(f"{config.where}: model_type is missing; it names the architecture")
     if model_type not in READERS:
