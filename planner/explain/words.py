@@ -51,7 +51,7 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
         return f"{value:,.0f}"
     place = math.floor(math.log10(span)) - (1 if known else 2)
     place = max(place, 0) if isinstance(value, int) else place
-    return f"{round(value, -place):,.{min(max(0, -place), 6)}f}"
+    return f"{round(value, -place):,.{min(max(0, -place), 9)}f}"
 
 
 def interval(row: Row, name: str) -> str:
