@@ -52,6 +52,7 @@ from planner.ops import (
     batch_ops,
     placed,
     prepare,
+    shared_beside,
 )
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
@@ -205,11 +206,14 @@ class Clock(NamedTuple):
     launches: Launches = NO_LAUNCHES
     peaks: Rates | None = None  # of the hardware, as rates
     refined: Refined = NOT_REFINED  # factors on steps, arrays (R,)
+    shared_beside: Any = 0.0  # 1 where shared experts run beside the routed ones in steps without prompts
     replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
         found = batch_ops(self.prepared, batch)
+        if np.any(self.shared_beside):
+            found = shared_beside(found, self.shared_beside * (np.asarray(batch.prefill_tokens) <= 0))
         if self.adapters is not None:
             tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
             work = (tokens, batch.decode_seqs + batch.prefill_seqs)
@@ -305,6 +309,13 @@ def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
     return gpu.vendor == "NVIDIA" and gpu.generation not in engine.overheads.graphless
 
 
+def _shared_beside(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+    """1 for GPUs on which the engine gives this model's shared experts a stream of their own, else 0."""
+    if deployments[0].row.model.model_type not in engine.overheads.shared_beside_types:
+        return 0.0
+    return column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+
+
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:
     """What observations say of every row, as arrays."""
     return Refined(*(column(deployments, attrgetter(f"row.refined.{name}"), Part.REFINED) for name in Refined._fields))
@@ -363,6 +374,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         launches=launches(engine, deployments, own),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
+        shared_beside=_shared_beside(engine, deployments),
         replays=column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
     )
     if row.draft is None or row.draft.model is None:

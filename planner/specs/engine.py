@@ -201,6 +201,7 @@ class Overheads(Spec):
     fused_routing_types: tuple[str, ...] = ()  # whose experts on data-centre Blackwell are chosen in their own kernel
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
+    shared_beside_types: tuple[str, ...] = ()  # whose shared experts run beside the routed ones where graphs replay
     # of the arithmetic that expert kernels attain alone, what they attain in a model that serves
     expert_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
     # the same of products of packed weights, on generations where they are unpacked to 16 bit first

@@ -1,0 +1,56 @@
+"""Shared experts beside the routed ones: the same work, fewer start-ups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planner.collectives import Parallel
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.library import NO_LIBRARY
+from planner.estimate.resolve import resolve
+from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, prepare, shared_beside
+from planner.params import tensors
+from planner.specs.scenario import Scenario
+from tests.oracle.models import MOE, build
+
+
+def ops() -> list[Op]:
+    model = build(ffn=MOE)
+    widths = Widths(np.array([[t.numel * 2.0] for t in tensors(model)]))
+    return batch_ops(prepare(model, widths, Parallel()), Batch(8.0, 100.0))
+
+
+def total(found: list[Op], of: str) -> float:
+    return float(sum(np.sum(op.count * getattr(op, of)) for op in found if op.kind in (OpKind.GEMM, OpKind.MOE)))
+
+
+def executions(found: list[Op], kind: OpKind) -> float:
+    return float(sum(np.sum(op.count) for op in found if op.kind is kind))
+
+
+@pytest.mark.parametrize("of", ["bytes", "flops"])
+def test_the_experts_kernel_takes_over_their_work(of: str) -> None:
+    beside = shared_beside(ops(), np.ones(1))
+    assert total(beside, of) == pytest.approx(total(ops(), of))
+    assert not any(np.any(op.count) for op in beside if op.rate is Slot.SHARED_GEMM)
+
+
+def test_two_products_and_an_activation_of_every_layer_start_no_more() -> None:
+    beside = shared_beside(ops(), np.ones(1))
+    fewer = [executions(ops(), kind) - executions(beside, kind) for kind in (OpKind.GEMM, OpKind.ELEMENTWISE)]
+    assert fewer == [2 * 4, 4]
+
+
+def shared_products(gpu: str, batch: Batch) -> float:
+    """Executions of shared experts' products in a step of DeepSeek-R1 in SGLang."""
+    row = resolve(Scenario(model="deepseek-r1", gpu=gpu, tp=8, engine="sglang"), NO_LIBRARY)
+    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    return float(sum(np.sum(op.count) for op in priced.clock.ops(batch) if op.rate is Slot.SHARED_GEMM))
+
+
+def test_only_steps_that_cuda_graphs_replay_hide_them() -> None:
+    decodes, prompts = Batch(8.0, 100.0), Batch(8.0, 100.0, np.full(1, 512.0), 0.0, np.ones(1))
+    assert shared_products("b200", decodes) == 0
+    assert shared_products("b200", prompts) == shared_products("mi355x", decodes) == 2 * 58
