@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from planner.serving import (
     Load,
@@ -21,8 +19,9 @@ from planner.serving import (
     tail,
     uniform_log_sd,
 )
-from planner.serving.curve import Times, life, mix
+from planner.serving.curve import life
 from planner.serving.steady import multi_server_wait_s
+from planner.serving.steps import Times, mix
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
 from tests.oracle.toy_gpu import NO_OVERHEAD, Exact, engine, seconds, serve, step_s
 
@@ -131,7 +130,7 @@ def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget():
     assert point.prefill_tokens_per_s[0] == pytest.approx(4096 / chunks, rel=1e-3)
 
 
-@pytest.mark.parametrize("case", [(128, 128, 32), (1000, 500, 8), (2000, 100, 4)], ids=str)
+@pytest.mark.parametrize("case", [(128, 128, 31), (1000, 500, 4), (2000, 100, 2)], ids=str)
 def test_a_whole_wave_waits_for_its_prompts_once(case):
     load = Load(*case, waves=1e9, equal_lengths=True)
     point = serve(load, overheads=Overheads(group_whole=True))
@@ -180,30 +179,6 @@ def test_embedding_is_prefill_only_and_fills_its_steps():
     assert point.requests_per_s[0] == pytest.approx(full, rel=0.1)
 
 
-loads = st.tuples(
-    st.integers(1, 16384), st.integers(2, 4096), st.integers(1, 2000), st.integers(1, 1024), st.booleans()
-)
-
-
-@given(loads)
-@settings(max_examples=60, deadline=None)
-def test_littles_law_holds_in_a_closed_loop(case):
-    inputs, outputs, concurrency, slots, mixed = case
-    point = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed), Overheads(0.003))
-    assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
-
-
-@given(loads.filter(lambda case: case[1] >= 8))  # shorter answers leave too few steps for means over them
-@example((359, 8, 89, 789, False))
-@settings(max_examples=60, deadline=None)
-def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
-    inputs, outputs, concurrency, slots, mixed = case
-    point = serve(Load(inputs, outputs, np.array([concurrency, 2 * concurrency])), engine(slots, mixed=mixed))
-    assert point.tpot_s[1] >= point.tpot_s[0] * 0.995
-    assert point.e2e_s[1] >= point.e2e_s[0] * 0.995
-    assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
-
-
 @pytest.mark.parametrize("mixed", [True, False])
 @pytest.mark.parametrize("outputs", [1, 2, 3, 10])
 def test_prompts_of_short_answers_are_not_prefilled_faster_than_alone(outputs, mixed):
@@ -232,16 +207,6 @@ def test_slots_beyond_the_largest_graph_do_not_slow_a_load_below_it():
     found, expected = (steady_state(launched_s, load, capacity, NO_OVERHEAD) for capacity in (beyond, within))
     assert found.requests_per_s[:3] == pytest.approx(expected.requests_per_s[:3], rel=0.01)
     assert found.requests_per_s[3] < 0.8 * expected.requests_per_s[3]
-
-
-@given(st.lists(loads, min_size=2, max_size=5))
-@settings(max_examples=20, deadline=None)
-def test_rows_of_a_batch_equal_rows_alone(cases):
-    columns = np.array(cases, dtype=float).T
-    together = serve(Load(columns[0], columns[1], columns[2]), engine(columns[3], mixed=columns[4]))
-    for i, (inputs, outputs, concurrency, slots, mixed) in enumerate(cases):
-        alone = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed))
-        assert np.allclose([f[i] for f in together], [f[0] for f in alone], rtol=1e-9, equal_nan=True)
 
 
 def test_requests_beyond_the_pool_wait_and_add_no_throughput():

@@ -18,7 +18,7 @@ from planner.roofline import Priced as RooflineParts
 from planner.roofline import priced
 from planner.serving import ServingPoint, Sustainable
 from planner.serving.objectives import Tail
-from planner.serving.steady import Offered
+from planner.serving.offered import Offered
 from planner.specs.formats import Level
 from planner.units import GIB, MS_PER_S
 

@@ -24,7 +24,8 @@ from planner.estimate.group import objectives
 from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Offered, ServingPoint, Tail
-from planner.serving.steady import part, slot_wait_s
+from planner.serving.offered import part
+from planner.serving.steady import slot_wait_s
 from planner.specs.engine import Allocation, EngineSpec
 
 Bools = NDArray[np.bool_]

@@ -19,11 +19,10 @@ from planner.serving.load import (
     uniform_log_sd,
 )
 from planner.serving.objectives import Objectives, Sustainable, Tail, margin, meets, sustainable, tail
+from planner.serving.offered import Offered, offer
 from planner.serving.steady import (
-    Offered,
     ServingPoint,
     Settled,
-    offer,
     serving_point,
     settle,
     slot_wait_s,

@@ -8,45 +8,29 @@ no equation is solved. The curve is priced at a few values of L and read off in 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from planner.ops import Batch
 from planner.serving.load import Array, Capacity, Request
-
-# Seconds of one step of every scenario, (R,) in and out, or of P steps at once, (P, R).
-StepTime = Callable[[Batch], Array]
+from planner.serving.steps import (
+    TINY,
+    Mix,
+    PromptSteps,
+    StepTime,
+    Times,
+    held_up_share,
+    in_a_row,
+    mix,
+    own_step,
+    price,
+    prompt_batches,
+    step_batches,
+)
 
 PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
-TOGETHER = 2048  # steps times scenarios that are priced in one call, so that its arrays stay in the cache
 BESIDE = 1e-6  # sequences; on which side of the largest CUDA graph a batch is
-MOST_AGAIN = 0.95  # of a step's room that prompts take where some are computed again
-TINY = 1e-12
-
-
-class Mix(NamedTuple):
-    """What runs in a step while `prompts` of others arrive in each."""
-
-    prompts: Array  # L
-    decodes: Array  # D: sequences decoding, the followed one among them
-    room_tokens: Array  # prefill tokens that fit in a step beside the decodes
-    chunks: Array  # steps that one prompt takes
-    busy_share: Array  # prefill steps per decode step; a share of them where chunks are mixed in
-    busy_tokens: Array  # prefilled in such a step
-    own_tokens: Array  # prefilled in the steps that prefill the followed request
-    backlog_tokens: Array  # waiting to be prefilled before it
-
-
-class Times(NamedTuple):
-    """Seconds of the three steps that a request sees."""
-
-    decode_s: Array  # decodes only
-    busy_s: Array  # with others' prefill
-    own_s: Array  # with its own prefill
 
 
 class Life(NamedTuple):
@@ -59,101 +43,6 @@ class Life(NamedTuple):
     step_sd_s: Array
     decode_s: Array  # all its decode steps
     others_per_s: Array  # requests that the others complete meanwhile
-
-
-def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
-    """The mix of a step at `prompts` arriving per step.
-
-    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
-    steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
-    together), and L P / room where a prompt takes several.
-    Backlog of a mixed engine: Pollaczek-Khinchine,
-    L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
-    """
-    p, n = request.prefill_tokens, request.decode_steps
-    mixed = capacity.chunks_mixed
-    decodes = np.where(n > 0, 1 + prompts * n, 0)
-    room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
-    chunks = np.ceil(p / room)
-    brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
-    demand = prompts * brought / room
-    some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
-    share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
-    arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
-    beside = np.where((request.ranks > 1) & (n > 0), arriving, 1 + together)
-    left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
-    waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
-    return Mix(
-        prompts=prompts,
-        decodes=decodes,
-        room_tokens=room,
-        chunks=chunks,
-        busy_share=share,
-        busy_tokens=np.minimum(arriving * brought, room),
-        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum(beside * p, room)),
-        backlog_tokens=np.where(mixed, waiting, left_over / 2),
-    )
-
-
-def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
-    """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
-    some = -np.expm1(-prompts * request.poll_steps / request.ranks) / request.poll_steps
-    return np.asarray(np.maximum(some, prompts * filled))
-
-
-def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
-    """Share of a lane's decode steps that take as long as one with prefill, its own or that of a lane before it.
-
-    Lanes pass the stages of a pipeline in order. In its own lane the followed request sees the others of a closed loop,
-    in other lanes all of them.
-    """
-    followed = np.where(request.random_arrivals, 0, 1 / np.maximum(m.chunks + request.decode_steps, 1))
-    prompts = m.prompts + followed
-    share = np.minimum(prefilling_share(request, prompts, request.prefill_tokens / m.room_tokens), 1)
-    others = np.maximum(capacity.waits_on - 1, 0)
-    return np.where(others > 0, 1 - np.maximum(1 - m.busy_share, 0) * (1 - share) ** others, m.busy_share)
-
-
-def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
-    """A step of `decodes` sequences and `prefill_tokens` of prompts that stand half-way through their chunks."""
-    chunk = np.minimum(request.prefill_tokens, room_tokens)
-    context = request.cached_tokens + (request.prefill_tokens - chunk) / 2
-    seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
-    patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
-    fields = (decodes, request.decode_context, prefill_tokens, context, seqs, patches, request.patches_per_image)
-    return Batch(*fields)
-
-
-def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
-    """Seconds of every batch, each in its own shape (..., R).
-
-    Steps are priced together, as many as keep a call's arrays in the cache; a part that none of them has is passed
-    as a scalar 0.
-    """
-    shapes = [np.broadcast_shapes(*(np.shape(field) for field in one)) for one in batches]
-    rows = shapes[0][-1]
-    ends = np.cumsum([math.prod(shape[:-1]) for shape in shapes]).tolist()
-    flat = np.empty((len(Batch._fields), ends[-1], rows))
-    for one, shape, start, end in zip(batches, shapes, [0, *ends], ends, strict=False):
-        for column, field in zip(flat, one, strict=True):
-            column[start:end].reshape(shape)[...] = field
-    found = np.empty(flat[0].shape)
-    each = max(TOGETHER // rows, 1)
-    for start in range(0, len(found), each):
-        at = slice(start, start + each) if each > 1 else start
-        found[at] = step_s(Batch(*(field[at] if field[at].any() else 0.0 for field in flat)))
-    return [part.reshape(shape) for part, shape in zip(np.split(found, ends[:-1]), shapes, strict=True)]
-
-
-def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, Batch, Batch]:
-    """The steps of `Times`, as batches: decodes only, with others' prefill, with its own prefill."""
-    mixed = capacity.chunks_mixed
-    others = np.where(request.prefill_tokens > 0, np.maximum(m.decodes - 1, 0), m.decodes)
-    return (
-        batch(request, m.decodes, 0 * m.decodes, m.room_tokens),
-        batch(request, np.where(mixed, m.decodes, 0), m.busy_tokens, m.room_tokens),
-        batch(request, np.where(mixed | (m.own_tokens <= 0), others, 0), m.own_tokens, m.room_tokens),
-    )
 
 
 def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
@@ -185,16 +74,6 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     )
 
 
-def in_a_row(chunks: Array, capacity: Capacity) -> Array:
-    """Steps that the chunks of one prompt take where they overlap in the stages of a pipeline.
-
-    C chunks leave L stages after C + L - 1 parts of a step, (C + L - 1) / (C L) of one after the other. An engine
-    attains a power of that, 0 where it starts a chunk when the one before has left the last stage.
-    """
-    filled = (chunks + capacity.lanes - 1) / (np.maximum(chunks, 1) * capacity.lanes)
-    return np.asarray(chunks * filled**capacity.chunk_overlap)
-
-
 def at_random(request: Request, step_s: Array) -> Array:
     """How much like a random observer a request arrives: fully once the gap before it spans a step."""
     return np.where(request.random_arrivals, 1, np.minimum(request.gap_s / np.maximum(step_s, TINY), 1))
@@ -214,10 +93,15 @@ class LoadCurve(NamedTuple):
     mix: Mix
     times: Times
     life: Life
+    gap_s: Array  # from the end of a user's request to the arrival of the next
     held_s: Array  # how long a request holds cache
     held_steps: Array
-    cycle_s: Array  # slot wait not counted
     cycle_steps: Array
+
+    @property
+    def cycle_s(self) -> Array:
+        """A user's whole cycle; the wait for a slot is not counted."""
+        return self.gap_s + self.life.queue_s + self.life.own_prefill_s + self.life.decode_s
 
 
 def fullest(request: Request, capacity: Capacity) -> Array:
@@ -276,13 +160,6 @@ def refined(priced: Array) -> Array:
     return np.concatenate([between.reshape(-1, *priced.shape[1:]), priced[-1:]])
 
 
-class PromptSteps(NamedTuple):
-    """Seconds of steps that only prefill, (R,)."""
-
-    lone_s: Array  # one step of a lone prompt
-    full_s: Array  # filled with prompts
-
-
 def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, PromptSteps]:
     """The life of a request at K loads, from alone to full; step times are interpolated log to log."""
     steps = ladder(request, capacity, slots)
@@ -297,50 +174,6 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
     return lives(request, capacity, m, times), PromptSteps(lone_s, full_s)
 
 
-def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
-    """Requests per second whose prompts one lane computes when it does nothing else; inf without prompts.
-
-    Counting others by steps overlooks that prompts before short answers wait for each other; this bounds it.
-    """
-    room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
-    tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / np.maximum(prompts.lone_s, TINY))
-    p = request.prefill_tokens
-    chunks = lone_chunks(p, capacity)
-    return np.where(p > 0, tokens_per_s / np.maximum(p, TINY) * chunks / in_a_row(chunks, capacity), np.inf)
-
-
-def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
-    """Requests per second that one lane completes at most: its prompts', and its share of the front end's."""
-    served = 1 / (np.maximum(request.server_s, TINY) * capacity.lanes)
-    return np.asarray(np.minimum(prefilled_per_s(request, capacity, prompts), served))
-
-
-def lone_tokens(request: Request, capacity: Capacity) -> Array:
-    """Prefilled in one step of a prompt that has the engine to itself."""
-    p = request.prefill_tokens
-    found: Array = p / lone_chunks(p, capacity)
-    return found
-
-
-def lone_chunks(prefill_tokens: Array, capacity: Capacity) -> Array:
-    """Steps that prefill such a prompt."""
-    found: Array = np.maximum(np.ceil(prefill_tokens / capacity.max_num_batched_tokens), 1)
-    return found
-
-
-def prompt_batches(request: Request, capacity: Capacity) -> tuple[Batch, Batch]:
-    """The steps of `PromptSteps`, as batches."""
-    none, room = np.zeros_like(request.prefill_tokens), capacity.max_num_batched_tokens
-    return batch(request, none, lone_tokens(request, capacity), room), batch(request, none, room, room)
-
-
-def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:
-    """The step of the own prefill by straight line from the busy step, in proportion to prefilled tokens."""
-    base = np.where(capacity.chunks_mixed, decode_s, 0) * (request.decode_steps > 0)
-    line = base + (busy_s - base) * m.own_tokens / np.maximum(m.busy_tokens, TINY)
-    return np.where(request.prefill_tokens > 0, line, decode_s)
-
-
 def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCurve:
     """The life of a request at mix `m`.
 
@@ -353,7 +186,7 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     random = at_random(request, np.where(shared, one.step_s, times.decode_s))
     missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random) + request.late_steps
     ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
-    return LoadCurve(m, times, one, held_s, held, request.gap_s + one.queue_s + held_s, ahead + held)
+    return LoadCurve(m, times, one, request.gap_s, held_s, held, ahead + held)
 
 
 def resident(curve: LoadCurve) -> Array:

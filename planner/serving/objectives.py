@@ -7,19 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import (
-    TINY,
-    Life,
-    ceiling_per_s,
-    completed_per_s,
-    lives,
-    population,
-    position,
-    read,
-    resident,
-)
+from planner.serving.curve import Life, completed_per_s, lives, population, position, read, resident
 from planner.serving.load import Array, Load, Mask, Request
-from planner.serving.steady import Offered, Settled, multi_server_wait_s, slot_wait_s, standing_at
+from planner.serving.offered import Offered
+from planner.serving.steady import Settled, multi_server_wait_s, slot_wait_s, standing_at
+from planner.serving.steps import TINY, ceiling_per_s
 
 ROUNDING = 1e-6  # requests; keeps an exact whole number whole
 

@@ -7,30 +7,22 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.serving.crowding import Crowding, crowding
-from planner.serving.curve import (
+from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
+from planner.serving.load import Array, Capacity, Load, Mask, Overheads
+from planner.serving.offered import Offered, Part, offer
+from planner.serving.steps import (
     TINY,
-    LoadCurve,
     Mix,
-    PromptSteps,
     StepTime,
     Times,
-    batch,
     ceiling_per_s,
-    completed_per_s,
     in_a_row,
-    lives,
-    load_curve,
     lone_chunks,
-    lone_tokens,
     mix,
-    population,
-    position,
     price,
-    read,
-    resident,
     step_batches,
 )
-from planner.serving.load import Array, Capacity, Load, Mask, Overheads, Request, request_shape
+from planner.serving.waves import Wave, first_wave, in_step
 
 
 class ServingPoint(NamedTuple):
@@ -56,24 +48,6 @@ class ServingPoint(NamedTuple):
     cap: Array  # requests in flight that a load with a rate allows, where these are fewer than the slots; else inf
 
 
-class Part(NamedTuple):
-    """The part of a load that one lane of one replica carries."""
-
-    slots: Array
-    population: Array  # requests or users; inf where only a rate is given
-    request_rate_per_s: Array  # nan: closed loop
-    lanes: Array  # of all replicas
-    active: Array  # lanes at work; where the load caps what is in flight, no more than that
-
-
-class Wave(NamedTuple):
-    """Requests that start together on an idle engine, seconds."""
-
-    requests: Array
-    first_s: Array  # mean time until the prompt of one is prefilled
-    all_s: Array  # until all are
-
-
 class Exact(NamedTuple):
     """Steps priced where the deployment settles, seconds."""
 
@@ -91,49 +65,6 @@ class Settled(NamedTuple):
     open_loop: Mask  # the rate is met
     per_s: Array  # requests that the lane completes
     most_per_s: Array  # the most requests that the lane completes, up to full slots
-
-
-def part(load: Load, capacity: Capacity) -> Part:
-    """Split a load evenly over replicas and their pipeline lanes; fewer requests than lanes leave some idle."""
-    lanes = capacity.replicas * capacity.lanes
-    active = np.minimum(lanes, np.maximum(load.concurrency, 1))
-    return Part(
-        slots=np.maximum(np.minimum(capacity.sequences, capacity.max_num_seqs) / capacity.lanes, 1),
-        population=np.maximum(load.concurrency / lanes, 1),
-        request_rate_per_s=load.request_rate_per_s / active,
-        lanes=lanes,
-        active=active,
-    )
-
-
-def aligned(load: Load, capacity: Capacity, overheads: Overheads) -> tuple[Load, Capacity, Overheads]:
-    """The same with every field broadcast to one shape (R,)."""
-    fields = np.broadcast_arrays(*(np.atleast_1d(np.asarray(f, dtype=float)) for f in (*load, *capacity, *overheads)))
-    n, m = len(load), len(load) + len(capacity)
-    mixed = fields[n + Capacity._fields.index("chunks_mixed")] > 0
-    return Load(*fields[:n]), Capacity(*fields[n:m])._replace(chunks_mixed=mixed), Overheads(*fields[m:])
-
-
-class Offered(NamedTuple):
-    """A load beside the curve of the deployment that it is offered to."""
-
-    load: Load
-    capacity: Capacity
-    request: Request
-    share: Part
-    curve: LoadCurve
-    prompts: PromptSteps
-
-
-def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
-    """Price the load curve; `settle` and `sustainable` both read it."""
-    load, capacity, overheads = aligned(load, capacity, overheads)
-    request, share = request_shape(load, overheads), part(load, capacity)
-    capacity = capacity._replace(
-        chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0),
-        chunk_overlap=np.where(share.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
-    )
-    return Offered(load, capacity, request, share, *load_curve(step_s, request, capacity, share.slots))
 
 
 def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
@@ -158,22 +89,15 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
-    equal = np.isfinite(load.waves) & (load.equal_lengths > 0) & (request.prefill_tokens > 0) & ~open_loop
-    locked = equal & (~capacity.chunks_mixed | whole_wave(request, m, exact.wave))
-    grouped = equal & ~locked
-    if np.any(locked):
-        (together_s,) = price(step_s, (batch(request, exact.wave.requests, 0 * exact.wave.requests, m.room_tokens),))
-        point = in_lockstep(request, exact.wave, together_s, point, locked)
-    if np.any(grouped):
-        group_s = group_step_s(step_s, offered, m, exact.wave)
-        point = in_groups(offered, m, exact.wave, group_s, point, grouped)
-    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / ceiling))
+    point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
     standing = np.minimum(share.population, population(curve)[-1] * (1 + crowd.aside))
     most_per_s = most_completed_per_s(capacity, share, completed, full)
     looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
     looped = np.minimum(looped, ceiling)
-    below = (at < full) & (share.population > share.slots) & ~locked  # full slots, none completes more
+    in_lockstep = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
+    below = (at < full) & (share.population > share.slots) & ~in_lockstep  # full slots, none completes more
     looped = np.where(below, np.minimum(looped, most_per_s), looped)
+    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped))
     per_s = np.where(open_loop, share.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
 
@@ -199,93 +123,17 @@ def _prompt_s(offered: Offered) -> Array:
     return np.where(p > 0, in_a_row(lone_chunks(p, capacity), capacity) * offered.prompts.lone_s, alone_s)
 
 
-def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
-    """The prompts that find all slots empty and are prefilled in full steps.
-
-    One of them has (wave + 1) / 2 prompts to prefill on average, itself included; of its last step half is over
-    where prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a full
-    one's; where chunks are mixed into several steps, half of those that will decode beside each other do so already.
-    """
-    request, share, (lone_s, full_s) = offered.request, offered.share, offered.prompts
-    wave, p = np.minimum(share.population, share.slots), request.prefill_tokens
-    burst = np.minimum(wave * p, m.room_tokens)
-    least, most = lone_tokens(request, offered.capacity), offered.capacity.max_num_batched_tokens
-    filled = np.clip((burst - least) / np.maximum(most - least, 1), 0, 1)
-    beside = np.maximum(decode_s - offered.curve.times.decode_s[0], 0) / 2
-    mixes = offered.capacity.chunks_mixed & (wave * p > m.room_tokens)
-    step = lone_s + filled * (full_s - lone_s) + np.where(mixes, beside, 0)
-    fills = wave * p / np.maximum(burst, TINY)
-    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
-    first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
-    steps = (in_a_row(count, offered.capacity) for count in (first, np.maximum(fills, 1)))
-    return Wave(wave, *(count * step for count in steps))
-
-
 def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
     """Requests that a full pool sets back wait between their tokens, and hold no cache meanwhile."""
     more_s = crowd.aside * point.life.decode_s
     step = point.life.step_s * (1 + crowd.aside)
-    return point._replace(
-        life=point.life._replace(step_s=step, decode_s=point.life.decode_s + more_s), cycle_s=point.cycle_s + more_s
-    )
-
-
-def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, locked: Mask) -> LoadCurve:
-    """Requests of one length that start together on an engine that prefills first, or in one step, stay together.
-
-    No decode runs before the whole wave is prefilled, then all decode, `decode_s` a step, and end in the same step;
-    the next wave starts together again. Those prefilled early wait for the rest before their second token.
-    """
-    n = np.maximum(request.decode_steps, 1)
-    step = np.where(locked, decode_s + (wave.all_s - wave.first_s) / n, point.life.step_s)
-    queue = np.where(locked, np.maximum(wave.first_s - point.life.own_prefill_s, 0), point.life.queue_s)
-    held = np.where(locked, wave.all_s + request.decode_steps * decode_s, point.held_s)
-    return point._replace(
-        life=point.life._replace(step_s=step, decode_s=request.decode_steps * step, queue_s=queue),
-        times=point.times._replace(decode_s=np.where(locked, step, point.times.decode_s)),
-        held_s=held,
-        cycle_s=np.where(locked, request.gap_s + held, point.cycle_s),
-    )
-
-
-def whole_wave(request: Request, m: Mix, wave: Wave) -> Mask:
-    """Whether a benchmark's requests of one length all stay together, as one step prefills them all."""
-    found: Mask = (request.group_whole > 0) & (wave.requests * request.prefill_tokens <= m.room_tokens)
-    return found
-
-
-def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Array:
-    """Seconds of a step that prefills one group of a benchmark's prompts beside everybody else's decodes.
-
-    As many as stay together from wave to wave: a few or a share of them, in one step's budget (the whole budget while
-    waves are few), at most half, because a group waits for another.
-    """
-    request = offered.request
-    most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
-    prompts = np.maximum(np.minimum(np.maximum(request.group_prompts, request.group_share * wave.requests), most), 1)
-    prompts = np.where(offered.load.waves <= request.group_waves, np.maximum(most, 1), prompts)
-    tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
-    (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
-    return found
-
-
-def in_groups(offered: Offered, m: Mix, wave: Wave, group_s: Array, point: LoadCurve, grouped: Mask) -> LoadCurve:
-    """Requests of one length on an engine that mixes chunks end in the order in which they were prefilled.
-
-    One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled.
-    """
-    several = grouped & (wave.requests > 1) & (offered.request.prefill_tokens > 0)
-    own = np.where(several, m.chunks * group_s, point.life.own_prefill_s)
-    wait = np.maximum(group_s - offered.request.gap_s, point.life.queue_s + point.life.own_prefill_s - own)
-    queue = np.where(several, np.maximum(wait, 0), point.life.queue_s)
-    return point._replace(life=point.life._replace(queue_s=queue, own_prefill_s=own))
+    return point._replace(life=point.life._replace(step_s=step, decode_s=point.life.decode_s + more_s))
 
 
 def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
-    """A cycle lasts at least as long as the prompts of all that stand; what is missing passes before its own prompt."""
+    """A cycle lasts as long as all that stand take to complete; what is missing passes before its own prompt."""
     missing = np.maximum(least_s - point.cycle_s, 0)
-    life = point.life._replace(queue_s=point.life.queue_s + missing)
-    return point._replace(life=life, cycle_s=point.cycle_s + missing)
+    return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing))
 
 
 def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
@@ -328,19 +176,27 @@ def first_token_s(load: Load, share: Part, s: Settled) -> Array:
     return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, share)
 
 
+def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
+    """Little's law of a closed loop in which everybody has a slot, its first wave counted; else as the lane settles."""
+    share, think_s = offered.share, offered.request.gap_s - offered.request.overhead_s
+    everybody = ~s.open_loop & (share.population <= share.slots)
+    return np.where(everybody, share.population, s.per_s) / np.where(everybody, e2e_s + think_s, 1)
+
+
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
     load, request, share = offered.load, offered.request, offered.share
     wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
     tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
     ttft = request.overhead_s + wait + first_token_s(load, share, s)
-    requests = s.per_s * share.active
+    e2e = ttft + request.decode_steps * step
+    requests = completed_in_run_per_s(offered, s, e2e) * share.active
     prompt_s = np.where(load.input_tokens > 0, s.exact.prefill_s, np.nan)
     return ServingPoint(
         ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
         ttft_s=ttft,
         tpot_s=tpot,
-        e2e_s=ttft + request.decode_steps * step,
+        e2e_s=e2e,
         prefill_tokens_per_s=request.prefill_tokens / prompt_s,
         output_tokens_per_s=requests * load.output_tokens,
         output_tokens_per_s_per_request=1 / tpot,

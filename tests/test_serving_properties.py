@@ -1,0 +1,131 @@
+"""What holds of any load: Little's law, order along every axis, and the same figures as discrete events.
+
+The toy GPU's step takes longer with every token in it, so that what is out of order is the serving model's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Service, Users, simulate
+from planner.events import summary as summarized
+from planner.serving import Load, Overheads
+from tests.oracle.toy_gpu import Exact, engine, serve
+
+LOOSE = 1.005  # of what is interpolated on the curve
+bounded = settings(max_examples=40, deadline=None)
+inputs, outputs = st.integers(1, 20_000), st.integers(1, 4096)
+requests, slots, budgets = st.integers(1, 1000), st.integers(1, 1024), st.sampled_from([512, 2048, 8192])
+mixes = st.booleans()  # chunks beside decodes, or prefill first
+
+loads = st.tuples(inputs, outputs, requests, slots, mixes)
+
+
+@given(loads)
+@settings(max_examples=60, deadline=None)
+def test_littles_law_holds_in_a_closed_loop(case):
+    inputs, outputs, concurrency, slots, mixed = case
+    point = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed), Overheads(0.003))
+    assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
+
+
+@given(loads.filter(lambda case: case[1] >= 8))  # shorter answers leave too few steps for means over them
+@example((359, 8, 89, 789, False))
+@settings(max_examples=60, deadline=None)
+def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
+    inputs, outputs, concurrency, slots, mixed = case
+    point = serve(Load(inputs, outputs, np.array([concurrency, 2 * concurrency])), engine(slots, mixed=mixed))
+    assert point.tpot_s[1] >= point.tpot_s[0] * 0.995
+    assert point.e2e_s[1] >= point.e2e_s[0] * 0.995
+    assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
+
+
+@given(st.lists(loads, min_size=2, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_rows_of_a_batch_equal_rows_alone(cases):
+    columns = np.array(cases, dtype=float).T
+    together = serve(Load(columns[0], columns[1], columns[2]), engine(columns[3], mixed=columns[4]))
+    for i, (inputs, outputs, concurrency, slots, mixed) in enumerate(cases):
+        alone = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed))
+        assert np.allclose([f[i] for f in together], [f[0] for f in alone], rtol=1e-9, equal_nan=True)
+
+
+@given(loads, st.sampled_from([np.inf, 10, 3, 1]), st.booleans(), st.booleans())
+@bounded
+def test_littles_law_holds_for_load_generators_too(case, waves, equal, whole) -> None:
+    """With a slot for each; the rest of a wave for which there is none waits less long than later requests do."""
+    prompt, answer, concurrency, _, mixed = case
+    load = Load(prompt, answer, concurrency, waves=waves, equal_lengths=equal)
+    point = serve(load, engine(1024, mixed=mixed), Overheads(0.003, group_whole=whole, group_prompts=1.75))
+    assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
+
+
+@given(loads, budgets, st.sampled_from([np.inf, 10]))
+@example((8192, 2, 1, 64, True), 8192, np.inf)
+@example((16384, 45, 2, 64, True), 8192, np.inf)
+@bounded
+def test_company_brings_no_first_token_sooner(case, budget, waves) -> None:
+    prompt, answer, concurrency, slots, mixed = case
+    point = serve(Load(prompt, answer, concurrency, waves=waves), engine(slots, budget, mixed), Overheads(0.003))
+    assert point.ttft_s[0] >= point.ttft_unloaded_s[0] / LOOSE
+
+
+@given(loads, st.floats(1.01, 3))
+@bounded
+def test_longer_prompts_take_longer_and_fewer_complete(case, longer) -> None:
+    prompt, answer, concurrency, slots, mixed = case
+    point = serve(Load(np.array([prompt, np.ceil(longer * prompt)]), answer, concurrency), engine(slots, mixed=mixed))
+    assert point.ttft_s[1] >= point.ttft_s[0] / LOOSE
+    assert point.e2e_s[1] >= point.e2e_s[0] / LOOSE
+    assert point.requests_per_s[1] <= point.requests_per_s[0] * LOOSE
+
+
+@given(loads.filter(lambda case: case[4] or case[1] >= 8), st.floats(1.01, 3))
+@bounded
+def test_longer_answers_take_longer_and_fewer_complete(case, longer) -> None:
+    """Not so of a few tokens on an engine that prefills first, where requests of one length come together."""
+    prompt, answer, concurrency, slots, mixed = case
+    point = serve(Load(prompt, np.array([answer, np.ceil(longer * answer)]), concurrency), engine(slots, mixed=mixed))
+    assert point.e2e_s[1] >= point.e2e_s[0] * 0.98
+    assert point.requests_per_s[1] <= point.requests_per_s[0] * 1.02
+
+
+@given(loads, st.floats(0.05, 0.9))
+@bounded
+def test_a_higher_rate_is_slower_for_each(case, share) -> None:
+    prompt, answer, _, slots, mixed = case
+    most = serve(Load(prompt, answer, 1e6), engine(slots, mixed=mixed)).requests_per_s[0]
+    load = Load(prompt, answer, request_rate_per_s=most * share * np.array([1.0, 1.1]))
+    point = serve(load, engine(slots, mixed=mixed))
+    assert point.ttft_s[1] >= point.ttft_s[0] / LOOSE
+    assert point.e2e_s[1] >= point.e2e_s[0] / LOOSE
+    if answer > 1:
+        assert point.tpot_s[1] >= point.tpot_s[0] / LOOSE
+
+
+def simulated(case, source, measured):
+    _, _, _, budget, mixed = case
+    limits = EngineLimits(256, budget, Pool(10**9, 16), mixed)
+    return summarized(simulate(Service(limits, request_s=0.003), Exact(), source), measured, Limits())
+
+
+def lengths(case):
+    return Lengths(case[0], shortest_fraction=0.8), Lengths(case[1], shortest_fraction=0.8)
+
+
+few = st.tuples(st.integers(16, 8000), st.integers(32, 400), st.integers(1, 40), budgets, mixes)
+
+
+@given(few)
+@settings(max_examples=15, deadline=None)
+def test_a_closed_loop_settles_where_events_do(case) -> None:
+    prompt, answer, concurrency, budget, mixed = case
+    point = serve(Load(prompt, answer, concurrency), engine(256, budget, mixed), Overheads(0.003))
+    count = max(10 * concurrency, 200)
+    source = Loop(Users(concurrency, start_s=float(point.e2e_s[0])), lengths(case), Cached(), count, 0)
+    seen = simulated(case, source, slice(3 * concurrency, -concurrency))
+    assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
+    assert point.requests_per_s[0] == pytest.approx(seen.requests_per_s, rel=0.05)
