@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from planner.catalog.models import model, model_ids
-from planner.params import parameters, parameters_by_role
+from planner.params import parameters, parameters_by_role, tensors
 from planner.specs.model import Role
 
 GOLDEN = Path(__file__).parent / "golden" / "parameters.json"
@@ -60,6 +60,13 @@ def golden() -> dict[str, Any]:
     return models
 
 
+def unheard(name: str) -> int:
+    """Parameters of Gemma 4's encoder of sound, whose configs the oracle was given without; 5.1 and 7.9 billion with
+    it, as published."""
+    heard = (t for t in tensors(model(name)) if t.role is Role.VISION and t.name.startswith("audio."))
+    return sum(tensor.numel for tensor in heard)
+
+
 def known() -> list[str]:
     """Models that the oracle has counted."""
     return [name for name, counted in golden().items() if "total" in counted]
@@ -67,7 +74,7 @@ def known() -> list[str]:
 
 @pytest.mark.parametrize("name", known())
 def test_parameters_equal_the_oracle_to_the_last_one(name: str) -> None:
-    assert parameters(model(name)) == golden()[name]["total"]
+    assert parameters(model(name)) - unheard(name) == golden()[name]["total"]
 
 
 @pytest.mark.parametrize("name", known())
@@ -78,6 +85,8 @@ def test_parameters_equal_the_oracle_class_by_class(name: str) -> None:
     counted: Counter[Role] = Counter()
     for role, count in parameters_by_role(model(name)).items():
         counted[VECTORS.get(role, role)] += count
+    if unheard(name):
+        counted[Role.VISION] -= unheard(name)
     assert counted == expected
 
 

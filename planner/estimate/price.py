@@ -26,6 +26,7 @@ DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of an activation value
 WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
+SWITCHED = 8  # GPUs that a link joins, from which a switch does
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
 
@@ -99,8 +100,10 @@ def graph_batch(d: Deployment) -> int:
 
 
 def _linked(d: Deployment) -> bool:
+    """Over a switch; bridges, and the links of a node of GH200, do not add up."""
     gpu = d.row.gpu
-    return bool(gpu.link_bytes_per_s) and uses_link(gpu.link_apart, d.row.scenario.interconnect)
+    switched = bool(gpu.link_bytes_per_s) and (gpu.link_gpus or 0) >= SWITCHED
+    return switched and uses_link(gpu.link_apart, d.row.scenario.interconnect)
 
 
 def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:

@@ -236,4 +236,5 @@ def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> F
     largest = np.minimum(2 * floats(settings.max_num_seqs), settings.graph_batch)
     layers = model.n_layers / floats(inputs.parallel.pp)
     captured = engine.overheads.graph_layer_bytes * layers * graph_sizes(engine.overheads, largest)
-    return np.where(settings.enforce_eager, 0.0, engine.overheads.graph_bytes + captured)
+    fixed = engine.overheads.graph_bytes + np.where(inputs.device.unified, engine.overheads.unified_graph_bytes, 0.0)
+    return np.where(settings.enforce_eager, 0.0, fixed + captured)

@@ -20,7 +20,8 @@ def vision_ops(model: ModelSpec, batch: Batch, widths: Widths) -> list[Op]:
     vision = model.vision
     if vision is None:
         return []
-    kept = [(index, tensor) for index, tensor in enumerate(tensors(model)) if tensor.role is Role.VISION]
+    seeing = (pair for pair in enumerate(tensors(model)) if pair[1].role is Role.VISION)
+    kept = [(index, tensor) for index, tensor in seeing if not tensor.name.startswith("audio.")]
     weights = sum(tensor.numel for _, tensor in kept)
     resident = sum(widths.tensor_bytes[index] for index, _ in kept)
     kernels = vision.n_layers * PRODUCTS_PER_LAYER

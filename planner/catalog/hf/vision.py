@@ -14,6 +14,7 @@ from planner.specs.model import Vision
 
 Extras = list[dict[str, Any]]
 _CHANNELS = 3
+_MEL_BINS, _MEL_STRIDE, _CONVOLVED = 128, 4, 9  # of a sound encoder: two convolutions of 3 x 3 at stride 2
 
 
 def weight(name: str, n: int, k: int = 1, copies: int = 1, bias: bool = False) -> dict[str, Any]:
@@ -186,10 +187,29 @@ def gemma3(config: Config) -> Parts:
     )
 
 
+def _conformer(ear: Config, width: int) -> Extras:
+    """Gemma 4's encoder of sound: two convolutions over the mel bins, then layers of half MLP, attention with relative
+    positions, light convolution (one projection twice as wide) and half MLP. Ref: transformers Gemma4AudioModel.
+
+    Kept with the image encoder, which serves load with it; it costs no time here.
+    """
+    hidden = ear.count("hidden_size", default=1024)
+    layers = ear.count("num_hidden_layers", default=12, top=MAX_LAYERS)
+    first, second = (ear.counts("subsampling_conv_channels", low=1) + [128, 32])[:2]
+    leaving = ear.count("output_proj_dims", default=1536)
+    return [
+        {"name": "audio.convolutions", "role": "vision", "n": first + second * first, "k": _CONVOLVED},
+        {"name": "audio.entry", "role": "vision", "n": hidden, "k": second * _MEL_BINS // _MEL_STRIDE},
+        {"name": "audio.mlp", "role": "vision", "n": 4 * hidden, "k": hidden, "copies": 4 * layers},
+        {"name": "audio.attention", "role": "vision", "n": hidden, "k": hidden, "copies": 5 * layers},
+        {"name": "audio.light_conv", "role": "vision", "n": hidden, "k": hidden, "copies": 3 * layers},
+        {"name": "audio.leaving", "role": "vision", "n": leaving, "k": hidden, "bias": True},
+        {"name": "audio.projection", "role": "vision", "n": width, "k": leaving},
+    ]
+
+
 def gemma4(config: Config) -> Parts:
     """Gemma 4: ViT with norms on the heads and two-dimensional positions, pooled 3 x 3."""
-    if config.has("audio_config"):
-        raise config.unknown("audio_config", "null")
     eye = encoder(config)
     shape = tower(eye)._replace(gated=True, bias=False, layer_norm=False, norms=4)
     head = eye.count("head_dim", default=shape.hidden // shape.heads)
@@ -202,6 +222,8 @@ def gemma4(config: Config) -> Parts:
         weight("head_norm", head, copies=2 * shape.layers),
         weight("projector", text_config(config).count("hidden_size"), shape.hidden),
     ]
+    if config.has("audio_config"):
+        extras += _conformer(config.sub("audio_config"), text_config(config).count("hidden_size"))
     tokens = config.size("vision_soft_tokens_per_image")
     return with_text(config, gemma.gemma4, extras, spec(shape, eye.count("pooling_kernel_size", default=1), 0, tokens))
 
