@@ -19,7 +19,7 @@ from planner.serving import (
     tail,
     uniform_log_sd,
 )
-from planner.serving.curve import life
+from planner.serving.curve import late_steps, life
 from planner.serving.steady import multi_server_wait_s
 from planner.serving.steps import Times, mix
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
@@ -361,6 +361,16 @@ def test_a_front_end_that_takes_requests_one_by_one_bounds_them_and_they_wait_be
     assert bound.requests_per_s[0] * bound.e2e_s[0] == pytest.approx(128)
     assert bound.tpot_s[0] == pytest.approx(free.tpot_s[0])
     assert bound.ttft_s[0] > free.ttft_s[0]
+
+
+def test_ranks_wait_for_each_other_as_draws_say_and_no_longer_than_they_may():
+    random = np.random.default_rng(0)
+    drawn = random.exponential(4 / 0.5, (20000, 4)).max(axis=1).mean()  # 4 ranks, half a prompt per step among them
+    waits = [
+        late_steps(request_shape(Load(1024, 256), Overheads(ranks=4.0, balance_steps=limit)), np.array([0.5]))[0]
+        for limit in (1000.0, 10.0)
+    ]
+    assert waits == pytest.approx([drawn / 2, 5], rel=0.02)
 
 
 def test_steps_that_all_miss_alike_have_no_tail():

@@ -316,11 +316,10 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
     ranks = np.asarray(parallel(deployments).attention_dp)
     together = ranks if engine.ranks_together else 1.0
-    late = found.late_steps + found.balance_steps * (ranks > 1)
     latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
-    times = found.request_s + latent_s, found.per_prompt_token_s, late
+    times = found.request_s + latent_s, found.per_prompt_token_s, found.late_steps
     groups = found.group_prompts, found.group_share, found.group_whole, found.group_waves
-    return Overheads(*times, polls, together, *groups, server_s=_served_s(found, deployments))
+    return Overheads(*times, polls, together, found.balance_steps, *groups, server_s=_served_s(found, deployments))
 
 
 def _served_s(found: Times, deployments: Sequence[Deployment]) -> Floats:

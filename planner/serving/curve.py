@@ -60,7 +60,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     follows = np.where(capacity.chunks_mixed, step, times.decode_s)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
-    late, polls = request.late_steps * follows, (request.poll_steps - 1) / 2 * follows
+    late, polls = late_steps(request, m.prompts) * follows, (request.poll_steps - 1) / 2 * follows
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
     return Life(
@@ -72,6 +72,23 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
         decode_s=n * step,
         others_per_s=m.prompts / np.maximum(step, TINY),
     )
+
+
+def late_steps(request: Request, prompts: Array) -> Array:
+    """Steps that a request misses on arrival, those until every attention data-parallel rank has a prompt among them.
+
+    Of r ranks to which L / r prompts come per step the last has one after (r / L) (1 + 1/2 ... + 1/r) steps, when they
+    do not wait longer than `balance_steps`; a request waits half of that on average. L: `prompts` of all ranks.
+    Ref: TensorRT-LLM py_executor.py, _balance_adp_requests.
+    """
+    gap = request.ranks * harmonic(request.ranks) / np.maximum(prompts, TINY)
+    waits = np.where(request.ranks > 1, np.minimum(gap, request.balance_steps) / 2, 0)
+    return np.asarray(request.late_steps + waits)
+
+
+def harmonic(n: Array) -> Array:
+    """1 + 1/2 ... + 1/n, within 2 % from n = 2 on: ln n + Euler's constant + 1 / 2n."""
+    return np.asarray(np.log(n) + np.euler_gamma + 1 / (2 * n))
 
 
 def at_random(request: Request, step_s: Array) -> Array:
@@ -184,7 +201,9 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     held_s = one.own_prefill_s + one.decode_s
     held = np.where(request.prefill_tokens > 0, np.where(shared, m.chunks, 0), 1) + request.decode_steps
     random = at_random(request, np.where(shared, one.step_s, times.decode_s))
-    missed = random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random) + request.late_steps
+    missed = (
+        random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random) + late_steps(request, m.prompts)
+    )
     ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
     return LoadCurve(m, times, one, request.gap_s, held_s, held, ahead + held)
 

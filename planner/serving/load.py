@@ -78,7 +78,8 @@ class Overheads(NamedTuple):
     `late_steps`: that pass before the first step of a request that generates, beyond the one that runs on its
     arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
-    `ranks`: attention data-parallel ranks that start prompts in the same step.
+    `ranks`: attention data-parallel ranks that start prompts in the same step; they wait for each other,
+    `balance_steps` at most.
     `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
     are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
     Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
@@ -90,6 +91,7 @@ class Overheads(NamedTuple):
     late_steps: Any = 0.0
     poll_steps: Any = 1.0
     ranks: Any = 1.0
+    balance_steps: Any = 0.0
     group_prompts: Any = 1.0
     group_share: Any = 0.0
     group_whole: Any = False
@@ -110,6 +112,7 @@ class Request(NamedTuple):
     late_steps: Array  # missed on arrival
     poll_steps: Array
     ranks: Array
+    balance_steps: Array
     group_prompts: Array
     group_share: Array
     group_whole: Array
@@ -146,6 +149,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         late_steps=np.where(steps > 0, overheads.late_steps, 0) + (overheads.poll_steps - 1) / 2,
         poll_steps=np.asarray(overheads.poll_steps, dtype=float),
         ranks=np.asarray(overheads.ranks, dtype=float),
+        balance_steps=np.asarray(overheads.balance_steps, dtype=float),
         group_prompts=np.asarray(overheads.group_prompts, dtype=float),
         group_share=np.asarray(overheads.group_share, dtype=float),
         group_whole=np.asarray(overheads.group_whole, dtype=float),
