@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,19 @@ def test_only_steps_that_cuda_graphs_replay_hide_them() -> None:
     decodes, prompts = Batch(8.0, 100.0), Batch(8.0, 100.0, np.full(1, 512.0), 0.0, np.ones(1))
     assert shared_products("b200", decodes) == 0
     assert shared_products("b200", prompts) == shared_products("mi355x", decodes) == 2 * 58
+
+
+def elementwise_kernels(version: str, **asked: Any) -> float:
+    """Element-wise kernels of a step of eight sequences in SGLang."""
+    scenario = {"model": "deepseek-r1", "gpu": "h200-sxm", "tp": 8, "engine": "sglang"} | asked
+    row = resolve(Scenario(engine_version=version, **scenario), NO_LIBRARY)
+    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    return executions(priced.clock.ops(Batch(8.0, 100.0)), OpKind.ELEMENTWISE)
+
+
+def test_sglangs_all_reduces_take_norms_along_where_its_arguments_say_so() -> None:
+    apart = elementwise_kernels("0.5.9")
+    assert apart - elementwise_kernels("0.5.12") == 2 * 61
+    assert elementwise_kernels("0.5.12", attention_dp=8) == apart
+    dense = {"model": "llama-3.3-70b", "tp": 4}
+    assert elementwise_kernels("0.5.12", **dense) == elementwise_kernels("0.5.9", **dense)

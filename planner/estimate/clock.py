@@ -33,6 +33,7 @@ from planner.estimate.fusing import on_matrix_units, scores
 from planner.estimate.hosting import host_share
 from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
 from planner.estimate.layout import GPUS_PER_NODE
+from planner.estimate.merging import APART, Merging, merging
 from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
@@ -52,7 +53,6 @@ from planner.ops import (
     batch_ops,
     placed,
     prepare,
-    shared_beside,
 )
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
@@ -206,14 +206,12 @@ class Clock(NamedTuple):
     launches: Launches = NO_LAUNCHES
     peaks: Rates | None = None  # of the hardware, as rates
     refined: Refined = NOT_REFINED  # factors on steps, arrays (R,)
-    shared_beside: Any = 0.0  # 1 where shared experts run beside the routed ones in steps without prompts
+    merging: Merging = APART
     replays: Any = True  # whether the GPU has such graphs; where it has none, start-up is of launched kernels
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
-        found = batch_ops(self.prepared, batch)
-        if np.any(self.shared_beside):
-            found = shared_beside(found, self.shared_beside * (np.asarray(batch.prefill_tokens) <= 0))
+        found = self.merging.merged(batch_ops(self.prepared, batch), batch)
         if self.adapters is not None:
             tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
             work = (tokens, batch.decode_seqs + batch.prefill_seqs)
@@ -309,13 +307,6 @@ def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
     return gpu.vendor == "NVIDIA" and gpu.generation not in engine.overheads.graphless
 
 
-def _shared_beside(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
-    """1 for GPUs on which the engine gives this model's shared experts a stream of their own, else 0."""
-    if deployments[0].row.model.model_type not in engine.overheads.shared_beside_types:
-        return 0.0
-    return column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
-
-
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:
     """What observations say of every row, as arrays."""
     return Refined(*(column(deployments, attrgetter(f"row.refined.{name}"), Part.REFINED) for name in Refined._fields))
@@ -374,7 +365,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         launches=launches(engine, deployments, own),
         peaks=peaks(deployments, attained),
         refined=refined_columns(deployments),
-        shared_beside=_shared_beside(engine, deployments),
+        merging=merging(engine, deployments),
         replays=column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
     )
     if row.draft is None or row.draft.model is None:

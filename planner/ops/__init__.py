@@ -23,7 +23,7 @@ from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
 from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Scores, Slot, Widths, Work
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
-from planner.ops.streams import shared_beside
+from planner.ops.streams import norms_within, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
 from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, ModelSpec
@@ -43,6 +43,7 @@ __all__ = [
     "batch_ops",
     "distinct_experts",
     "forward_ops",
+    "norms_within",
     "placed",
     "prepare",
     "shared_beside",

@@ -1,4 +1,4 @@
-"""Operations that run beside others, on a stream of their own, and so need no time to start."""
+"""Operations that run beside others, on a stream of their own, or within them, and so need no time to start."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def shared_beside(ops: Sequence[Op], share: Number) -> list[Op]:
         else:
             out.append(op)
     return out
+
+
+def norms_within(ops: Sequence[Op], norms: Number) -> list[Op]:
+    """The operations where the kernels of all-reduces add the residual and norm the sum for `norms` of a step."""
+    return [op._replace(count=op.count - norms) if op.name == "elementwise" else op for op in ops]

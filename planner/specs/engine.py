@@ -203,6 +203,9 @@ class Overheads(Spec):
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     shared_beside_types: tuple[str, ...] = ()  # whose shared experts run beside the routed ones where graphs replay
+    norms_within_types: tuple[str, ...] = ()  # whose norms run in the kernels of all-reduces ...
+    norms_within_on: tuple[Name, ...] = ()  # ... on these generations ...
+    norms_within_tokens: Amount = 0  # ... in steps of at most so many tokens
     # of the arithmetic that expert kernels attain alone, what they attain in a model that serves
     expert_arithmetic: Annotated[float, Field(gt=0, le=1)] = 1
     # the same of products of packed weights, on generations where they are unpacked to 16 bit first

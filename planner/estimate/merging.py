@@ -1,0 +1,54 @@
+"""What an engine runs beside or within other kernels, instead of one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.estimate.deployments import Deployment, Part, column
+from planner.estimate.layout import GPUS_PER_NODE
+from planner.ops import Batch, Op, norms_within, shared_beside
+from planner.specs.engine import EngineSpec
+
+NORMS = 2  # of a layer, each behind an all-reduce: the mixer's and that of the ffn before
+
+
+class Merging(NamedTuple):
+    """Scalars or (R,)."""
+
+    shared: Any = 0.0  # 1 where shared experts run beside the routed ones in steps without prompts
+    norms: Any = 0.0  # of a step, in the kernels of its all-reduces ...
+    norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
+
+    def merged(self, ops: list[Op], batch: Batch) -> list[Op]:
+        """The operations of a step as the engine runs them."""
+        prompts = np.asarray(batch.prefill_tokens)
+        if np.any(self.shared):
+            ops = shared_beside(ops, self.shared * (prompts <= 0))
+        if np.any(self.norms):
+            ops = norms_within(ops, np.where(prompts + batch.decode_seqs <= self.norm_tokens, self.norms, 0.0))
+        return ops
+
+
+APART = Merging()
+
+
+def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
+    """What deployments of one model merge on their GPUs and in their layouts."""
+    fixed, model = engine.overheads, deployments[0].row.model
+    shared: Any = 0.0
+    if model.model_type in fixed.shared_beside_types:
+        shared = column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+    if model.model_type not in fixed.norms_within_types:
+        return Merging(shared)
+    fuses = column(deployments, _fuses_norms, Part.GPU, Part.LAYOUT, Part.WORDS)
+    return Merging(shared, fuses * min(NORMS, model.norms_per_layer) * model.n_layers, fixed.norms_within_tokens)
+
+
+def _fuses_norms(d: Deployment) -> float:
+    """1 where the engine's all-reduces take norms along: of one group on one node, on the generations that it names."""
+    group = d.layout.tp > 1 and d.layout.defined.attention_dp <= 1
+    node = d.row.scenario.gpus_per_node or GPUS_PER_NODE
+    return float(group and d.layout.tp <= node and d.row.gpu.generation in d.row.engine.overheads.norms_within_on)
