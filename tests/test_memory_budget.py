@@ -10,7 +10,7 @@ import pytest
 from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
-from planner.memory import Device, Settings, default_utilization
+from planner.memory import Device, Runs, Settings, default_utilization
 from planner.memory.activation import encoder_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
 from planner.units import GIB
@@ -61,7 +61,8 @@ def test_sglang_default_fraction_follows_the_model(
     name: str, version: str, device: Device, shape: tuple[float, float, int], fraction: float
 ) -> None:
     settings = Settings(0.0, 1.0, shape[0], 8192.0, graph_batch=shape[1])
-    found = default_utilization(engine("sglang", version), device, settings, Parallel(shape[2]), named(name))
+    runs = Runs(named(name), replayed=np.inf if device.cuda else 0.0)
+    found = default_utilization(engine("sglang", version), device, settings, Parallel(shape[2]), runs)
     assert found == pytest.approx(fraction, abs=1.5e-3)
 
 

@@ -47,7 +47,7 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
         decode_s=decode_layer_s * model.n_layers + more_s,
         whole_s=fixed.per_layer_s * model.n_layers + more_s + quantized_s,
         pieces_s=fixed.piece_layer_s * model.n_layers,
-        piece_tokens=_piece_tokens(engine, deployments),
+        piece_tokens=piece_tokens(engine, deployments),
         between_s=more_s,
     )
 
@@ -58,7 +58,7 @@ def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
     return fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba) + fixed.picking_layer_s * picks
 
 
-def _piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
     """Most tokens of a step with prompts that graphs replay in pieces, (R,)."""
     fixed = engine.overheads
     if not fixed.pieces:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from planner import memory, serving
 from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.hosting import settings_of
+from planner.estimate.launches import piece_tokens
 from planner.formats import tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
@@ -151,8 +152,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )
-    model, drafts = deployments[0].row.model, _drafts(deployments)
-    default = memory.default_utilization(engine, device, settings, split, model, drafts)
+    default = memory.default_utilization(engine, device, settings, split, _runs(engine, deployments))
     given = numbers(deployments, "gpu_memory_utilization", np.nan)
     k, v, head = kv_widths(deployments)
     (prompts, _), outputs = prompt_lengths(deployments), numbers(deployments, "output_tokens", 0)
@@ -176,10 +176,10 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
     )
 
 
-def _drafts(deployments: Sequence[Deployment]) -> bool:
-    """Whether a model or a head drafts."""
-    draft = deployments[0].row.draft
-    return draft is not None and draft.model is not None
+def _runs(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Runs:
+    row = deployments[0].row
+    drafts = row.draft is not None and row.draft.model is not None
+    return memory.Runs(row.model, drafts, piece_tokens(engine, deployments))
 
 
 def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:

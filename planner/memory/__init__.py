@@ -7,7 +7,7 @@ budget and pool follow the engine's own rule at its version (`specs.engine`).
 
 from __future__ import annotations
 
-from planner.memory.budget import default_utilization
+from planner.memory.budget import Runs, default_utilization
 from planner.memory.concurrency import slots_that_fit, with_slots
 from planner.memory.extras import adapted_tensors, adapter_values
 from planner.memory.plan import memory_plan
@@ -20,6 +20,7 @@ __all__ = [
     "Load",
     "MemoryInputs",
     "MemoryPlan",
+    "Runs",
     "Settings",
     "Terms",
     "Verdict",

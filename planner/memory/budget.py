@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Parallel
-from planner.memory.terms import Array, Device, Flags, Floats, Settings, floats
+from planner.memory.terms import Array, Device, Floats, Settings, floats
 from planner.specs.engine import BudgetRule, EngineSpec, StaticReserve
 from planner.specs.model import CompressedAttention, LatentAttention, ModelSpec
 
@@ -45,25 +45,21 @@ def prompt_graphs(tokens: Array) -> Floats:
     return floats(count + np.floor(np.maximum(left - start, 0) / _PROMPT_GRAPHS_BEYOND))
 
 
-def _captures_prompts(engine: EngineSpec, device: Device, settings: Settings, parallel: Parallel) -> Flags:
-    """Whether graphs replay prompts: on CUDA, without a pipeline and attention data-parallel."""
-    reserve = engine.budget.reserve
-    plain = (floats(parallel.pp) == 1) & (floats(parallel.attention_dp) == 1) & ~np.asarray(settings.enforce_eager)
-    return np.asarray(device.cuda & plain & bool(reserve and reserve.per_prompt_graph_bytes))
-
-
 def latent(model: ModelSpec) -> bool:
     """Whether any layer caches a latent instead of keys and values."""
     return any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in model.mixers)
 
 
+class Runs(NamedTuple):
+    """What of the model a default fraction depends on."""
+
+    model: ModelSpec
+    drafts: bool = False  # a model or a head drafts
+    replayed: Array = 0.0  # most tokens of a step with prompts that graphs replay
+
+
 def default_utilization(
-    engine: EngineSpec,
-    device: Device,
-    settings: Settings,
-    parallel: Parallel,
-    model: ModelSpec | None = None,
-    drafts: bool = False,
+    engine: EngineSpec, device: Device, settings: Settings, parallel: Parallel, runs: Runs | None = None
 ) -> Floats:
     """The engine's default fraction; SGLang derives it from the device and the model.
 
@@ -72,7 +68,7 @@ def default_utilization(
     """
     total, default = floats(device.total_bytes), engine.budget.utilization
     if engine.budget.reserve is not None:
-        return _reserved_fraction(engine, device, settings, parallel, model, drafts)
+        return _reserved_fraction(engine.budget.reserve, device, settings, parallel, runs)
     if engine.budget.rule is not BudgetRule.TOTAL:
         return np.full_like(total, default)
     beside = 0.0 if engine.overheads.graph_in_budget else _SMALLEST_FRACTION
@@ -82,26 +78,20 @@ def default_utilization(
 
 
 def _reserved_fraction(
-    engine: EngineSpec,
-    device: Device,
-    settings: Settings,
-    parallel: Parallel,
-    model: ModelSpec | None,
-    drafts: bool,
+    reserve: StaticReserve, device: Device, settings: Settings, parallel: Parallel, runs: Runs | None
 ) -> Floats:
     """1 - what is reserved / device memory, less where an image encoder runs. Ref: sglang arg_groups/memory_hook.py."""
-    reserve, total = engine.budget.reserve, floats(device.total_bytes)
-    assert reserve is not None
+    total = floats(device.total_bytes)
     kept = _static_reserve_bytes(reserve, total, settings, parallel)
-    if model is not None:
-        prompts = reserve.per_prompt_graph_bytes * prompt_graphs(settings.max_num_batched_tokens)
-        prompts = floats(reserve.latent_prompt_graphs_bytes) if latent(model) else prompts
-        kept = kept + np.where(_captures_prompts(engine, device, settings, parallel), prompts, 0.0)
-    kept = _floored(reserve, total, kept + (reserve.draft_bytes if drafts else 0.0))
-    fraction = np.round(1 - kept / total, 3)
-    if model is not None and model.vision is not None:
-        fraction = fraction * _encoder_factor(reserve, model)
-    return np.maximum(fraction, _SMALLEST_FRACTION)
+    if runs is not None:
+        sizes = prompt_graphs(np.minimum(runs.replayed, settings.max_num_batched_tokens))
+        prompts = sizes * reserve.per_prompt_graph_bytes
+        if latent(runs.model):
+            prompts = floats(reserve.latent_prompt_graphs_bytes)
+        kept = kept + np.where((floats(runs.replayed) > 0) & ~np.asarray(settings.enforce_eager), prompts, 0.0)
+        kept = kept + (reserve.draft_bytes if runs.drafts else 0.0)
+    fraction = np.round(1 - _floored(reserve, total, kept) / total, 3)
+    return np.maximum(fraction * (_encoder_factor(reserve, runs.model) if runs else 1.0), _SMALLEST_FRACTION)
 
 
 def _encoder_factor(reserve: StaticReserve, model: ModelSpec) -> float:

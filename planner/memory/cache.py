@@ -70,16 +70,16 @@ class Kinds(NamedTuple):
     states: tuple[tuple[LinearAttention | Mamba, tuple[int, ...]], ...]
 
 
-def _parts_of(mixer: Mixer, layers: tuple[int, ...], cross: bool) -> list[CachePart]:
-    """Caches that grow with a sequence; layers that read another layer's cache own none.
+def _parts_of(mixer: Mixer, layers: tuple[int, ...], cross: bool, shared: bool) -> list[CachePart]:
+    """Caches that grow with a sequence; layers that read another layer's cache own none, unless `shared`.
 
     `cross`: layers that attend to an image have pages like the others; else what they keep does not grow with the text.
     """
     if isinstance(mixer, CompressedAttention):
-        return [part._replace(joint=True) for one in cached_as(mixer) for part in _parts_of(one, layers, cross)]
+        return [part._replace(joint=True) for one in cached_as(mixer) for part in _parts_of(one, layers, cross, shared)]
     if isinstance(mixer, LatentAttention):
         return [CachePart(mixer, np.inf, layers)]
-    if isinstance(mixer, Attention) and not mixer.shares_kv and (cross or not mixer.cross):
+    if isinstance(mixer, Attention) and (shared or not mixer.shares_kv) and (cross or not mixer.cross):
         return [CachePart(mixer, float(mixer.window or mixer.chunk or np.inf), layers)]
     return []
 
@@ -92,19 +92,19 @@ def _same_cache(part: CachePart) -> tuple[object, ...]:
     return (part.reach, mixer.n_kv_heads, mixer.head_dim, mixer.v_head_dim, mixer.k_is_v, mixer.indexer)
 
 
-def cache_kinds(model: ModelSpec, cross: bool = False) -> Kinds:
+def cache_kinds(model: ModelSpec, cross: bool = False, shared: bool = False) -> Kinds:
     """Kinds of cache in the model, equal ones of different mixers merged; an encoder has none."""
-    return _cache_kinds(Same(model), cross)
+    return _cache_kinds(Same(model), cross, shared)
 
 
 @lru_cache(maxsize=512)
-def _cache_kinds(same: Same[ModelSpec], cross: bool) -> Kinds:
+def _cache_kinds(same: Same[ModelSpec], cross: bool, shared: bool) -> Kinds:
     model = same.value
     parts: dict[tuple[object, ...], CachePart] = {}
     states: dict[LinearAttention | Mamba, tuple[int, ...]] = {}
     for index, mixer in enumerate(model.mixers):
         layers = mixer_layers(model, index)
-        for part in _parts_of(mixer, layers, cross) if model.causal else []:
+        for part in _parts_of(mixer, layers, cross, shared) if model.causal else []:
             before = parts.get(_same_cache(part))
             parts[_same_cache(part)] = part._replace(layers=(before.layers if before else ()) + layers)
         if isinstance(mixer, LinearAttention | Mamba):
@@ -175,7 +175,7 @@ class CacheLayers(NamedTuple):
 
 def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheLayers:
     """Kinds of cache of a model with their layers on each stage."""
-    kinds = cache_kinds(model, engine.cache.cross_layers)
+    kinds = cache_kinds(model, engine.cache.cross_layers, engine.cache.shared_layers)
     where, group = placements(model, engine, inputs, rows), cache_group(engine, inputs.parallel)
     conv = engine.cache.conv_value_bytes
     in_pages = engine.cache.draft_state_slots and engine.cache.state_in_pool

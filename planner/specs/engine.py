@@ -89,6 +89,7 @@ class CacheRules(Spec):
     conv_value_bytes: Amount = 2  # of the inputs that a recurrent layer's convolution keeps
     draft_state_slots: Amount = 0  # more copies per drafted token
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
+    shared_layers: bool = False  # layers that read another layer's cache own pages like all others
     cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     sparse_latent_bytes: Amount = 0  # of a latent in 8 bit, scales and rotary key included, that an indexer picks from
@@ -251,6 +252,7 @@ class Defaults(Spec):
     """Settings when the user gives none."""
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
+    rocm_whole_prompts: bool = False  # without CUDA a step takes a prompt of max_model_len as a whole
     whole_prompts: bool = False  # a step takes at least one prompt as a whole, beside all slots
     n_ubatch: Tokens = 512
     flash_attention: bool = True  # llama.cpp: attention is fused unless the scenario says otherwise
