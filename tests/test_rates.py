@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from planner.catalog import models
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
 from planner.catalog.rates import (
@@ -49,6 +50,14 @@ def test_experts_have_kernels_of_their_own() -> None:
 @pytest.mark.parametrize(("kv", "width"), [("bf16", "16"), ("fp8", "8"), ("q8_0", "8"), ("q4_0", "4")])
 def test_the_cache_chooses_the_decode_kernel(kv: str, width: str) -> None:
     assert families("bf16", kv=kv)[Slot.DECODE] == f"attention-decode-{width}"
+
+
+@pytest.mark.parametrize(("model", "kernel"), [("llama-2-70b", "8"), ("llama-2-7b", "8"), ("mistral-7b", "plain")])
+def test_query_heads_that_share_no_kernel_attend_beside_the_matrix_units(model: str, kernel: str) -> None:
+    fmt = weight_format("fp8")
+    found = kernel_families(models.model(model), fmt, fmt.kernel, kv_format("fp8")[0], shared_heads=8)
+    assert found[Slot.DECODE] == f"attention-decode-{kernel}"
+    assert found[Slot.PREFILL] == "attention-prefill-16"
 
 
 @pytest.mark.parametrize("gpu_id", gpu_ids())

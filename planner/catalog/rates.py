@@ -35,7 +35,7 @@ from planner.specs.base import Kind, Spec
 from planner.specs.calibration import ResidualTable
 from planner.specs.formats import FormatSpec, KvFormatSpec
 from planner.specs.gpu import GpuSpec, MathType, uses_link
-from planner.specs.model import LatentAttention, ModelSpec, Role
+from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
 from planner.units import GB
 
 PLAIN, FULL = "gemm-16", "gemm-32"
@@ -138,15 +138,16 @@ def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
 
 @lru_cache(maxsize=4096)
 def _families(
-    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, fp8_prefill: bool, fused: bool
+    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, fused: bool
 ) -> tuple[str, ...]:
     slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
     own = _data()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
     latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
-    slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if fused else 'plain'}"
-    slots[Slot.PREFILL] = f"attention-prefill-{'plain' if not fused else '8' if fp8_prefill else '16'}"
+    shared = fused and _shares_reads(model.value, shared_heads)
+    slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
+    slots[Slot.PREFILL] = f"attention-prefill-{'16' if fused else 'plain'}"
     slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
@@ -154,20 +155,26 @@ def _families(
     return tuple(slots[slot] for slot in Slot)
 
 
+def _shares_reads(model: ModelSpec, shared_heads: float) -> bool:
+    """Whether query heads share a cached head's kernel, which there may be for one number of them only."""
+    groups = {mixer.n_heads // mixer.n_kv_heads for mixer in model.mixers if isinstance(mixer, Attention)}
+    return not shared_heads or groups <= {1, shared_heads}
+
+
 def kernel_families(
     model: ModelSpec,
     fmt: FormatSpec,
     kernel: str,
     kv_format: KvFormatSpec,
-    fp8_prefill: bool = False,
+    shared_heads: float = 0,
     fused: bool = True,
 ) -> tuple[str, ...]:
     """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
 
-    `fp8_prefill`: the engine's prefill attention multiplies in FP8 (FP8 KV, native FP8, and its own choice).
+    `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
     `fused`: attention keeps its scores on chip; else they are written and read between three products.
     """
-    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, fp8_prefill, fused)
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, fused)
 
 
 # What a family attains.

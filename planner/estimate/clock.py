@@ -162,7 +162,8 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
-    return kernel_families(model, weights, kernel, d.row.kv[0], fused=on_matrix_units(d))
+    shared = d.row.engine.overheads.shared_heads
+    return kernel_families(model, weights, kernel, d.row.kv[0], shared, on_matrix_units(d))
 
 
 def _topology(d: Deployment) -> Topology:

@@ -214,6 +214,7 @@ class Overheads(Spec):
     unpacks: tuple[Name, ...] = ()
     # of the rate at which pinned memory is copied, that of weights in host memory
     copied_weights: Annotated[float, Field(gt=0, le=1)] = 1
+    shared_heads: Amount = 0  # query heads per cached head that decode attention takes together; 0: any number
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
     score_traffic: Amount = 0  # bytes that attention moves per query, key and head where it is not fused
