@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from planner.catalog.models import model
+from planner.errors import BadValue
 from planner.specs.model import Role
 from tests.hf_configs import read
 
@@ -25,6 +26,8 @@ from tests.hf_configs import read
         ({"quant_method": "exl3", "bits": 3.5}, "exl3-3.5"),
         ({"bits": 4, "group_size": 64}, "mlx-4bit-g64"),
         ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}, "fp8"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp4", "group_size": 32}}}, "mxfp4"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int8"}}}, "int8-w8a8"),
     ],
 )
 def test_a_quantization_config_names_its_format(stated: dict[str, Any], weight_format: str) -> None:
@@ -93,3 +96,25 @@ def test_kimi_k2_5_quantizes_its_routed_experts_alone() -> None:
     own = model("moonshotai/Kimi-K2.5").quantization
     assert own is not None and own.weight_format == "int4-g32"
     assert {Role.ATTENTION, Role.SHARED_EXPERT, Role.LM_HEAD} <= set(own.roles_16bit)
+
+
+def test_quark_names_other_formats_by_module() -> None:
+    fp4 = {"dtype": "fp4", "qscheme": "per_group", "group_size": 32}
+    fp8 = {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}
+    stated = {
+        "quant_method": "quark",
+        "global_quant_config": {"weight": fp4, "input_tensors": fp4},
+        "layer_quant_config": {"*self_attn*": {"weight": fp8, "input_tensors": fp8}},
+        "exclude": ["lm_head"],
+    }
+    own = read(quantization_config=stated).quantization
+    assert own is not None and own.weight_format == "mxfp4"
+    assert own.mixed == ((Role.ATTENTION, "fp8"),) and own.roles_16bit == (Role.LM_HEAD,)
+    experts = {"quant_method": "quark", "layer_quant_config": {"*mlp*": {"weight": fp4}}, "global_quant_config": {}}
+    own = read(quantization_config=experts).quantization
+    assert own is not None and (own.weight_format, own.quantized) == ("mxfp4", (Role.MLP,))
+
+
+def test_quark_refuses_a_width_that_is_not_known() -> None:
+    with pytest.raises(BadValue, match="fp4 in groups of 32"):
+        read(quantization_config={"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp6_e3m2"}}})

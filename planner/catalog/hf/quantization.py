@@ -1,7 +1,7 @@
 """A checkpoint's own quantization: which weight format it is stored in, and what it leaves in 16 bit.
 
 Read from `quantization_config` of the config (fp8, compressed-tensors, gptq, awq, bitsandbytes, mxfp4, modelopt,
-hqq, torchao, exl3), from `quantization` (MLX), or from ModelOpt's hf_quant_config.json beside it.
+hqq, torchao, exl3, quark), from `quantization` (MLX), or from ModelOpt's hf_quant_config.json beside it.
 Exclusions name modules of the checkpoint; they are matched against the modules that our tensors stand for.
 """
 
@@ -209,22 +209,31 @@ def _algorithm(stated: Config) -> str:
     return _MODELOPT[algorithm]
 
 
-def _mixed(built: Quantization, model: ModelSpec, by_module: Mapping[str, str], stated: Config) -> Quantization:
+def _mixed(
+    built: Quantization,
+    model: ModelSpec,
+    by_module: Mapping[str, str],
+    stated: Config,
+    rest: str | None = None,
+    excluded: Sequence[str] = (),
+) -> Quantization:
     """Formats by role: the one that holds the most parameters is the checkpoint's, the others stand apart.
 
-    What no module names keeps DeepSeek's FP8 where the config states that, and 16 bit where not.
+    What no module names has the format `rest`, else DeepSeek's FP8 where the config states that, and 16 bit where not.
     """
     matchers = {
         weight: Exclusions([m for m, w in by_module.items() if w == weight], stated.where)
         for weight in dict.fromkeys(by_module.values())
     }
-    rest = "fp8-block128" if stated.has("weight_block_size") else None
+    left = Exclusions(excluded, stated.where)
+    kept: dict[str, Any] = {"roles_16bit": (), "tensors_16bit": ()} if stated.has("weight_block_size") else {}
+    rest = rest or ("fp8-block128" if kept else None)
     by_role: dict[Role, tuple[str, int]] = {}
     for tensor in tensors(model):
         if tensor.k == 1 or tensor.role not in _MATRICES:
             continue
         names = module_names(tensor, tensor.layers[-1] if tensor.layers else -1, _beside(model))
-        default = None if tensor.role is Role.LM_HEAD else rest
+        default = None if tensor.role is Role.LM_HEAD or left.cover(names) else rest
         weight = next((w for w, matcher in matchers.items() if matcher.cover(names)), default)
         if weight and tensor.numel > by_role.get(tensor.role, ("", 0))[1]:
             by_role[tensor.role] = (weight, tensor.numel)
@@ -233,8 +242,9 @@ def _mixed(built: Quantization, model: ModelSpec, by_module: Mapping[str, str], 
     main = max(by_role.values(), key=lambda pair: pair[1])[0]
     others = tuple(sorted((role, weight) for role, (weight, _) in by_role.items() if weight != main))
     same = tuple(sorted(role for role, (weight, _) in by_role.items() if weight == main))
-    kept = {} if rest is None else {"roles_16bit": (), "tensors_16bit": ()}
-    update = {"weight_format": main, "quantized": same, "mixed": others, "layers_16bit": (), **kept}
+    if not excluded:
+        kept["layers_16bit"] = ()
+    update = {"weight_format": main, "quantized": same, "mixed": others, **kept}
     return built.model_copy(update=update)
 
 
@@ -261,11 +271,27 @@ def _exl3(stated: Config, model: ModelSpec) -> Quantization:
 
 
 def _quark(stated: Config, model: ModelSpec) -> Quantization:
-    """AMD Quark: FP8 with one scale for a tensor."""
-    weight = stated.sub("global_quant_config").sub("weight")
-    if weight.text("dtype") not in ("fp8_e4m3",):
-        raise weight.unknown("dtype", "fp8_e4m3")
-    return _built(model, "fp8", stated.texts("exclude", MAX_PATTERNS), stated)
+    """AMD Quark: one format for all modules that are not excluded, and others by patterns of their names."""
+    excluded = stated.texts("exclude", MAX_PATTERNS)
+    common, layers = stated.sub("global_quant_config"), stated.sub("layer_quant_config")
+    by_module = {module: _quark_format(layers.sub(module)) for module in layers.data}
+    rest = _quark_format(common) if common.has("weight") or not by_module else None
+    built = _built(model, rest or next(iter(by_module.values())), excluded, stated)
+    if rest and set(by_module.values()) <= {rest}:
+        return built
+    return _mixed(built, model, by_module, stated, rest, excluded)
+
+
+def _quark_format(group: Config) -> str:
+    weight = group.sub("weight")
+    kind, scheme, size = weight.text("dtype"), weight.text("qscheme"), weight.count("group_size", default=0, low=-1)
+    if kind == "fp8_e4m3":
+        return {"per_block": "fp8-block128", "per_group": "mxfp8"}.get(scheme, "fp8")
+    if kind in ("fp4", "fp4_e2m1") and size == 32:
+        return "mxfp4"
+    if kind == "int8" and scheme != "per_group":
+        return "int8-w8a8"
+    raise weight.unknown("group_size" if kind.startswith("fp4") else "dtype", "fp8_e4m3, fp4 in groups of 32, int8")
 
 
 _METHODS = {
