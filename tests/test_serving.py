@@ -22,7 +22,7 @@ from planner.serving import (
 from planner.serving.curve import late_steps, life
 from planner.serving.steady import multi_server_wait_s
 from planner.serving.steps import Times, mix
-from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop
+from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop, run
 from tests.oracle.toy_gpu import NO_OVERHEAD, Exact, engine, seconds, serve, step_s
 
 SPREAD = 0.2  # of the oracle's lengths, so that their mean is 0.9 of nominal
@@ -86,6 +86,15 @@ def test_requests_of_one_length_keep_the_groups_that_a_step_makes_where_chunks_a
     truth = benchmark(Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=0), seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.06)
     assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("requests", [72, 100, 128])
+def test_a_run_of_one_length_lasts_whole_rounds(requests):
+    load = Load(1024, 1024, 32, waves=requests / 32, equal_lengths=True)
+    point = serve(load, overheads=Overheads(0.005, group_waves=10))
+    done = run(Setting(1024, 1024, 256, 8192, delay_s=0.005, spread=0), seconds, [0.0] * 32, requests - 32)
+    truth = requests * 1024 / max(r.end_s for r in done)
+    assert point.output_tokens_per_s[0] == pytest.approx(truth, rel=0.1)
 
 
 @pytest.mark.parametrize("outputs", [128, 1024])

@@ -178,9 +178,18 @@ def first_token_s(load: Load, share: Part, s: Settled) -> Array:
 
 def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
     """Little's law of a closed loop in which everybody has a slot, its first wave counted; else as the lane settles."""
-    share, think_s = offered.share, offered.request.gap_s - offered.request.overhead_s
+    load, share, think_s = offered.load, offered.share, offered.request.gap_s - offered.request.overhead_s
     everybody = ~s.open_loop & (share.population <= share.slots)
-    return np.where(everybody, share.population, s.per_s) / np.where(everybody, e2e_s + think_s, 1)
+    return np.where(everybody, share.population * _rounds_filled(load), s.per_s) / np.where(
+        everybody, e2e_s + think_s, 1
+    )
+
+
+def _rounds_filled(load: Load) -> Array:
+    """Answers of one length come in rounds, and a run lasts whole ones: 3.1 waves as long as 4."""
+    rounds = np.ceil(np.where(np.isfinite(load.waves), load.waves, 1))
+    filled: Array = np.where(np.isfinite(load.waves) & (load.equal_lengths > 0), load.waves / np.maximum(rounds, 1), 1)
+    return filled
 
 
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
