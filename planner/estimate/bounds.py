@@ -88,11 +88,12 @@ def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
     device = "measured" if stated else "reference" if gpu.device_bytes_kind == "measured" else "datasheet"
     plain = d.row.weights.id in PLAIN
     logged = engine.id in LOGGED_ENGINES
+    told = logged and engine.id != "sglang"  # the log of its weights is of weights alone
     modern = (gpu.compute_capability or 0) >= HOPPER and not gpu.unified_memory
     return {
         "budget": _budget_level(d, uniform),
         "device": device,
-        "weights": "measured" if plain and engine.id != "sglang" else "reference" if logged else "datasheet",
+        "weights": "measured" if plain and told else "reference" if told else "datasheet",
         "activation": "measured" if engine.id == "vllm" else "reference" if logged else "datasheet",
         "non_torch": "measured" if modern and logged else "datasheet" if gpu.unified_memory else "reference",
         "cuda_graph": "reference" if logged else "datasheet",
