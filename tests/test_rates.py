@@ -178,6 +178,12 @@ def test_a_rack_scale_link_spans_nodes() -> None:
     assert all_reduce("gb200", 16)[1] == all_reduce("gb200", 8)[1] > 2 * all_reduce("b200", 16)[1]
 
 
+def test_llama_cpp_hands_over_to_the_next_stage_later_than_others() -> None:
+    engines = ("llama.cpp", "llama.cpp/vulkan", "vllm")
+    cuda, vulkan, other = (rates("rtx4090", engine=engine).latency_s[Slot.SEND, 0] for engine in engines)
+    assert cuda == vulkan > 10 * other
+
+
 def test_cards_without_peer_access_start_their_exchanges_late() -> None:
     assert all_reduce("rtx4090", 4)[0] > 2 * all_reduce("rtxpro6000", 4)[0]
 

@@ -132,6 +132,13 @@ def test_a_lone_request_takes_its_prefill_and_its_steps():
     assert point.e2e_s[0] == pytest.approx(point.ttft_s[0] + 10 * steps, rel=1e-9)
 
 
+@pytest.mark.parametrize("inputs", [1023, 1024, 1025, 2048, 4096])
+def test_a_prompt_of_a_lone_benchmark_waits_for_no_step_beyond_its_own(inputs):
+    load = Load(inputs, 100, 1, waves=1, equal_lengths=True)
+    point = serve(load, engine(budget=1024, mixed=True))
+    assert point.ttft_s[0] == pytest.approx(point.ttft_unloaded_s[0], rel=0.01)
+
+
 def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget():
     point = serve(Load(4096, 1, 1), engine(budget=1024))
     chunks = sum(seconds(0, 0, 1024, done, 1) for done in (0, 1024, 2048, 3072))

@@ -334,7 +334,7 @@ def _collective_rate(
     name, link, joins = _ways(gpu.value, topology)
     network, spans = data["network"], topology.tp > joins
     if slot is Slot.SEND:
-        send = data["send"]
+        send = data["send"] | data["engine_send"].get(engine_id.partition("/")[0], {})
         rate = KernelRate(0.0, 0.0, link * send["fraction"], 1.0, 1.0, latency_s=send["latency_us"] * MICRO)
         return rate, Kind(send["kind"]), data["sources"].get(send["source"], send["source"])
     entry = data["collectives"][name]

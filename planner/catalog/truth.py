@@ -21,7 +21,7 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
-BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed", "blind_serving", "blind_single")
+BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed", "blind_serving", "blind_single", "blind_spark")
 SPEED_FILES = (
     "serving",
     "serving_other",
@@ -30,6 +30,7 @@ SPEED_FILES = (
     "blind_speed",
     "blind_serving",
     "blind_single",
+    "blind_spark",
 )
 FILES = (*MEMORY_FILES, *SPEED_FILES, "blind_memory", "blind_llamacpp")
 MEASURED = "measured_"

@@ -30,8 +30,9 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     """The prompts that find all slots empty and are prefilled in full steps.
 
     One of them has (wave + 1) / 2 prompts to prefill on average, itself included; of its last step half is over
-    where prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a full
-    one's; where chunks are mixed into several steps, half of those that will decode beside each other do so already.
+    where several prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a
+    full one's; where chunks are mixed into several steps, half of those that will decode beside each other do so
+    already.
     """
     request, share, (lone_s, full_s) = offered.request, offered.share, offered.prompts
     wave, p = np.minimum(share.population, share.slots), request.prefill_tokens
@@ -42,7 +43,7 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     mixes = offered.capacity.chunks_mixed & (wave * p > m.room_tokens)
     step = lone_s + filled * (full_s - lone_s) + np.where(mixes, beside, 0)
     fills = wave * p / np.maximum(burst, TINY)
-    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens)
+    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens) * np.minimum(wave - 1, 1)
     first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
     steps = (in_a_row(count, offered.capacity) for count in (first, np.maximum(fills, 1)))
     return Wave(wave, *(count * step for count in steps))
