@@ -85,12 +85,23 @@ def test_a_start_line_is_read_back_as_the_same_deployment(columns: dict[str, Any
     asked = row(**columns)
     line = launch_command(asked)
     found = scenario_from_command(line)
-    assert found.not_considered == ()
+    assert found.not_considered == UNREAD.get(asked["engine"], ())
     assert found.scenario.engine == asked["engine"]
     for name in READ_BACK[asked["engine"]]:
         read = getattr(found.scenario, name)
         written = asked[name]
         assert read == written or (read is None and written in (BLANK.get(name), None, "bf16", "fp16")), name
+
+
+def test_what_tensorrt_llm_takes_from_a_file_stands_above_the_line() -> None:
+    experts = {"model": "gpt-oss-120b", "gpu": "b200", "tp": 4, "ep": 4, "attention_dp": 4, "concurrency": 64}
+    lines = launch_command(row(engine="tensorrt-llm", **experts)).splitlines()
+    assert lines[:2] == [
+        "# options.yaml holds:",
+        "#   cuda_graph_config: {enable_padding: true, max_batch_size: 2048}",
+    ]
+    assert lines[2:4] == ["#   enable_attention_dp: true", "#   attention_dp_config: {enable_balance: true}"]
+    assert lines[4].startswith("trtllm-serve openai/gpt-oss-120b")
 
 
 def test_the_line_survives_a_shell() -> None:
@@ -144,6 +155,7 @@ FORMATS = (
     "bf16 fp8 fp8-block128 int8-w8a8 awq-int4-g128 gptq-int4-g128 nvfp4 mxfp4 bnb-nf4 w4a16-g128 gguf-q4_k_m gguf-q8_0 "
     "gguf-iq4_xs gguf-f16"
 ).split()
+UNREAD = {"tensorrt-llm": ("--extra_llm_api_options",)}  # a file
 CACHES = {"vllm": ("bf16", "fp8"), "sglang": ("bf16", "fp8"), "llama.cpp": ("fp16", "q8_0", "q8_0/q4_0")}
 SAME = "tp pp ep attention_dp max_num_seqs max_num_batched_tokens gpu_memory_utilization block_size n_ubatch".split()
 FIGURES = "weights_gib kv_pool_gib max_concurrency tpot_ms ttft_ms output_tokens_per_s".split()
@@ -174,7 +186,7 @@ def searched(engine: str) -> list[dict[str, Any]]:
 def read_back(asked: dict[str, Any], line: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row as started, and the row of what its line says on the same GPUs under the same load."""
     command = scenario_from_command(line)
-    assert command.not_considered == ()
+    assert command.not_considered == UNREAD.get(asked["engine"], ())
     where = {name: asked[name] for name in ("gpu", "dp", "engine_version")} | LOAD.model_dump(exclude_none=True)
     if asked["engine"] == "llama.cpp":  # its line states slots and their length, which a search leaves to the load
         started = {name: getattr(command.scenario, name) for name in ("parallel_slots", "max_model_len")}

@@ -41,8 +41,8 @@ def launch_command(row: Row) -> str:
         if (row["copies_per_gpu"] or 1) == 1
         else "sharing GPUs"
     )
-    if row["engine"] == "tensorrt-llm" and (row["attention_dp"] or 1) > 1:
-        command = f"# {OPTIONS_FILE} holds the line: enable_attention_dp: true\n{command}"
+    if row["engine"] == "tensorrt-llm":
+        command = "\n".join([f"# {OPTIONS_FILE} holds:", *(f"#   {line}" for line in _options(row)), command])
     return (f"# {replicas} of these, {where}, behind a load balancer\n" if replicas > 1 else "") + command
 
 
@@ -179,12 +179,21 @@ def _sglang(row: Row) -> tuple[list[str], Flags]:
     return ["python", "-m", "sglang.launch_server", "--model-path", _repository(row)], flags
 
 
+def _options(row: Row) -> list[str]:
+    """Lines of TensorRT-LLM's options file: what an estimate takes for granted and no flag sets."""
+    graphs = f"{{enable_padding: true, max_batch_size: {row['max_num_seqs']}}}"
+    found = [f"cuda_graph_config: {'null' if row['enforce_eager'] else graphs}"]
+    if (row["attention_dp"] or 1) > 1:
+        found += ["enable_attention_dp: true", "attention_dp_config: {enable_balance: true}"]
+    return found
+
+
 def _tensorrt(row: Row) -> tuple[list[str], Flags]:
     flags: Flags = [
         ("--tp_size", _more(row["tp"])),
         ("--pp_size", _more(row["pp"])),
         ("--ep_size", _more(row["ep"])),
-        ("--extra_llm_api_options", OPTIONS_FILE if (row["attention_dp"] or 1) > 1 else None),
+        ("--extra_llm_api_options", OPTIONS_FILE),
         ("--kv_cache_dtype", _kv(row, {"fp8": "fp8", "nvfp4": "nvfp4"})),
         ("--kv_cache_free_gpu_memory_fraction", _fraction(row)),
         ("--max_seq_len", _length(row)),
