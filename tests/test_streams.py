@@ -12,7 +12,7 @@ from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
 from planner.estimate.resolve import resolve
-from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, prepare, shared_beside
+from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, norms_within, prepare, shared_beside
 from planner.params import tensors
 from planner.specs.scenario import Scenario
 from tests.oracle.models import MOE, build
@@ -72,3 +72,9 @@ def test_sglangs_all_reduces_take_norms_along_where_its_arguments_say_so() -> No
     assert elementwise_kernels("0.5.12", attention_dp=8) == apart
     dense = {"model": "llama-3.3-70b", "tp": 4}
     assert elementwise_kernels("0.5.12", **dense) == elementwise_kernels("0.5.9", **dense)
+
+
+def test_a_step_without_tokens_has_no_norms_to_take_along() -> None:
+    idle = [op for op in norms_within(ops(), np.ones(1)) if op.name == "elementwise"]
+    none = norms_within([idle[0]._replace(count=np.zeros(1))], np.full(1, 4.0))
+    assert float(np.sum(none[0].count)) == 0

@@ -28,6 +28,7 @@ from planner.estimate.deployments import (
     parallel,
 )
 from planner.estimate.drafting import draft_ops
+from planner.estimate.experts import experts_family
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.fusing import on_matrix_units, scores
 from planner.estimate.hosting import host_share
@@ -163,7 +164,9 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
     shared = d.row.engine.overheads.shared_heads
-    return kernel_families(model, weights, kernel, d.row.kv[0], shared, on_matrix_units(d))
+    found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, on_matrix_units(d)))
+    found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
+    return tuple(found)
 
 
 def _topology(d: Deployment) -> Topology:

@@ -9,14 +9,13 @@ import numpy as np
 
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
+from planner.estimate.experts import routes_inside
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
-from planner.specs.gpu import GpuSpec
-from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
+from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec
 
 # Kernels whose inputs are quantized first, and the bytes of a value then, scales included.
 QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}
-DATA_CENTRE_BLACKWELL = ("blackwell-dc", "blackwell-ultra")
 
 
 class Launches(NamedTuple):
@@ -65,7 +64,8 @@ def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
         return 0.0
     limit = fixed.latent_piece_tokens if _is_latent(deployments[0].row.model) else None
     reasons = [_EXCEPT[name] for name in fixed.pieces_except if name in _EXCEPT]
-    launched = column(deployments, lambda d: any(reason(d) for reason in reasons), Part.GPU, Part.LAYOUT, dtype=bool)
+    parts = (Part.GPU, Part.LAYOUT, Part.WEIGHTS)
+    launched = column(deployments, lambda d: any(reason(d) for reason in reasons), *parts, dtype=bool)
     if "adapters" in fixed.pieces_except:
         launched = launched | (numbers(deployments, "max_loras", 0) > 0)
     return np.where(launched, 0.0, np.inf if limit is None else limit)
@@ -79,18 +79,6 @@ def _picks(mixer: Mixer) -> bool:
     return isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
 
 
-def _routes_inside(d: Deployment) -> bool:
-    """Whether the experts' kernel also chooses them, which a compiled graph cannot cut."""
-    model, gpu = d.row.model, d.row.gpu
-    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
-    return experts and routes_inside(d.row.engine, model, gpu)
-
-
-def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
-    """Whether the engine's default for this model's experts is TensorRT-LLM's kernel."""
-    return model.model_type in engine.overheads.fused_routing_types and gpu.generation in DATA_CENTRE_BLACKWELL
-
-
 # Why an engine replays no pieces of prompts, by the names that its file uses; rows of a group share model and drafter.
 _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "vendor": lambda d: d.row.gpu.vendor != "NVIDIA",
@@ -101,7 +89,7 @@ _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "ranks": lambda d: d.layout.defined.attention_dp > 1,
     "stages": lambda d: d.layout.pp > 1,
     "drafts": lambda d: d.row.draft is not None,
-    "routing": _routes_inside,
+    "routing": lambda d: routes_inside(d.row.engine, d.row.model, d.row.gpu, d.row.weights),
 }
 
 

@@ -37,4 +37,4 @@ def shared_beside(ops: Sequence[Op], share: Number) -> list[Op]:
 
 def norms_within(ops: Sequence[Op], norms: Number) -> list[Op]:
     """The operations where the kernels of all-reduces add the residual and norm the sum for `norms` of a step."""
-    return [op._replace(count=op.count - norms) if op.name == "elementwise" else op for op in ops]
+    return [op._replace(count=np.maximum(op.count - norms, 0.0)) if op.name == "elementwise" else op for op in ops]

@@ -200,7 +200,10 @@ class Overheads(Spec):
     pieces_except: tuple[Reason, ...] = ()  # ... but not here
     pieces_except_types: tuple[str, ...] = ()  # model_type of configs, for `types`
     pieces_types: tuple[str, ...] = ()  # whose prompts they replay although they take images
-    fused_routing_types: tuple[str, ...] = ()  # whose experts on data-centre Blackwell are chosen in their own kernel
+    # models whose experts run in TensorRT-LLM's kernels (16 bit apart) on these generations; all others' in Triton's
+    routed_types: tuple[str, ...] = ()
+    routed_half_types: tuple[str, ...] = ()
+    routed_on: tuple[Name, ...] = ()
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     shared_beside_types: tuple[str, ...] = ()  # whose shared experts run beside the routed ones where graphs replay

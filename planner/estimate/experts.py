@@ -1,0 +1,34 @@
+"""Which kernel multiplies a model's experts where an engine chooses between several."""
+
+from __future__ import annotations
+
+from planner.catalog.rates import PLAIN
+from planner.specs.engine import EngineSpec
+from planner.specs.formats import FormatSpec
+from planner.specs.gpu import GpuSpec
+from planner.specs.model import ModelSpec, MoeFfn
+
+HALF = f"moe-{PLAIN}"
+# Triton's kernels instead of TensorRT-LLM's, which the families of data-centre Blackwell are figures of.
+TRITON = {HALF: "moe-triton-16", "moe-gemm-fp8": "moe-triton-fp8", "moe-gemm-fp8-block": "moe-triton-fp8-block"}
+
+
+def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: str) -> str:
+    """The family of a model's experts: its own where the engine runs TensorRT-LLM's kernels for it, else Triton's."""
+    if gpu.generation not in engine.overheads.routed_on or _is_listed(engine, model, family == HALF):
+        return family
+    return TRITON.get(family, family)
+
+
+def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: FormatSpec) -> bool:
+    """Whether the experts' kernel chooses them too: TensorRT-LLM's, as SGLang calls it."""
+    if gpu.generation not in engine.overheads.routed_on:
+        return False
+    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    return experts and _is_listed(engine, model, weights.kernel == PLAIN)
+
+
+def _is_listed(engine: EngineSpec, model: ModelSpec, half: bool) -> bool:
+    """Whether the engine's arguments name the model for TensorRT-LLM's experts, those in 16 bit apart."""
+    fixed = engine.overheads
+    return model.model_type in (fixed.routed_half_types if half else fixed.routed_types)

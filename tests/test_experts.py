@@ -1,0 +1,37 @@
+"""Whose kernels run a model's experts where an engine chooses by model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.library import NO_LIBRARY
+from planner.estimate.resolve import resolve
+from planner.ops import Slot
+from planner.specs.scenario import Scenario
+
+
+def experts_family(**asked: Any) -> str:
+    """The kernel family of the experts, in SGLang on eight GPUs unless told otherwise."""
+    row = resolve(Scenario(**{"engine": "sglang", "gpu": "b200", "tp": 8} | asked), NO_LIBRARY)
+    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    return priced.clock.rate_sets[0].families[Slot.EXPERT_GEMM]
+
+
+@pytest.mark.parametrize(
+    ("asked", "family"),
+    [
+        ({"model": "deepseek-r1"}, "moe-gemm-fp8-block"),
+        ({"model": "minimax-m2.5"}, "moe-triton-fp8-block"),
+        ({"model": "minimax-m2.5", "gpu": "h200-sxm"}, "moe-gemm-fp8-block"),  # Triton's are that family's on Hopper
+        ({"model": "minimax-m2.5", "engine": "vllm"}, "moe-gemm-fp8-block"),
+        ({"model": "qwen3-235b-a22b", "weight_format": "bf16", "engine_version": "0.5.8"}, "moe-triton-16"),
+        ({"model": "qwen3-235b-a22b", "weight_format": "bf16", "engine_version": "0.5.9"}, "moe-gemm-16"),
+        ({"model": "gpt-oss-120b"}, "moe-mx4"),
+    ],
+)
+def test_sglang_runs_tensorrt_llms_experts_for_some_models_on_blackwell(asked: dict[str, Any], family: str) -> None:
+    assert experts_family(**asked) == family
