@@ -30,7 +30,7 @@ from planner.estimate.deployments import (
 from planner.estimate.drafting import draft_ops
 from planner.estimate.experts import experts_family
 from planner.estimate.factors import NOT_REFINED, Refined
-from planner.estimate.fusing import on_matrix_units, scores
+from planner.estimate.fusing import on_matrix_units, scores, wide_heads
 from planner.estimate.hosting import host_share
 from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
 from planner.estimate.layout import GPUS_PER_NODE
@@ -351,7 +351,12 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
     own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
-    held = Widths(inputs.tensor_bytes, k, v, scores=scores(deployments), dispatch=_dispatch(deployments))
+    held = Widths(
+        *(inputs.tensor_bytes, k, v),
+        scores=scores(deployments),
+        wide_heads=wide_heads(engine, deployments),
+        dispatch=_dispatch(deployments),
+    )
     ranks = Ranks(frozenset(engine.attention_dp_roles), engine.tokens_gathered)
     unfused = Unfused(engine.overheads.state_kernels, engine.overheads.state_passes)
     prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks, unfused)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.estimate.deployments import Deployment, Part, column
-from planner.ops import Scores
+from planner.ops import Scores, WideHeads
+from planner.specs.engine import EngineSpec
 
 
 def is_fused(d: Deployment) -> bool:
@@ -26,3 +27,10 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
         return Scores()
     moved = column(deployments, lambda d: 0.0 if is_fused(d) else traffic, Part.WORDS)
     return Scores(moved, column(deployments, lambda d: d.row.gpu.l2_bytes or 0.0, Part.GPU))
+
+
+def wide_heads(engine: EngineSpec, deployments: Sequence[Deployment]) -> WideHeads:
+    """What runs attention whose heads are wider than fused kernels take."""
+    segments = engine.overheads.wide_segments
+    blocks = column(deployments, lambda d: d.row.gpu.sm_count or 0.0, Part.GPU)
+    return WideHeads(segments, blocks, engine.overheads.wide_prompt_cost) if segments else WideHeads()

@@ -21,7 +21,7 @@ from planner.ops.attention import Reading, decode_op, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
-from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Scores, Slot, Widths, Work
+from planner.ops.records import Batch, Op, OpKind, Product, Ranks, Scores, Slot, WideHeads, Widths, Work
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.streams import norms_within, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
@@ -38,6 +38,7 @@ __all__ = [
     "Scores",
     "Slot",
     "Unfused",
+    "WideHeads",
     "Widths",
     "adapter_op",
     "batch_ops",

@@ -15,6 +15,7 @@ from planner.ops.records import FUSED_SCORES, Op, OpKind, Scores, Slot, Widths, 
 from planner.specs.model import Attention, Indexer, LatentAttention
 
 SCORE_BYTES = 4  # of one score, as it stands between products
+NARROW = 256  # values of the widest head that FlashAttention and FlashInfer take
 
 
 class Heads(NamedTuple):
@@ -60,6 +61,7 @@ class Reading(NamedTuple):
     reach: float = np.inf  # the most cached tokens that one new token reads
     chunk: int | None = None  # of block-local attention
     picked: bool = False  # beyond `reach` a prompt's tokens gather keys that they picked, each its own, as in decode
+    idle: Number = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
 
 
 def mean_length(work: Work) -> Number:
@@ -96,6 +98,19 @@ def attention_heads(mixer: Attention, widths: Widths, parallel: Parallel) -> Hea
     return Heads(queries, pair, cache, io)
 
 
+def wide_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Parallel) -> Reading:
+    """Heads beyond `NARROW` in a general kernel: its blocks read at their share of the bandwidth, in 16 bit at least.
+
+    Shaped like that: a cached token of Gemma 4 takes 14.5 ns per layer on RTX PRO 6000 with two heads as with four.
+    """
+    wide = widths.wide_heads
+    kv_heads = mixer.n_kv_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_kv_heads)
+    at_least = kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) * widths.activation
+    decode = own.decode._replace(cache_bytes=np.maximum(own.decode.cache_bytes, at_least))
+    prefill = own.prefill._replace(flops_per_pair=own.prefill.flops_per_pair * wide.prompt_cost)
+    return own._replace(decode=decode, prefill=prefill, idle=wide.blocks / (kv_heads * wide.segments))
+
+
 def absorbed_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
     """Decode of MLA: every head reads the latent itself, keys of latent + rope and values of latent width."""
     queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
@@ -130,6 +145,8 @@ def readings(
     if isinstance(mixer, Attention):
         heads = attention_heads(mixer, widths, parallel)
         own = Reading("attention", heads, heads, reach, mixer.chunk)
+        if mixer.head_dim > NARROW and widths.wide_heads.segments:
+            own = wide_reading(mixer, own, widths, parallel)
     else:
         decode = absorbed_heads(mixer, widths, parallel)
         prefill = decode if latent_prompts else expanded_heads(mixer, widths, parallel)
@@ -155,8 +172,8 @@ def decode_op(reading: Reading, work: Work, layers: int, scores: Scores = FUSED_
     heads, read = reading.decode, np.minimum(work.decode_context, reading.reach)
     keys = work.decode * read
     tokens = work.decode * work.decode_tokens
-    moved = keys * heads.cache_bytes + tokens * heads.io_bytes
-    moved = moved + score_traffic_bytes(scores, tokens * read * heads.queries)
+    moved = keys * heads.cache_bytes * np.maximum(reading.idle / np.maximum(work.decode, 1.0), 1.0)
+    moved = moved + tokens * heads.io_bytes + score_traffic_bytes(scores, tokens * read * heads.queries)
     flops, count = keys * work.decode_tokens * heads.flops_per_pair, layers * np.sign(work.decode)
     name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
     return Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)

@@ -100,6 +100,17 @@ class Scores(NamedTuple):
 FUSED_SCORES = Scores()
 
 
+class WideHeads(NamedTuple):
+    """How attention runs whose heads are wider than the usual fused kernels take: a general kernel reads in 16 bit."""
+
+    segments: Any = 0.0  # blocks that read one sequence of one key-value head side by side; 0: as narrow heads run
+    blocks: Any = 1.0  # that the GPU runs at once
+    prompt_cost: Any = 1.0  # FLOPs of prompts, in those of narrow heads
+
+
+NO_WIDE_HEADS = WideHeads()
+
+
 class Widths(NamedTuple):
     """Bytes: of every tensor of `params.tensors(model)` in all layers (T, R), and per value elsewhere."""
 
@@ -108,6 +119,7 @@ class Widths(NamedTuple):
     kv_v: Any = 2.0
     activation: Any = 2.0
     scores: Scores = FUSED_SCORES
+    wide_heads: WideHeads = NO_WIDE_HEADS
     dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
     index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
 
