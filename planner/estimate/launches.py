@@ -41,10 +41,10 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     quantizes = np.array([rates.families[Slot.ATTENTION_GEMM] in QUANTIZED for rates in kernels])
     quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * model.n_layers
-    decode_layer_s = fixed.per_layer_s if fixed.decode_layer_s is None else fixed.decode_layer_s
+    whole_s = fixed.per_layer_s * model.n_layers + more_s
     return Launches(
-        decode_s=decode_layer_s * model.n_layers + more_s,
-        whole_s=fixed.per_layer_s * model.n_layers + more_s + quantized_s,
+        decode_s=whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * model.n_layers,
+        whole_s=whole_s + quantized_s,
         pieces_s=fixed.piece_layer_s * model.n_layers,
         piece_tokens=piece_tokens(engine, deployments),
         between_s=more_s,
