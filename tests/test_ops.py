@@ -264,6 +264,12 @@ def test_one_gpu_sends_nothing_and_two_send_two_messages_per_layer() -> None:
     assert reduces[0].bytes == 4096 * 4096 * 2  # 2 (n-1)/n of tokens x hidden x 2 bytes, n = 2
 
 
+def test_mixer_and_ffn_side_by_side_send_one_message_per_layer() -> None:
+    model = build(GQA).model_copy(update={"joined_reduce": True})
+    reduces = [op for op in listed(model, PREFILL, Parallel(tp=2)) if op.name.startswith("all_reduce")]
+    assert sum(op.count for op in reduces) == model.n_layers + 1
+
+
 @pytest.mark.parametrize(("tp", "messages"), [(1, 0), (2, 4)])
 def test_a_norm_over_all_heads_adds_up_its_squares_over_the_group(tp: int, messages: int) -> None:
     model = build(GQA.model_copy(update={"qk_norm": "full"}))

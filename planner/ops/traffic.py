@@ -137,7 +137,7 @@ def communication_ops(
     group = parallel.tp / parallel.attention_dp
     if _divided(parallel.tp):
         mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
-        ffns = sum(model.ffn_layers(index) for index in range(len(model.ffns)))
+        ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
         apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
         together, inner = 1 - apart, mixers + apart * _own_ffn_layers(model, ranks)
         inside = all_reduce_wire_bytes(work.rank_tokens * row, group)

@@ -266,6 +266,7 @@ class ModelSpec(Spec):
     norms_per_layer: Size = 2  # of hidden_size each
     final_norm: bool = True
     embedding_norm: bool = False
+    joined_reduce: bool = False  # mixer and ffn side by side, summed before one all-reduce
     lm_head: bool = True  # False: an encoder, which has no logits over the vocabulary
     lm_head_bias: bool = False
     causal: bool = True

@@ -35,7 +35,10 @@ def starcoder2(config: Config) -> Parts:
 
 
 def falcon(config: Config) -> Parts:
-    """Falcon: multi-query, or grouped with two norms (new decoder architecture); embeddings tied unless stated."""
+    """Falcon: multi-query, or grouped with two norms (new decoder architecture); embeddings tied unless stated.
+
+    Mixer and ffn stand side by side; vLLM and TensorRT-LLM add both up before one all-reduce.
+    """
     if config.flag("alibi"):
         raise config.unknown("alibi", "false")
     config = config.defaults(tie_word_embeddings=True, parallel_attn=True, max_position_embeddings=2048)
@@ -48,7 +51,8 @@ def falcon(config: Config) -> Parts:
     width = config.count("ffn_hidden_size", default=4 * hidden_size(config))
     norms = 2 if new or not config.flag("parallel_attn") else 1
     ffn = DenseFfn(intermediate=width, gated=False, bias=bias)
-    return uniform(config, mixer, ffn) | {"norm": "layer", "norms_per_layer": norms}
+    joined = new or config.flag("parallel_attn")
+    return uniform(config, mixer, ffn) | {"norm": "layer", "norms_per_layer": norms, "joined_reduce": joined}
 
 
 def gptj(config: Config) -> Parts:
