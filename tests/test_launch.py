@@ -100,8 +100,9 @@ def test_what_tensorrt_llm_takes_from_a_file_stands_above_the_line() -> None:
         "# options.yaml holds:",
         "#   cuda_graph_config: {enable_padding: true, max_batch_size: 2048}",
     ]
-    assert lines[2:4] == ["#   enable_attention_dp: true", "#   attention_dp_config: {enable_balance: true}"]
-    assert lines[4].startswith("trtllm-serve openai/gpt-oss-120b")
+    assert lines[2] == "#   stream_interval: 10"
+    assert lines[3:5] == ["#   enable_attention_dp: true", "#   attention_dp_config: {enable_balance: true}"]
+    assert lines[5].startswith("trtllm-serve openai/gpt-oss-120b")
 
 
 def test_the_line_survives_a_shell() -> None:

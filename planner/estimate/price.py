@@ -324,6 +324,6 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
 
 def _served_s(found: Times, deployments: Sequence[Deployment]) -> Floats:
     """Seconds of the front end per request; a run of one wave is a library's own, without a server."""
-    sent_s = found.front_token_s * numbers(deployments, "output_tokens", 0)
+    sent_s = found.front_token_s * numbers(deployments, "output_tokens", 0) / found.stream_interval
     alone = numbers(deployments, "waves", np.inf) == 1
     return np.where(alone, 0.0, np.maximum(found.front_request_s, sent_s))

@@ -236,6 +236,7 @@ class Overheads(Spec):
     # a server's front end takes requests one after another, and sends their tokens one after another, beside each other
     front_request_s: Amount = 0
     front_token_s: Amount = 0
+    stream_interval: Annotated[int, Field(ge=1)] = 1  # tokens of a request that it sends at once
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
     group_prompts: Annotated[float, Field(ge=1)] = 1
     group_share: Annotated[float, Field(ge=0, le=1)] = 0  # ... or this share of those in flight ...
