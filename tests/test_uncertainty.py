@@ -19,6 +19,7 @@ from planner.uncertainty import (
 )
 
 Z80 = 1.2815515655446004  # half an 80 % interval in standard deviations
+OTHERWISE = {"front_s", "own_kernels", "decode_engines"}  # not by level of evidence
 PARTS = Budget(70e9, 40e9, 5e9, 1e9, 0.0, 24e9)
 
 
@@ -72,7 +73,7 @@ def test_fit_is_tight_where_the_line_crosses_the_interval():
     assert list(fit_confidence(np.array([7.0, 9.0, 11.0]), pool)) == ["yes", "tight", "no"]
 
 
-@pytest.mark.parametrize("quantity", sorted({*uncertainty().__class__.model_fields} - {"front_s", "own_kernels"}))
+@pytest.mark.parametrize("quantity", sorted({*uncertainty().__class__.model_fields} - OTHERWISE))
 def test_weaker_evidence_is_never_narrower_and_names_its_source(quantity):
     assert_rising(getattr(uncertainty(), quantity))
 
@@ -93,6 +94,16 @@ def test_rows_get_the_width_of_their_own_level():
     assert found.weights[1] > found.weights[0]
     assert found.decode_engine[0] > found.decode_engine[1]
     assert found.decode_operators[0] == found.decode_operators[1]
+
+
+def test_an_engine_with_rows_enough_has_a_width_of_its_own():
+    def spread(engine):
+        row = estimate(Scenario(model="llama-3.1-8b", gpu="h100-sxm", engine=engine, concurrency=8)).rows()[0]
+        return row["tpot_ms_high"] / row["tpot_ms"] - 1
+
+    squares = np.log1p(spread("vllm")) ** 2 - np.log1p(spread("tensorrt-llm")) ** 2
+    width, own = uncertainty().decode_engine.transferred, uncertainty().decode_engines["tensorrt-llm"]
+    assert squares == pytest.approx(np.log1p(width.value) ** 2 - np.log1p(own.value) ** 2)
 
 
 def test_waiting_for_a_slot_makes_ttft_less_certain_as_the_pool_is():

@@ -37,6 +37,9 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
     found = widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+    if known := shipped().decode_engines.get(deployments[0].row.engine.id):
+        transferred = texts["engine_evidence"] == "transferred"
+        found = found._replace(decode_engine=np.where(transferred, known.value, found.decode_engine))
     found = _own_kernels(found, texts, deployments)
     hosted, host = on_host(deployments), shipped().host
     return found._replace(

@@ -90,6 +90,7 @@ class Uncertainty(Spec):
     decode_engine: EngineLevels
     prefill_engine: EngineLevels
     queue: EngineLevels
+    decode_engines: dict[str, HalfWidth]  # by engine with rows enough, in the place of decode_engine's transferred
     front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
     # in the place of operators and engine, for one stream of an engine with kernels of its own
     own_kernels: OwnKernels
