@@ -7,6 +7,7 @@ from typing import Any
 
 from advice_charts import crossover_lines, roofline_chart
 from answers import Answer, load_axis, rows
+from charts import in_flight
 from drawing import Chart
 from library import Library
 from planner.catalog.quality import family, tables
@@ -23,7 +24,7 @@ Row = dict[str, Any]
 def formats(found: Answer, library: Library) -> tuple[Chart, str]:
     """Tokens/s in each usual format against the load, on the same GPUs."""
     asked = crossover_scenarios(found.scenario, found.row, load_axis(found.row)[::2])
-    return crossover_lines(crossover(rows(asked, library)), found.row["concurrency"] or 1)
+    return crossover_lines(crossover(rows(asked, library)), in_flight(found.row))
 
 
 def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, str]:

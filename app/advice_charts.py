@@ -34,7 +34,7 @@ WIDE = 300.0  # factor from which an axis marks tens alone
 LEAST_PX, MOST_PX = 9, 26  # of a point of the Pareto plot: the slower, the larger
 
 
-def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
+def crossover_lines(found: Crossover, now: float | None) -> tuple[Chart, str]:
     """Tokens/s of the deployment in each format against requests at once; every change of the lead is marked."""
     data: list[Chart] = []
     notes: list[Chart] = []
@@ -57,8 +57,10 @@ def crossover_lines(found: Crossover, now: int) -> tuple[Chart, str]:
         text = f"{format_name(change.after)} leads from {at:,.0f}"
         notes.append(label_over(log_place(at), text, "center"))
     x = [count for one in found.series for count in one.concurrency]
-    shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper",
-                   "line": {"color": LINE, "width": 3}})  # fmt: skip
+    if now:
+        mark = {"color": LINE, "width": 3}
+        shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper", "line": mark})
+        notes.append(label_over(log_place(now), "this load", "center", 0.04))
     layout = frame(height=380, margin={"l": 60, "r": 110, "t": 28, "b": 44}) | {
         "showlegend": False,
         "hovermode": "x unified",

@@ -16,7 +16,7 @@ from words import evidence, plain
 
 Row = dict[str, Any]
 
-INPUTS = "Inputs are at the left; on a phone behind » (top left), with the other pages."
+INPUTS = "Inputs are at the left; where that bar is closed, behind » with the other pages."
 BOXES = {
     "no": (st.error, ":material/cancel:"),
     "starts": (st.warning, ":material/hourglass_top:"),
@@ -60,7 +60,7 @@ def verdict(row: Row, door: str) -> None:
     headline = said.headline
     if door == "load":
         count, name = row["n_gpus"], explain.gpu_name(row["gpu"])
-        missed = ", but an objective is missed" if explain.misses(row) else ""
+        missed = ", but no number of them that was tried meets the objectives" if explain.misses(row) else ""
         enough = explain.VERDICT_RANK[said.state] >= explain.VERDICT_RANK["holds"]
         headline = (
             f"{count} × {name} {'hold' if count > 1 else 'holds'} this load{missed}."

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
+from defaults import FIRST_GPU
 from library import Library, drop_run, keep_run, own_library
 from links import PLAIN_NAME
 from planner.calibration.fit import fit
@@ -32,7 +33,6 @@ MOST_POINTS = 3000  # of an uploaded run; the full suite has about 1,200
 MOST_RUNS = 8  # of one visitor
 FIT_S = 60.0
 UPLOAD_MB = 2
-DEFAULT_GPU = "h200-sxm"
 
 
 class Known(NamedTuple):
@@ -56,9 +56,9 @@ def start() -> str:
     wanted = st.query_params.get("gpu")
     if GPU not in state or moved:
         form = state.get(FORM)
-        usual = form.scenario.gpu if form and form.scenario.gpu in gpus.gpu_ids() else DEFAULT_GPU
+        usual = form.scenario.gpu if form and form.scenario.gpu in gpus.gpu_ids() else FIRST_GPU
         state[GPU] = wanted if _is_gpu(wanted) else state.get(GPU, usual)
-    gpu: str = state[GPU] or DEFAULT_GPU
+    gpu: str = state[GPU] or FIRST_GPU
     if wanted != gpu:
         st.query_params.from_dict({"gpu": gpu})
     return gpu

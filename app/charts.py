@@ -44,6 +44,7 @@ SEGMENTS = (
     ("free", "free_gib", FREE),
 )
 TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
+ONE_LINE = 14  # letters of a bar's label
 KINDS = {
     "gemm": ("weights × activations", BLUE),
     "moe": ("experts", "#56b4e9"),
@@ -277,7 +278,8 @@ def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
     if crossing and x and x[0] <= crossing <= x[-1]:
         shapes.append({"type": "line", "x0": crossing, "x1": crossing, "y0": 0, "y1": 1, "yref": "paper"} | thin())
         notes.append(label_over(log_place(crossing), f"longest prompt {crossing:,}", "left", 0.02))
-    title = f"<b>KV cache on one GPU, GiB, {row['concurrency'] or 1:,} at once</b>"
+    load = f"{row['concurrency']:,} at once" if row["concurrency"] else "this load"
+    title = f"<b>KV cache on one GPU, GiB, {load}</b>"
     notes.append(label_at(0, 1.0, title, "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"})
     ticks = [n for n in (256, 1024, 4096, 16384, 65536, 262144, 1048576) if x and x[0] <= n <= x[-1]]
     layout = frame(height=320, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
@@ -338,6 +340,15 @@ def _operation(name: str) -> str:
     return name.replace("_", " ").replace(".", ", ")
 
 
+def _in_two(label: str) -> str:
+    """A long label on two lines, so that on a phone the bars and their figures have room."""
+    if len(label) <= ONE_LINE:
+        return label
+    blanks = [at for at, letter in enumerate(label) if letter == " "]
+    at = min(blanks, key=lambda place: abs(2 * place - len(label)), default=0)
+    return f"{label[:at]}<br>{label[at + 1 :]}" if at else label
+
+
 def grouped_bars(
     labels: Sequence[str], values: Sequence[float | None], texts: Sequence[str], unit: str, colours: Sequence[str]
 ) -> Chart:
@@ -347,7 +358,7 @@ def grouped_bars(
             "type": "bar",
             "orientation": "h",
             "x": [value or 0 for value in values],
-            "y": list(labels),
+            "y": [_in_two(label) for label in labels],
             "marker": {"color": list(colours)},
             "text": list(texts),
             "textposition": "outside",

@@ -65,7 +65,7 @@ COMPARED = frozenset(
     "bf16 fp8 int8-w8a8 awq-int4-g128 nvfp4 mxfp4 bnb-nf4 mlx-4bit-g64 mlx-8bit-g64 gguf-f16 gguf-q8_0 gguf-q6_k "
     "gguf-q5_k_m gguf-q4_k_m gguf-iq4_xs gguf-q3_k_m gguf-q2_k".split()
 )  # one of each kind
-FORMATS_SHOWN = 8
+FORMATS_SHOWN, MOST_GPUS = 8, 9
 CHARACTER_PX = 7  # of a table's text, about
 WITH_INTERVALS = 4  # columns of a table that leave room for them
 
@@ -77,8 +77,8 @@ class Variant(NamedTuple):
     scenario: Scenario
 
 
-def variants(view: str, form: Form, library: Library) -> list[Variant]:
-    """What a view compares."""
+def variants(view: str, form: Form, library: Library, others: Sequence[str] = ()) -> list[Variant]:
+    """What a view compares; `others` are the GPUs beside the scenario's own, else the common ones."""
     s = form.scenario
     if view == "formats":
         names = offered_formats(s.engine or "vllm", library.gpu(s.gpu or ""), library.own_format(s.model or ""))
@@ -87,7 +87,7 @@ def variants(view: str, form: Form, library: Library) -> list[Variant]:
             Variant(explain.format_name(n), s.model_copy(update={"weight_format": n})) for n in kept[:FORMATS_SHOWN]
         ]
     if view == "gpus":
-        return [_on(name, s, library) for name in dict.fromkeys((s.gpu or "", *COMMON_GPUS[:9]))]
+        return [_on(name, s, library) for name in dict.fromkeys((s.gpu or "", *(others or COMMON_GPUS[:MOST_GPUS])))]
     return [Variant(f"{number}: {name}", pin) for number, (name, pin) in enumerate(_named(form.pins), 1)]
 
 

@@ -29,7 +29,7 @@ def start_line(row: dict[str, object]) -> None:
         st.markdown(plain(said.replace("quantize ", "Quantize ", 1)))
     command = launch_command(row)
     if command:
-        st.code(command, language="bash", wrap_lines=True)
+        st.code(command, language=None, wrap_lines=True)
     else:
         st.caption(f"{plain(explain.engine_name(str(row['engine'])))} has no server: there is no start line.")
 

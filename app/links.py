@@ -26,6 +26,7 @@ DOORS = ("hardware", "load")
 MAX_LINK = 12_000  # characters of a whole query
 MAX_VALUE = 200  # of one parameter; a pin is a query of its own
 MAX_PINS = 6
+WHERE = "in the Calculator, Your own model or GPU"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+: -]*(?:/[\w.+:-]+)?", re.ASCII)
 
 Query = dict[str, list[str]]
@@ -132,7 +133,7 @@ def known_name(column: str, name: str, names: Names) -> str:
     try:
         return _known_name(column, name, names)
     except UnknownName as error:
-        upload = {"model": ", or upload its config.json at the left", "gpu": ", or upload its profile at the left"}
+        upload = {"model": f", or upload its config.json {WHERE}", "gpu": f", or upload its profile {WHERE}"}
         said = str(error).rsplit(" (planner ", 1)[0]
         stop = "" if said.endswith("?") else "."
         raise BadValue(f"{said}{stop} Choose one of the list{upload.get(column, '')}") from None

@@ -28,7 +28,7 @@ LOAD = frozenset(
     "shared_prefix_tokens cached_input_fraction input_tokens_p95 output_tokens_p95 ttft_slo_ms tpot_slo_ms e2e_slo_ms "
     "slo_percentile usd_per_gpu_hour".split()
 )  # what no log states: it stays as the page has it
-BARE = frozenset(("engine", "engine_version"))  # all that a few lines out of a log say of a deployment
+BARE = frozenset(("engine", "engine_version", "max_model_len"))  # all that a few lines out of a log say of a deployment
 
 Row = dict[str, Any]
 

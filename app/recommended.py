@@ -43,7 +43,7 @@ BADGE_COLOURS = {
     "none": "gray",
 }
 EXPECTED = (
-    "Between models the order is an expectation from size, year and what formats lose, no measurement. Name the models "
+    "Between models the order is an expectation from size, date and what formats lose, no measurement. Name the models "
     "that you trust under Choose from, or check two of them on your own examples."
 )
 

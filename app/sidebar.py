@@ -19,7 +19,7 @@ from planner.catalog import engines
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from planner.explain import engine_name, format_name
-from state import PAGE, STEPS, apply, change, key, slid, slider_key, unfold
+from state import FORM, PAGE, TOLD, apply, change, key, settled, slid, slider_key, steps, unfold
 from wishing import updated
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
@@ -134,8 +134,8 @@ def _load(form: Form) -> None:
     for column, label in names.items():
         row = st.container(horizontal=True, wrap=False, vertical_alignment="bottom")
         row.select_slider(
-            label, STEPS[column], key=slider_key(column), on_change=slid, args=(column,), help=meaning(column),
-            format_func=lambda n: f"{n:,}",
+            label, steps(column, form.scenario), key=slider_key(column), on_change=slid, args=(column,),
+            help=meaning(column), format_func=lambda n: f"{n:,}",
         )  # fmt: skip
         least, most = limits(column, True)
         row.number_input(
@@ -246,16 +246,14 @@ def _take(data: bytes, name: str, column: str, keep: Callable[[bytes, str], str]
     state = st.session_state
     state["refused"] = ""
     try:
-        update: dict[str, object] = {column: keep(data, name)}
-        s = state["form"].scenario
-        library = own_library()
-        if column == "model":
-            usual = library.usual(str(update["model"]), library.gpu(s.gpu or ""), s.engine)
-            update |= {"weight_format": usual["weight_format"], "kv_format": usual["kv_format"]}
-        apply(update)
-        if column == "model" and state[PAGE] == "recommend":  # a search names its models itself
-            change(
-                lambda form: form._replace(wishes=updated(form.wishes, {"models": str(update["model"]), "sizes": None}))
-            )
+        found = keep(data, name)
+        if column != "model":
+            apply({column: found})
+            return
+        before = state[FORM].scenario
+        scenario, state[TOLD] = settled(before, before.model_copy(update={"model": found}), own_library())
+        # a search names its models itself
+        wishes = {"models": found, "sizes": None} if state[PAGE] == "recommend" else {}
+        change(lambda form: form._replace(scenario=scenario, wishes=updated(form.wishes, wishes)))
     except PlannerError as error:
         state["refused"] = str(error)

@@ -6,7 +6,6 @@ change (another class of GPU has other defaults), and only then are widgets made
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -36,7 +35,7 @@ from planner.specs.formats import Level
 from planner.specs.model import Task
 from planner.specs.scenario import Scenario
 
-FORM, DROPPED, PAGE, WRITTEN, SHOWN = "form", "dropped", "page", "written", "unfolded"
+FORM, DROPPED, PAGE, WRITTEN, SHOWN, MADE = "form", "dropped", "page", "written", "unfolded", "slider_steps"
 OF_HARDWARE = ("gpu", "n_gpus", HOST_MEMORY.column)  # inputs that the door of a load does not show
 NO_LIMIT: dict[str, Any] = {"concurrency": None}  # on requests at once
 TOLD, REFUSED = "told", "refused_edit"  # what an edit brought with it, and why one was not taken
@@ -105,11 +104,14 @@ def slid(column: str) -> None:
     st.session_state[key(column)] = st.session_state[slider_key(column)]
 
 
-def nearest(column: str, value: int) -> int:
-    """The slider's step next to a value."""
-    steps = STEPS[column]
-    at = bisect.bisect_left(steps, value)
-    return min(steps[max(at - 1, 0) : at + 1], key=lambda step: abs(step - value))
+def steps(column: str, scenario: Scenario) -> list[int]:
+    """The slider's steps, the scenario's own value among them."""
+    return sorted({*STEPS[column], _slider_value(column, scenario)})
+
+
+def _slider_value(column: str, scenario: Scenario) -> int:
+    value = getattr(scenario, column)
+    return STEPS[column][0] if value is None else value
 
 
 def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenario, str]:
@@ -132,9 +134,7 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
     after = after.model_copy(update=update)
     if engine := _engine(before, after, library):
         after = after.model_copy(update={"engine": engine})
-        told = (
-            f"{explain.format_name(after.weight_format or '')} runs in {explain.engine_name(engine)}: now the engine."
-        )
+        told = f"This format runs in {explain.engine_name(engine)}, which is the engine now."
     limit = _limit(before, after, library)
     if limit == NO_LIMIT:
         told = f"{told} Users or a rate now say the load; the limit on requests at once is off.".lstrip()
@@ -145,7 +145,9 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
 
 
 def _engine(before: Scenario, after: Scenario, library: Library) -> str | None:
-    """The engine of a format that was chosen and that the one before does not run."""
+    """The engine of a format that was chosen, or came with a model, and that the one before does not run."""
+    if before.model != after.model and (library.own_format(after.model or "") or "").startswith("gguf"):
+        return "llama.cpp" if after.engine != "llama.cpp" else None
     if before.weight_format == after.weight_format or before.engine != after.engine or before.gpu != after.gpu:
         return None
     return elsewhere(after.engine or "vllm", library.gpu(after.gpu or "")).get(after.weight_format or "")
@@ -290,10 +292,11 @@ def _seed(form: Form, anew: Collection[str] = ()) -> None:
     for name in (*MAIN, *state.get(SHOWN, ())):
         _give(name, form, name in anew)
     state[SHOWN] = []
+    made, state[MADE] = state.get(MADE), {name: steps(name, form.scenario) for name in STEPS}
     for name in STEPS:
-        step = nearest(name, getattr(form.scenario, name) or 0)
-        if name in anew or state.get(slider_key(name)) != step:
-            state[slider_key(name)] = step
+        value = _slider_value(name, form.scenario)
+        if name in anew or state.get(slider_key(name)) != value or not made or made[name] != state[MADE][name]:
+            state[slider_key(name)] = value  # also where its steps changed: the browser holds a place among them
     if anew or state.get("door") != form.door:
         state["door"] = form.door
 

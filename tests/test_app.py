@@ -52,11 +52,14 @@ def test_a_slider_moves_the_field_the_address_and_the_answer() -> None:
     assert "64 requests" in shown(at) and shown(at) != before
 
 
-def test_an_exact_field_moves_the_slider_to_the_nearest_step() -> None:
+def test_an_exact_field_is_a_step_of_the_slider() -> None:
     at = opened()
     at.number_input(key="f_input_tokens").set_value(5000).run()
-    assert at.select_slider(key="s_input_tokens").value == 4000
+    assert at.select_slider(key="s_input_tokens").value == 5000
     assert "5,000 + 500 tokens" in shown(at)
+    at.select_slider(key="s_input_tokens").set_value(4000).run()
+    assert at.number_input(key="f_input_tokens").value == 4000
+    assert "5,000" not in at.select_slider(key="s_input_tokens").options
 
 
 def test_a_link_opens_the_scenario_that_it_names() -> None:
@@ -140,6 +143,13 @@ def test_a_format_of_another_engine_brings_that_engine() -> None:
     assert at.selectbox(key="f_engine").value == "vllm" and "runs in vLLM" in shown(at)
     at.selectbox(key="f_weight_format").set_value("gguf-q4_k_m").run()
     assert at.selectbox(key="f_engine").value == "llama.cpp"
+
+
+def test_a_model_that_comes_in_gguf_brings_the_engine_that_runs_it() -> None:
+    before = defaults.first_scenario()
+    after, told = state.settled(before, before.model_copy(update={"model": "Qwen3-8B-Q4_K_M.gguf"}), Library({}, {}))
+    assert (after.engine, after.weight_format, after.kv_format) == ("llama.cpp", "gguf-q4_k_m", "fp16")
+    assert "llama.cpp" in told
 
 
 def test_an_encoder_takes_no_objective_between_tokens() -> None:

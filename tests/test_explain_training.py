@@ -64,8 +64,8 @@ def test_every_change_of_what_does_not_fit_makes_it_fit(columns: dict[str, Any])
 def test_the_verdict_says_by_how_much() -> None:
     row = row_of({"method": "full", "gpu": "rtx4090"})
     said = explain.training_verdict(row)
-    assert said.state == "no" and said.headline.endswith("GiB too many.")
-    shown = float(said.headline.split()[-4].replace(",", ""))
+    assert said.state == "no" and said.headline.endswith("GiB short.")
+    shown = float(said.headline.split()[-3].replace(",", ""))
     assert abs(shown - (row["peak_gib"] - row["available_gib"])) < 0.05 * (row["peak_gib_high"] - row["peak_gib_low"])
 
 

@@ -121,28 +121,6 @@ def test_sglang_says_one_or_two_sizes_of_its_cache() -> None:
     assert read_log(GLM).settings["tp"] == 2
 
 
-def test_sglang_of_autumn_2026_prints_a_dictionary_and_the_pool_of_windows_as_one() -> None:
-    """Lines of a public log of gemma-4-26B on GB10, arguments shortened."""
-    found = read_log("""\
-server_args={'model_path': 'google/gemma-4-26B-A4B-it', 'context_length': 32768, 'tp_size': 1, \
-'chunked_prefill_size': 8192, 'mem_fraction_static': 0.75, 'speculative_draft_model_path': '/none'}
-Load weight end. elapsed=312.45 s, type=Gemma4ForConditionalGeneration, avail mem=66.05 GB, mem usage=47.23 GB.
-SWAKVPool mem usage: 36.69 GB, swa size: 171008, full size: 213761
-Capture target decode CUDA graph end. elapsed=25.74 s, mem usage=2.66 GB, avail mem=24.45 GB.
-Capture target prefill CUDA graph end. elapsed=3.83 s, mem usage=9.28 GB, avail mem=5.23 GB.
-max_total_num_tokens=213761, chunked_prefill_size=8192, context_len=32768, available_gpu_mem=24.45 GB
-""")
-    assert found.engine == "sglang"
-    assert {term.columns[0]: term.value for term in found.terms} == {
-        "weights_gib": 47.23,
-        "kv_pool_gib": 36.69,
-        "kv_pool_tokens": 213_761,
-        "cuda_graph_gib": 2.66,
-    }
-    assert found.settings["model"] == "google/gemma-4-26B-A4B-it"
-    assert (found.settings["gpu_memory_utilization"], found.settings["max_num_batched_tokens"]) == (0.75, 8192)
-
-
 def test_llama_cpp_says_a_buffer_per_device_and_host_memory_does_not_count() -> None:
     found, settings_ = read_log(LLAMA), read_log(LLAMA).settings
     mib = {name: value * 1024 for name, value in figures(LLAMA).items()}

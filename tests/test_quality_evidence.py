@@ -111,8 +111,18 @@ def test_every_class_of_the_figures_and_of_the_statements_is_one_of_the_table() 
     assert {name for one in table.statements for name in one.classes} <= classes
 
 
-def test_every_bundled_model_that_writes_has_a_year() -> None:
-    table = quality.tables().years
+def test_of_two_patterns_the_longer_dates_a_model() -> None:
+    april, july = (quality.published_months(f"Qwen/Qwen3-30B-A3B{name}") for name in ("", "-Instruct-2507"))
+    assert july - april == 3 and quality.year("Qwen/Qwen3-32B") == 2025
+
+
+def test_a_mixture_of_the_same_reach_that_came_months_later_is_not_behind() -> None:
+    older, later = (models.model(name) for name in ("Qwen/Qwen3-32B", "openai/gpt-oss-120b"))
+    assert judge(later, "mxfp4", "bf16").score >= judge(older, "bf16", "bf16").score
+
+
+def test_every_bundled_model_that_writes_has_a_month() -> None:
+    table = quality.tables().published
     undated = [
         one.id
         for one in model_index()

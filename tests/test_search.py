@@ -93,6 +93,19 @@ def test_an_objective_asks_for_more_gpus_than_room_alone() -> None:
     assert (quick.scenario.n_gpus or 0) > (plain.scenario.n_gpus or 0)
 
 
+def test_a_time_is_met_by_replicas_of_more_gpus_where_more_replicas_do_not() -> None:
+    load = Scenario(model="Qwen/Qwen3-32B", weight_format="fp8", gpu="l40s", concurrency=8)
+    alone = rows([load.model_copy(update={"n_gpus": 16, "tp": 1})])[0]
+    found = smallest_count(load.model_copy(update={"tpot_slo_ms": 0.8 * alone["tpot_ms"]}), (1, 2, 4, 8, 16), rows)
+    assert found.holds and found.row["tp"] > 1
+
+
+def test_when_no_number_meets_an_objective_the_fewest_that_hold_the_load_come_back() -> None:
+    load = Scenario(model="Qwen/Qwen3-8B", weight_format="fp8", gpu="l4", concurrency=4)
+    found = smallest_count(load.model_copy(update={"tpot_slo_ms": 0.1}), (1, 2, 4), rows)
+    assert (found.holds, found.scenario.n_gpus, found.row["verdict"]) == (False, 1, "holds")
+
+
 def test_when_nothing_holds_the_nearest_comes_back() -> None:
     found = smallest_count(Scenario(model="deepseek-ai/DeepSeek-V3", gpu="t4", concurrency=1), (1, 2), rows)
     assert not found.holds

@@ -44,9 +44,10 @@ def views(found: Answer, library: Library) -> None:
         advice.quality(quality, row, library)
     elif compared.open:
         drawn(compared, "chart_formats", *advice.formats(found, library))
-    elif row["ttft_ms"] is None:
+    elif row["verdict"] == "no" or (row["ttft_ms"] is None and not load.open):
+        why = "Nothing runs" if row["verdict"] == "no" else "More comes in than goes out"
         next(tab for tab in tabs if tab.open).caption(
-            "Nothing runs, so there is no speed to draw. What would help stands below."
+            f"{why}, so there is no speed to draw. What would help stands below."
         )
     elif load.open:
         drawn(load, "chart_load", *charts.load_speed(found.curve, row))

@@ -89,7 +89,7 @@ def how_to() -> None:
         "and the charts below carry points. It needs no engine, no weights and no network; it "
         "holds no name of a host or a user. On a machine with the GPU, its driver and Python 3.11:"
     )
-    st.code(COMMANDS, language="bash", wrap_lines=True)
+    st.code(COMMANDS, language=None, wrap_lines=True)
     st.markdown(
         "It prints where the run's file lies: upload that in the sidebar; on this page's machine it is used at once. "
         "A GPU that is not listed gets a profile from its own attributes. If anything is missing, it says what."
@@ -107,8 +107,8 @@ def tiles(gpu: GpuSpec, source: Source | None) -> None:
     error = kernels.middle_error_percent(source.calibration) if source else None
     if source and error is not None:
         count = len(source.calibration.families)
-        small = f"median over {count} kernel families" if count > 1 else "median of its one kernel family"
-        _tile(boxes, "Error on held-back points", f"{error:.1f} %", small)
+        small = f"median, {count} kinds of kernel" if count > 1 else "median, one kind of kernel"
+        _tile(boxes, "Held-back error", f"{error:.1f} %", small)
 
 
 def _tile(boxes: DeltaGenerator, label: str, value: str, small: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 import charts
 import sidebar
 from answerbox import problems
 from answers import rows as priced
-from comparing import VIEWS, difference_table, pin_current, same_table, unpin, variants
+from comparing import MOST_GPUS, VIEWS, difference_table, pin_current, same_table, unpin, variants
 from drawing import draw
 from exports import COLUMNS
 from library import own_library
@@ -17,7 +19,7 @@ from planner import explain
 from planner.explain.compared import conclusion
 from planner.report import csv_text
 from state import start
-from words import plain
+from words import gpu_choices, gpu_label, plain
 
 form = start("compare")
 library = own_library()
@@ -39,7 +41,13 @@ if view == "pins":
             f"{len(form.pins)} of {MAX_PINS} pinned. The current scenario stands at the left, pins stand in the link."
         )
 
-chosen = variants(view or "formats", form, library)
+others: list[str] = []
+if view == "gpus":
+    others = st.multiselect(
+        "Beside the GPU at the left", gpu_choices(), key="others", max_selections=MOST_GPUS,
+        format_func=partial(gpu_label, library=library), placeholder="the common ones; type to choose others",
+    )  # fmt: skip
+chosen = variants(view or "formats", form, library, others)
 if len(chosen) < 2:
     st.info(
         "Pin this scenario, change something at the left, and pin again: from two scenarios on they are compared here.",

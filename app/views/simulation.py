@@ -106,10 +106,10 @@ routing = right.segmented_control(
     default=Routing.ROUND_ROBIN, disabled=(form.scenario.n_gpus or 1) < 2,
 )  # fmt: skip
 with st.expander("Your own requests instead of that load"):
+    st.caption(f"A CSV file whose first line is {EXAMPLE}: seconds from the start, tokens of prompt and answer.")
     file = st.file_uploader(
         "A trace (CSV)", type=["csv"], key="sim_trace", max_upload_size=TRACE_MB,
-        help=f"A first line {EXAMPLE}, then a request a line: seconds from the start, prompt and answer in tokens. As "
-        "many as are counted above are sent at those times; requests at once, rate and users say nothing then.",
+        help="As many as are counted above are sent at those times; requests at once, rate and users say nothing then.",
     )  # fmt: skip
 wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library.brought())
 sent = file.file_id if file else ""  # a trace is compared by its file: its columns are arrays

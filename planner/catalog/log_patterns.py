@@ -17,7 +17,7 @@ class Pick(StrEnum):
 # What an engine says when it starts, most telling first: of several starts in a log the last that has figures counts.
 STARTS: dict[str, tuple[str, ...]] = {
     "vllm": (r"vLLM API server version", r"[Ii]nitializing an? (?:V1 )?LLM engine"),
-    "sglang": (r"server_args=(?:ServerArgs\(|\{)",),
+    "sglang": (r"server_args=ServerArgs\(",),
     "tensorrt-llm": (r"TensorRT[- ]LLM version",),
     "llama.cpp": (r"ggml_cuda_init: found", r"\bbuild(?:_info)?: ?b?\d"),
 }
@@ -36,8 +36,8 @@ ANCHORS: dict[str, tuple[str, ...]] = {
         "Available KV cache memory", "total_gpu_memory", "# GPU blocks", "# cuda blocks", "# CUDA blocks",
     ),
     "sglang": (
-        "server_args=ServerArgs(", "server_args={", "Load weight end", "KV Cache is allocated", "max_total_num_tokens",
-        "Capture cuda graph", "Capture target decode", "SWAKVPool", "mem_fraction_static", "sglang",
+        "server_args=ServerArgs(", "Load weight end", "KV Cache is allocated", "max_total_num_tokens",
+        "Capture cuda graph", "mem_fraction_static", "sglang",
     ),
     "tensorrt-llm": (
         "[TRT-LLM]", "tensorrt_llm", "Peak memory during memory usage profiling",
@@ -90,10 +90,9 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _term(rf"Load weight end\.[^\n]{{0,400}}mem usage={NUMBER} GB", "weights_gib+non_torch_gib"),
         _term(rf"KV Cache is allocated\.[^\n]{{0,200}}K size: {NUMBER} GB, V size: {NUMBER} GB", "kv_pool_gib"),
         _term(rf"KV Cache is allocated\.[^\n]{{0,200}}KV size: {NUMBER} GB", "kv_pool_gib"),
-        _term(rf"SWAKVPool mem usage: {NUMBER} GB", "kv_pool_gib"),
         _term(rf"max_total_num_tokens={COUNT}", "kv_pool_tokens", Pick.SMALLEST),
         _term(rf"KV Cache is allocated\.[^\n]{{0,100}}#tokens: {COUNT}", "kv_pool_tokens", Pick.SMALLEST),
-        _term(rf"Capture (?:cuda|target decode CUDA) graph end\.[^\n]{{0,200}}mem usage={NUMBER} GB", "cuda_graph_gib"),
+        _term(rf"Capture cuda graph end\.[^\n]{{0,200}}mem usage={NUMBER} GB", "cuda_graph_gib"),
         _term(
             rf"Mamba Cache is allocated\.[^\n]{{0,200}}conv_state size: {NUMBER} ?GB,"
             rf"? ?ssm_state size: {NUMBER} ?GB",
@@ -201,17 +200,17 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     "sglang": (
         _setting(r"[Ss][Gg][Ll]ang(?: version)?[ =:]{1,8}v?(\d[\w.+-]{1,40})", "engine_version"),
-        _setting(r"\bmodel_path'?[=:] ?'([^'\n]{1,400})'", "model"),
-        _setting(r"context_length'?[=:] ?(\d{1,9})", "max_model_len"),
-        _setting(r"context_len'?[=:] ?(\d{1,9})", "max_model_len"),
-        _setting(r"\btp_size'?[=:] ?(\d{1,5})", "tp"),
-        _setting(r"\bpp_size'?[=:] ?(\d{1,5})", "pp"),
-        _setting(r"\bep_size'?[=:] ?(\d{1,5})", "ep"),
-        _setting(r"mem_fraction_static'?[=:] ?(\d(?:\.\d{1,6})?)", "gpu_memory_utilization"),
-        _setting(r"max_running_requests'?[=:] ?(\d{1,7})", "max_num_seqs"),
-        _setting(r"chunked_prefill_size'?[=:] ?(\d{1,8})", "max_num_batched_tokens"),
-        _setting(r"quantization'?[=:] ?'(\w[\w-]{0,40})'", "_quantization"),
-        _setting(r"kv_cache_dtype'?[=:] ?'(\w{1,20})'", "_kv"),
+        _setting(r"model_path='([^'\n]{1,400})'", "model"),
+        _setting(r"context_length=(\d{1,9})", "max_model_len"),
+        _setting(r"context_len=(\d{1,9})", "max_model_len"),
+        _setting(r"\btp_size=(\d{1,5})", "tp"),
+        _setting(r"\bpp_size=(\d{1,5})", "pp"),
+        _setting(r"\bep_size=(\d{1,5})", "ep"),
+        _setting(r"mem_fraction_static=(\d(?:\.\d{1,6})?)", "gpu_memory_utilization"),
+        _setting(r"max_running_requests=(\d{1,7})", "max_num_seqs"),
+        _setting(r"chunked_prefill_size=(\d{1,8})", "max_num_batched_tokens"),
+        _setting(r"quantization='(\w[\w-]{0,40})'", "_quantization"),
+        _setting(r"kv_cache_dtype='(\w{1,20})'", "_kv"),
     ),
     "tensorrt-llm": (
         _setting(r"TensorRT[- ]LLM version:? ?v?(\d[\w.+-]{1,40})", "engine_version"),

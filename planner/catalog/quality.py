@@ -26,7 +26,7 @@ from planner.specs.quality import QualityResult
 
 OVERALL = "overall"
 UNKNOWN_BITS = 4  # that a format of no known class is taken for
-MONTHS = 12.0  # of a year
+MONTHS = 12  # of a year
 USUAL_FOUR_BIT = "gguf-q4_k_m"
 EDGE_BITS = 3  # from here down losses grow several times as fast
 SIXTEEN_BIT = frozenset("fp32 fp16 bf16 gguf-f32 gguf-f16 gguf-bf16".split())
@@ -234,21 +234,36 @@ def _base_scores() -> dict[tuple[str, str, str], dict[str, float]]:
 
 
 @lru_cache(maxsize=1024)
+def published_months(model_id: str) -> int:
+    """Month of publication, counted from the year 0; of a model that nobody dated the latest."""
+    found = [
+        (len(pattern), month)
+        for month, patterns in tables().published.items()
+        for pattern in patterns
+        if fnmatchcase(model_id, pattern)
+    ]
+    return _months(max(found)[1] if found else max(tables().published))
+
+
+def _months(published: str) -> int:
+    year, _, month = published.partition("-")
+    return MONTHS * int(year) + int(month) - 1
+
+
 def year(model_id: str) -> int:
-    """Year of publication; of a model that nobody dated the latest."""
-    found = (when for when, names in tables().years.items() if any(fnmatchcase(model_id, name) for name in names))
-    return next(found, max(tables().years))
+    """Year of publication."""
+    return published_months(model_id) // MONTHS
 
 
 def expected_points(model: ModelSpec, total: float, active: float) -> float:
-    """What orders models of all sizes and years where no test compares them: points of an unnamed score.
+    """What orders models of all sizes and ages where no test compares them: points of an unnamed score.
 
-    points_per_doubling * log2(total^(1 - a) * active^a), less what the years since have gained, in steps of half a
-    doubling: models that are closer are equal. Unbounded, and good for an order alone.
+    points_per_doubling * log2(total^(1 - a) * active^a), less what the months since have gained, in steps of half
+    a doubling: models that are closer are equal. Unbounded, and good for an order alone.
     """
     order = tables().order
     share = order.active_exponent.value
     doublings = (1 - share) * math.log2(total) + share * math.log2(active)
-    years = max(tables().years) - year(model.id)
-    exact = doublings - years * MONTHS / order.months_per_doubling.value
+    months = _months(max(tables().published)) - published_months(model.id)
+    exact = doublings - months / order.months_per_doubling.value
     return order.points_per_doubling.value * round(exact / order.step_doublings.value) * order.step_doublings.value

@@ -58,14 +58,14 @@ def training_verdict(row: Row) -> Verdict:
         headline = "Tight: likely, not certain." if row["fits"] else "Tight: likely too large."
     else:
         state = "yes" if row["fits"] else "no"
-        headline = f"Fits, with {spare} GiB to spare." if row["fits"] else f"Does not fit: {spare} GiB too many."
+        headline = f"Fits, with {spare} GiB to spare." if row["fits"] else f"Does not fit: {spare} GiB short."
     cards = f"{row['n_gpus']} × {gpu_name(row['gpu'])}"
     split = f" under {row['sharding']}" if row["n_gpus"] > 1 else ""
     return Verdict(
         state,
         headline,
         f"{_method(row)} on {cards}{split}, {row['batch_size']} × {row['seq_len']:,} tokens, "
-        f"takes {interval(row, 'peak_gib')} GiB of the {available:.1f} on each GPU. It peaks in the {_moment(row)}.",
+        f"takes {interval(row, 'peak_gib')} GiB of the {available:.1f} on each GPU. It peaks {_moment(row)}.",
     )
 
 
@@ -77,8 +77,8 @@ def _method(row: Row) -> str:
 
 
 def _moment(row: Row) -> str:
-    words = {"backward": "backward pass", "gradients": "end of the backward pass"}
-    return words.get(row["peak_phase"], str(row["peak_phase"]))
+    words = {"backward": "in the backward pass", "gradients": "at the end of the backward pass"}
+    return words.get(row["peak_phase"], f"in the {row['peak_phase']}")
 
 
 # Formulas.

@@ -129,7 +129,7 @@ def _terms(plan: Plan) -> dict[str, Array]:
 def _sentence(peak: float, available: float, phase: str) -> str:
     if peak <= available:
         return f"fits: {peak:.1f} of {available:.1f} GiB at the peak ({phase})"
-    return f"does not fit: {peak:.1f} GiB at the peak ({phase}) in {available:.1f} GiB, {peak - available:.1f} too many"
+    return f"does not fit: {peak:.1f} GiB at the peak ({phase}) in {available:.1f} GiB, {peak - available:.1f} short"
 
 
 def _largest(plan_at: Callable[[Array], Plan], available_bytes: float, most: int) -> int:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from planner.explain import VERDICT_RANK
+from planner.search.limits import OBJECTIVES
 from planner.specs.scenario import Scenario
 
 HOLDS = VERDICT_RANK["holds"]
+WIDTHS = (2, 4, 8)  # GPUs of one replica to try
 
 Row = dict[str, Any]
 
 
 class Found(NamedTuple):
-    """The smallest deployment that holds a load, or the largest tried when none does."""
+    """The smallest deployment that holds a load and meets its objectives, else the nearest to it."""
 
     scenario: Scenario
     row: Row
@@ -24,13 +26,26 @@ class Found(NamedTuple):
 def smallest_count(
     scenario: Scenario, counts: Sequence[int], estimator: Callable[[Sequence[Scenario]], list[Row]]
 ) -> Found:
-    """The fewest GPUs of the scenario's kind that hold its load and meet its objectives; all counts in one call."""
-    tried = [scenario.model_copy(update={"n_gpus": count}) for count in counts]
+    """The fewest GPUs of the scenario's kind that hold its load and meet its objectives; all counts in one call.
+
+    Where objectives bound times, replicas of more GPUs are tried too: more replicas do not make a request quicker. If
+    none meets them, the fewest that hold the load.
+    """
+    tried = [
+        scenario.model_copy(update={"n_gpus": count} | split) for count in counts for split in _splits(scenario, count)
+    ]
     priced = list(zip(tried, estimator(tried), strict=True))
-    for asked, row in priced:
-        if row["error"] is None and VERDICT_RANK[row["verdict"]] >= HOLDS and row["meets_slo"]:
-            return Found(asked, row, True)
+    holding = [(s, row) for s, row in priced if row["error"] is None and VERDICT_RANK[row["verdict"]] >= HOLDS]
+    meeting = [(s, row) for s, row in holding if row["meets_slo"]]
+    if meeting or holding:
+        return Found(*(meeting or holding)[0], holds=bool(meeting))
     return Found(*max(priced, key=lambda pair: _nearness(pair[1])), holds=False)
+
+
+def _splits(scenario: Scenario, count: int) -> list[dict[str, int]]:
+    """The usual division of the GPUs, then wider ones where a time is bounded and no width is given."""
+    bounded = any(getattr(scenario, name) for name in OBJECTIVES) and scenario.tp is None
+    return [{}, *({"tp": width} for width in WIDTHS if bounded and width <= count)]
 
 
 def _nearness(row: Row) -> tuple[float, ...]:

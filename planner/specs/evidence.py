@@ -10,6 +10,7 @@ from planner.specs.base import Name, Sourced, Spec
 
 Points = Annotated[float, Field(ge=-100, le=100)]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Month = Annotated[str, Field(pattern=r"^(19|20)\d\d-(0[1-9]|1[0-2])$")]
 
 
 class FormatClass(Spec):
@@ -111,4 +112,4 @@ class QualityTables(Spec):
     warnings: dict[Literal["calibration", "edge", "kv_kernel", "step_up"], Said]
     prior: Prior
     order: Order
-    years: dict[int, tuple[Name, ...]]  # of publication: patterns of model ids
+    published: dict[Month, tuple[Name, ...]]  # patterns of model ids; the longest that matches counts
