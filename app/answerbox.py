@@ -60,12 +60,13 @@ def verdict(row: Row, door: str) -> None:
     headline = said.headline
     if door == "load":
         count, name = row["n_gpus"], explain.gpu_name(row["gpu"])
-        missed = ", but no number of them that was tried meets the objectives" if explain.misses(row) else ""
+        s = "" if count > 1 else "s"
+        more = f" and meet{s} the objectives" if said.state == "meets_slo" else ""
+        if explain.misses(row):
+            more = ", but no number of them that was tried meets the objectives"
         enough = explain.VERDICT_RANK[said.state] >= explain.VERDICT_RANK["holds"]
         headline = (
-            f"{count} × {name} {'hold' if count > 1 else 'holds'} this load{missed}."
-            if enough
-            else f"Not even {count} × {name} hold this load."
+            f"{count} × {name} hold{s} this load{more}." if enough else f"Not even {count} × {name} hold this load."
         )
     box(plain(said.sentence), title=plain(headline), icon=icon)
 
