@@ -58,10 +58,13 @@ def test_sglangs_graphs_replay_no_prompts_where_its_arguments_exclude_them(
 
 def test_quantized_inputs_and_recurrent_states_add_launches() -> None:
     asked = {"engine": "sglang", "engine_version": "0.5.9", "input_tokens": 16, "tp": 8, "model": "qwen3.5-397b-a17b"}
-    half, eight = (row(weight_format=fmt, **asked)["ttft_unloaded_ms"] for fmt in ("bf16", "fp8-block128"))
+    half, eight, four = (
+        row(weight_format=fmt, **asked)["ttft_unloaded_ms"] for fmt in ("bf16", "fp8-block128", "nvfp4")
+    )
     fixed = engine("sglang", "0.5.9").overheads
     assert half > 1e3 * (60 * fixed.per_layer_s + 45 * fixed.recurrent_layer_s)
     assert eight - half == pytest.approx(1e3 * 60 * fixed.quantized_layer_s, rel=0.1)
+    assert four == pytest.approx(eight, rel=0.02)  # of which the experts alone are quantized
 
 
 @pytest.mark.parametrize(("model", "layers"), [("qwen3-8b", 36), ("qwen3.5-9b", 32)])

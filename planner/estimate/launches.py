@@ -39,7 +39,7 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
     """The launches of deployments of one model, whose products run in these kernels."""
     fixed, model = engine.overheads, deployments[0].row.model
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
-    quantizes = np.array([rates.families[Slot.ATTENTION_GEMM] in QUANTIZED for rates in kernels])
+    quantizes = np.array([_quantizes(rates) for rates in kernels])
     quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * model.n_layers
     whole_s = fixed.per_layer_s * model.n_layers + more_s
     return Launches(
@@ -49,6 +49,12 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
         piece_tokens=piece_tokens(engine, deployments),
         between_s=more_s,
     )
+
+
+def _quantizes(rates: RateSet) -> bool:
+    """Whether the products of attention or of experts quantize their inputs."""
+    experts = rates.families[Slot.EXPERT_GEMM].removeprefix("moe-")
+    return experts in QUANTIZED or rates.families[Slot.ATTENTION_GEMM] in QUANTIZED
 
 
 def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
