@@ -146,7 +146,8 @@ def _known_name(column: str, name: str, names: Names) -> str:
         case "model" if name not in names.models:
             if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
                 raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")
-            models.resolve(name)
+            found = models.resolve(name)
+            return name if "/" in name or found.weight_format else found.checkpoint
         case "gpu" if name not in names.gpus:
             if not PLAIN_NAME.fullmatch(name) or name.lower().endswith((".yaml", ".yml")):
                 raise BadValue(f"gpu {shown(name)} is no bundled GPU; upload its profile instead")

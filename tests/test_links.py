@@ -111,3 +111,8 @@ def test_what_a_link_does_not_say_is_blank_and_not_the_newcomers_value() -> None
 def test_a_pasted_web_address_names_its_repository() -> None:
     address = "https://huggingface.co/Qwen/Qwen3-32B/tree/main"
     assert column_value("model", address, Names()) == "Qwen/Qwen3-32B"
+
+
+def test_a_name_in_a_person_s_words_becomes_a_repository_and_one_that_states_a_format_stays() -> None:
+    assert column_value("model", "llama 3.3 70b instruct", Names()) == "meta-llama/Llama-3.3-70B-Instruct"
+    assert column_value("model", "Qwen3-8B-Q4_K_M.gguf", Names()) == "Qwen3-8B-Q4_K_M.gguf"
