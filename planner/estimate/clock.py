@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from planner import memory
-from planner.catalog import support as supports
-from planner.catalog.calibrated import Asked, calibrated, residuals
-from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
-from planner.catalog.rates import RateSet, Topology, kernel_families, rates_for, stack
+from planner.catalog.rates import RateSet
 from planner.collectives import p_norm
 from planner.estimate.deployments import (
     Deployment,
-    Deployments,
     Floats,
     Part,
     column,
-    combinations,
-    each,
-    number_of_each,
-    numbers,
     parallel,
 )
 from planner.estimate.drafting import draft_ops
-from planner.estimate.experts import experts_family
 from planner.estimate.factors import NOT_REFINED, Refined
-from planner.estimate.fusing import on_matrix_units, scores, wide_heads
+from planner.estimate.fusing import scores, wide_heads
 from planner.estimate.hosting import host_share
 from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
-from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.merging import APART, Merging, merging
 from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
-from planner.estimate.resolve import Row
+from planner.estimate.rates import corrections, draft_rate_sets, kernel_level, peaks, rate_sets, rates
 from planner.formats import kernel_for
-from planner.formats.identity import Same
 from planner.memory import MemoryInputs
 from planner.ops import (
     Batch,
@@ -55,143 +43,13 @@ from planner.ops import (
     placed,
     prepare,
 )
-from planner.ops.products import groups
 from planner.roofline import Rates, Residuals, step_seconds
 from planner.specs.engine import EngineSpec
-from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
-from planner.units import GB
 
 TINY = 1e-9  # tokens
-PACKED = "gguf-"  # families of llama.cpp's own types
-HARD = 10.0  # exponent of a roofline without a soft corner
 SOFT = 2.0  # of the GPU's time and its host's, which hide in each other in part
-DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
-
-
-def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
-    """The kernels' rates of every row and what they rest on; the draft model's are not among them."""
-    return _rate_sets_of(deployments, lambda d: (d.row.model, d.row.weights))
-
-
-def _rate_sets_of(
-    deployments: Sequence[Deployment], parts: Callable[[Deployment], tuple[ModelSpec, FormatSpec]]
-) -> list[RateSet]:
-    """Rates of one part of every deployment, found once for each GPU, its kernels and how it is joined to others."""
-    kernels = (Part.GPU, Part.WEIGHTS, Part.CACHE, Part.SUPPORT, Part.WORDS)
-    families = each(deployments, lambda d: _families(d, *parts(d)), *kernels)
-    topologies = each(deployments, _topology, Part.LAYOUT, Part.WORDS)
-    read = Deployments.of(deployments)
-    sources = (read.numbered(Part.GPU), read.numbered(Part.SOURCE))
-    first, at = combinations([*sources, number_of_each(families), number_of_each(topologies)])
-    found = [_rate_set(deployments[i], parts(deployments[i])[0], families[i], topologies[i]) for i in first.tolist()]
-    return [found[index] for index in at.tolist()]
-
-
-def _draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
-    draft = deployments[0].row.draft
-    if draft is None or draft.model is None:
-        return []
-    drafts = draft.model, draft.weights
-    return _rate_sets_of(deployments, lambda _: drafts)
-
-
-def corrections(own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Residuals | None:
-    """Residual tables of every row, those of the draft model's slots behind the model's own."""
-    found = residuals([*own, *drafts])
-    if found is None or not drafts:
-        return found
-    mine, theirs = found.which[:, : len(own)], found.which[:, len(own) :]
-    return found._replace(which=np.concatenate([mine, theirs]))
-
-
-def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Rates:
-    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
-    found = stack(own)
-    if drafts:
-        found = Rates(*(np.concatenate(pair) for pair in zip(found, stack(drafts), strict=True)))
-    copies = numbers(deployments, "copies_per_gpu", 1)
-    left = _power_left(deployments)
-    on_gpu = np.arange(len(found.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
-    compute, moved = (np.where(on_gpu, share, 1.0) / copies for share in left)
-    found = found._replace(
-        bytes_per_s=found.bytes_per_s * moved,
-        flops_per_s=found.flops_per_s * compute,
-        few_flops_per_s=found.few_flops_per_s * compute,
-    )
-    found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
-    link = pcie_bytes_per_s(numbers(deployments, "host_link_gb_s", np.nan) * GB) / copies
-    found.bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), found.bytes_per_s[Slot.HOST_COPY], link)
-    overheads = deployments[0].row.engine.overheads
-    found.bytes_per_s[Slot.HOST_COPY] *= overheads.copied_weights
-    found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
-    if overheads.packed_arithmetic != 1:
-        unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, Part.GPU, dtype=bool)
-        packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in own]).T
-        found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, overheads.packed_arithmetic, 1.0)
-    return found
-
-
-def _power_left(deployments: Sequence[Deployment]) -> Remaining:
-    """Shares of the full rates that each row's power limit leaves."""
-    tdp = column(deployments, lambda d: d.row.gpu.tdp_w or np.nan, Part.GPU)
-    return remaining(numbers(deployments, "power_limit_w", np.nan), tdp)
-
-
-def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
-    """What the CPU attains of the stated memory bandwidth; unified memory is the GPU's own."""
-
-    def attained(d: Deployment) -> Any:
-        own = d.row.gpu.bandwidth_bytes_per_s / GB if d.row.gpu.unified_memory else None
-        return host_bytes_per_s(d.row.scenario.host_bandwidth_gb_s or own)
-
-    return np.asarray(column(deployments, attained, Part.GPU, Part.WORDS))
-
-
-def kernel_level(row: Row) -> Level:
-    """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
-    stated = row.support.level
-    return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
-
-
-@lru_cache(maxsize=256)
-def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
-    """Slots that decide a step's time: the large products, and reading the cache."""
-    return frozenset(group.slot for group in groups(model.value)) & DECISIVE | {Slot.DECODE}
-
-
-def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
-    kernel = kernel_for(weights, kernel_level(d.row))
-    shared = d.row.engine.overheads.shared_heads
-    found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, on_matrix_units(d)))
-    found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
-    return tuple(found)
-
-
-def _topology(d: Deployment) -> Topology:
-    nodes = d.row.scenario.gpus_per_node or GPUS_PER_NODE
-    return Topology(d.layout.tp, d.layout.defined.attention_dp, nodes, d.row.scenario.interconnect)
-
-
-def _rate_set(d: Deployment, model: ModelSpec, families: tuple[str, ...], topology: Topology) -> RateSet:
-    if d.row.source is None:
-        return rates_for(d.row.gpu, d.row.engine.kernels, families, topology)
-    asked = Asked(d.row.gpu, d.row.engine.kernels, families, topology, _used_slots(Same(model)))
-    return calibrated(d.row.source, asked)
-
-
-def peaks(deployments: Sequence[Deployment], rates: Rates) -> Rates:
-    """The hardware's own limits in the places of kernels: datasheet bandwidth, the highest dense rate, no start-up.
-
-    Links and the host keep their rates without latency.
-    """
-    on_gpu = np.arange(len(rates.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
-    bandwidth = column(deployments, lambda d: d.row.gpu.bandwidth_bytes_per_s, Part.GPU)
-    dense = column(deployments, lambda d: max(d.row.gpu.flops_per_s.values(), default=np.inf), Part.GPU)
-    none, one = np.zeros_like(rates.t0_s), np.ones_like(rates.t0_s)
-    moved, computed = np.where(on_gpu, bandwidth, rates.bytes_per_s), np.where(on_gpu, dense, np.inf)
-    return Rates(none, none, moved, computed, HARD * one, none, none, none, none, one, one, one)
 
 
 class Clock(NamedTuple):
@@ -350,7 +208,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     """The step clock of rows that share a model, an engine and a drafter."""
     k, v, _ = kv_widths(deployments)
     row, split, drafted = deployments[0].row, parallel(deployments), inputs.settings.draft_tokens
-    own, drafts = rate_sets(deployments), _draft_rate_sets(deployments)
+    own, drafts = rate_sets(deployments), draft_rate_sets(deployments)
     held = Widths(
         *(inputs.tensor_bytes, k, v),
         scores=scores(deployments),
