@@ -117,16 +117,6 @@ def transfer_s(wire_bytes: Number, link: Link) -> Number:
     return np.where(np.asarray(wire_bytes) > 0, p_norm(wire_bytes / link.bytes_per_s, link.latency_s, link.p), 0.0)
 
 
-def all_reduce_s(size_bytes: Number, n: Number, link: Link) -> Number:
-    """Seconds of an all-reduce of `size_bytes` among `n` GPUs."""
-    return transfer_s(all_reduce_wire_bytes(size_bytes, n), link)
-
-
-def all_gather_s(size_bytes: Number, n: Number, link: Link) -> Number:
-    """Seconds of an all-gather whose result has `size_bytes`."""
-    return transfer_s(all_gather_wire_bytes(size_bytes, n), link)
-
-
 def hierarchical_bytes_per_s(n: Number, per_node: Number, inside: Number, between: Number) -> Number:
     """Flat rate at which `n` GPUs in nodes of `per_node` exchange as fast as a two-level collective.
 

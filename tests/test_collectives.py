@@ -6,15 +6,14 @@ from hypothesis import strategies as st
 from planner.collectives import (
     Link,
     Parallel,
-    all_gather_s,
     all_gather_wire_bytes,
-    all_reduce_s,
     all_reduce_wire_bytes,
     all_to_all_wire_bytes,
     hierarchical_bytes_per_s,
     local_fraction,
     local_shape,
     p_norm,
+    transfer_s,
 )
 from planner.params import Shard, Tensor
 from planner.specs.model import Role
@@ -33,19 +32,19 @@ def test_an_all_reduce_moves_twice_what_an_all_gather_moves() -> None:
 
 
 def test_one_gpu_has_nothing_to_say() -> None:
-    link = Link(5e-6, 4e11, 0.6)
-    assert all_reduce_s(1e9, 1, link) == all_gather_s(1e9, 1, link) == all_to_all_wire_bytes(1e9, 1) == 0
+    assert all_reduce_wire_bytes(1e9, 1) == all_gather_wire_bytes(1e9, 1) == all_to_all_wire_bytes(1e9, 1) == 0
+    assert transfer_s(0.0, Link(5e-6, 4e11, 0.6)) == 0
 
 
 def test_a_small_message_costs_the_start_up_and_a_large_one_the_wire() -> None:
     link = Link(5e-6, 4e11, 1.0)
-    assert all_reduce_s(8.0, 8, link) == pytest.approx(5e-6, rel=1e-4)
-    assert all_reduce_s(1e10, 8, link) == pytest.approx(1.75e10 / 4e11, rel=1e-3)
+    assert transfer_s(all_reduce_wire_bytes(8.0, 8), link) == pytest.approx(5e-6, rel=1e-4)
+    assert transfer_s(all_reduce_wire_bytes(1e10, 8), link) == pytest.approx(1.75e10 / 4e11, rel=1e-3)
 
 
 def test_all_reduce_of_eight_h100_agrees_with_nccl_bus_bandwidth() -> None:
     # 480 GB/s bus bandwidth with NVLS for large messages (stas00/ml-engineering, NCCL table)
-    seconds = all_reduce_s(16e9, 8, Link(4.5e-6, 1.05 * 450e9, 0.54))
+    seconds = transfer_s(all_reduce_wire_bytes(16e9, 8), Link(4.5e-6, 1.05 * 450e9, 0.54))
     assert 2 * 7 / 8 * 16e9 / seconds == pytest.approx(480e9, rel=0.1)
 
 

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from statistics import fmean, median
+from typing import NamedTuple
 
 import pytest
 
 from planner.catalog.finetune import constants
-from planner.catalog.finetune_runs import MeasuredRun, measured_runs
+from planner.catalog.finetune_runs import run_of
+from planner.catalog.paths import data_dir
 from planner.finetuning import FinetuneAnswer, estimate_finetune
+from planner.specs.finetune import FinetuneScenario
 
 PEAKS = ("peak_gib", "peak_reserved_gib", "peak_allocated_gib")
+MEASURED = "measured_"
 SMALL_GIB = 1.0  # below this an allocator's granularity is the whole error
+
+
+class MeasuredRun(NamedTuple):
+    """A published run and its measured GiB by column of the answer."""
+
+    scenario: FinetuneScenario
+    measured: dict[str, float]
+
+
+def measured_run(cells: dict[str, str]) -> MeasuredRun:
+    asked = {name: text for name, text in cells.items() if name in FinetuneScenario.model_fields}
+    found = {name: text for name, text in cells.items() if name.startswith(MEASURED) and text}
+    return MeasuredRun(run_of(asked), {name.removeprefix(MEASURED): float(text) for name, text in found.items()})
 
 
 @cache
 def answers() -> tuple[tuple[MeasuredRun, FinetuneAnswer], ...]:
-    runs = measured_runs()
+    with (data_dir() / "truth" / "finetune_memory.csv").open(encoding="utf-8", newline="") as lines:
+        runs = [measured_run(cells) for cells in csv.DictReader(lines)]
     return tuple(zip(runs, estimate_finetune([run.scenario for run in runs]).answers, strict=True))
 
 

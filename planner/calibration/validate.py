@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -110,17 +109,6 @@ def shapes(model: ModelSpec, free_bytes: float) -> Iterator[Shape]:
             if batch * context * token_bytes(model) <= CACHE_SHARE * free_bytes:
                 yield Shape("decode", batch, context)
     yield from (Shape("prefill", batch, tokens) for batch, tokens in PROMPTS)
-
-
-def eager_s(step: Callable[[], Any]) -> float:
-    """Median seconds of a step on the CPU, for tests."""
-    step()
-    times = []
-    for _ in range(REPS):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
 
 
 def graph_s(torch: Any) -> Callable[[Callable[[], Any]], float]:

@@ -1,4 +1,4 @@
-"""Fine-tuning runs from files, flags and shipped measurements. A cell that cannot be read spoils its row only."""
+"""Fine-tuning runs from files and flags. A cell that cannot be read spoils its row only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
-from planner.catalog.paths import data_dir
-from planner.catalog.values import number_of, shown, stepped
+from planner.catalog.values import shown, stepped
 from planner.errors import BadFile, BadValue, UnknownName
 from planner.specs.finetune import FinetuneScenario
 
 MAX_BYTES = 4 * 2**20
 MAX_RUNS = 10_000
-MEASURED = "measured_"
 HOLDS_COMMAS = ("name", "lora_targets")  # text columns in which a comma does not start a list
 
 
@@ -32,14 +29,6 @@ class Run(NamedTuple):
     scenario: FinetuneScenario
     where: str = ""
     error: str = ""
-
-
-class MeasuredRun(NamedTuple):
-    """A published measurement: the run, figures in GiB by column of the answer, and what is said about the row."""
-
-    scenario: FinetuneScenario
-    measured: dict[str, float]
-    about: dict[str, str]
 
 
 def check_column(name: str) -> str:
@@ -121,20 +110,3 @@ def _run(cells: Any, where: str) -> Run:
         return Run(run_of(cells), where)
     except (BadValue, UnknownName) as error:
         return Run(FinetuneScenario(), where, str(error))
-
-
-@lru_cache(maxsize=1)
-def measured_runs() -> tuple[MeasuredRun, ...]:
-    """Published peaks that ship with the planner. Raises BadFile for a cell that cannot be read."""
-    path = data_dir() / "truth" / "finetune_memory.csv"
-    lines = csv.DictReader(io.StringIO(read_bytes(path, MAX_BYTES).decode("utf-8"), newline=""))
-    return tuple(_measured(cells) for cells in lines)
-
-
-def _measured(cells: dict[str, str]) -> MeasuredRun:
-    asked = {name: text for name, text in cells.items() if name in FinetuneScenario.model_fields}
-    figures = {name: text for name, text in cells.items() if name.startswith(MEASURED) and text}
-    about = {name: text for name, text in cells.items() if name not in asked and not name.startswith(MEASURED)}
-    return MeasuredRun(
-        run_of(asked), {name.removeprefix(MEASURED): number_of(name, text) for name, text in figures.items()}, about
-    )

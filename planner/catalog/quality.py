@@ -32,7 +32,7 @@ EDGE_BITS = 3  # from here down losses grow several times as fast
 SIXTEEN_BIT = frozenset("fp32 fp16 bf16 gguf-f32 gguf-f16 gguf-bf16".split())
 MAX_BYTES = 2**20
 # Badges, the surest first. `reference`: nothing is lost by definition, as it is what the others are held against.
-OWN, REFERENCE, NATIVE, TRAINED, GOOD, FAIR, THIN, CONFLICTING, NONE = BADGES = (
+OWN, REFERENCE, NATIVE, TRAINED, GOOD, FAIR, THIN, CONFLICTING, NONE = (
     "own test", "reference", "native", "trained for", "good", "fair", "thin", "conflicting", "none",
 )  # fmt: skip
 

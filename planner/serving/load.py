@@ -175,11 +175,10 @@ def speculative_tokens_per_step(acceptance_rate: Array, speculative_tokens: Arra
 
 
 class Conversation(NamedTuple):
-    """The mean request of a conversation, and its longest prompt, tokens."""
+    """The mean request of a conversation."""
 
-    input_tokens: Array
-    cached_tokens: Array
-    longest_input_tokens: Array
+    input_tokens: Array  # the whole prompt, history included
+    cached_tokens: Array  # of them, the history that was computed in earlier turns
 
 
 def conversation(input_tokens: Array, output_tokens: Array, turns: Array, prefix_tokens: Array = 0) -> Conversation:  # type: ignore[assignment]
@@ -190,7 +189,7 @@ def conversation(input_tokens: Array, output_tokens: Array, turns: Array, prefix
     """
     step = np.maximum(input_tokens - prefix_tokens, 0) + output_tokens
     mean_history = step * (np.asarray(turns, dtype=float) - 1) / 2
-    return Conversation(input_tokens + mean_history, mean_history, input_tokens + 2 * mean_history)
+    return Conversation(input_tokens + mean_history, mean_history)
 
 
 def log_sd(mean: Array, p95: Array) -> Array:
