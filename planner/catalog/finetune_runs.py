@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
-import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
+from planner.catalog.rows import Cells, Kind, read_rows
 from planner.catalog.values import shown, stepped
-from planner.errors import BadFile, BadValue, UnknownName
+from planner.errors import BadValue, UnknownName
 from planner.specs.finetune import FinetuneScenario
 
 MAX_BYTES = 4 * 2**20
@@ -36,6 +32,9 @@ def check_column(name: str) -> str:
     if name not in FinetuneScenario.model_fields:
         raise UnknownName("column", name, FinetuneScenario.model_fields, "'planner finetune --help' lists them")
     return name
+
+
+RUNS = Kind("run", check_column, MAX_RUNS, MAX_BYTES)
 
 
 def run_of(cells: Mapping[str, Any]) -> FinetuneScenario:
@@ -72,41 +71,12 @@ def _axis(column: str, text: str) -> list[str]:
 
 
 def read_runs(path: str) -> list[Run]:
-    """Runs of a .csv, .json, .jsonl or .yaml file; `-` reads CSV or JSON from standard input. Raises BadFile."""
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if path == "-" else read_bytes(path, MAX_BYTES)
-    where = "standard input" if path == "-" else path
-    suffix = (".json" if data.lstrip()[:1] in (b"[", b"{") else ".csv") if path == "-" else Path(path).suffix.lower()
-    runs = [_run(cells, f"row {number}") for number, cells in enumerate(_rows(data, suffix, where), 1)]
-    if not runs or len(runs) > MAX_RUNS:
-        raise BadFile(f"{where}: {len(runs)} runs in it; 1 to {MAX_RUNS} are read")
-    return runs
+    """Runs of a file, or of standard input for `-`. Raises as `rows.read_rows` does."""
+    return [_run(cells) for cells in read_rows(path, RUNS)]
 
 
-def _rows(data: bytes, suffix: str, where: str) -> Iterable[Any]:
-    if suffix == ".csv":
-        return _csv_rows(data, where)
-    if suffix == ".jsonl":
-        return [parse_json(line, where, MAX_BYTES) for line in data.splitlines() if line.strip()]
-    if suffix not in (".json", ".yaml", ".yml"):
-        raise BadFile(f"{where}: runs are read from .csv, .json, .jsonl and .yaml, not {shown(suffix)}")
-    document = parse_json(data, where, MAX_BYTES) if suffix == ".json" else parse_yaml(data, where)
-    return document if isinstance(document, list) else [document]
-
-
-def _csv_rows(data: bytes, where: str) -> list[dict[str, Any]]:
+def _run(read: Cells) -> Run:
     try:
-        reader = csv.DictReader(io.StringIO(decoded(data, where), newline=""), strict=True)
-        for name in reader.fieldnames or ():
-            check_column(name)
-        return list(reader)
-    except csv.Error as error:
-        raise BadFile(f"{where}: not CSV ({error})") from None
-
-
-def _run(cells: Any, where: str) -> Run:
-    if not isinstance(cells, dict) or None in cells:
-        return Run(FinetuneScenario(), where, f"{shown(cells)} is not a row of columns")
-    try:
-        return Run(run_of(cells), where)
-    except (BadValue, UnknownName) as error:
-        return Run(FinetuneScenario(), where, str(error))
+        return Run(run_of(read.cells), read.where, read.error)
+    except BadValue as error:
+        return Run(FinetuneScenario(), read.where, str(error))
