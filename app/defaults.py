@@ -49,15 +49,15 @@ BY_CLASS = {
 LOAD = ("concurrency", "input_tokens", "output_tokens")
 
 # What each engine is worth asking for, the usual first; what it cannot run on a GPU is left out there.
-SERVER_FORMATS = tuple(
+OFFERED_IN_SERVERS = tuple(
     "bf16 fp16 fp8 fp8-block128 mxfp8 int8-w8a8 int8-w8a16 awq-int4-g128 gptq-int4-g128 w4a16-g128 int4-g32 "
     "nvfp4 mxfp4 gptq-int3-g128 bnb-int8 bnb-nf4 hqq-4bit-g64 torchao-int4-g128".split()
 )
-GGUF_FORMATS = tuple(
-    "gguf-q4_k_m gguf-q4_k_s gguf-q5_k_m gguf-q6_k gguf-q8_0 gguf-f16 gguf-bf16 gguf-iq4_xs gguf-q3_k_m gguf-q2_k "
-    "gguf-iq3_m gguf-iq2_m gguf-mxfp4_moe".split()
-)
-OTHER_FORMATS = {
+OFFERED_IN = {
+    "llama.cpp": tuple(
+        "gguf-q4_k_m gguf-q4_k_s gguf-q5_k_m gguf-q6_k gguf-q8_0 gguf-f16 gguf-bf16 gguf-iq4_xs gguf-q3_k_m gguf-q2_k "
+        "gguf-iq3_m gguf-iq2_m gguf-mxfp4_moe".split()
+    ),
     "mlx": ("mlx-4bit-g64", "mlx-8bit-g64", "bf16", "fp16"),
     "transformers": ("bf16", "fp16", "bnb-nf4", "bnb-nf4-dq", "bnb-int8", "awq-int4-g128", "gptq-int4-g128"),
 }
@@ -97,9 +97,7 @@ def default_format(own: str | None, engine: str, gpu: GpuSpec) -> str:
 
 def format_choices(engine: str) -> tuple[str, ...]:
     """Weight formats worth offering for an engine."""
-    if engine == "llama.cpp":
-        return GGUF_FORMATS
-    return OTHER_FORMATS.get(engine, SERVER_FORMATS)
+    return OFFERED_IN.get(engine, OFFERED_IN_SERVERS)
 
 
 def offered_formats(engine: str, gpu: GpuSpec, own: str | None) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from planner.explain.words import Row, format_name
 from planner.specs.scenario import Scenario
 
-SERVER_FORMATS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")
-LLAMA_CPP_FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q4_k_m")
+COMPARED_IN = {"llama.cpp": ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q4_k_m")}
+COMPARED_IN_SERVERS = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")  # any other engine
 SPEED = "output_tokens_per_s"
 SILENT = ("no", None)  # verdicts without a speed
 EVEN = 1.02  # leads below this are none
@@ -47,7 +47,7 @@ class Crossover(NamedTuple):
 
 def formats_to_compare(row: Row) -> tuple[str, ...]:
     """The row's own format and those that its engine is usually asked for."""
-    usual = LLAMA_CPP_FORMATS if row["engine"] == "llama.cpp" else SERVER_FORMATS
+    usual = COMPARED_IN.get(row["engine"], COMPARED_IN_SERVERS)
     return (row["weight_format"], *(name for name in usual if name != row["weight_format"]))
 
 
