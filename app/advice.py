@@ -9,8 +9,8 @@ from advice_charts import crossover_lines, roofline_chart
 from answers import Answer, load_axis, rows
 from charts import in_flight
 from drawing import Chart
-from library import Library
 from planner.catalog.quality import family, tables
+from planner.estimate import Library
 from planner.estimate.quality import quality_of, stored_checks
 from planner.explain.attained import roofline
 from planner.explain.crossover import crossover, crossover_scenarios
@@ -29,7 +29,7 @@ def formats(found: Answer, library: Library) -> tuple[Chart, str]:
 
 def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, str]:
     """Prefill and decode of the scenario under the roof of its GPU."""
-    return roofline_chart(roofline(scenario, library.brought()), row)
+    return roofline_chart(roofline(scenario, library), row)
 
 
 def quality(place: Any, row: Row, library: Library) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from library import Library
 from planner import explain
-from planner.estimate import estimate
+from planner.estimate import Library, estimate
 from planner.search import smallest_count
 from planner.specs.scenario import Scenario
 
@@ -30,7 +29,7 @@ class Answer(NamedTuple):
 
 def rows(scenarios: Sequence[Scenario], library: Library) -> list[Row]:
     """Estimate scenarios that may name uploads of this session."""
-    return estimate(scenarios, library=library.brought()).rows()
+    return estimate(scenarios, library=library).rows()
 
 
 def first_answer(scenario: Scenario, door: str, library: Library) -> Answer:

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import streamlit as st
 
 from defaults import FIRST_GPU
-from library import Library, drop_run, keep_run, own_library
+from library import drop_run, keep_run, own_library
 from links import PLAIN_NAME
 from planner.calibration.fit import fit
 from planner.catalog import gpus, runs
 from planner.catalog.calibrated import Source
 from planner.catalog.rates import Evidence
 from planner.errors import BadFile, PlannerError
+from planner.estimate import Library
 from planner.estimate.evidence import kept_fit, source_for
 from planner.search import follow_parent
 from planner.specs.calibration import Calibration
@@ -81,8 +82,8 @@ def source_of(gpu: GpuSpec, chosen: Known | None, library: Library) -> Source | 
     """What the charts show: the chosen run's fit, else what estimates of this session rest on."""
     if chosen is None:
         return source_for(gpu, library.runs)
-    brought = next((item for item in library.runs if item.id == chosen.run.id), None)
-    return Source(brought or kept_fit(chosen.run, gpu), gpu, Evidence.MEASURED)
+    own = (item for item in library.runs if isinstance(item, Calibration) and item.id == chosen.run.id)
+    return Source(next(own, None) or kept_fit(chosen.run, gpu), gpu, Evidence.MEASURED)
 
 
 @lru_cache(maxsize=1)

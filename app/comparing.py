@@ -9,9 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from defaults import offered_formats, usual
-from library import Library
+from library import released_format
 from links import MAX_PINS, Form
 from planner import explain
+from planner.estimate import Library
 from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 from state import change
@@ -81,7 +82,7 @@ def variants(view: str, form: Form, library: Library, others: Sequence[str] = ()
     """What a view compares; `others` are the GPUs beside the scenario's own, else the common ones."""
     s = form.scenario
     if view == "formats":
-        names = offered_formats(s.engine or "vllm", library.gpu(s.gpu or ""), library.own_format(s.model or ""))
+        names = offered_formats(s.engine or "vllm", library.gpu(s.gpu or ""), released_format(library, s.model or ""))
         kept = [name for name in names if name in COMPARED or name in (names[0], s.weight_format)]
         return [
             Variant(explain.format_name(n), s.model_copy(update={"weight_format": n})) for n in kept[:FORMATS_SHOWN]
@@ -95,7 +96,7 @@ def _on(gpu: str, s: Scenario, library: Library) -> Variant:
     """The scenario on another GPU, in the format that is usual there when its own does not run."""
     spec = library.gpu(gpu)
     update: dict[str, Any] = {"gpu": gpu, "device_gib": None, "usd_per_gpu_hour": None}
-    own = library.own_format(s.model or "")
+    own = released_format(library, s.model or "")
     if s.weight_format not in offered_formats(s.engine or "vllm", spec, own):
         settings = usual(library.model(s.model or ""), own, spec, s.engine)
         update |= {"weight_format": settings["weight_format"]}

@@ -6,10 +6,9 @@ import streamlit as st
 
 from answers import Answer
 from comparing import pin_current
-from library import Library
 from links import MAX_PINS, Form, address
 from planner import explain
-from planner.estimate import estimate_columns
+from planner.estimate import Library, estimate_columns
 from planner.report import csv_text, json_text
 from planner.report.html import report
 from planner.report.launch import checkpoint, launch_command

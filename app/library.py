@@ -1,61 +1,40 @@
-"""Models and GPUs that this session knows: the catalogue's, and those that were uploaded in it."""
+"""What a session brings along: models, GPUs, runs and quality checks that were uploaded in it."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import streamlit as st
 
 import defaults
-from planner.catalog import gpus, models
+from planner.catalog import gpus
 from planner.catalog.models import from_upload
-from planner.estimate import Library as Brought
+from planner.estimate import NO_LIBRARY, Library
 from planner.specs.calibration import Calibration
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec
 from planner.specs.quality import QualityResult
 
+Kept = TypeVar("Kept")
 STORE = "library"
 MAX_UPLOADS = 16  # of each kind in one session; the oldest goes first
 MARK = "upload:"  # how names of uploads begin, so that they never hide one of the catalogue
 
 
-class Library(NamedTuple):
-    """Uploaded specs by name and uploaded measurements; every other name is looked up in the catalogue."""
+def released_format(library: Library, name: str) -> str | None:
+    """The format that a model's name states, else that in which its publisher quantized it; None: 16 bit."""
+    found = library.resolved(name)
+    return found.weight_format or (found.model.quantization.weight_format if found.model.quantization else None)
 
-    models: dict[str, ModelSpec]
-    gpus: dict[str, GpuSpec]
-    checks: tuple[QualityResult, ...] = ()  # of a visitor's own, newest first
-    runs: tuple[Calibration, ...] = ()  # fitted to the runs that this visitor uploaded
 
-    def brought(self) -> Brought:
-        """What the estimator is given beside the catalogue."""
-        return Brought(self.models, self.gpus, self.runs, self.checks)
-
-    def model(self, name: str) -> ModelSpec:
-        """The architecture of a name. Raises UnknownName."""
-        return self.models.get(name) or models.resolve(name).model
-
-    def gpu(self, name: str) -> GpuSpec:
-        """The accelerator of a name. Raises UnknownName."""
-        return self.gpus.get(name) or gpus.gpu(name)
-
-    def own_format(self, name: str) -> str | None:
-        """The format that a name states or that its publisher released; None: 16 bit."""
-        if name in self.models:
-            own = self.models[name].quantization
-            return own.weight_format if own else None
-        found = models.resolve(name)
-        return found.weight_format or (found.model.quantization.weight_format if found.model.quantization else None)
-
-    def usual(self, name: str, gpu: GpuSpec, engine: str | None = None) -> dict[str, Any]:
-        """Columns that are usual for the model on this GPU."""
-        return defaults.usual(self.model(name), self.own_format(name), gpu, engine)
+def usual_columns(library: Library, name: str, gpu: GpuSpec, engine: str | None = None) -> dict[str, Any]:
+    """Columns that are usual for the model of a name on this GPU. Raises UnknownName."""
+    return defaults.usual(library.model(name), released_format(library, name), gpu, engine)
 
 
 def own_library() -> Library:
     """The session's library."""
-    found: Library = st.session_state.setdefault(STORE, Library({}, {}))
+    found: Library = st.session_state.setdefault(STORE, NO_LIBRARY)
     return found
 
 
@@ -68,7 +47,8 @@ def upload_model(data: bytes, file_name: str) -> str:
     spec = from_upload(file_name[:80], data)
     if stem == "config":  # as every checkpoint calls it
         stem = _stem(f"{spec.model_type or 'model'} with {spec.n_layers} layers", "model").replace(" ", "-")
-    _keep(own_library().models, MARK + stem, spec)
+    library = own_library()
+    st.session_state[STORE] = library._replace(models=_with(library.models, MARK + stem, spec))
     return MARK + stem
 
 
@@ -80,7 +60,8 @@ def upload_gpu(data: bytes, file_name: str) -> str:
 
 def keep_gpu(spec: GpuSpec, name: str) -> str:
     """Keep a GPU under a name."""
-    _keep(own_library().gpus, name, spec.model_copy(update={"id": name, "name": spec.name or name}))
+    library, named = own_library(), spec.model_copy(update={"id": name, "name": spec.name or name})
+    st.session_state[STORE] = library._replace(gpus=_with(library.gpus, name, named))
     return name
 
 
@@ -103,11 +84,10 @@ def drop_run(run_id: str) -> None:
     st.session_state[STORE] = library._replace(runs=tuple(run for run in library.runs if run.id != run_id))
 
 
-def _keep(store: dict[str, Any], name: str, spec: Any) -> None:
-    store.pop(name, None)
-    store[name] = spec
-    while len(store) > MAX_UPLOADS:
-        store.pop(next(iter(store)))
+def _with(kept: Mapping[str, Kept], name: str, spec: Kept) -> dict[str, Kept]:
+    """The uploads of one kind with another, the newest last; the oldest goes."""
+    found = {other: one for other, one in kept.items() if other != name} | {name: spec}
+    return dict(list(found.items())[-MAX_UPLOADS:])
 
 
 def _stem(file_name: str, fallback: str) -> str:

@@ -10,11 +10,11 @@ import streamlit as st
 
 from answers import LAYOUT
 from fields import COLUMNS, MAIN
-from library import Library
 from links import Form, known_name
 from planner import explain
 from planner.catalog.logs import LogTerms, read_log
 from planner.errors import PlannerError
+from planner.estimate import Library
 from planner.estimate.logs import Compared, Comparison, compare, scenario_of_log
 from planner.specs.scenario import Scenario
 from state import apply, names_of
@@ -90,7 +90,7 @@ def beside(data: str | bytes, form: Form, library: Library) -> Beside:
         given["gpu"] = form.scenario.gpu
         notes = (*notes, "The log does not say which GPU it is: the page's is used. Choose yours at the left.")
         scenario = scenario_of_log(log, given)
-    return Beside(compare(log, scenario, library.brought()), scenario, notes)
+    return Beside(compare(log, scenario, library), scenario, notes)
 
 
 def _known(log: LogTerms, library: Library) -> tuple[LogTerms, tuple[str, ...]]:

@@ -14,9 +14,9 @@ from advice_charts import pareto_points
 from answers import LAYOUT
 from drawing import CONFIG, Drawn
 from exports import start_line
-from library import Library
 from money import month_box
 from planner import explain
+from planner.estimate import Library
 from planner.explain.quality import across_sizes, badge, in_short
 from planner.search import Recommendation, words
 from planner.search.starting import SETTABLE

@@ -13,11 +13,12 @@ from access import is_local
 from custom import custom_gpu
 from defaults import elsewhere, kv_choices, level, offered_formats
 from fields import FOLDS, HOST_MEMORY, Field, Fold, limits, meaning
-from library import Library, own_library, upload_gpu, upload_model
+from library import own_library, released_format, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
+from planner.estimate import Library
 from planner.explain import engine_name, format_name
 from state import FORM, PAGE, TOLD, apply, change, key, settled, slid, slider_key, steps, unfold
 from wishing import updated
@@ -102,7 +103,7 @@ def _formats(form: Form, library: Library) -> None:
     row.selectbox("Engine", engines.engine_ids(), format_func=engine_label, key=key("engine"), help=meaning("engine"))
     choices = with_current(kv_choices(engine), s.kv_format)
     row.selectbox("KV cache", choices, key=key("kv_format"), help=meaning("kv_format"), width=MIDDLE_PX)
-    formats = with_current(offered_formats(engine, gpu, library.own_format(s.model or "")), s.weight_format)
+    formats = with_current(offered_formats(engine, gpu, released_format(library, s.model or "")), s.weight_format)
     labels = {name: format_label(name, level(name, engine, gpu)) for name in formats}
     others = elsewhere(engine, gpu).items()
     labels |= {name: f"{format_name(name)} · in {engine_name(other)}" for name, other in others if name not in labels}

@@ -25,10 +25,11 @@ from defaults import (
     level,
 )
 from fields import COLUMNS, HOST_MEMORY, MAIN
-from library import Library, own_library
+from library import own_library, released_format, usual_columns
 from links import Form, Link, Names, column_value, query_of, read
 from planner import explain
 from planner.errors import PlannerError
+from planner.estimate import Library
 from planner.estimate.resolve import own_format
 from planner.search.limits import check_lengths
 from planner.specs.formats import Level
@@ -124,7 +125,7 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
     update: dict[str, Any] = {}
     told = ""
     if gpu_class(old) is not gpu_class(new):
-        was, usual_now = BY_CLASS[gpu_class(old)], library.usual(after.model or "", new)
+        was, usual_now = BY_CLASS[gpu_class(old)], usual_columns(library, after.model or "", new)
         update = {name: usual_now[name] for name in LOAD if getattr(after, name) == getattr(was, name)}
         if before.engine == was.engine and before.engine == after.engine:
             update |= {name: usual_now[name] for name in ("engine", "weight_format", "kv_format")}
@@ -146,7 +147,7 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
 
 def _engine(before: Scenario, after: Scenario, library: Library) -> str | None:
     """The engine of a format that was chosen, or came with a model, and that the one before does not run."""
-    if before.model != after.model and (library.own_format(after.model or "") or "").startswith("gguf"):
+    if before.model != after.model and (released_format(library, after.model or "") or "").startswith("gguf"):
         return "llama.cpp" if after.engine != "llama.cpp" else None
     if before.weight_format == after.weight_format or before.engine != after.engine or before.gpu != after.gpu:
         return None
@@ -187,7 +188,7 @@ def _lengths(before: Scenario, after: Scenario, library: Library) -> dict[str, A
     if generates and generated:
         return {}
     if generates:
-        found = library.usual(after.model or "", library.gpu(after.gpu or ""))
+        found = usual_columns(library, after.model or "", library.gpu(after.gpu or ""))
         return {name: found[name] for name in ("input_tokens", "output_tokens")}
     most = min(after.input_tokens or model.max_position, model.max_position)
     return {"output_tokens": 0, "input_tokens": most, "tpot_slo_ms": None}
@@ -196,16 +197,16 @@ def _lengths(before: Scenario, after: Scenario, library: Library) -> dict[str, A
 def _formats(before: Scenario, after: Scenario, library: Library) -> dict[str, Any]:
     """Formats that model, engine and GPU leave no choice about."""
     gpu, engine = library.gpu(after.gpu or ""), after.engine or "vllm"
-    own_before = library.own_format(before.model or "")
+    own_before = released_format(library, before.model or "")
     update: dict[str, Any] = {}
     format_id = after.weight_format
     other_model = before.model != after.model
     if format_id and (
         (before.engine != engine and level(format_id, engine, gpu) is Level.UNSUPPORTED)
         or (before.gpu != after.gpu and level(format_id, engine, gpu) is Level.UNSUPPORTED)
-        or (other_model and (library.own_format(after.model or "") or format_id == own_before))
+        or (other_model and (released_format(library, after.model or "") or format_id == own_before))
     ):
-        update["weight_format"] = default_format(library.own_format(after.model or ""), engine, gpu)
+        update["weight_format"] = default_format(released_format(library, after.model or ""), engine, gpu)
     if after.kv_format and after.kv_format not in kv_choices(engine):
         model = library.model(after.model or "")
         weights = update.get("weight_format", format_id) or own_format(model)
@@ -242,7 +243,7 @@ def names_of(library: Library) -> Names:
 def filled(scenario: Scenario, library: Library) -> Scenario:
     """Blank main columns as is usual for the model on this GPU, so that every widget shows what it stands for."""
     engine = scenario.engine or ("llama.cpp" if (scenario.weight_format or "").startswith("gguf") else None)
-    found = library.usual(scenario.model or "", library.gpu(scenario.gpu or ""), engine)
+    found = usual_columns(library, scenario.model or "", library.gpu(scenario.gpu or ""), engine)
     blank = {name: value for name, value in found.items() if getattr(scenario, name) is None}
     if scenario.users is not None or scenario.request_rate_per_s is not None:
         blank.pop("concurrency", None)

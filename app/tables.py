@@ -6,8 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from library import MARK, Library
+from library import MARK
 from planner import explain
+from planner.estimate import Library
 from planner.params import parameters
 from planner.search.words import THOUSAND
 from planner.units import MS_PER_S

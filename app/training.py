@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, get_args
 import streamlit as st
 
 from fields import Field, Fold, limits, meaning
-from library import Library, own_library
+from library import own_library
 from links import MAX_LINK, MAX_VALUE, VERSION, Names, known_name
 from planner.catalog import finetune as catalog
 from planner.catalog.finetune_runs import run_of
 from planner.catalog.values import shown
 from planner.errors import BadValue, PlannerError
+from planner.estimate import Library
 from planner.finetuning import estimate_finetune
 from planner.specs.finetune import Checkpointing, FinetuneScenario, Method, Precision, Sharding
 from sidebar import with_current

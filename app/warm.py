@@ -18,12 +18,12 @@ import streamlit.config
 
 import answers
 from defaults import first_scenario
-from library import Library
+from planner.estimate import NO_LIBRARY
 from planner.estimate.breakdown import breakdown
 from words import gpu_choices, model_choices
 
 TURN = threading.Lock()  # one run of a page at a time: runs that take turns are all done sooner than runs that mix
-FIRST = answers.answer(first_scenario(), "hardware", Library({}, {}))
+FIRST = answers.answer(first_scenario(), "hardware", NO_LIBRARY)
 CHOICES = (gpu_choices(), model_choices())
 CHART = plotly.graph_objects.Figure({"data": [{"type": "scatter"}, {"type": "bar"}], "layout": {"xaxis": {}}})
 FRAME = pandas.DataFrame([FIRST.row])

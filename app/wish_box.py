@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from library import MARK, Library
+from library import MARK
 from links import Form
 from planner.catalog import engines, gpus
 from planner.catalog.models import model_index
@@ -17,6 +17,7 @@ from planner.catalog.presets import presets
 from planner.catalog.prices import Priced, checked, prices
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
+from planner.estimate import Library
 from planner.explain import engine_name, model_name
 from planner.specs.wish import RankBy, Weights
 from state import FORM, apply, change

@@ -6,10 +6,11 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from library import MARK, Library
+from library import MARK
 from planner.catalog import engines, gpus, models
 from planner.catalog.repositories import repositories
 from planner.catalog.runs import age_days
+from planner.estimate import Library
 from planner.explain import format_name
 from planner.specs.formats import Level
 from planner.units import GIB

@@ -9,10 +9,9 @@ import pytest
 
 import defaults
 import state
-from library import Library
 from planner import explain
 from planner.catalog import gpus, models
-from planner.estimate import estimate
+from planner.estimate import NO_LIBRARY, estimate
 from planner.specs.scenario import Scenario
 from tests.pages import CONFIG, PAGES, opened, shown, uploaded
 
@@ -147,7 +146,7 @@ def test_a_format_of_another_engine_brings_that_engine() -> None:
 
 def test_a_model_that_comes_in_gguf_brings_the_engine_that_runs_it() -> None:
     before = defaults.first_scenario()
-    after, told = state.settled(before, before.model_copy(update={"model": "Qwen3-8B-Q4_K_M.gguf"}), Library({}, {}))
+    after, told = state.settled(before, before.model_copy(update={"model": "Qwen3-8B-Q4_K_M.gguf"}), NO_LIBRARY)
     assert (after.engine, after.weight_format, after.kv_format) == ("llama.cpp", "gguf-q4_k_m", "fp16")
     assert "llama.cpp" in told
 
@@ -358,7 +357,7 @@ def test_a_search_ranks_what_holds_the_load() -> None:
 class TestSettled:
     """What follows from an edit, without a page."""
 
-    LIBRARY = Library({}, {})
+    LIBRARY = NO_LIBRARY
     FIRST = defaults.first_scenario()
 
     def settle(self, **update: Any) -> Scenario:

@@ -11,13 +11,13 @@ import charts
 import simcharts
 from answers import Answer, answer, context_curve
 from drawing import Drawn
-from library import Library
+from planner.estimate import NO_LIBRARY
 from planner.estimate.breakdown import breakdown
 from planner.simulation import Protocol
 from planner.specs.scenario import Scenario
 from simulating import Asked, simulated
 
-LIBRARY = Library({}, {})
+LIBRARY = NO_LIBRARY
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 SCENARIOS = (
     Scenario(
@@ -114,9 +114,7 @@ def test_the_largest_part_of_a_step_is_a_part_of_the_whole() -> None:
 
 
 def test_a_simulation_is_drawn_and_told() -> None:
-    seen = simulated(
-        Asked(Scenario(model="Qwen/Qwen3-8B", gpu="l40s", concurrency=8), Protocol(100), LIBRARY.brought())
-    )
+    seen = simulated(Asked(Scenario(model="Qwen/Qwen3-8B", gpu="l40s", concurrency=8), Protocol(100), LIBRARY))
     (spread, told), (over, state) = simcharts.spread(seen), simcharts.over_time(seen)
     go.Figure(spread), go.Figure(over)
     assert f"99 % within {charts.figure(seen.row['ttft_p99_ms'])} ms" in told

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from library import Library
 from links import Form
 from logbox import beside, settings_of
 from planner.catalog.logs import MAX_BYTES
 from planner.errors import BadFile
+from planner.estimate import NO_LIBRARY
 from planner.specs.scenario import Scenario
 from tests.pages import opened, shown
 from tests.test_logs import FIRST, GEMMA, LLAMA
 
-LIBRARY = Library({}, {})
+LIBRARY = NO_LIBRARY
 FORM = Form("hardware", Scenario(model="Qwen/Qwen3-8B", gpu="mi300x", n_gpus=1, concurrency=7))
 
 

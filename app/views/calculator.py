@@ -16,8 +16,9 @@ from answerbox import changes, memory, problems, tiles, verdict
 from answers import Answer, context_curve, first_answer, with_curve
 from drawing import Chart, draw
 from exports import downloads, start_line
-from library import Library, own_library
+from library import own_library
 from planner import explain
+from planner.estimate import Library
 from planner.estimate.breakdown import breakdown
 from state import start
 from words import plain
@@ -54,7 +55,7 @@ def views(found: Answer, library: Library) -> None:
     elif roof.open:
         drawn(roof, "chart_roofline", *advice.roofline_of(found.scenario, row, library))
     elif step.open:
-        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, library.brought())))
+        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, library)))
 
 
 def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:

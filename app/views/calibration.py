@@ -13,12 +13,12 @@ import calibrating
 import runcharts
 from calibrating import Known
 from drawing import Chart, draw
-from library import Library
 from planner import explain
 from planner.calibration.compare import compared
 from planner.catalog import gpus, runs
 from planner.catalog.calibrated import Source
 from planner.catalog.rates import Evidence
+from planner.estimate import Library
 from planner.explain import kernels
 from planner.explain.kernels import Curve, Matrix
 from planner.report import csv_text

@@ -13,7 +13,7 @@ from answerbox import problems
 from drawing import BLUE, FREE, GREY, ORANGE, PURPLE, RED, draw
 from library import own_library
 from planner import explain
-from planner.estimate import Library as Brought
+from planner.estimate import Library
 from planner.finetuning import answer_columns, estimate_finetune
 from planner.report import csv_text, json_text
 from planner.specs.finetune import FinetuneScenario
@@ -83,10 +83,10 @@ def memory(row: Row) -> None:
     draw(st.container(), "chart_training", chart, words)
 
 
-def changes(run: FinetuneScenario, row: Row, brought: Brought) -> None:
+def changes(run: FinetuneScenario, row: Row, library: Library) -> None:
     """The cheapest changes after which it fits, or what would still fit, as buttons."""
     st.subheader("What else would fit" if row["fits"] else "What makes it fit, cheapest first", anchor=False)
-    found = explain.training_changes(run, row, lambda runs: estimate_finetune(runs, brought).rows())
+    found = explain.training_changes(run, row, lambda runs: estimate_finetune(runs, library).rows())
     if not found:
         st.caption("No single change that is tried here fits.")
     for number, item in enumerate(found):
@@ -113,9 +113,8 @@ def downloads(row: Row, run: FinetuneScenario) -> None:
 
 run = training.start()
 library = own_library()
-brought = library.brought()
 problems()
-row = estimate_finetune(run, brought).rows()[0]
+row = estimate_finetune(run, library).rows()[0]
 refused = st.session_state.pop(training.REFUSED, "")
 if refused:
     st.warning(plain(refused), title="That was not taken", icon=":material/error:")
@@ -132,7 +131,7 @@ with st.sidebar:
 if not row["error"]:
     left, right = st.columns([1, 1], gap="large")
     with left:
-        changes(run, row, brought)
+        changes(run, row, library)
     with right:
         downloads(row, run)
     with st.expander("Formulas and sources", key="training_formulas", on_change="rerun") as fold:

@@ -51,9 +51,7 @@ top = st.container()
 wish_box.common_loads()
 wish_box.order(form, library)
 wish_box.folds(form, library)
-wanted = Search(
-    load_of(s, form.door), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library.brought()
-)
+wanted = Search(load_of(s, form.door), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library)
 left, right = st.columns([1, 3], vertical_alignment="center")
 asked = left.button("Search", type="primary", key="search", icon=":material/search:", width="stretch")
 if asked:

@@ -111,7 +111,7 @@ with st.expander("Your own requests instead of that load"):
         "A trace (CSV)", type=["csv"], key="sim_trace", max_upload_size=TRACE_MB,
         help="As many as are counted above are sent at those times; requests at once, rate and users say nothing then.",
     )  # fmt: skip
-wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library.brought())
+wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library)
 sent = file.file_id if file else ""  # a trace is compared by its file: its columns are arrays
 asked = st.button("Simulate", type="primary", key="simulate", icon=":material/play_arrow:")
 if asked:
