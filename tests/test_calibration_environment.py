@@ -1,15 +1,16 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from planner.calibration import environment, process
+from planner.calibration import environment, process, profile
 from planner.calibration.environment import Driver, Missing, TorchBuild, check_installed, device_token, nvml
 from planner.calibration.process import allowed, locked, refuse_busy
 from planner.calibration.profile import attributes, describe
-from planner.catalog.gpus import gpu, gpu_from_profile
-from planner.errors import BadValue
+from planner.catalog.gpus import door, gpu, gpu_from_profile, names, profiles
+from planner.errors import BadFile, BadValue
 from tests.fake_gpu import BUILD, MIB, UUID, FakeNvml, NVMLError, processes
 
 
@@ -156,6 +157,40 @@ def test_a_written_profile_can_be_read_again() -> None:
     document = attributes(card(found), found)
     again = gpu_from_profile(document, "here")
     assert again.id == "geforce-rtx-9999" and again.compute_capability == 12.1
+
+
+def forget_profiles() -> None:
+    """As another process would look at the catalogue."""
+    for function in (profiles.profile_ids, names._names, names._reduced_names, names.resolve, profiles.load, door._gpu):
+        function.cache_clear()
+
+
+@pytest.fixture
+def own_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's folder of an installed planner."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(profile, "profiles_dir", lambda: tmp_path / "installed" / "hardware_profiles")
+    forget_profiles()
+    yield tmp_path
+    forget_profiles()
+
+
+def test_an_installed_planner_finds_the_profile_that_it_wrote(own_profiles: Path) -> None:
+    found = driver(name="NVIDIA H299")
+    document = describe(card(found), found).document
+    assert document is not None and own_profiles in profile.write_profile(document).parents
+    forget_profiles()
+    assert gpu("NVIDIA H299").id == "h299" and gpu("h200-sxm").id == "h200-sxm"
+    assert describe(card(found), found).document is None  # the next run describes nothing anew
+
+
+def test_a_folder_that_takes_no_files_is_said_in_one_line(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(BadFile, match="file"), locked(blocked, "0" * 16):
+        pass
+    with pytest.raises(BadFile, match="file"):
+        device_token(UUID, blocked)
 
 
 def test_a_stranger_that_says_nothing_needs_a_profile() -> None:

@@ -103,6 +103,15 @@ def test_a_full_disk_at_the_end_leaves_no_part_of_a_run(tmp_path: Path, monkeypa
     assert list(tmp_path.glob("h200-sxm/*")) == [] and journal.path.exists()
 
 
+def test_a_crash_right_after_the_run_was_written_costs_nothing(tmp_path: Path) -> None:
+    run, journal = whole(tmp_path), Journal.reopen(journal_path(tmp_path, MACHINE))
+    assert journal is not None
+    written = runs.write_run(run, tmp_path)
+    again = whole(tmp_path, resume=True)
+    assert finish(again, tmp_path, journal) == written and not journal.path.exists()
+    assert runs.read_run(written) == run
+
+
 def test_fifty_kills_never_show_a_torn_file(tmp_path: Path, root: Path) -> None:
     command = [sys.executable, "-m", "tests.calibration_victim", str(tmp_path), "50"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)

@@ -1,7 +1,7 @@
 import pytest
 
-from planner.calibration.cases import Named, attention, product, stream
-from planner.calibration.timing import ATTEMPTS, FULL, QUICK, _timing, copies_for, measure
+from planner.calibration.cases import Case, Named, attention, product, stream
+from planner.calibration.timing import ATTEMPTS, FULL, QUICK, Unsupported, _timing, copies_for, measure
 from planner.specs.run import AttentionShape, Flag, GemmShape, Health, Point, Status
 from tests.fake_gpu import MIB, FakeDevice
 
@@ -99,3 +99,14 @@ def test_clocks_that_a_power_limit_lowers_are_recorded_and_no_reason_to_wait() -
     device.health = lambda: Health(sm_mhz=next(clocks), others_bytes=0)  # type: ignore[method-assign]
     point = measured(device)
     assert point.status is Status.OK and point.attempts == 1 and Flag.CLOCK_DROP in point.flags
+
+
+@pytest.mark.parametrize(
+    "said", ["cuDNN 9.10.2.21.7.8.9.1: no plan", "GPU-0a1b2c3d-1111 at 00:1b:44:11:3a:b7", "~/x a=/b"]
+)
+def test_what_a_library_says_never_keeps_a_point_from_being_written(said: str) -> None:
+    def refuse(case: Case) -> None:
+        raise Unsupported(said)
+
+    point = measured(FakeDevice(on_load=refuse))
+    assert point.status is Status.FAILED and point.note

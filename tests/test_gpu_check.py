@@ -1,6 +1,8 @@
 """The check of a machine with a GPU as far as it needs none: steps that fail or hang, the summary, what stays."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from planner.catalog.runs import write_run
 from planner.specs.run import Run
-from tests.gpu.check import Done, Step, fractions, gathered, main, run_steps, steps, summary
+from tests.gpu.check import WORKERS, Done, Step, fractions, gathered, main, run_steps, steps, summary
 from tests.test_fit import H200, TRUE, fitted_run, products
 
 HEADER = "model,weight_format,phase,error_percent,memory_error_percent"
@@ -68,6 +70,19 @@ def test_every_step_is_a_command_of_this_checkout(tmp_path: Path) -> None:
     found = steps(tmp_path)
     assert [one.name for one in found[:3]] == ["compile", "kernels", "full"] and len(found) == 8
     assert all(one.command[:2] == (sys.executable, "-m") for one in found)
+
+
+def test_steps_that_are_tests_need_none_of_the_extra_for_tests(tmp_path: Path, root: Path) -> None:
+    """A machine with a GPU brings pytest, not what the other tests import; its torch may warn at import."""
+    for name in ("hypothesis", "streamlit", "plotly"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError(__name__)")
+    (tmp_path / "torch.py").write_text("import warnings; warnings.warn('old', FutureWarning)")
+    places = f"{tmp_path}{os.pathsep}{root}"
+    environment = os.environ | {"PYTHONPATH": places, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    for one in (step for step in steps(tmp_path) if "pytest" in step.command):
+        command = [part for part in one.command if part not in ("-n", str(WORKERS))]
+        done = subprocess.run([*command, "--collect-only"], cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from planner.errors import PlannerError
+from planner.catalog.files import made_folder
+from planner.errors import BadFile, PlannerError
 from planner.specs.run import Environment, Health
 
 EXTRA = "pip install 'llm-capacity-planner[calibrate,cu13]' (cu12 for a driver before 580)"
@@ -203,10 +204,12 @@ class Driver:
 
 
 def device_token(uuid: str, folder: Path) -> str:
-    """A hash of the card that means nothing on another machine: its salt never leaves this one."""
-    path = folder / SALT_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text(secrets.token_hex(16), "utf-8")
-        path.chmod(0o600)
+    """A hash of the card that means nothing on another machine: its salt never leaves this one. Raises BadFile."""
+    path = made_folder(folder) / SALT_FILE
+    try:
+        if not path.exists():
+            path.write_text(secrets.token_hex(16), "utf-8")
+            path.chmod(0o600)
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be written ({error.strerror}); XDG_DATA_HOME names another folder") from None
     return hashlib.sha256((path.read_text("utf-8") + uuid).encode()).hexdigest()[:16]

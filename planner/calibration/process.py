@@ -24,8 +24,9 @@ from planner.calibration.profile import describe, write_profile
 from planner.calibration.run import JOURNALS, Plan, Progress, calibrate, finish, opened
 from planner.calibration.suite import anchor, cases
 from planner.calibration.timing import Fault
+from planner.catalog.files import made_folder
 from planner.catalog.runs import user_dir
-from planner.errors import BadValue, PlannerError
+from planner.errors import BadFile, BadValue, PlannerError
 from planner.specs.run import Mode, Point
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -91,9 +92,11 @@ def refuse_busy(found: Found, force: bool, pause: Callable[[float], None] = time
 
 @contextlib.contextmanager
 def locked(folder: Path, token: str) -> Iterator[None]:
-    """The only run on this card. Raises BadValue that names the process of the other; a dead one's lock is free."""
-    home = folder / JOURNALS
-    home.mkdir(parents=True, exist_ok=True)
+    """The only run on this card; a dead one's lock is free.
+
+    Raises BadValue that names the process of the other, BadFile where the folder takes no files.
+    """
+    home = made_folder(folder / JOURNALS)
     owner = home / f"{token}.pid"
     lock = FileLock(home / f"{token}.lock")
     try:
@@ -101,8 +104,11 @@ def locked(folder: Path, token: str) -> Iterator[None]:
     except Timeout:
         pid = owner.read_text("utf-8")[:20] if owner.is_file() else "unknown"
         raise BadValue(f"this GPU is being calibrated by process {pid}") from None
+    except OSError as error:
+        raise BadFile(f"{home}: cannot be written ({error.strerror}); --runs-dir names another folder") from None
     try:
-        owner.write_text(str(os.getpid()), "utf-8")
+        with contextlib.suppress(OSError):
+            owner.write_text(str(os.getpid()), "utf-8")
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -132,7 +138,7 @@ def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None])
         environment = found.driver.environment(card, found.build, token)
         described = describe(card, found.driver)
         if described.document:
-            write_profile(described.document, wish.folder)
+            write_profile(described.document)
         device = CudaDevice(found.driver, card, described.spec)
         able, environment = device.able, device.completed(environment)
         suite, repeated = cases(able, wish.mode), anchor(able, wish.mode)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from planner.calibration.environment import Card, Driver
-from planner.catalog.files import write_atomically
+from planner.catalog.files import made_folder, write_atomically
 from planner.catalog.gpus import gpu, gpu_from_profile, gpu_ids
-from planner.catalog.paths import profiles_dir
+from planner.catalog.paths import profiles_dir, user_profiles_dir
 from planner.errors import BadValue, PlannerError
 from planner.specs.gpu import GpuSpec
 from planner.units import GB, GIB
@@ -84,11 +84,10 @@ def _free_id(name: str) -> str:
     return next(name for name in (words, *(f"{words}-{i}" for i in range(2, len(taken) + 3))) if name not in taken)
 
 
-def write_profile(document: dict[str, Any], runs: Path) -> Path:
-    """The profile as YAML: among the catalogue's in a checkout, else beside the runs. Raises BadFile."""
+def write_profile(document: dict[str, Any]) -> Path:
+    """The profile as YAML where the catalogue finds it: a checkout's own folder, else the user's. Raises BadFile."""
     catalogue = profiles_dir()
     checkout = (catalogue.parent / "pyproject.toml").is_file()
-    path = (catalogue if checkout else runs) / f"{document['id']}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = made_folder(catalogue if checkout else user_profiles_dir()) / f"{document['id']}.yaml"
     write_atomically(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return path

@@ -15,7 +15,7 @@ from planner.calibration.cases import Case
 from planner.calibration.journal import Header, Journal
 from planner.calibration.suite import ordered
 from planner.calibration.timing import FULL, QUICK, Device, Fault, Rule, faulty, measure
-from planner.catalog.runs import sealed, write_run
+from planner.catalog.runs import run_path, sealed, write_run
 from planner.errors import BadValue
 from planner.specs.run import Environment, Mode, Point, Run
 
@@ -120,7 +120,12 @@ def calibrate(
 
 
 def finish(run: Run, folder: Path, journal: Journal) -> Path:
-    """Write the run, then forget its journal. Raises BadFile when the disk does not take it; the journal stays."""
-    path = write_run(run, folder)
+    """Write the run unless a crash came right after that, then forget its journal.
+
+    Raises BadFile when the disk does not take it; the journal stays.
+    """
+    path = run_path(run, folder)
+    if not path.exists():
+        write_run(run, folder)
     journal.drop()
     return path

@@ -16,7 +16,7 @@ import numpy as np
 
 from planner.calibration.cases import Case, halved
 from planner.calibration.environment import BUSY_BYTES, SPOILING
-from planner.specs.run import Flag, Health, Point, Status, Timing
+from planner.specs.run import Flag, Health, Point, Status, Timing, redacted
 
 LIMIT = 1.02  # times what the hardware can at most
 SPREAD = 1.10  # p90 over median from which a point is doubtful
@@ -182,8 +182,8 @@ def faulty(case: Case, order: int, fault: Fault) -> Point:
 
 
 def plain(message: str) -> str:
-    """A message without what a run must not carry: paths and addresses."""
-    return "".join(c for c in message if " " <= c <= "~" and c not in "/\\@")[:200]
+    """A message without what a run must not carry: paths and addresses, and versions that look like some."""
+    return redacted("".join(c for c in message if " " <= c <= "~" and c not in "/\\@")[:200])
 
 
 def _point(case: Case, order: int, found: dict[str, Any]) -> Point:

@@ -188,5 +188,5 @@ def build(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
         return call
     except torch.OutOfMemoryError:
         raise OutOfMemory from None
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:  # names and arguments differ by version
         raise Unsupported(str(error).splitlines()[0][:160] if str(error) else type(error).__name__) from None

@@ -26,6 +26,11 @@ def profiles_dir() -> Path:
     return _shipped("hardware_profiles")
 
 
+def user_profiles_dir() -> Path:
+    """The user's own accelerators; those that ship come first."""
+    return user_dir() / "hardware_profiles"
+
+
 def runs_dir() -> Path:
     """Calibration runs, one folder per accelerator."""
     return _shipped("calibration_runs")

@@ -100,15 +100,19 @@ def read_run(path: str | Path) -> Run:
     return run_from_bytes(read_bytes(path, MAX_RUN_BYTES), path.name)
 
 
+def run_path(run: Run, folder: str | Path) -> Path:
+    """Where a run lies: `<folder>/<gpu>/<id>.json`."""
+    return Path(folder) / run.gpu.replace(":", "-") / f"{run.id}.json"
+
+
 def write_run(run: Run, folder: str | Path) -> Path:
-    """Write `<folder>/<gpu>/<id>.json` whole or not at all. Raises BadFile when it exists: runs are only added."""
-    home = Path(folder) / run.gpu.replace(":", "-")
-    path = home / f"{run.id}.json"
-    made_folder(home)
+    """Write a run whole or not at all. Raises BadFile when it exists: runs are only added."""
+    path = run_path(run, folder)
+    made_folder(path.parent)
     if path.exists():
         raise BadFile(f"{path.name}: exists already; runs are added, never changed")
     write_atomically(path, run_text(run))
-    _flush_folder(home)
+    _flush_folder(path.parent)
     return path
 
 

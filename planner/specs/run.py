@@ -32,6 +32,13 @@ def _impersonal(text: str) -> str:
     return text
 
 
+def redacted(text: str) -> str:
+    """The text with an asterisk for each thing that a run must not carry."""
+    while _PRIVATE.search(text):
+        text = _PRIVATE.sub("*", text)
+    return text
+
+
 Text = Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$"), AfterValidator(_impersonal)]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:-]{0,79}$")]
 Version = Annotated[str, Field(max_length=40, pattern=r"^[0-9A-Za-z.+_-]*$")]

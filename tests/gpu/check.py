@@ -4,7 +4,7 @@
     python -m tests.gpu.check OUT --within 540 --only compile,kernels,full
     python -m tests.gpu.check OUT --read RUN.json    # the table of a run, without a GPU
 
-Leaves at most eight files in OUT: summary.txt, log.txt, the runs, validate.csv, golden.json, a derived profile.
+Leaves at most eight files in OUT: summary.txt, log.txt, the runs and their GPU's profile, validate.csv, golden.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.catalog.gpus import gpu, gpu_from_profile
+from planner.catalog.gpus import gpu
+from planner.catalog.paths import profiles_dir, user_profiles_dir
 from planner.catalog.rates import peak_rates
 from planner.errors import PlannerError
 from planner.specs.gpu import GpuSpec
@@ -35,6 +36,7 @@ MODELS = ("llama-3.1-8b", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B")
 FORMATS = ("bf16", "fp8", "w4a16-g128")
 WORKERS = 6  # processes that check kernels: their references are computed on the host
 BEYOND_L2, COMPUTE_TOKENS, COMPUTE_SIDE = 2, 4096, 6144
+ALONE = ("--noconftest", "-W", "default", "-p", "no:cacheprovider")  # no test extra, and torch may warn as it likes
 TAIL = 30  # lines of a failed step that the summary repeats
 
 
@@ -63,7 +65,7 @@ class Done(NamedTuple):
 def steps(work: Path) -> list[Step]:
     """In the order of what is worth most when time runs out."""
     python, runs = sys.executable, str(work / "runs")
-    tests = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu")
+    tests = (python, "-m", "pytest", "-q", *ALONE, "-m", "gpu")
     spread = ("-n", str(WORKERS)) if _has("xdist") else ()
     found = [
         Step("compile", (python, "-m", "tests.gpu.check", str(work), "--compile"), 20, "machine code, cold cache"),
@@ -254,13 +256,10 @@ def validate_table(tables: Sequence[Path]) -> list[str]:
 # The whole.
 
 
-def _spec(run: Run, runs: Path) -> GpuSpec:
-    derived = runs / f"{run.gpu}.yaml"
-    if not derived.is_file():
-        return gpu(run.gpu)
-    import yaml
-
-    return gpu_from_profile(yaml.safe_load(derived.read_text("utf-8")), derived.name)
+def _spec(run: Run, folder: Path) -> GpuSpec:
+    """The run's GPU by the profile beside it, which may know what this machine's catalogue does not."""
+    beside = folder / f"{run.gpu}.yaml"
+    return gpu(str(beside)) if beside.is_file() else gpu(run.gpu)
 
 
 def summary(done: Sequence[Done], work: Path) -> list[str]:
@@ -271,7 +270,7 @@ def summary(done: Sequence[Done], work: Path) -> list[str]:
     for path in sorted((work / "runs").glob("*/*.json")):
         run = read_run(path)
         if run.mode is Mode.FULL:
-            lines += ["", *run_table(run, _spec(run, work / "runs"))]
+            lines += ["", *run_table(run, gpu(run.gpu))]
     lines += ["", *validate_table(sorted(work.glob("*.csv")))]
     for one in done:
         if one.code:
@@ -281,8 +280,11 @@ def summary(done: Sequence[Done], work: Path) -> list[str]:
 
 def gathered(work: Path, out: Path) -> None:
     """What is worth keeping, in few files with plain names."""
-    for path in sorted((work / "runs").glob("*/*.json")) + sorted((work / "runs").glob("*.yaml")):
+    for path in sorted((work / "runs").glob("*/*.json")):
         shutil.copyfile(path, out / path.name)
+        for folder in (profiles_dir(), user_profiles_dir()):
+            if (profile := folder / f"{path.parent.name}.yaml").is_file():
+                shutil.copyfile(profile, out / profile.name)
     tables = sorted(work.glob("*.csv"))
     if tables:
         rows = [path.read_text("utf-8").splitlines() for path in tables]

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import difflib
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from planner.catalog.files import parse_yaml, read_yaml
-from planner.catalog.paths import profiles_dir
+from planner.catalog.paths import profiles_dir, user_profiles_dir
 from planner.errors import BadFile
 from planner.specs.gpu import QUANTITIES, RATES, Profile
 
 
+def _folders() -> tuple[Path, Path]:
+    """Profiles that ship, and the user's own: of cards that `planner calibrate` met and none described."""
+    return profiles_dir(), user_profiles_dir()
+
+
 @lru_cache(maxsize=1)
 def profile_ids() -> tuple[str, ...]:
-    """Ids of all profiles that ship, sorted; the file of one is named after it."""
-    return tuple(sorted(path.stem for path in profiles_dir().glob("*.yaml")))
+    """Ids of all profiles, sorted; the file of one is named after it."""
+    return tuple(sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")}))
 
 
 @lru_cache(maxsize=256)
 def load(profile_id: str) -> Profile:
     """The profile of a known id, checked."""
-    return parse(read_yaml(profiles_dir() / f"{profile_id}.yaml"), f"hardware_profiles/{profile_id}.yaml")
+    shipped, own = (folder / f"{profile_id}.yaml" for folder in _folders())
+    if own.is_file() and not shipped.is_file():
+        return parse(read_yaml(own), str(own))
+    return parse(read_yaml(shipped), f"hardware_profiles/{profile_id}.yaml")
 
 
 def parse(document: Any, where: str) -> Profile:
