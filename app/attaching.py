@@ -13,7 +13,7 @@ from planner.catalog import quality_results
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from planner.explain import format_name
-from planner.quality.report import as_result
+from planner.quality.document import as_result
 from planner.specs.scenario import Scenario
 from words import model_label, plain
 

@@ -110,8 +110,9 @@ def work(folder: Path) -> None:
 
 def _checked(job: Job) -> dict[str, Any]:
     from planner.quality.check import EXAMPLE_COLUMNS, example_rows
-    from planner.quality.report import document, html_report
+    from planner.quality.document import document
     from planner.report import csv_text
+    from planner.report.quality import html_report
 
     told = _Told()
     done = run(job.examples, job.settings.model_copy(update={"journal": ANSWERS}), job.run_tests, told.listener)

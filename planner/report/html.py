@@ -25,11 +25,13 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground)}
 body{max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}.soft{color:var(--soft)}
-.no{color:var(--bad)}.holds,.meets_slo{color:var(--good)}
+h3{font-size:1rem;margin:1.2rem 0 .3rem}
+.no,.cracks{color:var(--bad)}.holds,.meets_slo{color:var(--good)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 td,th{border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;text-align:left;vertical-align:top}
-td.n{text-align:right;white-space:nowrap}
+td.n{text-align:right;white-space:nowrap}.pair{table-layout:fixed}
 pre{background:color-mix(in srgb,var(--line) 35%,transparent);padding:.7rem;overflow:auto;white-space:pre-wrap}
+.pair pre{background:none;padding:0;margin:0;overflow-wrap:anywhere}
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
 .weights{fill:#3b83c0}.kv{fill:#e69f00}.activation{fill:#b36aa8}.other{fill:#8a8f98}.free{fill:none;stroke:var(--soft)}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}.axis{stroke:var(--line)}.line{fill:none;stroke:#3b83c0;stroke-width:2}
