@@ -28,6 +28,7 @@ MOST_KEPT = 64  # of a chunk by each order
 ALONE = " alone"  # behind the name of a budget: of one replica
 HOSTING = ("n_gpu_layers", "n_cpu_moe")  # settings that put layers in host memory
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
+LEAST = tuple(bound.name for bound in limits.BOUNDS if bound.least)
 SORTED = (
     "quality_score",
     "usd_per_request",
@@ -110,10 +111,8 @@ def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
 def reach_budgets(configs: Sequence[Config], offered: Offers, wish: Wish, ledger: Ledger) -> None:
     """Remember the least that any configuration takes of every budget; apart where one replica is counted of as many
     as the load may need."""
-    figures, alone = (
-        early_figures(configs, offered.replicas),
-        bool(np.any(offered.needs) and np.all(offered.replicas == 1)),
-    )
+    figures = early_figures(configs, offered.replicas)
+    alone = bool(np.any(offered.needs) and np.all(offered.replicas == 1))
     for bound, _ in budgets(wish):
         values = np.where(offered.divides & ~np.isnan(figures[bound.column]), figures[bound.column], np.inf)
         at = np.unravel_index(np.argmin(values), values.shape)
@@ -263,9 +262,6 @@ def _reached(
         at = np.unravel_index(np.argmin(usable) if less else np.argmax(usable), usable.shape)
         if np.isfinite(usable[at]):
             ledger.reach(name, float(usable[at]), less, configs[int(at[1])].columns)
-
-
-LEAST = tuple(bound.name for bound in limits.BOUNDS if bound.least)
 
 
 def _keep(

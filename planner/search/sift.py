@@ -75,8 +75,8 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     for chunk in filter(None, together.values()):
         _price(job, chunk[0].deployment.row.engine, chunk)
     found = job.ledger.sifted()
-    limits = patience(task.load.model_dump(), task.wish)
-    return found._replace(kept=foremost(found.kept, task.wish, task.most, limits))
+    bearable = patience(task.load.model_dump(), task.wish)
+    return found._replace(kept=foremost(found.kept, task.wish, task.most, bearable))
 
 
 def _places(job: Job, gpu_name: str) -> Iterator[Row]:
