@@ -9,11 +9,11 @@ import numpy as np
 from planner.catalog.traces import parse_trace
 from planner.estimate import Library
 from planner.events import Timeline, times
-from planner.simulation import Protocol, simulation
+from planner.simulation import TIMES, Protocol, simulation
 from planner.specs.scenario import Scenario
+from planner.units import MS_PER_S
 
 POINTS = 201  # of a distribution
-TIMES = ("ttft", "tpot", "e2e")
 
 
 class Asked(NamedTuple):
@@ -52,5 +52,5 @@ def simulated(asked: Asked) -> Seen:
     spreads = {}
     for name, seconds in zip(TIMES, times(requests)[: len(TIMES)], strict=True):
         known = seconds[~np.isnan(seconds)]
-        spreads[name] = (1e3 * np.percentile(known, shares)).tolist() if known.size else []
+        spreads[name] = (MS_PER_S * np.percentile(known, shares)).tolist() if known.size else []
     return Seen(found.row, shares.tolist(), spreads, found.run.timeline)

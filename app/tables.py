@@ -11,10 +11,9 @@ from planner import explain
 from planner.estimate import Library
 from planner.params import parameters
 from planner.search.words import THOUSAND
-from planner.units import MS_PER_S
+from planner.units import BILLION, MS_PER_S
 
 Row = dict[str, Any]
-BILLION = 1e9
 
 NUMBERS = {
     "size": st.column_config.NumberColumn("Size, B", format="%.3g"),

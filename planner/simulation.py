@@ -51,6 +51,7 @@ WARM_UP_SHARE = 0.1  # of the requests, before those that are counted
 LONGEST_SD = 2.5  # standard deviations above the mean up to which the step table has knots
 UNLIMITED = 10**9  # blocks, where sequences leave nothing in the pool
 TIMES = ("ttft", "tpot", "e2e")
+SPREAD = ("mean", "p50", "p90", "p99")  # columns of each time
 
 
 class Protocol(NamedTuple):
@@ -295,7 +296,7 @@ def _check_count(count: int) -> None:
 
 def simulate_columns() -> tuple[str, ...]:
     """Names that a simulation adds to the columns of an estimate."""
-    spreads = tuple(f"{name}_{part}_ms" for name in (*TIMES, "queue") for part in ("mean", "p50", "p90", "p99"))
+    spreads = tuple(f"{name}_{part}_ms" for name in (*TIMES, "queue") for part in SPREAD)
     rates = ("simulated_output_tokens_per_s", "simulated_requests_per_s")
     counts = ("queue_p99", "preemptions", "refused", "restarted", "slo_attainment", "utilisation", "simulated_requests")
     return spreads + rates + counts

@@ -14,14 +14,14 @@ from links import address
 from planner.errors import PlannerError
 from planner.report import csv_text, json_text
 from planner.report.choice import choice_report
+from planner.search.records import ADDED_COLUMNS
 from searching import Outcome, Search, run
 from state import start
 from wishing import load_of, space_of, wish_of
 from words import gpu_label, plain
 
 FOUND = "recommended"  # the last search of this session
-ADDED = "rank replicas gpus_per_replica power_w quality_score pareto tie_with settings_needed".split()
-FOUND_COLUMNS = [*ADDED, *COLUMNS]
+FOUND_COLUMNS = [*ADDED_COLUMNS, *COLUMNS]
 REFUSED_COLUMNS = (
     "reason_code reason combinations model weight_format kv_format engine gpu n_gpus tp pp ep attention_dp dp "
     "concurrency input_tokens output_tokens"

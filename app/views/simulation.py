@@ -16,7 +16,7 @@ from planner.catalog.traces import EXAMPLE
 from planner.errors import PlannerError
 from planner.events import Routing
 from planner.report import csv_text, json_text
-from planner.simulation import Protocol
+from planner.simulation import SPREAD, Protocol
 from planner.specs.scenario import Scenario
 from searching import ask
 from simulating import Asked, Seen, simulated, with_trace
@@ -27,7 +27,6 @@ SEEN = "simulated"  # the last simulation of this session
 TRACE_MB = 8
 COUNTS = (500, 2000, 5000, 10_000)
 SPREADS = {"ttft": "First token", "tpot": "Between tokens", "e2e": "Whole request", "queue": "Until its first step"}
-PARTS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"}
 ROUTES = {Routing.ROUND_ROBIN: "In turn", Routing.LEAST_LOADED: "To the least busy"}
 
 
@@ -66,13 +65,11 @@ def _three_digits(value: float | None) -> float | None:
 def table(seen: Seen) -> None:
     """Percentiles of the times, ms."""
     lines = [
-        {"time": label} | {part: _three_digits(seen.row[f"{name}_{part}_ms"]) for part in PARTS}
+        {"time": label} | {part: _three_digits(seen.row[f"{name}_{part}_ms"]) for part in SPREAD}
         for name, label in SPREADS.items()
     ]
     columns: dict[str, Any] = {"time": "Time"}
-    columns |= {
-        part: st.column_config.NumberColumn(f"{label}, ms", format="localized") for part, label in PARTS.items()
-    }
+    columns |= {part: st.column_config.NumberColumn(f"{part}, ms", format="localized") for part in SPREAD}
     st.dataframe(lines, hide_index=True, alt="Percentiles of each time in ms", column_config=columns)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from planner.accuracy.score import Compared, Comparison, Score, grouped, reasons, score
-from planner.catalog.engines import engine_ids, known_series, parse_version
+from planner.catalog.engines import SERVERS, engine_ids, known_series, parse_version
 from planner.catalog.truth import excluded_rows, measured_rows
 
 EXPLAIN_FROM = 0.05  # weights that are further off are named one by one
@@ -211,7 +211,6 @@ SERVED = (
     "offline, all requests at once",
 )
 SERVED_FIGURES = ("tpot_ms", "output_tokens_per_s")
-SERVERS = ("vllm", "sglang", "tensorrt-llm")
 
 
 def held_out(comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from itertools import accumulate
 from planner.calibration.cases import Case
 from planner.calibration.graphs import WARM_UPS
 from planner.calibration.timing import GUESSES, Device, Rule, calls_for, copies_for, replays_for
+from planner.specs.run import LIBRARY
 
 ATTAINED = 0.6  # of a limit, over all kernels
 START_S = 4e-6  # of a kernel
@@ -22,7 +23,6 @@ CAPTURE_S = 12e-6  # host time per captured launch
 GRAPH_S = 1e-3  # of a graph beside its launches
 POINT_S = 10e-3  # of a point: buffers, the driver's state, the journal
 BUNDLED_TRIALS = 5  # variants of a bundled kernel that are tried at a shape
-LIBRARY = "torch."
 PRIOR_S = 5.0  # of measuring that the expectation is worth
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from planner.formats import HALF_BYTES
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Shape, StreamShape
 
-HALF_BYTES = 2.0
 SMALLEST_STREAM = 4096
 
 

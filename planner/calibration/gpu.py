@@ -16,9 +16,8 @@ from planner.calibration.timing import OutOfMemory, Unsupported
 from planner.calibration.workloads import build, pools
 from planner.catalog.rates import peak_rates
 from planner.specs.gpu import GpuSpec
-from planner.specs.run import Environment, ExpertShape, Health, StreamShape
+from planner.specs.run import LIBRARY, Environment, ExpertShape, Health, StreamShape
 
-LIBRARY = "torch."  # how names of torch's kernels begin
 ADA, TURING = 89, 75  # compute capabilities from which torch multiplies FP8, and int8
 LEAST_FREE = 0.2  # of the device's memory, for what is not torch's: graphs, code, libraries
 

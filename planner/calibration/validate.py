@@ -13,7 +13,7 @@ from planner.catalog.calibrated import Asked, Source, calibrated, residuals
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.rates import Topology, kernel_families, rates_for, stack
 from planner.collectives import Parallel
-from planner.formats import kernel_for, tensor_bytes
+from planner.formats import HALF_BYTES, kernel_for, tensor_bytes
 from planner.ops import Batch, Slot, Widths, batch_ops, prepare
 from planner.ops.products import groups
 from planner.roofline import step_seconds
@@ -25,7 +25,6 @@ RUNNER = "none"  # the engine id of a runner without overheads
 BATCHES, CONTEXTS = (1, 8, 32, 64), (512, 4096, 16384)
 PROMPTS = ((1, 512), (1, 2048), (4, 2048), (1, 8192))
 FEWEST_REPS, REPS, TOTAL_S = 3, 10, 0.3  # replays: about TOTAL_S of them
-HALF_BYTES = 2.0
 CACHE_SHARE = 0.5  # of the free memory that a step's cache may take
 
 

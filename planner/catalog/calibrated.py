@@ -30,6 +30,7 @@ from planner.catalog.rates import (
     peak_rates,
     rates_for,
 )
+from planner.catalog.support import OWN_RUNNER
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.roofline import Residuals, on_common_grid
@@ -38,7 +39,6 @@ from planner.specs.calibration import Calibration, FamilyFit, LinkFit, ResidualT
 from planner.specs.gpu import GpuSpec
 
 GENERIC = ""  # an engine without kernels of its own
-OWN_RUNNER = "none"  # runs the bundled kernels themselves
 EXPERTS = "moe-"  # families of grouped expert products
 
 

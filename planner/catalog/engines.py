@@ -19,6 +19,7 @@ from planner.specs.engine import Constant, EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
 from planner.units import GIB
 
+SERVERS = ("vllm", "sglang", "tensorrt-llm")  # that batch many users' requests
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
 _SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
 # Outside of sections, the same in every version.

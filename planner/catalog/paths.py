@@ -7,18 +7,18 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @lru_cache(maxsize=8)
 def _shipped(folder: str) -> Path:
-    checkout = _PACKAGE.parent / folder
-    return checkout if checkout.is_dir() else _PACKAGE / folder
+    checkout = PACKAGE.parent / folder
+    return checkout if checkout.is_dir() else PACKAGE / folder
 
 
 def data_dir() -> Path:
     """Models, formats, engines, evidence and name indices."""
-    return _PACKAGE / "data"
+    return PACKAGE / "data"
 
 
 def profiles_dir() -> Path:

@@ -26,7 +26,7 @@ REASONS = {
     Level.UNSUPPORTED: "{engine} does not run {format} on {arch}",
     Level.UNKNOWN: "no source read says whether {engine} runs {format} on {arch}",
 }
-OWN_RUNNER = "none"
+OWN_RUNNER = "none"  # runs the bundled kernels themselves
 EMULATED_WITHOUT_UNITS = (MathType.BF16, MathType.FP16, MathType.FP32)
 
 

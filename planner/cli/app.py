@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.catalog.paths import PACKAGE
 from planner.errors import BadFile, BadValue
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 VISITOR_UPLOAD_MB = 2
 
@@ -58,11 +58,11 @@ def _check_free(host: str, port: int) -> None:
 
 def pages() -> Path:
     """The script that serves the pages: inside the installed package, beside it in a checkout."""
-    for folder in (_PACKAGE / "app", _PACKAGE.parent / "app"):
+    for folder in (PACKAGE / "app", PACKAGE.parent / "app"):
         for name in ("server.py", "main.py"):
             if (folder / name).is_file():
                 return folder / name
-    raise BadFile(f"{_PACKAGE / 'app'}: the pages of the calculator are missing; reinstall the planner")
+    raise BadFile(f"{PACKAGE / 'app'}: the pages of the calculator are missing; reinstall the planner")
 
 
 def production_settings() -> dict[str, dict[str, Any]]:

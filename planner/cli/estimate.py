@@ -10,13 +10,12 @@ import typer
 
 from planner.catalog.scenarios import Row, read_scenarios, scenarios_from_flags
 from planner.cli.answers import PART_ROWS, Tally, answered, export, tallied
+from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, written
 from planner.errors import BadValue, UnknownName
 from planner.specs.scenario import Scenario
 
-BAD_INPUT = 2
-UNMET = 3
 REQUIREMENTS = ("fits", "starts", "holds_load", "meets_slo")
 
 

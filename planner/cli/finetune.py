@@ -10,14 +10,13 @@ import typer
 
 from planner.catalog.finetune_runs import Run, read_runs, runs_from_flags
 from planner.catalog.values import plain_type
+from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import grouped_flags, with_flags
 from planner.cli.output import Csv, Json, console, figure, show_table, written
 from planner.errors import BadValue
 from planner.finetuning import answer_columns, estimate_finetune
 from planner.specs.finetune import FinetuneScenario
 
-BAD_INPUT = 2
-UNMET = 3
 PANELS = {"name": "What to train", "gpu": "Hardware", "lora_rank": "Adapters", "batch_size": "Step"}
 TERMS = {
     "weights_gib": "weights",

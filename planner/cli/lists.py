@@ -9,11 +9,10 @@ import typer
 
 from planner.cli.output import Cells, Csv, Json, console, exact, show_table, written
 from planner.report import json_text
-from planner.units import GIB
+from planner.units import BILLION, GB, GIB
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Show this one.", show_default=False)]
 Version = Annotated[str, typer.Option(help="Constants at this version; blank: the newest.", show_default=False)]
-_BILLION = 10**9
 
 
 def models(name: Name = "", json: Json = False, csv: Csv = "") -> None:
@@ -25,8 +24,8 @@ def models(name: Name = "", json: Json = False, csv: Csv = "") -> None:
         rows = [
             {
                 "id": entry.id,
-                "parameters_billion": entry.parameters / _BILLION,
-                "active_billion": entry.active_parameters / _BILLION,
+                "parameters_billion": entry.parameters / BILLION,
+                "active_billion": entry.active_parameters / BILLION,
                 "max_context_tokens": entry.max_position,
                 "weight_format": entry.weight_format,
                 "task": entry.task,
@@ -63,7 +62,7 @@ def gpus(name: Name = "", json: Json = False, csv: Csv = "") -> None:
                 "arch": gpu.arch,
                 "memory_gib": gpu.device_bytes / GIB,
                 "memory_from": gpu.device_bytes_kind,
-                "bandwidth_gb_per_s": gpu.bandwidth_bytes_per_s / _BILLION,
+                "bandwidth_gb_per_s": gpu.bandwidth_bytes_per_s / GB,
                 **{f"{kind}_tflops": rate / 1e12 for kind, rate in _rates(gpu.flops_per_s)},
                 "usd_per_hour": gpu.price.usd_per_hour if gpu.price else None,
             }

@@ -14,13 +14,10 @@ from typer.exceptions import Abort, TyperException
 
 from planner import __version__
 from planner.catalog.values import columns
+from planner.cli.exits import BAD_INPUT, BROKEN_PIPE, FAULT, INTERRUPTED
 from planner.cli.output import NO_VALUE
 from planner.errors import PlannerError
 
-FAULT = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
-BROKEN_PIPE = 141
 TRACEBACK = "PLANNER_TRACEBACK"  # environment variable for whoever looks for a fault
 COMMANDS = {  # and the modules of this package that hold them
     "estimate": "estimate",

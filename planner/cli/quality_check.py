@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.exits import BAD_INPUT
 from planner.cli.flags import Flag, grouped_flags, with_flags
 from planner.cli.output import NO_VALUE, Csv, Json, check_outputs, console, show_table
 from planner.errors import BadValue
@@ -17,7 +18,6 @@ from planner.quality.session import Settings
 if TYPE_CHECKING:
     from planner.quality.runner import Progress
 
-BAD_INPUT = 2
 PANELS = {
     "baseline": "Sides",
     "judge": "Judge",
@@ -70,8 +70,8 @@ def quality_check(
     kept as they come, and a rerun asks only what is missing.
     """
     from planner.catalog.quality_results import keep
+    from planner.quality.document import as_result, document
     from planner.quality.examples import TEMPLATE
-    from planner.quality.report import as_result, document
     from planner.quality.session import run
 
     if template:
@@ -149,9 +149,10 @@ def _describe(file: str, settings: Settings, run_tests: bool) -> int:
 def _say(done: Any, settings: Settings, json: bool, csv: str) -> int:
     from planner.catalog.files import write_atomically
     from planner.quality.check import EXAMPLE_COLUMNS, example_rows
-    from planner.quality.report import document, html_report, manner_rows
+    from planner.quality.document import document, manner_rows
     from planner.quality.verdict import rows
     from planner.report import csv_text, json_text
+    from planner.report.quality import html_report
 
     check = done.check
     check_outputs(json, csv)

@@ -15,6 +15,7 @@ from planner.cli.output import Csv, Json, check_outputs, console, show_table, wr
 from planner.errors import BadValue
 from planner.specs.scenario import Scenario
 from planner.specs.wish import RankBy, Space, Wish
+from planner.units import BILLION
 
 AXES = {  # columns that may hold several values, and the axis of the space that they are
     "model": "models",
@@ -34,8 +35,6 @@ LIMITS = (
     "min_output_tokens_per_s_per_request min_requests_per_s min_context_tokens"
 ).split()
 SHOWN = 10  # candidates of the table
-BILLION = 1e9
-ADDED = "rank replicas gpus_per_replica power_w quality_score pareto tie_with settings_needed".split()
 TABLE = {
     "rank": "#",
     "model": "model",
@@ -120,8 +119,9 @@ def recommend(flags: Mapping[str, str], choices: Choices, json: Json = False, cs
 def columns_of() -> list[str]:
     """Columns of a candidate, in the order of a CSV."""
     from planner.estimate.columns import estimate_columns
+    from planner.search.records import ADDED_COLUMNS
 
-    return [*ADDED, *Scenario.model_fields, *estimate_columns(), "planner_version", "schema_version"]
+    return [*ADDED_COLUMNS, *Scenario.model_fields, *estimate_columns(), "planner_version", "schema_version"]
 
 
 def question(flags: Mapping[str, str], choices: Choices) -> tuple[Scenario, Space, Wish]:

@@ -18,10 +18,9 @@ from planner.cli.output import NO_VALUE, Csv, Json, console, show_table, written
 from planner.errors import BadValue
 from planner.events import Routing, Timeline
 from planner.report import csv_text
-from planner.simulation import MAX_REQUESTS, Protocol, Simulated, simulation
+from planner.simulation import MAX_REQUESTS, SPREAD, Protocol, Simulated, simulation
 
 DEFAULT = Protocol()
-PARTS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"}
 SPREADS = {
     "ttft": "time to first token, ms",
     "tpot": "time per output token, ms",
@@ -154,8 +153,8 @@ def show(found: Simulated) -> None:
     out.print(Text(deployment(answer), style="dim"))
     if found.run is None:
         return
-    rows = [{"time": label} | {part: answer[f"{name}_{part}_ms"] for part in PARTS} for name, label in SPREADS.items()]
-    show_table({"time": ""} | PARTS, rows)
+    rows = [{"time": label} | {part: answer[f"{name}_{part}_ms"] for part in SPREAD} for name, label in SPREADS.items()]
+    show_table({"time": ""} | dict(zip(SPREAD, SPREAD, strict=True)), rows)
     figures = [{"what": label, "value": answer[name]} for name, label in FIGURES.items() if answer[name] is not None]
     show_table({"what": "", "value": "simulated"}, figures)
     out.print(Text("Every column: --json or --csv -", style="dim"))

@@ -24,9 +24,9 @@ from planner.estimate.fusing import scores, wide_heads
 from planner.estimate.hosting import host_share
 from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
 from planner.estimate.merging import APART, Merging, merging
-from planner.estimate.price import HALF_BYTES, captured, draft_columns, kv_widths
+from planner.estimate.price import captured, draft_columns, kv_widths
 from planner.estimate.rates import corrections, draft_rate_sets, kernel_level, peaks, rate_sets, rates
-from planner.formats import kernel_for
+from planner.formats import HALF_BYTES, kernel_for
 from planner.memory import MemoryInputs
 from planner.ops import (
     Batch,

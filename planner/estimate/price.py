@@ -13,7 +13,7 @@ from planner import memory, serving
 from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.hosting import settings_of
 from planner.estimate.launches import piece_tokens
-from planner.formats import tensor_bytes
+from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
@@ -24,7 +24,6 @@ from planner.specs.model import LatentAttention, MoeFfn, Role
 from planner.units import GIB
 
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
-HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of an activation value
 WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
 SWITCHED = 8  # GPUs that a link joins, from which a switch does

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from planner.catalog import formats, gpus, models
+from planner.catalog.engines import SERVERS
 from planner.errors import PlannerError
 from planner.explain.quality import in_short, kv_in_short
 from planner.explain.words import (
@@ -29,7 +30,6 @@ Estimator = Callable[[Sequence[Scenario]], list[Row]]
 LARGER_GPUS = ("l40s", "a100-80-sxm", "h100-sxm", "h200-sxm", "b200")
 DESK_GPUS = ("rtx5090", "rtxpro6000", "apple-m3-ultra")  # for those who have one on or under a desk
 ON_GPU = (7 / 8, 3 / 4, 1 / 2, 1 / 4)  # parts of the layers to keep on a card that cannot hold all
-SERVERS = ("vllm", "sglang", "tensorrt-llm")
 LAYOUT = dict.fromkeys(("tp", "pp", "dp", "ep", "attention_dp"))
 HOLDS = VERDICT_RANK["holds"]
 WORTH = 1.1  # gain in room or speed from which a change is worth a line

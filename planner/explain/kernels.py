@@ -20,7 +20,7 @@ from planner.catalog.formats import weight_format
 from planner.catalog.rates import RateSet, Topology, peak_rates, rates_for, stack
 from planner.catalog.support import support
 from planner.explain.words import format_name
-from planner.formats import kernel_for
+from planner.formats import HALF_BYTES, kernel_for
 from planner.formats.packing import packed_bytes
 from planner.ops import Slot
 from planner.ops.products import product_op
@@ -35,7 +35,6 @@ Array = NDArray[np.float64]
 
 TOKENS = 2.0 ** np.arange(0, 14.5, 0.5)  # of a product's curve
 SIZES = 2.0 ** np.arange(16, 32.5, 0.5)  # bytes of a pass over memory
-HALF_BYTES = 2.0
 COMPARED = ("bf16", "fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")  # formats of the crossover, where they run
 RUNNER = ""  # no engine: kernels alone
 READS, INPUTS = "gemm-16", 8192.0  # whose reading of weights is drawn, and inputs of those weights

@@ -26,8 +26,7 @@ __all__ = [
     "weight_bytes",
 ]
 
-BASE_BYTES = 2  # fp16 and bf16
-FP32_BYTES = 4
+HALF_BYTES, FP32_BYTES = 2.0, 4.0  # of a value: fp16 and bf16, fp32
 UNPACKED_KERNEL = "gemm-16"  # weights unpacked before use are priced as 16 bit
 
 
@@ -138,7 +137,7 @@ def _packed_tensor_bytes(model: ModelSpec, fmt: FormatSpec, held: Held) -> Float
     """Packed layers at the packing's bytes, the others at the base type's."""
     shapes = _shapes(Same(model))
     packing = fmt.resident if held.resident and fmt.resident is not None else fmt.packing
-    base = (FP32_BYTES if fmt.base_dtype == "fp32" else BASE_BYTES) * shapes.n * shapes.k
+    base = (FP32_BYTES if fmt.base_dtype == "fp32" else HALF_BYTES) * shapes.n * shapes.k
     if packing is None:
         return np.asarray(base * shapes.copies * shapes.layers, dtype=np.float64)
     packed_layers = np.array([quantized_layers(model, tensor, fmt) for tensor in shapes.all], dtype=np.int64)

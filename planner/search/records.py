@@ -14,6 +14,11 @@ from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
 
 Columns = dict[str, Any]
+# Of a candidate, before the columns of its scenario and its estimate.
+ADDED_COLUMNS = (
+    *("rank", "replicas", "gpus_per_replica", "power_w", "quality_score"),
+    *("pareto", "tie_with", "settings_needed"),
+)
 
 
 class Task(NamedTuple):

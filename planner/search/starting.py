@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from planner.estimate.deployments import Deployments
 from planner.estimate.resolve import Row
 from planner.estimate.screen import planned
+from planner.explain.changes import FULLER
 from planner.search.records import Columns, Replica
 from planner.specs.engine import EngineSpec
 from planner.specs.model import MoeFfn
@@ -24,7 +25,6 @@ ON_HOST = "host_memory"  # what breaks when too much is on the host already
 SETTABLE = (  # columns that a search sets where nothing starts without
     "n_cpu_moe", "n_gpu_layers", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager",
 )  # fmt: skip
-FULLER = 0.95  # memory fraction: what is left holds the driver's own needs
 SMALL_CHUNK = 2048  # tokens of a step
 LEAST_SEQUENCES = 16
 Floats = NDArray[np.float64]

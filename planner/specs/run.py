@@ -17,6 +17,7 @@ from planner.specs.base import Spec
 SCHEMA_VERSION = 1
 MAX_POINTS = 20_000
 MOST = 2**40  # of any count in a shape
+LIBRARY = "torch."  # how names of torch's kernels begin, which engines call too
 
 # A path, an address, a hardware or user identifier: none of them belongs into a run.
 _PRIVATE = re.compile(

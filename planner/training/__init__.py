@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.formats import is_quantized, tensor_bytes
+from planner.formats import FP32_BYTES, HALF_BYTES, is_quantized, tensor_bytes
 from planner.params import parameters, tensors
 from planner.specs.finetune import Framework, Loss, Optimizer, Shared, Widths
 from planner.specs.formats import FormatSpec
@@ -28,7 +28,6 @@ from planner.training.adapters import (
 )
 from planner.training.peak import PHASES, Batch, Moments, Pass, moments
 from planner.training.states import (
-    FP32_BYTES,
     SHARDS_STATES,
     SHARDS_WEIGHTS,
     Division,
@@ -55,7 +54,6 @@ __all__ = [
 ]
 
 Array = float | NDArray[np.float64]
-BASE_BYTES = 2  # of a frozen 16-bit weight
 
 
 class Recipe(NamedTuple):
@@ -102,7 +100,7 @@ def base_bytes(model: ModelSpec, recipe: Recipe) -> float:
     if recipe.method != "qlora" or not recipe.framework.upcasts_frozen or recipe.base.family not in ("nf4", "int8"):
         return float(held.sum())
     plain = [not is_quantized(model, tensor, recipe.base) for tensor in tensors(model)]
-    return float(np.where(plain, held * FP32_BYTES / BASE_BYTES, held).sum())
+    return float(np.where(plain, held * FP32_BYTES / HALF_BYTES, held).sum())
 
 
 def trained_parts(model: ModelSpec, recipe: Recipe) -> list[Trained]:
@@ -131,8 +129,8 @@ def finetune_states(model: ModelSpec, recipe: Recipe, division: Division, shared
     optimizer = on_gpu * sum(optimizer_bytes(p, recipe.optimizer) for p in parts)
     gradients = sum((gradient_bytes(p, division) for p in parts), start=np.zeros(()))
     buffers = buffer_bytes(
-        BASE_BYTES * parameters(model),
-        BASE_BYTES * layer_parameters(model),
+        HALF_BYTES * parameters(model),
+        HALF_BYTES * layer_parameters(model),
         sum(p.widths.gradient * p.parameters for p in parts),
         division,
         shared,

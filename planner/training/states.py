@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.formats import FP32_BYTES
 from planner.specs.finetune import Optimizer, Shared, Widths
 
 Array = float | NDArray[np.float64]
 
 ZERO = ("zero1", "zero2", "zero3")
-FP32_BYTES = 4
 SHARDS_STATES = ("zero1", "zero2", "zero3", "fsdp")
 SHARDS_GRADIENTS = ("zero2", "zero3", "fsdp")
 SHARDS_WEIGHTS = ("zero3", "fsdp")

@@ -24,7 +24,7 @@ from planner.catalog.rates import peak_rates
 from planner.roofline import table_residual
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.gpu import GpuSpec
-from planner.specs.run import AttentionShape, CollectiveShape, ExpertShape, GemmShape, Point, Run, StreamShape
+from planner.specs.run import LIBRARY, AttentionShape, CollectiveShape, ExpertShape, GemmShape, Point, Run, StreamShape
 
 __all__ = ["family_fit", "fit", "held_out", "predicted", "samples"]
 
@@ -33,7 +33,6 @@ FOLDS = 5
 FEWEST = 4  # points that make a family
 ENOUGH_FOR_ALL = 10  # points from which every parameter is free
 ENOUGH_FOR_TABLE = 12
-LIBRARY = "torch."  # kernels that engines call too, preferred to bundled ones of the same family
 PLAIN = Freedom(k_s=False, k0=False, flops=False)
 NOT_PRICED = ("launch", "read", "copy", "l2-read")  # shown, never part of a forward pass
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.calibration.kernels import numbers
 from planner.calibration.kernels.problem import (
+    TURING,
     Array,
     Choice,
     Decode,
@@ -22,12 +23,12 @@ from planner.calibration.kernels.problem import (
     Problem,
     Role,
     Tile,
+    nearest_splits,
 )
 
 PAGE = 16  # tokens
 HEADS = 16  # query heads of a block
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-SPLITS_TRIED = 3
 LOG2_E = math.log2(math.e)
 HEAD_DIMS = (64, 128, 256)
 PAGE_STRIDE = 5  # consecutive pages of a sequence lie that many apart, as far as the count allows
@@ -166,7 +167,6 @@ LAYOUTS = {
 }
 
 
-TURING = 75
 TURING_LAYOUTS = {1024: ((4, 6),), 2048: ((4, 3),)}  # a block has 64 KiB there, the flag at its end included
 
 
@@ -193,7 +193,7 @@ def _splits(tile: Tile, shape: Decode, limits: Limits) -> tuple[int, ...]:
     """Those that come nearest to two blocks per multiprocessor; every warp has a page at least."""
     blocks = shape.seqs * shape.kv_heads * -(-(shape.q_heads // shape.kv_heads) // HEADS)
     possible = [n for n in SPLITS if n == 1 or n * tile["WARPS"] <= pages_of(shape)]
-    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / 2 / limits.multiprocessors)))[:SPLITS_TRIED])
+    return nearest_splits(possible, blocks, 2 * limits.multiprocessors)
 
 
 def _kernel(name: str, family: str, cache: Cache, min_cc: int = 80) -> Kernel:

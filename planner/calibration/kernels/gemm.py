@@ -10,6 +10,8 @@ import numpy as np
 
 from planner.calibration.kernels import numbers
 from planner.calibration.kernels.grouping import (
+    COMPARED_TOKENS,
+    SPLITS,
     busiest,
     experts_of,
     group_arguments,
@@ -35,15 +37,13 @@ from planner.calibration.kernels.problem import (
     Problem,
     Role,
     Tile,
+    nearest_splits,
 )
 
 ROW_BYTES = 128  # of inputs in a stage
 SCALE_BLOCK = 128  # inputs, and rows of weights, that share a scale of the blockwise kind
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
-SPLITS_TRIED = 3
 SPLIT_TOKENS = 256  # more tokens give blocks enough without
 PART_ROWS = 64  # rows of weights that one comparison looks at
-COMPARED_TOKENS = 48
 
 
 class Operands(NamedTuple):
@@ -210,7 +210,7 @@ def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...
     blocks = -(-rows_of(shape) // tile.most_rows) * -(-shape.n // tile["TILE_N"])
     stages = shape.k // ROW_BYTES
     possible = [n for n in SPLITS if n == 1 or (4 * n <= stages and rows_of(shape) <= SPLIT_TOKENS)]
-    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / limits.multiprocessors)))[:SPLITS_TRIED])
+    return nearest_splits(possible, blocks, limits.multiprocessors)
 
 
 def _kernel(name: str, family: str, kind: Operands, min_cc: int, grouped: bool = False) -> Kernel:

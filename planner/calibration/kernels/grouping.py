@@ -9,6 +9,9 @@ import numpy as np
 
 from planner.calibration.kernels.problem import Array, Fixed, Gemm, Grouped, Operand, Role
 
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)  # parts into which a product's inputs may be cut
+COMPARED_TOKENS = 48  # of each expert, that a check looks at
+
 
 def segments(shape: Grouped, tokens: int) -> list[tuple[int, int, int]]:
     """(expert, first row, rows) with at most `tokens` rows each; experts without rows have none."""

@@ -21,13 +21,13 @@ from planner.calibration.kernels.problem import (
     Problem,
     Role,
     Tile,
+    nearest_splits,
 )
 
 HEADS = 16  # of a block
 LATENT, ROPE = 512, 64  # DeepSeek-V2, V3 and their kin
 THREADS = 256
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
-SPLITS_TRIED = 3
 
 
 def operands(shape: Latent, choice: Choice) -> tuple[Operand, ...]:
@@ -84,7 +84,7 @@ def _splits(tile: Tile, shape: Latent, limits: Limits) -> tuple[int, ...]:
     """Those that come nearest to one block per multiprocessor; every block has a stage at least."""
     blocks = shape.seqs * -(-shape.heads // HEADS)
     possible = [n for n in SPLITS if n == 1 or n * tile["TOKENS"] <= shape.context]
-    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / limits.multiprocessors)))[:SPLITS_TRIED])
+    return nearest_splits(possible, blocks, limits.multiprocessors)
 
 
 KERNELS = (

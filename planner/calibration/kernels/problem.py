@@ -10,6 +10,7 @@ arguments name operands, the rest are scalars with the width that the kernel exp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+TURING = 75  # compute capability; fp16 alone, and 64 KiB of shared memory
+SPLITS_TRIED = 3
 
 Array = NDArray[Any]
 Fill = Callable[[np.random.Generator, int], Array]  # that many values of the operand's type
@@ -138,6 +142,11 @@ class Choice(NamedTuple):
 
     tile: Tile
     splits: int = 1
+
+
+def nearest_splits(possible: Iterable[int], blocks: int, wanted: float) -> tuple[int, ...]:
+    """The SPLITS_TRIED of the `possible` numbers of parts that bring `blocks` nearest to as many as are wanted."""
+    return tuple(sorted(possible, key=lambda parts: abs(math.log(blocks * parts / wanted)))[:SPLITS_TRIED])
 
 
 class Role(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import numpy as np
 
 from planner.calibration.kernels import numbers
 from planner.calibration.kernels.grouping import (
+    COMPARED_TOKENS,
+    SPLITS,
     busiest,
     experts_of,
     group_arguments,
@@ -23,6 +24,7 @@ from planner.calibration.kernels.grouping import (
     used_experts,
 )
 from planner.calibration.kernels.problem import (
+    TURING,
     Array,
     Choice,
     Fill,
@@ -36,14 +38,12 @@ from planner.calibration.kernels.problem import (
     Problem,
     Role,
     Tile,
+    nearest_splits,
 )
 
 ROWS = COLUMNS = 64  # of a contiguous block of weights
 STEPS = 4
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
-SPLITS_TRIED = 3
 LEAST_TOKENS, MOST_TOKENS = 8, 64  # of one block
-COMPARED_TOKENS = 48
 BLOCKS_WANTED = 2  # per multiprocessor: less leaves some idle, much more is tail and reduction
 
 
@@ -287,7 +287,6 @@ LAYOUTS = {
 }
 
 
-TURING = 75  # 64 KiB
 TURING_LAYOUTS = ((1, (2, 2, 4)), (2, (2, 2, 4)), (4, (2, 2, 3)), (8, (2, 1, 3)))
 
 
@@ -327,8 +326,7 @@ def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...
     blocks = -(-shape.n // (ROWS * tile["WARPS_N"])) * tiles_of(shape, tile.most_rows)
     steps = -(-shape.k // (COLUMNS * tile["WARPS_K"]))
     possible = [n for n in SPLITS if n == 1 or (2 * n <= steps and tokens_of(shape) <= MOST_TOKENS)]
-    wanted = BLOCKS_WANTED * limits.multiprocessors
-    return tuple(sorted(possible, key=lambda n: abs(math.log(blocks * n / wanted)))[:SPLITS_TRIED])
+    return nearest_splits(possible, blocks, BLOCKS_WANTED * limits.multiprocessors)
 
 
 def _int4(codes: Array) -> Array:

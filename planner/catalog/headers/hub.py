@@ -8,7 +8,6 @@ the hub's own file servers alone, and no message holds a token or a signed addre
 from __future__ import annotations
 
 import re
-import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,15 @@ from urllib.parse import urlsplit
 
 from planner.catalog.files import MAX_BYTES, parse_json
 from planner.catalog.headers.imported import INDEX, MAX_INDEX_BYTES, WHOLE_FILES, Imported, import_safetensors
-from planner.catalog.headers.records import Header
-from planner.catalog.headers.safetensors import MAX_HEADER_BYTES, read_safetensors, sharded
+from planner.catalog.headers.records import FIRST_READ, Header
+from planner.catalog.headers.safetensors import LENGTH, MAX_HEADER_BYTES, read_safetensors, sharded
 from planner.errors import BadFile
 
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 LIMIT_S = 10.0  # of one read
-FIRST_READ = 2**20  # holds most headers whole
 READERS = 8  # files read at once
 MAX_REDIRECTS = 4
 HOSTS = ("huggingface.co", "hf.co")  # and what lies below them
-_LENGTH = struct.Struct("<Q")
 _FOUND, _GONE, _CLOSED = (200, 206), 404, (401, 403)
 
 Fetch = Callable[[str, int], bytes | None]  # (file, first bytes wanted) -> them; None: no such file
@@ -53,7 +50,7 @@ def _files(name: str, read: Fetch) -> list[str]:
     if index is not None:
         where = f"{name}: {INDEX}"
         return sharded(parse_json(index, where, MAX_INDEX_BYTES), where)
-    whole = next((file for file in WHOLE_FILES if read(file, _LENGTH.size) is not None), None)
+    whole = next((file for file in WHOLE_FILES if read(file, LENGTH.size) is not None), None)
     if whole is None:
         raise BadFile(f"{name}: no safetensors files there; download one of its files and give the path")
     return [whole]
@@ -62,11 +59,11 @@ def _files(name: str, read: Fetch) -> list[str]:
 def _header(name: str, file: str, read: Fetch) -> Header:
     where = f"{name}: {file}"
     data = read(file, FIRST_READ)
-    if data is None or len(data) < _LENGTH.size:
+    if data is None or len(data) < LENGTH.size:
         raise BadFile(f"{where}: no such file")
-    length = _LENGTH.unpack_from(data)[0]
-    if len(data) < length + _LENGTH.size <= MAX_HEADER_BYTES:
-        data = read(file, length + _LENGTH.size) or data
+    length = LENGTH.unpack_from(data)[0]
+    if len(data) < length + LENGTH.size <= MAX_HEADER_BYTES:
+        data = read(file, length + LENGTH.size) or data
     return read_safetensors(data, where)._replace(whole=True)  # only its header was asked for
 
 

@@ -15,7 +15,7 @@ MAX_TENSORS = 100_000  # of one file
 MAX_VALUES = 2**50  # of one tensor: a petabyte in eight bits
 MAX_NAME_BYTES = 512
 ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
-_FIRST_READ = 2**20
+FIRST_READ = 2**20  # holds most headers whole
 
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
@@ -66,7 +66,7 @@ class Window:
             raise self.bad(field, f"ends at byte {end}, the file at {self.size}: cut off or not what it claims")
         if end > self.top:
             raise self.bad(field, f"ends at byte {end}; headers are read up to {self.top} bytes")
-        wanted = min(max(end, 2 * len(self.data), _FIRST_READ), self.size, self.top)
+        wanted = min(max(end, 2 * len(self.data), FIRST_READ), self.size, self.top)
         self.data += self._file.read(wanted - len(self.data))
         if len(self.data) < end:
             raise self.bad(field, "the file ended while it was read")

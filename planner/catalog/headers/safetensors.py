@@ -27,7 +27,7 @@ BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-_LENGTH = struct.Struct("<Q")
+LENGTH = struct.Struct("<Q")
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _COMMAS_PER_TENSOR = 16  # three fields, eight dimensions, two offsets
 
@@ -38,7 +38,7 @@ def read_safetensors(source: Path | bytes, where: str) -> Header:
     Raises BadFile, one line that names the file and the field.
     """
     with opened(source, where, 8 + MAX_HEADER_BYTES) as window:
-        length = window.unpack(_LENGTH, 0, "header length")
+        length = window.unpack(LENGTH, 0, "header length")
         if not 2 <= length <= MAX_HEADER_BYTES:
             raise window.bad("header length", f"{length} bytes, outside 2..{MAX_HEADER_BYTES}; not a safetensors file?")
         window.reach(8 + length, "header")
