@@ -34,6 +34,11 @@ class Parallel(NamedTuple):
     attention_dp: Any = 1
     dp: Any = 1
 
+    @property
+    def attention_group(self) -> Any:
+        """GPUs that share one sequence's attention."""
+        return self.tp / self.attention_dp
+
 
 class Link(NamedTuple):
     """What a group of GPUs attains: start-up seconds, bytes/s of one GPU one way, sharpness of the bend."""
@@ -61,7 +66,7 @@ def local_shape(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = fro
 
     Attention, and the roles in `whole`, are divided inside an attention data-parallel rank only.
     """
-    group = parallel.tp / parallel.attention_dp if is_by_rank(tensor, whole) else parallel.tp
+    group = parallel.attention_group if is_by_rank(tensor, whole) else parallel.tp
     parts = np.minimum(group, tensor.units)
     if tensor.shard is Shard.COLUMN:
         return LocalShape(tensor.copies, tensor.n / parts, tensor.k)

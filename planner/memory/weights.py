@@ -37,8 +37,8 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
     Attention is divided by tp / attention_dp, experts first whole over ep and then each over tp / ep, the
     vocabulary after padding; norms and routers are replicated.
     """
-    tp, group = floats(parallel.tp), attention_group(parallel)
-    parts = group if tensor.attention or tensor.role in engine.attention_dp_roles else tp
+    tp = floats(parallel.tp)
+    parts = floats(parallel.attention_group) if tensor.attention or tensor.role in engine.attention_dp_roles else tp
     if tensor.shard is Shard.VOCAB:
         return padded(tensor.n, engine.weights.vocab_multiple) / tensor.n / parts
     if tensor.shard is Shard.EXPERT:
@@ -50,14 +50,10 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
     return 1.0
 
 
-def attention_group(parallel: Parallel) -> Floats:
-    """GPUs that share one sequence's attention."""
-    return floats(parallel.tp) / floats(parallel.attention_dp)
-
-
 def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
     """GPUs that share one sequence's cache and attention; llama.cpp keeps both on the first when it splits matrices."""
-    return attention_group(parallel) if engine.cache.sharded else np.ones_like(attention_group(parallel))
+    group = floats(parallel.attention_group)
+    return group if engine.cache.sharded else np.ones_like(group)
 
 
 def result_ways(engine: EngineSpec, parallel: Parallel) -> Floats:

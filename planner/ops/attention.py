@@ -89,7 +89,7 @@ def reach_tokens(mixer: Attention | LatentAttention) -> float:
 
 def attention_heads(mixer: Attention, widths: Widths, parallel: Parallel) -> Heads:
     """Grouped-query heads, keys stored apart from values; past as many GPUs as KV heads the cache is replicated."""
-    group = parallel.tp / parallel.attention_dp
+    group = parallel.attention_group
     queries = mixer.n_heads / np.minimum(group, mixer.n_heads)
     kv_heads = mixer.n_kv_heads / np.minimum(group, mixer.n_kv_heads)
     v_dim = mixer.v_head_dim or mixer.head_dim
@@ -104,7 +104,7 @@ def wide_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Paral
     Shaped like that: a cached token of Gemma 4 takes 14.5 ns per layer on RTX PRO 6000 with two heads as with four.
     """
     wide = widths.wide_heads
-    kv_heads = mixer.n_kv_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_kv_heads)
+    kv_heads = mixer.n_kv_heads / np.minimum(parallel.attention_group, mixer.n_kv_heads)
     at_least = kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) * widths.activation
     decode = own.decode._replace(cache_bytes=np.maximum(own.decode.cache_bytes, at_least))
     prefill = own.prefill._replace(flops_per_pair=own.prefill.flops_per_pair * wide.prompt_cost)
@@ -113,7 +113,7 @@ def wide_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Paral
 
 def absorbed_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
     """Decode of MLA: every head reads the latent itself, keys of latent + rope and values of latent width."""
-    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    queries = mixer.n_heads / np.minimum(parallel.attention_group, mixer.n_heads)
     key = mixer.kv_lora_rank + mixer.qk_rope_head_dim
     values = queries * (key + mixer.kv_lora_rank)
     return Heads(queries, 2 * values, key * widths.kv_k, values * widths.activation)
@@ -121,7 +121,7 @@ def absorbed_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -
 
 def expanded_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
     """Prefill of MLA: keys and values expanded to full heads (by kv_b), then ordinary attention."""
-    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    queries = mixer.n_heads / np.minimum(parallel.attention_group, mixer.n_heads)
     key = mixer.qk_nope_head_dim + mixer.qk_rope_head_dim
     values = queries * (key + mixer.v_head_dim)
     return Heads(queries, 2 * values, values * widths.activation, values * widths.activation)

@@ -15,7 +15,7 @@ from planner.specs.model import CompressedAttention
 
 def window_heads(mixer: CompressedAttention, widths: Widths, parallel: Parallel) -> Heads:
     """Every head reads the one cached vector of a token, as key and as value."""
-    queries = mixer.n_heads / np.minimum(parallel.tp / parallel.attention_dp, mixer.n_heads)
+    queries = mixer.n_heads / np.minimum(parallel.attention_group, mixer.n_heads)
     values = 2 * queries * mixer.head_dim
     return Heads(queries, 2 * values, mixer.head_dim * widths.kv_k, values * widths.activation)
 

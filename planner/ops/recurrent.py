@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 def linear_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> State:
     """A matrix [k_dim, v_dim] per value head."""
-    group = parallel.tp / parallel.attention_dp
+    group = parallel.attention_group
     heads = mixer.n_v_heads / np.minimum(group, mixer.n_v_heads)
     k_heads = mixer.n_k_heads / np.minimum(group, mixer.n_k_heads)
     values = heads * mixer.k_head_dim * mixer.v_head_dim
@@ -55,7 +55,7 @@ def linear_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> 
 
 def mamba_state(mixer: Mamba, widths: Widths, parallel: Parallel) -> State:
     """`state` values per channel. Version 1 scans token by token, version 2 multiplies chunk by chunk."""
-    group = parallel.tp / parallel.attention_dp
+    group = parallel.attention_group
     inner = mixer.inner / group
     values = inner * mixer.state
     shared = 2 * mixer.n_groups / np.minimum(group, mixer.n_groups) * mixer.state

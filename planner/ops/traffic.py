@@ -35,7 +35,7 @@ STATE_KERNELS = 2  # taking the projections apart, the gated norm of the result
 
 def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
     """Values per token that are rotated, gated or written to the cache, on one GPU."""
-    group = parallel.tp / parallel.attention_dp
+    group = parallel.attention_group
     if isinstance(mixer, Attention):
         return (mixer.n_heads * mixer.head_dim) / np.minimum(group, mixer.n_heads) + (
             2 * mixer.n_kv_heads * mixer.head_dim
@@ -134,7 +134,7 @@ def communication_ops(
     """
     ops = []
     row = model.hidden_size * widths.activation
-    group = parallel.tp / parallel.attention_dp
+    group = parallel.attention_group
     if _divided(parallel.tp):
         mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
         ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
