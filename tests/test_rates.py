@@ -131,6 +131,14 @@ def test_check_bits_in_the_memory_take_bandwidth_of_figures_without_them() -> No
     assert shares["l40s"] == pytest.approx(0.91 * shares["rtx6000ada"])
 
 
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_a_chip_at_half_its_power_reads_less_of_the_same_memory(engine: str) -> None:
+    full, half = (
+        rates(gpu_id, engine=engine).bytes_per_s[Slot.MLP_GEMM, 0] for gpu_id in ("rtxpro6000", "rtxpro6000-maxq")
+    )
+    assert half / full == pytest.approx(0.87)
+
+
 @pytest.mark.parametrize(("less", "more"), [("l40", "l40s"), ("l20", "l40"), ("t4", "rtx2080"), ("a10g", "rtx3090")])
 def test_llama_cpp_multiplies_no_faster_on_the_lesser_card(less: str, more: str) -> None:
     """Its products are of 8-bit integers: half-rate server cards lack the fourfold rate of GeForce."""

@@ -53,4 +53,4 @@ def test_a_cached_token_takes_as_long_with_two_heads_as_with_four(model: str, la
         [Scenario(**case, input_tokens=tokens, output_tokens=256, concurrency=1) for tokens in (1024, 32768)]
     )
     short, long = (row["tpot_ms"] for row in found.rows())
-    assert (long - short) * 1e6 / 31744 / layers == pytest.approx(14.5, rel=0.1)
+    assert (long - short) * 1e6 / 31744 / layers == pytest.approx(14.5, rel=0.15)

@@ -253,7 +253,7 @@ def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[Kern
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
-        found.memory * checked * gpu.bandwidth_bytes_per_s,
+        found.memory * checked * _bandwidth(gpu),
         found.math * full,
         found.p,
         found.k0,
@@ -374,9 +374,14 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
     return _rate_set(Same(gpu), engine_id, families, topology)
 
 
+def _bandwidth(gpu: GpuSpec) -> float:
+    """Bytes/s of the datasheet that a card of little power has left."""
+    return float(gpu.bandwidth_bytes_per_s * _data()["low_power"].get(gpu.id, 1))
+
+
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
-    """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
-    return gpu.bandwidth_bytes_per_s, _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))[0]
+    """Bandwidth in bytes/s and datasheet's dense rate in FLOP/s that bound a kernel family on a GPU."""
+    return _bandwidth(gpu), _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))[0]
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:
