@@ -8,6 +8,10 @@ import pytest
 
 from planner.catalog.engines import engine
 from planner.estimate import estimate
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.library import NO_LIBRARY
+from planner.estimate.resolve import resolve
 from planner.specs.scenario import Scenario
 
 LONE = {"input_tokens": 512, "output_tokens": 64, "concurrency": 1}
@@ -90,3 +94,26 @@ def test_layers_that_pick_their_keys_are_launched_between_vllms_graphs() -> None
 def test_a_nightly_image_is_the_release_of_its_months() -> None:
     spec = engine("sglang", "nightly-dev-20260402-d7256eb6")
     assert spec.version == "0.5.9" and "taken as 0.5.9" in spec.note
+
+
+def test_experts_of_several_kernels_add_launches_but_not_those_of_one() -> None:
+    asked = {"engine": "vllm", "engine_version": "0.18", "input_tokens": 1024, "model": "gpt-oss-120b", "tp": 8}
+    hopper, blackwell = (row(gpu=gpu, **asked)["ttft_unloaded_ms"] for gpu in ("h200-sxm", "b200"))
+    fixed = engine("vllm", "0.18").overheads
+    assert hopper > 1e3 * 36 * (fixed.per_layer_s + fixed.expert_layer_s)
+    assert blackwell < 1e3 * 36 * fixed.expert_layer_s
+
+
+def test_vllms_graphs_replay_prompts_up_to_the_size_that_the_scenario_states() -> None:
+    asked = {"engine": "vllm", "input_tokens": 1024, "model": "minimax-m2.5", "gpu": "h200-sxm", "tp": 8, "ep": 8}
+    launched, replayed = (row(max_cudagraph_capture_size=size, **asked)["ttft_unloaded_ms"] for size in (None, 2048))
+    fixed = engine("vllm", "0.18").overheads
+    assert replayed < 1e3 * 62 * (fixed.per_layer_s + fixed.expert_layer_s) < launched
+
+
+def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
+    asked = {"engine": "vllm", "model": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "gpu": "h100-sxm", **LONE}
+    resolved = resolve(Scenario(**asked), NO_LIBRARY)
+    priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
+    fixed = resolved.engine.overheads
+    assert priced.clock.launches.whole_s == pytest.approx(26 * fixed.per_layer_s + 23 * fixed.expert_layer_s)

@@ -105,6 +105,22 @@ def test_a_group_waits_for_the_step_of_the_group_before_however_long_its_answers
     assert point.ttft_s[0] == pytest.approx(2 * step, rel=0.02)
 
 
+def test_prompts_that_share_a_step_share_its_launches():
+    launch_s, load = 0.05, Load(1024, 128, 64, waves=10, equal_lengths=True)
+
+    def launched(batch):
+        return step_s(batch) + launch_s * (np.asarray(batch.prefill_tokens) > 0)
+
+    def truth_s(decodes, context, tokens, *rest):
+        return seconds(decodes, context, tokens, *rest) + launch_s * (tokens > 0)
+
+    point = steady_state(launched, load, engine(), Overheads(0.005, group_waves=10))
+    truth = benchmark(Setting(1024, 128, 256, 8192, delay_s=0.005, spread=0), truth_s, 64)
+    assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.15)
+    parted = steady_state(launched, load._replace(equal_lengths=False), engine(), Overheads(0.005))
+    assert parted.tpot_s[0] > 1.5 * point.tpot_s[0]
+
+
 def test_a_wave_that_one_step_prefills_stays_whole_and_waits_for_nobody():
     load = Load(128, 128, 32, waves=1e9, equal_lengths=True)
     point = serve(load, overheads=Overheads(group_whole=True))

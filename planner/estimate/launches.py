@@ -12,7 +12,7 @@ from planner.estimate.deployments import Deployment, Part, column, numbers
 from planner.estimate.experts import routes_inside
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
-from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec
+from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
 
 # Kernels whose inputs are quantized first, and the bytes of a value then, scales included.
 QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}
@@ -36,16 +36,18 @@ NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
-    """The launches of deployments of one model, whose products run in these kernels."""
+    """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
     fixed, model = engine.overheads, deployments[0].row.model
+    layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     quantizes = np.array([_quantizes(rates) for rates in kernels])
-    quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * model.n_layers
-    whole_s = fixed.per_layer_s * model.n_layers + more_s
+    quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * layers
+    experts_s = fixed.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, kernels)
+    whole_s = fixed.per_layer_s * layers + more_s + experts_s
     return Launches(
-        decode_s=whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * model.n_layers,
+        decode_s=whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * layers,
         whole_s=whole_s + quantized_s,
-        pieces_s=fixed.piece_layer_s * model.n_layers,
+        pieces_s=fixed.piece_layer_s * layers,
         piece_tokens=piece_tokens(engine, deployments),
         between_s=more_s,
     )
@@ -55,6 +57,21 @@ def _quantizes(rates: RateSet) -> bool:
     """Whether the products of attention or of experts quantize their inputs."""
     experts = rates.families[Slot.EXPERT_GEMM].removeprefix("moe-")
     return experts in QUANTIZED or rates.families[Slot.ATTENTION_GEMM] in QUANTIZED
+
+
+def _expert_layers(model: ModelSpec) -> int:
+    return sum(model.ffn_layers(index) for index, ffn in enumerate(model.ffns) if isinstance(ffn, MoeFfn))
+
+
+def _launches_experts(deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Any:
+    """Rows whose experts are sorted, multiplied and summed kernel by kernel, not in one, (R,). AMD's are in one."""
+    fixed = deployments[0].row.engine.overheads
+    one = np.array([rates.families[Slot.EXPERT_GEMM] in fixed.one_kernel_experts for rates in kernels])
+    cuda, fuses = (
+        column(deployments, has, Part.GPU, dtype=bool)
+        for has in (lambda d: d.row.gpu.vendor == "NVIDIA", lambda d: d.row.gpu.generation in fixed.one_kernel_on)
+    )
+    return cuda & ~(fuses & one)
 
 
 def _more_s(engine: EngineSpec, mixer: Mixer) -> float:

@@ -94,9 +94,13 @@ def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
     return talk.input_tokens, cached / np.maximum(talk.input_tokens - prefix, 1)
 
 
-def graph_batch(d: Deployment) -> int:
-    """Largest batch that the engine captures as a CUDA graph."""
-    return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
+def graph_batches(deployments: Sequence[Deployment]) -> Floats:
+    """Largest batch of each row that is captured as a CUDA graph: as stated, else the engine's own limit."""
+
+    def own(d: Deployment) -> int:
+        return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
+
+    return numbers(deployments, "max_cudagraph_capture_size", column(deployments, own, Part.LIMITS, Part.LAYOUT))
 
 
 def _linked(d: Deployment) -> bool:
@@ -147,7 +151,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         flash_attention=column(
             deployments, lambda d: d.row.scenario.flash_attention is not False, Part.WORDS, dtype=bool
         ),
-        graph_batch=column(deployments, graph_batch, Part.LIMITS, Part.LAYOUT),
+        graph_batch=graph_batches(deployments),
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )

@@ -55,7 +55,7 @@ def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadC
     equal = closed & np.isfinite(load.waves) & (load.equal_lengths > 0) & (request.prefill_tokens > 0)
     whole = np.where(offered.capacity.chunks_mixed, whole_share(request, m, wave), 1) * equal
     if np.any(equal & (whole < 1)):
-        point = in_groups(offered, m, wave, group_step_s(step_s, offered, m, wave), point, equal)
+        point = in_groups(offered, m, group_of(step_s, offered, m, wave), point, equal & (wave.requests > 1))
     if np.any(whole > 0):
         (together_s,) = price(step_s, (batch(request, wave.requests, 0 * wave.requests, m.room_tokens),))
         point = in_lockstep(request, wave, together_s, point, whole)
@@ -89,11 +89,18 @@ def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve,
     )
 
 
-def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Array:
-    """Seconds of a step that prefills one group of a benchmark's prompts beside everybody else's decodes.
+class Group(NamedTuple):
+    """Prompts that one step prefills together beside everybody else's decodes."""
 
-    As many as stay together from wave to wave: a few or a share of them, in one step's budget (the whole budget while
-    waves are few), at most half, because a group waits for another.
+    tokens: Array
+    step_s: Array
+
+
+def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
+    """The prompts of a benchmark that stay together from wave to wave, and their step.
+
+    A few or a share of them, in one step's budget (the whole budget while waves are few), at most half, because a group
+    waits for another.
     """
     request = offered.request
     most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
@@ -101,17 +108,24 @@ def group_step_s(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Arra
     prompts = np.where(offered.load.waves <= request.group_waves, np.maximum(most, 1), prompts)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
-    return found
+    return Group(tokens, found)
 
 
-def in_groups(offered: Offered, m: Mix, wave: Wave, group_s: Array, point: LoadCurve, grouped: Mask) -> LoadCurve:
+def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several: Mask) -> LoadCurve:
     """Requests of one length on an engine that mixes chunks end in the order in which they were prefilled.
 
     One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled.
+    What prompts add to others' steps shrinks as a token of a group costs less than one of prompts that come singly, but
+    where a front end that takes requests one after another has parted them.
     """
-    several, life = grouped & (wave.requests > 1), point.life
-    own = np.where(several, m.chunks * group_s, life.own_prefill_s)
-    wait = np.maximum(group_s - offered.request.gap_s, life.queue_s + life.own_prefill_s - own)
+    life, n = point.life, offered.request.decode_steps
+    own = np.where(several, m.chunks * group.step_s, life.own_prefill_s)
+    wait = np.maximum(group.step_s - offered.request.gap_s, life.queue_s + life.own_prefill_s - own)
     queue = np.where(several, np.maximum(wait, 0), life.queue_s)
-    held = point.held_s + own - life.own_prefill_s
-    return point._replace(life=life._replace(queue_s=queue, own_prefill_s=own), held_s=held)
+    plain, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
+    cheaper = np.maximum(group.step_s - plain, 0) / np.maximum(group.tokens, 1) * m.busy_tokens / single_s
+    shared = plain + np.minimum(cheaper, 1) * (life.step_s - plain)
+    together = several & (n > 0) & (m.busy_tokens > 0) & (offered.request.server_s <= 0)
+    more = np.where(together, shared - life.step_s, 0)
+    life = life._replace(queue_s=queue, step_s=life.step_s + more, decode_s=life.decode_s + n * more, own_prefill_s=own)
+    return point._replace(life=life, held_s=point.held_s + own - point.life.own_prefill_s + n * more)

@@ -75,6 +75,9 @@ class Scenario(Spec):
     )
     block_size: Annotated[int, Field(ge=1, le=65536)] | None = says("tokens of one KV block")
     enforce_eager: bool | None = says("no CUDA graphs")
+    max_cudagraph_capture_size: Annotated[int, Field(ge=1, le=2**20)] | None = says(
+        "most tokens of a step that a CUDA graph replays; blank: the engine's own limit"
+    )
     prefix_caching: bool | None = says("prompts' caches are kept for requests that start alike; blank: yes")
     cpu_offload_gib: Gib | None = says("weights kept in host memory, GiB per GPU")
     max_loras: Annotated[int, Field(ge=0, le=4096)] | None = says("LoRA adapters resident at once")
