@@ -229,9 +229,9 @@ def test_states_whose_prefixes_are_cached_take_more_room() -> None:
 
 
 def test_steps_of_states_whose_prefixes_are_cached_did_not_overlap_in_some_versions_of_sglang() -> None:
-    """sglang#13057; the released change of the default to extra_buffer ends it. One stream on B200 misses 1.5 ms."""
+    """sglang#13057; the released change of the default to extra_buffer ends it."""
     more_ms = {}
     for model, version in ((HYBRID, "0.5.8"), (HYBRID, "0.5.16"), (LLAMA, "0.5.8")):
         asked = {"model": model, "gpu": "b200", "tp": 2, "engine": "sglang", "engine_version": version}
         more_ms[model, version] = row(**asked)["tpot_ms"] - row(**asked, prefix_caching=False)["tpot_ms"]
-    assert list(more_ms.values()) == pytest.approx([1.52, 0, 0], abs=0.02)
+    assert list(more_ms.values()) == pytest.approx([0.32, 0, 0], abs=0.03)

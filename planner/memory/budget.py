@@ -14,6 +14,7 @@ from planner.specs.model import CompressedAttention, LatentAttention, ModelSpec
 _SMALLEST_FRACTION = 0.01
 _PROMPT_GRAPHS = ((32, 4), (256, 16), (512, 32), (1024, 64), (4096, 256))  # up to, step; ref: sglang cuda_graph_hook
 _PROMPT_GRAPHS_BEYOND = 512
+FRACTION_DIGITS = 4  # of a derived fraction, so that what an answer and a start line state is what was meant
 _USUAL_ENCODER = (24, 1024)  # layers and width of CLIP ViT-L; ref: sglang adjust_mem_fraction_for_vlm
 _PER_ENCODER, _LEAST, _MOST = 0.1, 0.8, 1.05
 
@@ -91,7 +92,8 @@ def _reserved_fraction(
         kept = kept + np.where((floats(runs.replayed) > 0) & ~np.asarray(settings.enforce_eager), prompts, 0.0)
         kept = kept + (reserve.draft_bytes if runs.drafts else 0.0)
     fraction = np.round(1 - _floored(reserve, total, kept) / total, 3)
-    return np.maximum(fraction * (_encoder_factor(reserve, runs.model) if runs else 1.0), _SMALLEST_FRACTION)
+    fraction = np.maximum(fraction * (_encoder_factor(reserve, runs.model) if runs else 1.0), _SMALLEST_FRACTION)
+    return np.round(fraction, FRACTION_DIGITS)
 
 
 def _encoder_factor(reserve: StaticReserve, model: ModelSpec) -> float:
