@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 import calibrating
 import runcharts
+from answerbox import INPUTS
 from calibrating import Known
 from drawing import Chart, draw
 from planner import explain
@@ -107,7 +108,7 @@ def tiles(gpu: GpuSpec, source: Source | None) -> None:
     error = kernels.middle_error_percent(source.calibration) if source else None
     if source and error is not None:
         count = len(source.calibration.families)
-        small = f"median, {count} kinds of kernel" if count > 1 else "median, one kind of kernel"
+        small = f"median of {count} fits" if count > 1 else "one fit"
         _tile(boxes, "Held-back error", f"{error:.1f} %", small)
 
 
@@ -291,6 +292,7 @@ with st.sidebar:
             args=(chosen.run.id,),
             icon=":material/delete:",
         )
+st.caption(INPUTS)
 st.subheader("What the speed of this GPU rests on", anchor=False)
 source = calibrating.source_of(gpu, chosen, library)
 standing(gpu, source, calibrating.source_of(gpu, None, library))
