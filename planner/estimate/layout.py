@@ -89,9 +89,9 @@ def _layouts(model: Same[ModelSpec], engine: Same[EngineSpec], s: Sizes) -> tupl
         dp = s.dp or max(total // (tp * pp), 1)
         if tp * pp * dp != total:
             raise BadValue(f"n_gpus {total} is not tp {tp} x pp {pp} x dp {dp}")
-        return (_layout(row, tp, pp, ep, attention_dp, dp),)
+        return (_checked(row, Layout(tp, pp, ep, attention_dp, dp)),)
     found = [
-        _layout(row, tp, pp, ep, attention_dp, total // (tp * pp))
+        _checked(row, Layout(tp, pp, ep, attention_dp, total // (tp * pp)))
         for tp in range(1, total // pp + 1)
         if total % (tp * pp) == 0 and (s.dp is None or total // (tp * pp) == s.dp)
     ]
@@ -113,25 +113,16 @@ def _split_over_gpus(row: Divided, s: Sizes) -> Layout:
     if s.tensor_split and shares != gpus:
         raise BadValue(f"column 'tensor_split': {shares} shares for {gpus} GPUs")
     tp, pp = (gpus, 1) if s.split_mode == "row" else (1, gpus)
-    return _layout(row, tp, pp, s.ep or 1, s.attention_dp or 1, dp)
+    return _checked(row, Layout(tp, pp, s.ep or 1, s.attention_dp or 1, dp))
 
 
-def _layout(row: Divided, tp: int, pp: int, ep: int, attention_dp: int, dp: int) -> Layout:
-    return Layout(tp, pp, ep, attention_dp, dp, fault(row.model, row.engine, Parts(tp, pp, ep, attention_dp)))
+def _checked(row: Divided, layout: Layout) -> Layout:
+    return layout._replace(invalid=fault(row.model, row.engine, layout))
 
 
-class Parts(NamedTuple):
-    """A layout without its replicas."""
-
-    tp: int
-    pp: int
-    ep: int
-    attention_dp: int
-
-
-def fault(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
-    """Why an engine refuses this division; "" when it does not."""
-    tp, pp, ep, attention_dp = parts
+def fault(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
+    """Why an engine refuses this division, whatever its replicas; "" when it does not."""
+    tp, pp, ep, attention_dp = layout[:4]
     if pp > model.n_layers and not engine.weights.head_is_layer:
         return f"pp {pp} exceeds the model's {model.n_layers} layers"
     if tp % attention_dp:

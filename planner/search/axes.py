@@ -12,7 +12,7 @@ from planner.catalog import engines, formats, gpus, models
 from planner.catalog.checkpoints import checkpoint
 from planner.catalog.quality import family
 from planner.catalog.rates import is_half_rate
-from planner.estimate.layout import Parts, fault
+from planner.estimate.layout import Layout, fault
 from planner.estimate.library import Library
 from planner.estimate.resolve import own_format
 from planner.formats import bits_per_weight
@@ -29,21 +29,6 @@ USUAL_TPS = (1, 2, 4, 8)
 LEAST_RENTED_GB = 24  # memory from which a rented card is tried unasked
 LLAMA_CPP = "llama.cpp"
 ROUNDING = 1.1  # scales and padding in which formats of the same bits differ
-
-
-class Division(NamedTuple):
-    """How one replica is divided, and why an engine would refuse it."""
-
-    tp: int
-    pp: int
-    ep: int
-    attention_dp: int
-    invalid: str = ""
-
-    @property
-    def gpus(self) -> int:
-        """Of one replica."""
-        return self.tp * self.pp
 
 
 class Load(NamedTuple):
@@ -107,22 +92,22 @@ def unfit(model: ModelSpec, format_id: str) -> str:
     return _unfit(Same(model), format_id)
 
 
-def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario, most: int) -> list[Division]:
+def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario, most: int) -> list[Layout]:
     """Ways of dividing one replica over at most `most` GPUs, invalid ones with their reason."""
     tps = space.tps or ((load.tp,) if load.tp else tuple(n for n in USUAL_TPS if n <= most))
     pps = space.pps or (load.pp or 1,)
     ranks = product(space.eps or (load.ep or 1,), space.attention_dps or (load.attention_dp or 1,))
-    found: dict[Division, None] = {}
+    found: dict[Layout, None] = {}
     for (ep, attention_dp), tp, pp in product(ranks, tps, pps):
         split = (1, tp * pp) if engine.id == LLAMA_CPP and load.split_mode != "row" else (tp, pp)
-        parts = Parts(*split, ep, attention_dp)
-        found[Division(*parts, fault(model, engine, parts) or _cannot_start(model, engine, parts))] = None
+        one = Layout(*split, ep, attention_dp, dp=1)
+        found[one._replace(invalid=fault(model, engine, one) or _cannot_start(model, engine, one))] = None
     return list(found)
 
 
-def _cannot_start(model: ModelSpec, engine: EngineSpec, parts: Parts) -> str:
+def _cannot_start(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     """Divisions for which an engine has no flags, although they could be priced."""
-    tp, _, ep, attention_dp = parts
+    tp, _, ep, attention_dp = layout[:4]
     if attention_dp > 1 and not any(isinstance(ffn, MoeFfn) for ffn in model.ffns):
         return "attention data-parallel is for models with experts; replicas do the same for others"
     if engine.id == "vllm" and ep not in (1, tp):

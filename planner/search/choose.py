@@ -51,7 +51,7 @@ class Offers(NamedTuple):
 
 def offers(configs: Sequence[Config], asked: Sequence[Load]) -> Offers:
     """Replicas where the load states GPUs or replicas; 1 where it takes as many as it needs."""
-    each = np.array([config.division.gpus for config in configs], dtype=float)
+    each = np.array([config.layout.n_gpus for config in configs], dtype=float)
     counts = np.array([[load.gpus or 0] for load in asked], dtype=float)
     stated = np.array([[load.replicas or 1] for load in asked], dtype=float)
     replicas = np.where(counts > 0, np.floor(counts / each), stated) + 0 * each
@@ -63,7 +63,7 @@ def offers(configs: Sequence[Config], asked: Sequence[Load]) -> Offers:
 
 def early_figures(configs: Sequence[Config], replicas: Floats) -> dict[str, Floats]:
     """Figures that need no pricing, (N, C)."""
-    gpus = replicas * np.array([config.division.gpus for config in configs], dtype=float)
+    gpus = replicas * np.array([config.layout.n_gpus for config in configs], dtype=float)
     price = np.array([config.price for config in configs])
     return {
         "n_gpus": gpus,
@@ -96,7 +96,7 @@ def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
     """What is out before pricing: GPUs that do not divide, budgets of money, power, GPUs and points."""
     found = Verdicts(offered.replicas.shape)
     figures = early_figures(configs, offered.replicas)
-    each = [config.division.gpus for config in configs]
+    each = [config.layout.n_gpus for config in configs]
     found.against(
         "count_not_divided", ~offered.divides, FAR, lambda i, j: f"replicas of {each[j]} GPUs do not make up the count"
     )
@@ -280,7 +280,7 @@ def _keep(
         concurrency = float(offered.concurrency[i, 0])
         load = {} if np.isnan(concurrency) else {"concurrency": int(concurrency)}
         replicas = int(offered.replicas[i, j])
-        layout = {"dp": replicas, "n_gpus": replicas * configs[j].division.gpus}
+        layout = {"dp": replicas, "n_gpus": replicas * configs[j].layout.n_gpus}
         ledger.kept.append(Kept(configs[j].columns() | layout | load, figures))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from planner.estimate.deployments import Deployment
+from planner.estimate.layout import Layout
 from planner.estimate.library import Library
-from planner.search.axes import Division
 from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
@@ -52,7 +52,7 @@ class Config(NamedTuple):
     """One replica: a place, divided, with what orders it by money and quality."""
 
     place: Place
-    division: Division
+    layout: Layout  # of one replica
     price: float  # USD per GPU hour; nan: not known
     quality: float
     loss_points: float  # nan: no evidence
@@ -60,9 +60,9 @@ class Config(NamedTuple):
 
     def columns(self) -> Columns:
         """Its columns of a scenario."""
-        d = self.division
-        layout = {"tp": d.tp, "pp": d.pp, "ep": d.ep, "attention_dp": d.attention_dp}
-        return self.place.columns() | layout | dict(self.settings)
+        names = ("tp", "pp", "ep", "attention_dp")
+        sizes = dict(zip(names, self.layout, strict=False))
+        return self.place.columns() | sizes | dict(self.settings)
 
 
 class Replica(NamedTuple):

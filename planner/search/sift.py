@@ -19,7 +19,6 @@ from planner.estimate.deployments import Deployment, Deployments, limits_of
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.heap import busy
-from planner.estimate.layout import Layout
 from planner.estimate.library import Library
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
@@ -119,9 +118,8 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
     """Every format, KV format and division of a place that the masks let through."""
     task, space = job.task, job.task.space
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
-    ways = axes.divisions(row.model, row.engine, space, task.load, most)
+    layouts = axes.divisions(row.model, row.engine, space, task.load, most)
     device_bytes, on_host = (row.scenario.device_gib or 0) * GIB, host_bytes(row)
-    layouts = [Layout(way.tp, way.pp, way.ep, way.attention_dp, 1, way.invalid) for way in ways]
     tier = limits_of(row)
     placed = any(getattr(row.scenario, name) for name in PLACING)
     price = row.scenario.usd_per_gpu_hour if row.scenario.usd_per_gpu_hour is not None else np.nan
@@ -132,19 +130,19 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
         held = _held(job, row, weights)
         own_kv = task.load.kv_format or default_kv_format(held.model, weights, row.engine, row.gpu)
         for kv in space.kv_formats or (own_kv,):
-            job.ledger.combinations += len(ways) * len(job.loads)
+            job.ledger.combinations += len(layouts) * len(job.loads)
             place = Place(task.model, name, kv, row.engine.id, gpu_name, row.gpu)
             why = ("format_not_made", unfit) if unfit else _unsupported(job, row, place)
             if why[0]:
-                job.ledger.refuse(place.columns, why, len(ways) * len(job.loads), FAR)
+                job.ledger.refuse(place.columns, why, len(layouts) * len(job.loads), FAR)
                 continue
             found = judge(row.model, name, kv, task.load.task_family, row.checks)
             loss = np.nan if found.loss_points is None else found.loss_points
             support = supported(name, kv, row.engine.id, Same(row.gpu))
             own = held._replace(weights=weights, kv_name=kv, kv=formats.kv_format(kv), support=support)
-            for way, layout in zip(ways, layouts, strict=True):
-                config = Config(place, way, price, found.score, loss)
-                if _let_through(job, least, device_bytes * way.gpus + on_host, config):
+            for layout in layouts:
+                config = Config(place, layout, price, found.score, loss)
+                if _let_through(job, least, device_bytes * layout.n_gpus + on_host, config):
                     yield Replica(config, Deployment(own, layout, tier))
 
 
@@ -168,12 +166,12 @@ def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
 
 def _let_through(job: Job, least_bytes: float, room_bytes: float, config: Config) -> bool:
     """Whether a configuration can be divided so, and its weights alone leave anything of the memory."""
-    if config.division.invalid:
-        job.ledger.refuse(config.columns, ("tp_invalid", config.division.invalid), len(job.loads), FAR)
+    if config.layout.invalid:
+        job.ledger.refuse(config.columns, ("tp_invalid", config.layout.invalid), len(job.loads), FAR)
         return False
     if least_bytes <= room_bytes:
         return True
-    short = shortfall((least_bytes - room_bytes) / config.division.gpus)
+    short = shortfall((least_bytes - room_bytes) / config.layout.n_gpus)
     why = "out_of_weights", f"the weights exceed the memory{short}"
     job.ledger.refuse(config.columns, why, len(job.loads), FAR * least_bytes / room_bytes)
     return False

@@ -224,9 +224,8 @@ class Overheads(Spec):
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     graphless: tuple[Name, ...] = ()  # generations for which the engine captures no CUDA graphs
     score_traffic: Amount = 0  # bytes that attention moves per query, key and head where it is not fused
-    wide_segments: Amount = (
-        0  # of a sequence, read side by side, where heads are wider than fused kernels take; 0: no such kernel
-    )
+    # parts of a sequence that are read side by side where heads are wider than fused kernels take; 0: no such kernel
+    wide_segments: Amount = 0
     wide_prompt_cost: Amount = 1  # FLOPs of prompts with such heads, in those of narrow ones
     state_kernels: Amount = 0  # more that update a delta rule's state for a generated token where it is not fused ...
     state_passes: Amount = 0  # ... and more times that they read or write the state
