@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
-from planner.catalog.rows import Cells, Kind, read_rows
+from planner.catalog.rows import Cells, Kind, Read, read_rows
 from planner.catalog.values import shown, stepped
 from planner.errors import BadValue, UnknownName
 from planner.specs.finetune import FinetuneScenario
@@ -17,14 +17,6 @@ from planner.specs.finetune import FinetuneScenario
 MAX_BYTES = 4 * 2**20
 MAX_RUNS = 10_000
 HOLDS_COMMAS = ("name", "lora_targets")  # text columns in which a comma does not start a list
-
-
-class Run(NamedTuple):
-    """A run as read, where it stands, and what is wrong with it: one line, blank when nothing is."""
-
-    scenario: FinetuneScenario
-    where: str = ""
-    error: str = ""
 
 
 def check_column(name: str) -> str:
@@ -70,13 +62,13 @@ def _axis(column: str, text: str) -> list[str]:
     return list(itertools.chain.from_iterable(parts))
 
 
-def read_runs(path: str) -> list[Run]:
+def read_runs(path: str) -> list[Read[FinetuneScenario]]:
     """Runs of a file, or of standard input for `-`. Raises as `rows.read_rows` does."""
     return [_run(cells) for cells in read_rows(path, RUNS)]
 
 
-def _run(read: Cells) -> Run:
+def _run(read: Cells) -> Read[FinetuneScenario]:
     try:
-        return Run(run_of(read.cells), read.where, read.error)
+        return Read(run_of(read.cells), read.where, read.error)
     except BadValue as error:
-        return Run(FinetuneScenario(), read.where, str(error))
+        return Read(FinetuneScenario(), read.where, str(error))

@@ -12,12 +12,13 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from planner.catalog.files import decoded, parse_json, parse_yaml, read_bytes
 from planner.catalog.values import shown
 from planner.errors import BadFile, PlannerError
 
+Record = TypeVar("Record")
 DELIMITERS = ",;\t"
 
 
@@ -28,6 +29,19 @@ class Kind(NamedTuple):
     check_column: Callable[[str], str]  # raises UnknownName for a column that such a row does not have
     max_rows: int
     max_bytes: int
+
+
+class Read(NamedTuple, Generic[Record]):
+    """A row as read, where it stands, and what is wrong with it: one line, blank when nothing is."""
+
+    scenario: Record
+    where: str = ""
+    error: str = ""
+
+    def placed(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Its answer, with an error that says where in the file the row stands."""
+        placed = {"error": f"{self.where}: {answer['error']}"} if answer["error"] and self.where else {}
+        return {**answer, **placed}
 
 
 class Cells(NamedTuple):

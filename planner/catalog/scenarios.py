@@ -6,9 +6,8 @@ import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from planner.catalog.rows import Cells, Kind, parse_rows, read_rows
+from planner.catalog.rows import Cells, Kind, Read, parse_rows, read_rows
 from planner.catalog.values import Value, check_column, columns, scenario_of, shown, stepped, valid_part, value_of
 from planner.errors import BadValue
 from planner.specs.scenario import Scenario
@@ -19,25 +18,17 @@ SCENARIOS = Kind("scenario", check_column, MAX_ROWS, MAX_BYTES)
 _HOLDS_COMMAS = ("name", "tensor_split")  # text columns in which a comma does not start a list
 
 
-class Row(NamedTuple):
-    """A scenario as read, where it stands, and what is wrong with it: one line, blank when nothing is."""
-
-    scenario: Scenario
-    where: str = ""
-    error: str = ""
-
-
-def read_scenarios(path: str | Path) -> list[Row]:
+def read_scenarios(path: str | Path) -> list[Read[Scenario]]:
     """Rows of a file, or of standard input for `-`. Raises as `rows.read_rows` does."""
     return [_row(cells) for cells in read_rows(path, SCENARIOS)]
 
 
-def parse_scenarios(data: bytes, suffix: str, where: str) -> list[Row]:
+def parse_scenarios(data: bytes, suffix: str, where: str) -> list[Read[Scenario]]:
     """Rows of a file's bytes; `suffix` says how they are written."""
     return [_row(cells) for cells in parse_rows(data, suffix, where, SCENARIOS)]
 
 
-def _row(read: Cells) -> Row:
+def _row(read: Cells) -> Read[Scenario]:
     """The row with the values that can be read, and what is wrong with the first of the others."""
     values: dict[str, Value] = {}
     faults = [read.error] if read.error else []
@@ -51,7 +42,7 @@ def _row(read: Cells) -> Row:
             values[column] = value
     scenario, fault = valid_part(values)
     faults += [fault] if fault else []
-    return Row(scenario, read.where, faults[0] if faults else "")
+    return Read(scenario, read.where, faults[0] if faults else "")
 
 
 def scenarios_from_flags(flags: Mapping[str, str]) -> list[Scenario]:

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from planner.catalog.files import write_atomically
-from planner.catalog.scenarios import Row
+from planner.catalog.rows import Read
 from planner.catalog.values import columns
 from planner.cli.output import console
 from planner.report import csv_text
@@ -35,10 +35,10 @@ class Tally(NamedTuple):
         return Tally(self.answers + other.answers, self.errors + other.errors, first, missing)
 
 
-def answered(rows: Sequence[Row]) -> list[Answer]:
+def answered(rows: Sequence[Read[Scenario]]) -> list[Answer]:
     """An answer per row; a row that could not be read answers with its error."""
     answers = iter(_estimated([row.scenario for row in rows if not row.error]))
-    return [_spoilt(row) if row.error else _placed(row, next(answers)) for row in rows]
+    return [_spoilt(row) if row.error else row.placed(next(answers)) for row in rows]
 
 
 def tallied(answers: Sequence[Answer], required: Sequence[str]) -> Tally:
@@ -48,7 +48,7 @@ def tallied(answers: Sequence[Answer], required: Sequence[str]) -> Tally:
     return Tally(len(answers), len(errors), errors[0] if errors else "", missing)
 
 
-def export(rows: Sequence[Row], path: str, required: Sequence[str]) -> Tally:
+def export(rows: Sequence[Read[Scenario]], path: str, required: Sequence[str]) -> Tally:
     """Answer R > 0 rows into a CSV file, - being standard output, a part at a time so that memory stays bounded."""
     tallies: list[Tally] = []
 
@@ -77,12 +77,7 @@ def _estimated(scenarios: list[Scenario]) -> list[Answer]:
         return estimate(scenarios, progress=lambda done: bar.advance(task, done)).rows()
 
 
-def _placed(row: Row, answer: Answer) -> Answer:
-    """An error says where in the file its row stands."""
-    return answer | {"error": f"{row.where}: {answer['error']}"} if answer["error"] and row.where else answer
-
-
-def _spoilt(row: Row) -> Answer:
+def _spoilt(row: Read[Scenario]) -> Answer:
     from planner.estimate.columns import answer_columns
 
     known = {name: getattr(row.scenario, name) for name in columns()}

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from planner.catalog.scenarios import Row, read_scenarios, scenarios_from_flags
+from planner.catalog.rows import Read
+from planner.catalog.scenarios import read_scenarios, scenarios_from_flags
 from planner.cli.answers import PART_ROWS, Tally, answered, export, tallied
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
@@ -61,13 +62,13 @@ def estimate(
     return _outcome(tally, required)
 
 
-def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Row]:
+def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Read[Scenario]]:
     if file and (flags or line):
         raise BadValue("--scenarios takes no other scenario options; put the columns into the file")
     if file:
         return read_scenarios(file)
     if not line:
-        return [Row(scenario) for scenario in scenarios_from_flags(flags)]
+        return [Read(scenario) for scenario in scenarios_from_flags(flags)]
     from planner.catalog.commands import scenario_from_command
 
     command = scenario_from_command(line)
@@ -75,7 +76,7 @@ def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Row]:
         print(f"note: not considered: {', '.join(command.not_considered)}", file=sys.stderr)
     stated = command.scenario.model_dump(exclude_none=True)
     return [
-        Row(Scenario.model_validate(stated | given.model_dump(exclude_none=True)))
+        Read(Scenario.model_validate(stated | given.model_dump(exclude_none=True)))
         for given in scenarios_from_flags(flags)
     ]
 

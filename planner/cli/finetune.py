@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.catalog.finetune_runs import Run, read_runs, runs_from_flags
+from planner.catalog.finetune_runs import read_runs, runs_from_flags
+from planner.catalog.rows import Read
 from planner.catalog.values import plain_type
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import grouped_flags, with_flags
@@ -80,7 +81,7 @@ def finetune(
         raise BadValue(f"--require {require!r} is not known; fits is")
     if scenarios and flags:
         raise BadValue("--scenarios takes no other options of a run; put the columns into the file")
-    runs = read_runs(scenarios) if scenarios else [Run(run) for run in runs_from_flags(flags)]
+    runs = read_runs(scenarios) if scenarios else [Read(run) for run in runs_from_flags(flags)]
     answers = estimated(runs)
     errors = [answer["error"] for answer in answers if answer["error"]]
     if errors and len(answers) == 1 and not scenarios:
@@ -93,17 +94,13 @@ def finetune(
     return _unmet(answers) if require else 0
 
 
-def estimated(runs: Sequence[Run]) -> list[Answer]:
+def estimated(runs: Sequence[Read[FinetuneScenario]]) -> list[Answer]:
     """An answer per run in their order; one that could not be read answers with its error."""
     answers = iter(estimate_finetune([run.scenario for run in runs if not run.error]).rows())
-    return [_spoilt(run) if run.error else _placed(run, next(answers)) for run in runs]
+    return [_spoilt(run) if run.error else run.placed(next(answers)) for run in runs]
 
 
-def _placed(run: Run, answer: Answer) -> Answer:
-    return answer | {"error": f"{run.where}: {answer['error']}"} if answer["error"] and run.where else answer
-
-
-def _spoilt(run: Run) -> Answer:
+def _spoilt(run: Read[FinetuneScenario]) -> Answer:
     return {**run.scenario.__dict__, **dict.fromkeys(answer_columns()), "error": f"{run.where}: {run.error}"}
 
 
