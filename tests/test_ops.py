@@ -366,3 +366,13 @@ def test_an_image_adds_its_encoder() -> None:
     gemm = by_name(ops, "vision.gemm")
     assert gemm.count * gemm.flops == 2 * 1024 * 4e6
     assert by_name(ops, "vision.attention").flops == 4 * 1024 * 1024 * 1000
+
+
+def test_residual_streams_are_read_and_written_around_every_norm() -> None:
+    model = build(GQA)
+    one, four = (
+        by_name(listed(model.model_copy(update={"residual_streams": streams}), PREFILL), "elementwise")
+        for streams in (1, 4)
+    )
+    moved = (four.count * four.bytes - one.count * one.bytes) / (2 * model.n_layers * 4096 * model.hidden_size * 2)
+    assert float(np.max(moved)) == pytest.approx(10)  # 3 x 4 + 2 values instead of 4

@@ -23,6 +23,8 @@ from planner.specs.model import (
 )
 
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
+JOINED = 2  # of these the input and the normed output, one each however many residual streams there are
+STREAM_VALUES = 3  # of every stream: read and written as the last result joins it, read again as all are collapsed
 LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
 LOGIT_KERNELS = 4  # that cast, normalise and sample
 ROTATION = 1  # kernels of a mixer: rotation and the write to the cache
@@ -88,7 +90,9 @@ def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: W
     The activation inside routed experts belongs to the expert kernel.
     """
     norms = model.n_layers * model.norms_per_layer
-    moved = norms * NORM_VALUES * model.hidden_size * work.rank_tokens
+    streams = model.residual_streams
+    values = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
+    moved = norms * values * model.hidden_size * work.rank_tokens
     kernels = norms
     for index, mixer in enumerate(model.mixers):
         moved = moved + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens

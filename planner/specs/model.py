@@ -264,6 +264,7 @@ class ModelSpec(Spec):
     layers: tuple[Layer, ...]
     norm: Literal["rms", "layer", "layer_no_bias", "none"] = "rms"
     norms_per_layer: Size = 2  # of hidden_size each
+    residual_streams: Annotated[int, Field(ge=1, le=64)] = 1  # hyper-connections: as wide as a layer's input, each
     final_norm: bool = True
     embedding_norm: bool = False
     joined_reduce: bool = False  # mixer and ffn side by side, summed before one all-reduce

@@ -14,10 +14,15 @@ from planner.specs.model import CompressedAttention, Mixer
 _SPARSE, _HEAVY = 4, 128  # compress_ratios of compressed sparse and of heavily compressed attention
 
 
+def residual_streams(config: Config) -> int:
+    """How many residual streams there are."""
+    return config.count("hc_mult", default=4, top=64)
+
+
 def hyper_connections(config: Config) -> list[dict[str, Any]]:
     """Parallel residual streams: before each mixer and each ffn a projection of all streams gives the weights
     that collapse, expand and mix them."""
-    streams = config.count("hc_mult", default=4, top=64)
+    streams = residual_streams(config)
     weights = streams * (streams + 2)
     wide = {"role": "other", "n": weights, "k": streams * hidden_size(config), "matmul": True}
     return [
@@ -28,7 +33,7 @@ def hyper_connections(config: Config) -> list[dict[str, Any]]:
 
 def _head_connection(config: Config) -> list[dict[str, Any]]:
     """Collapses the streams before the head."""
-    streams = config.count("hc_mult", default=4, top=64)
+    streams = residual_streams(config)
     return [
         {"name": "hyper_head", "role": "other", "n": streams, "k": streams * hidden_size(config), "matmul": True},
         {"name": "hyper_head.scales", "role": "small", "n": streams + 1},
@@ -73,7 +78,7 @@ def deepseek_v4(config: Config) -> Parts:
     extras = hyper_connections(config) + _head_connection(config)
     mtp = {"mtp_layers": config.size("num_nextn_predict_layers", top=64)}
     block = stack([kinds[ratio] for ratio in _ratios(config)], [ffn] * n_layers(config))
-    return outer(config) | mtp | block | {"extras": extras}
+    return outer(config) | mtp | block | {"extras": extras, "residual_streams": residual_streams(config)}
 
 
 READERS: dict[str, Callable[[Config], Parts]] = {"deepseek_v4": deepseek_v4, "deepseek_ref": deepseek_v4}

@@ -208,7 +208,8 @@ def glm_next(config: Config) -> Parts:
     kinds(config, "indexer_types", config.texts("indexer_types") or ["full"] * n_layers(config), ("full",))
     ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
     mtp = {"mtp_layers": config.size("num_nextn_predict_layers", top=64)}
-    return outer(config) | mtp | stack(mixers, ffns) | {"extras": compressed.hyper_connections(config)}
+    streams = {"extras": compressed.hyper_connections(config), "residual_streams": compressed.residual_streams(config)}
+    return outer(config) | mtp | stack(mixers, ffns) | streams
 
 
 def glm_next_vl(config: Config) -> Parts:

@@ -150,4 +150,4 @@ def hy_v4(config: Config) -> Parts:
         {"name": "hyper_head.scales", "role": "small", "n": streams + 1},
     ]
     ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
-    return outer(config) | stack(mixers, ffns) | {"extras": extras}
+    return outer(config) | stack(mixers, ffns) | {"extras": extras, "residual_streams": streams}
