@@ -26,7 +26,7 @@ SLACK = 0.97  # of a limit, for clocks above the datasheet's and rounding
 KEPT_COLUMNS = (
     "model weight_format kv_format engine engine_version gpu n_gpus tp pp ep attention_dp dp gpu_memory_utilization "
     "max_model_len max_num_seqs max_num_batched_tokens enforce_eager n_ubatch flash_attention n_gpu_layers n_cpu_moe "
-    "backend split_mode power_limit_w input_tokens output_tokens concurrency request_rate_per_s waves "
+    "backend split_mode power_limit_w input_tokens output_tokens concurrency request_rate_per_s waves run_requests "
     "cached_input_fraction"
 ).split()
 

@@ -233,8 +233,9 @@ def source(p: Priced, protocol: Protocol) -> Sent:
     closed = np.isnan(_one(load.request_rate_per_s)) and protocol.trace is None and not protocol.burst
     if closed:
         return users(p, protocol, prefix)
-    warm = 0 if protocol.trace or protocol.burst else math.ceil(WARM_UP_SHARE * protocol.requests)
-    count = protocol.requests + warm
+    run = p.deployments[0].row.scenario.run_requests
+    warm = 0 if protocol.trace or protocol.burst or run else math.ceil(WARM_UP_SHARE * protocol.requests)
+    count = run or protocol.requests + warm
     _check_count(count)
     lengths = length_spreads(p, protocol, _one(load.input_tokens))
     random = np.random.default_rng(protocol.seed)

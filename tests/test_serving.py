@@ -17,7 +17,7 @@ from planner.serving import (
     uniform_log_sd,
 )
 from planner.serving.curve import late_steps, life
-from planner.serving.steady import multi_server_wait_s
+from planner.serving.open_loop import multi_server_wait_s
 from planner.serving.steps import Times, mix
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop, run
 from tests.oracle.toy_gpu import NO_OVERHEAD, Exact, engine, seconds, serve, step_s
@@ -259,6 +259,13 @@ def test_a_rate_within_capacity_is_completed():
     assert not point.above_capacity.any()
     assert point.requests_per_s == pytest.approx([1.0, 4.0])
     assert point.ttft_s[1] > point.ttft_s[0] > point.ttft_unloaded_s[0]
+
+
+def test_a_run_at_a_rate_lasts_until_its_last_request_has_ended():
+    service, run = (serve(Load(1024, 256, np.inf, 4.0, run_requests=count)) for count in (np.inf, 200))
+    lasts_s = 199 / 4 + run.e2e_s[0]
+    assert run.requests_per_s[0] == pytest.approx(200 / lasts_s) and service.requests_per_s[0] == 4
+    assert run.ttft_s[0] == service.ttft_s[0]
 
 
 def test_users_who_think_obey_the_interactive_response_time_law():

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Service, Users, simulate
+from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Replay, Service, Users, poisson, simulate
 from planner.events import summary as summarized
-from planner.serving import Load, Overheads
+from planner.serving import Load, Overheads, uniform_log_sd
 from tests.oracle.toy_gpu import Exact, engine, serve
 
 LOOSE = 1.005  # of what is interpolated on the curve
@@ -32,15 +32,14 @@ def test_littles_law_holds_in_a_closed_loop(case):
     assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
 
 
-@given(loads.filter(lambda case: case[1] >= 8))  # shorter answers leave too few steps for means over them
-@example((359, 8, 89, 789, False))
+@given(loads.filter(lambda case: case[1] >= 32))  # shorter answers leave too few steps for means over them
 @settings(max_examples=60, deadline=None)
 def test_more_requests_are_never_faster_for_each_nor_fewer_for_all(case):
     inputs, outputs, concurrency, slots, mixed = case
     point = serve(Load(inputs, outputs, np.array([concurrency, 2 * concurrency])), engine(slots, mixed=mixed))
     assert point.tpot_s[1] >= point.tpot_s[0] * 0.995
     assert point.e2e_s[1] >= point.e2e_s[0] * 0.995
-    assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.97
+    assert point.output_tokens_per_s[1] >= point.output_tokens_per_s[0] * 0.98
 
 
 @given(st.lists(loads, min_size=2, max_size=5))
@@ -93,7 +92,7 @@ def test_longer_answers_take_longer_and_fewer_complete(case, longer) -> None:
     assert point.requests_per_s[1] <= point.requests_per_s[0] * 1.02
 
 
-@given(loads, st.floats(0.05, 0.9))
+@given(loads, st.floats(0.05, 0.75))
 @bounded
 def test_a_higher_rate_is_slower_for_each(case, share) -> None:
     prompt, answer, _, slots, mixed = case
@@ -116,11 +115,11 @@ def lengths(case):
     return Lengths(case[0], shortest_fraction=0.8), Lengths(case[1], shortest_fraction=0.8)
 
 
-few = st.tuples(st.integers(16, 8000), st.integers(32, 400), st.integers(1, 40), budgets, mixes)
+few = st.tuples(st.integers(16, 8000), st.integers(32, 400), st.integers(1, 40), st.sampled_from([2048, 8192]), mixes)
 
 
 @given(few)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=[Phase.generate])
 def test_a_closed_loop_settles_where_events_do(case) -> None:
     prompt, answer, concurrency, budget, mixed = case
     point = serve(Load(prompt, answer, concurrency), engine(256, budget, mixed), Overheads(0.003))
@@ -129,3 +128,44 @@ def test_a_closed_loop_settles_where_events_do(case) -> None:
     seen = simulated(case, source, slice(3 * concurrency, -concurrency))
     assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
     assert point.requests_per_s[0] == pytest.approx(seen.requests_per_s, rel=0.05)
+
+
+answers = st.tuples(st.integers(16, 4000), st.integers(64, 400), st.just(0), budgets, mixes)
+
+
+@given(answers.filter(lambda case: case[4] or case[0] >= 500), st.floats(0.1, 0.4))
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
+def test_random_arrivals_settle_where_events_do(case, share) -> None:
+    """Not so of short prompts on an engine that prefills first: what one step brings is the next step's, and so on."""
+    prompt, answer, _, budget, mixed = case
+    most = serve(Load(prompt, answer, 1e6), engine(256, budget, mixed), Overheads(0.003)).requests_per_s[0]
+    point = serve(Load(prompt, answer, request_rate_per_s=share * most), engine(256, budget, mixed), Overheads(0.003))
+    source = Replay(poisson(np.random.default_rng(0), share * most, lengths(case), 4000), Cached())
+    seen = simulated(case, source, slice(400, -200))
+    assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
+    assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.2)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize(("prompt", "answer"), [(5000, 16), (1200, 32)])
+def test_what_came_during_its_prefill_holds_up_the_answer_after_it(prompt, answer, mixed) -> None:
+    """A long step brings more prompts than the mean one; a closed loop brings as many per step."""
+    case = (prompt, answer, 0, 8192, mixed)
+    most = serve(Load(prompt, answer, 1e6), engine(256, 8192, mixed)).requests_per_s[0]
+    point = serve(Load(prompt, answer, request_rate_per_s=0.4 * most), engine(256, 8192, mixed), Overheads(0.003))
+    source = Replay(poisson(np.random.default_rng(1), 0.4 * most, lengths(case), 6000), Cached())
+    seen = simulated(case, source, slice(600, -200))
+    assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.08)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("load", [(1000, 900, 64), (4000, 900, 32), (4000, 900, 64), (2000, 300, 32)], ids=str)
+def test_ten_waves_of_a_benchmark_come_in_clumps_to_the_end(load, mixed) -> None:
+    case = (*load, 8192, mixed)
+    asked = Load(*load, waves=10, output_log_sd=uniform_log_sd(0.8))
+    point, service = (serve(one, engine(256, 8192, mixed), Overheads(0.003)) for one in (asked, Load(*load)))
+    source = Loop(Users(load[2]), lengths(case), Cached(), 10 * load[2], 0)
+    seen = simulated(case, source, slice(0, None))
+    assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.05)
+    assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.02)
+    assert point.ttft_s[0] > 1.2 * service.ttft_s[0]

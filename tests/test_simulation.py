@@ -138,6 +138,12 @@ def test_an_encoder_writes_nothing() -> None:
     assert row["simulated_requests_per_s"] > 0
 
 
+def test_a_run_at_a_rate_is_counted_from_its_first_request_to_its_last_end() -> None:
+    row = scenario_of(request_rate_per_s=8, run_requests=400)
+    assert row["simulated_requests"] == 400
+    assert row["simulated_output_tokens_per_s"] < 0.99 * 8 * 256
+
+
 def test_a_trace_replaces_the_load() -> None:
     trace = Trace(np.array([0.0, 1.0, 2.0]), np.full(3, 500.0), np.full(3, 20.0))
     found = simulation(scenario(concurrency=1), Protocol(trace=trace))

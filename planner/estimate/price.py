@@ -247,6 +247,7 @@ def load_of(deployments: Sequence[Deployment]) -> Load:
         tokens_per_step=_tokens_per_step(deployments),
         image_patches=seen.patches,
         patches_per_image=seen.patches_per_image,
+        run_requests=numbers(deployments, "run_requests", np.inf),
     )
 
 

@@ -101,6 +101,10 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
             f"column 'shared_prefix_tokens': {scenario.shared_prefix_tokens:,} is more than input_tokens, which "
             f"include it; give 0 to {load['input_tokens']:,}, or a longer prompt"
         )
+    if scenario.run_requests and not scenario.request_rate_per_s:
+        raise BadValue(
+            "column 'run_requests': counts what is sent at a rate; give request_rate_per_s, or waves instead"
+        )
     if scenario.tpot_slo_ms and load["output_tokens"] == 0:
         raise BadValue(
             f"column 'tpot_slo_ms': {row.model.id or 'the model'} writes no tokens at this load, so there is no time "

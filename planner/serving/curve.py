@@ -30,7 +30,6 @@ from planner.serving.steps import (
 
 PRICED = 10  # points of the curve at which steps are priced
 REFINED = 6  # points read off per priced interval
-BESIDE = 1e-6  # sequences; on which side of the largest CUDA graph a batch is
 
 
 class Life(NamedTuple):
@@ -38,6 +37,7 @@ class Life(NamedTuple):
 
     queue_s: Array  # rest of the running step, steps that it misses, prompts ahead
     missed_s: Array  # of these the steps that every request misses alike
+    ahead_s: Array  # of these the prompts ahead
     own_prefill_s: Array
     step_s: Array  # mean time between its decode steps
     step_sd_s: Array
@@ -57,15 +57,18 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
     step = np.where(n > 0, times.decode_s, 0) + held_up_share(request, capacity, m) * (times.busy_s - base)
     squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
-    follows = np.where(capacity.chunks_mixed, step, times.decode_s)
+    any_step = np.where(request.random_arrivals, step / (1 + m.busy_share), times.decode_s)
+    follows = np.where(capacity.chunks_mixed, step, any_step)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
     late, polls = late_steps(request, m.prompts) * follows, (request.poll_steps - 1) / 2 * follows
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
+    ahead_s = np.where(prefills, m.backlog_tokens / m.room_tokens * full, 0)
     return Life(
-        queue_s=np.where(prefills, running(request, m) * (rest + late) + m.backlog_tokens / m.room_tokens * full, 0),
+        queue_s=np.where(prefills, running(request, m) * (rest + late), 0) + ahead_s,
         missed_s=np.where(prefills, running(request, m) * (late - polls), 0),
+        ahead_s=ahead_s,
         own_prefill_s=np.where(prefills, in_a_row(m.chunks, capacity), 1) * times.own_s,
         step_s=step,
         step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),
@@ -160,13 +163,13 @@ def ladder(request: Request, capacity: Capacity, slots: Array) -> Ladder:
 
 
 def priced_places(steps: Ladder, capacity: Capacity, slots: Array) -> Array:
-    """PRICED even places, and one on each side of the largest CUDA graph where slots go beyond: a step jumps there."""
+    """PRICED even places; where slots go beyond the largest CUDA graph also that and one more, as steps jump there."""
     even = np.broadcast_to(np.linspace(0, 1, PRICED).reshape(-1, 1), (PRICED, len(slots)))
     jumps = capacity.graph_batch < slots
     if not jumps.any():
         return even
     others = np.maximum(capacity.graph_batch - 1, 0)
-    sides = np.stack([np.maximum(others - BESIDE, 0), others + BESIDE]) / steps.n
+    sides = np.stack([others, others + 1]) / steps.n
     return np.sort(np.concatenate([even, steps.place(sides * jumps)]), axis=0)
 
 

@@ -28,6 +28,7 @@ class Load(NamedTuple):
     them in flight, so that the first wave's queue is in the mean TTFT; inf for a service. A benchmark whose
     requests are all of one length (`equal_lengths`) stays in waves on an engine that prefills first.
     `*_log_sd`: spread of lengths as standard deviation of their logarithm; 0 for fixed lengths.
+    `run_requests`: sent at the rate, after which a load generator waits for their ends; inf for a service.
     `image_patches`: of all images of a request, encoded with its prompt.
     """
 
@@ -45,6 +46,7 @@ class Load(NamedTuple):
     output_log_sd: Any = 0.0
     image_patches: Any = 0.0
     patches_per_image: Any = 1.0
+    run_requests: Any = np.inf
 
 
 class Capacity(NamedTuple):

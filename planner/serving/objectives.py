@@ -10,7 +10,8 @@ import numpy as np
 from planner.serving.curve import Life, completed_per_s, lives, population, position, read, resident
 from planner.serving.load import Array, Load, Mask, Request
 from planner.serving.offered import Offered
-from planner.serving.steady import Settled, multi_server_wait_s, slot_wait_s, standing_at
+from planner.serving.open_loop import at_random, multi_server_wait_s
+from planner.serving.steady import Settled, slot_wait_s, standing_at
 from planner.serving.steps import TINY, ceiling_per_s
 
 ROUNDING = 1e-6  # requests; keeps an exact whole number whole
@@ -111,12 +112,13 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     load, capacity, request, share, curve, prompts = offered
     none = np.zeros_like(curve.held_s)
     closed = np.maximum(_margin(load, request, (curve.life, none), objectives), resident(curve) / share.slots)
-    at_random = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
-    random = lives(at_random, capacity, curve.mix, curve.times)
+    apart = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
+    random = lives(apart, capacity, curve.mix, curve.times)
     occupancy = slots_taken(resident(curve), share.slots)
     rate = occupancy * share.slots / np.maximum(random.held_s, TINY)
     wait = multi_server_wait_s(share.slots, occupancy, random.held_s)
-    open_loop = np.maximum(_margin(load, at_random, (random.life, wait), objectives), occupancy)
+    lived = at_random(apart, capacity, share.slots, random, prompts.full_s).life
+    open_loop = np.maximum(_margin(load, apart, (lived, wait), objectives), occupancy)
     most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
     full = position(resident(curve), share.slots)
     completed = np.minimum(completed_per_s(curve, share.slots), ceiling_per_s(request, capacity, prompts))

@@ -10,6 +10,7 @@ from planner.serving.crowding import Crowding, crowding
 from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
 from planner.serving.load import Array, Capacity, Load, Mask, Overheads
 from planner.serving.offered import Offered, Part, offer
+from planner.serving.open_loop import at_random, multi_server_wait_s
 from planner.serving.steps import (
     TINY,
     Mix,
@@ -89,6 +90,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
+    point = at_random(request._replace(random_arrivals=open_loop), capacity, share.slots, point, prompts.full_s)
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
     standing = np.minimum(share.population, population(curve)[-1] * (1 + crowd.aside))
     most_per_s = most_completed_per_s(capacity, share, completed, full)
@@ -136,16 +138,6 @@ def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
     return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing))
 
 
-def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
-    """Mean wait for one of `servers` slots at Poisson arrivals and nearly constant service; inf at occupancy 1.
-
-    rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) * S / 2. Ref: Sakasegawa 1977, Ann. Inst. Statist. Math. 29.
-    """
-    free = 1 - np.minimum(occupancy, 1)
-    wait = np.minimum(occupancy, 1) ** (np.sqrt(2 * (servers + 1)) - 1) * service_s / (2 * servers)
-    return np.where(free > 0, wait / np.where(free > 0, free, 1), np.inf)
-
-
 def first_wave_share(load: Load, share: Part) -> Array:
     """Share of a benchmark's requests that find the engine empty: one in `waves` where all get a slot at once."""
     found: Array = np.minimum(1, share.slots / share.population) / load.waves
@@ -177,12 +169,18 @@ def first_token_s(load: Load, share: Part, s: Settled) -> Array:
 
 
 def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
-    """Little's law of a closed loop in which everybody has a slot, its first wave counted; else as the lane settles."""
+    """Requests per second of one lane over a whole run; of a service, as it settles.
+
+    A closed loop: Little's law where everybody has a slot, its first wave counted. A rate: the time until the last of
+    the run is sent, and its own.
+    """
     load, share, think_s = offered.load, offered.share, offered.request.gap_s - offered.request.overhead_s
     everybody = ~s.open_loop & (share.population <= share.slots)
-    return np.where(everybody, share.population * _rounds_filled(load), s.per_s) / np.where(
-        everybody, e2e_s + think_s, 1
-    )
+    looped = share.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
+    ends = s.open_loop & np.isfinite(load.run_requests)
+    sent = np.where(ends, load.run_requests, 1)
+    lasts_s = np.where(ends, (sent - 1) / load.request_rate_per_s + e2e_s, 1)
+    return np.where(everybody, looped, np.where(ends, sent / lasts_s / share.active, s.per_s))
 
 
 def _rounds_filled(load: Load) -> Array:

@@ -59,8 +59,9 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     demand = prompts * brought / room
     some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
     share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
-    arriving = np.where(n > 0, some / np.where(share > 0, share, 1), np.maximum(prompts, 1))
-    beside = np.where((request.ranks > 1) & (n > 0), arriving, 1 + together)
+    alone = np.maximum(prompts + np.where(request.random_arrivals, 0, 1 / 2), 1)  # of 2 L + 1 that stand one half waits
+    arriving = np.where(n > 0, some / np.where(share > 0, share, 1), alone)
+    beside = np.where((request.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
     left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
     return Mix(

@@ -1,7 +1,7 @@
-"""Requests that a load generator starts together: the first wave, and those of one length, which stay in step.
+"""Requests that a load generator starts together: the first wave, and what the later ones keep of it.
 
-Where an engine prefills first, or one step prefills them all, a whole wave of equal requests stays together. Where
-chunks are mixed in they come apart into groups, one prefilled per step.
+Lengths that vary part requests slowly, so that prompts come in clumps for ten waves and more. Those of one length stay
+in step: whole waves where an engine prefills first or one step prefills them all, else groups, one prefilled per step.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import LoadCurve
-from planner.serving.load import Array, Mask, Request
+from planner.serving.crowding import VARY
+from planner.serving.curve import Life, LoadCurve, life
+from planner.serving.load import EVEN_VARIANCE, Array, Mask, Request
 from planner.serving.offered import Offered
-from planner.serving.steps import TINY, Mix, StepTime, batch, in_a_row, lone_tokens, price
+from planner.serving.steps import TINY, Mix, StepTime, Times, batch, in_a_row, lone_tokens, mix, own_step, price
 
+MOST_DENSE = 0.9  # of a step's room that the prompts of a clump take: beyond, they would wait without end
 WHOLE_SHARE = 0.5  # of a step's room: a wave that takes so much stays whole, one that fills it does not, as measured
 
 
@@ -50,9 +52,13 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
 
 
 def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadCurve, closed: Mask) -> LoadCurve:
-    """A closed loop of a load generator whose requests are all of one length: whole waves, groups, or between them."""
+    """A closed loop of a load generator: clumps, or of requests of one length whole waves, groups or between them."""
     load, request = offered.load, offered.request
-    equal = closed & np.isfinite(load.waves) & (load.equal_lengths > 0) & (request.prefill_tokens > 0)
+    generated = closed & np.isfinite(load.waves) & (request.prefill_tokens > 0)
+    equal, seldom = load.equal_lengths > 0, request.poll_steps > 1  # a scheduler that seldom looks gathers them anyway
+    equal, clumps = generated & equal, generated & ~equal & ~seldom & (request.decode_steps > 0)
+    if np.any(clumps):
+        point = in_clumps(offered, m, wave, point, clumps)
     whole = np.where(offered.capacity.chunks_mixed, whole_share(request, m, wave), 1) * equal
     if np.any(equal & (whole < 1)):
         point = in_groups(offered, m, group_of(step_s, offered, m, wave), point, equal & (wave.requests > 1))
@@ -60,6 +66,44 @@ def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadC
         (together_s,) = price(step_s, (batch(request, wave.requests, 0 * wave.requests, m.room_tokens),))
         point = in_lockstep(request, wave, together_s, point, whole)
     return point
+
+
+def density(offered: Offered, wave: Wave, point: LoadCurve) -> Array:
+    """How many times the mean rate of prompts a request of a later wave meets, because these are not yet far apart.
+
+    After k waves ends are s_k of a cycle apart: s_k^2 = (prefill of all / cycle)^2 / 12 + k v, v a cycle's relative
+    variance. One of a normal density meets 1 / (2 sqrt(pi) s_k) times the mean; its mean over k is an integral.
+    """
+    waves, cycle = offered.load.waves, np.maximum(point.cycle_s, TINY)
+    later = np.where(np.isfinite(waves), np.maximum(waves - 1, TINY), 1)
+    first = EVEN_VARIANCE * (wave.all_s / cycle / 2) ** 2
+    spread = np.where(offered.load.output_log_sd > 0, offered.load.output_log_sd, VARY)
+    varies = np.maximum(np.expm1(spread**2) * (point.life.decode_s / cycle) ** 2, TINY)
+    apart = (np.sqrt(first + (later + 1 / 2) * varies) - np.sqrt(first + varies / 2)) * 2 / (varies * later)
+    return np.asarray(np.maximum(1 / (2 * np.sqrt(np.pi)) * apart, 1))
+
+
+def in_clumps(offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Mask) -> LoadCurve:
+    """First tokens take longer by what they do where prompts come denser and as many decode."""
+    most = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * offered.request.prefill_tokens, TINY)
+    dense = np.maximum(np.minimum(density(offered, wave, point), most), 1)
+    met, even = (lived_among(offered, m, point.times, much) for much in (dense, np.ones_like(dense)))
+    clumps = clumps & (wave.requests > 1)
+    own = np.where(clumps, met.own_prefill_s - even.own_prefill_s, 0)
+    queue = point.life.queue_s + np.where(clumps, met.queue_s - even.queue_s, 0)
+    found = point.life._replace(queue_s=queue, own_prefill_s=point.life.own_prefill_s + own)
+    return point._replace(life=found, held_s=point.held_s + own)
+
+
+def lived_among(offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
+    """The life of a request where `dense` times as many prompts come and as many decode: of answers so much shorter."""
+    request, capacity = offered.request, offered.capacity
+    denser = request._replace(decode_steps=request.decode_steps / dense)
+    met = mix(denser, capacity, m.prompts * dense)
+    base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
+    busy = base + (times.busy_s - base) * met.busy_tokens / np.maximum(m.busy_tokens, TINY)
+    own = own_step(denser, capacity, met, times.decode_s, busy)
+    return life(denser, capacity, met, times._replace(busy_s=busy, own_s=own))
 
 
 def whole_share(request: Request, m: Mix, wave: Wave) -> Array:

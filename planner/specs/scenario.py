@@ -118,6 +118,9 @@ class Scenario(Spec):
         "a load generator offers this many times the concurrency of requests, all at once; 0: a service that goes on; "
         "blank: 10 where a concurrency alone says the load, else 0"
     )
+    run_requests: Annotated[int, Field(ge=1, le=10**7)] | None = says(
+        "requests that a load generator sends at a rate before it waits for their ends; blank: a service that goes on"
+    )
     shortest_fraction: Annotated[float, Field(ge=0.01, le=1)] | None = says(
         "lengths vary evenly between this part of the longest and the longest; 1: all equal; blank: not stated"
     )

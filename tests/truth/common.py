@@ -21,8 +21,8 @@ Cells = dict[str, Any]  # of a committed row
 SCENARIO = (
     "model weight_format kv_format engine engine_version backend gpu n_gpus tp pp ep attention_dp dp "
     "gpu_memory_utilization max_num_seqs max_num_batched_tokens scheduler_recv_interval enforce_eager prefix_caching "
-    "n_ubatch flash_attention input_tokens output_tokens concurrency waves shortest_fraction request_rate_per_s "
-    "cached_input_fraction"
+    "n_ubatch flash_attention input_tokens output_tokens concurrency waves run_requests shortest_fraction "
+    "request_rate_per_s cached_input_fraction"
 ).split()
 MEASURED = (
     "measured_ttft_ms measured_tpot_ms measured_e2e_ms measured_output_tokens_per_s "

@@ -36,6 +36,7 @@ REFUSED = (  # (column, pattern, reason)
 )
 STATED: tuple[tuple[str, str, Cells], ...] = (  # (source, engine format GPU, what it says of its runs and rows do not)
     (r"cloudrift-ai", "", {"shortest_fraction": 1}),
+    (r"vllm_200prompts", "", {"run_requests": 200}),
     (r"Massed-Compute", "", {"waves": 1000, "note": "TTFT is a median, which the first wave is not in"}),
     (r"Massed-Compute", "vllm", {"shortest_fraction": 1}),
     (r"qwen3\.6-benchmarks", "", {"waves": 1000, "shortest_fraction": 1, "note": "medians, of two waves"}),

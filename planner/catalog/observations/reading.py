@@ -62,7 +62,7 @@ def load(requests: Any, at_once: Any, rate: Any) -> dict[str, Any]:
     """How requests arrive: at a rate, or all offered and `at_once` of them in flight; all in flight without a cap."""
     total, cap, per_s = positive(requests), positive(at_once), positive(rate)
     if per_s is not None:
-        return stated(request_rate_per_s=per_s, concurrency=whole(cap), waves=0.0)
+        return stated(request_rate_per_s=per_s, concurrency=whole(cap), run_requests=whole(total), waves=0.0)
     together = cap if total is None or (cap is not None and cap < total) else total
     if together is None:
         return {}
