@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -98,7 +99,9 @@ def fitted(run: Run) -> Calibration:
     gpu = runs.gpu_of(run)
     try:
         return _pool().submit(fit, run, gpu).result(timeout=FIT_S)
-    except TooLong:
+    except (TooLong, BrokenProcessPool):
+        _pool().shutdown(wait=False, cancel_futures=True)
+        _pool.cache_clear()  # the next run gets a process of its own
         raise BadFile(f"{run.id}: its points could not be fitted within {FIT_S:.0f} s") from None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,17 @@ def test_a_run_of_too_many_points_is_refused_before_it_is_fitted() -> None:
     many = run.model_copy(update={"points": run.points * (calibrating.MOST_POINTS // len(run.points) + 1)})
     with pytest.raises(BadFile, match="points"):
         calibrating.fitted(many)
+
+
+def test_a_fit_that_never_ends_or_dies_is_said_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fitted_run(products())
+    with monkeypatch.context() as patch, pytest.raises(BadFile, match="could not be fitted"):
+        patch.setattr(calibrating, "FIT_S", 0.0)
+        calibrating.fitted(run)
+    os.kill(calibrating._pool().submit(os.getpid).result(), signal.SIGKILL)
+    with pytest.raises(BadFile, match="could not be fitted"):
+        calibrating.fitted(run)
+    assert calibrating.fitted(run).id == run.id
 
 
 def test_a_damaged_file_among_the_runs_is_named(folder: Path) -> None:

@@ -81,6 +81,13 @@ def test_plotly_accepts_the_charts_and_words_say_figures(card: str) -> None:
         assert "nan" not in words and "None" not in words
 
 
+def test_copies_into_the_cache_are_said_not_to_reach_memory() -> None:
+    rates = {8 * 2**20: 6e12, 2**30: 4e12}
+    points = [kernels.Reading("copy", "stream-copy", "", size, 0.0, size / rate) for size, rate in rates.items()]
+    _, words = runcharts.bandwidth([kernels.weight_read_curve(gpu("h200-sxm"), None)], points, 4.8e12)
+    assert "copy up to 4,000 GB/s" in words and "Above the datasheet: 1, whose results stay in the cache" in words
+
+
 @pytest.mark.parametrize("card", CARDS)
 def test_reading_weights_nears_the_bandwidth_with_their_size_and_never_passes_it(card: str) -> None:
     found = kernels.weight_read_curve(gpu(card), None)

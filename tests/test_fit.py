@@ -2,6 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from planner.calibration.cases import Named, attention, experts, product, stream
@@ -226,3 +228,19 @@ def test_terms_that_a_family_lacks_stay_zero() -> None:
     found = forms.fit(x, PEAKS, Freedom(k_s=False, k0=False))
     assert found.k0 == pytest.approx(0, abs=1e-9) and found.k_s <= 1e-10 / 1024 * 1.001
     assert samples([]).m.shape == (0,)
+
+
+AMOUNTS = st.sampled_from((0.0, 1e-300, 1.0, 1e15))
+COUNTS = st.sampled_from((1, 64, 2**40))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from((1e-12, 1e-6, 1.0, 1e4)), AMOUNTS, AMOUNTS, COUNTS, COUNTS), max_size=20))
+def test_whatever_a_run_may_hold_has_a_fit_of_finite_figures(rows: list[tuple[float, float, float, int, int]]) -> None:
+    name = Named("gemm-16", "torch.mm", "bf16")
+    points = [
+        timed(product(name, GemmShape(m=m, n=64, k=k)), seconds, bytes=moved, flops=flops)
+        for seconds, moved, flops, m, k in rows
+    ]
+    families = fit(fitted_run(points), H200).families
+    assert all(PEAKS.bytes_per_s >= found.bytes_per_s > 0 and found.held_out for found in families)

@@ -10,7 +10,7 @@ from planner.specs.base import Spec
 
 Positive = Annotated[float, Field(gt=0, le=1e21)]
 Fraction = Annotated[float, Field(ge=0, le=100)]
-Axis = Annotated[tuple[Annotated[float, Field(ge=-1, le=60)], ...], Field(min_length=1, max_length=64)]
+Axis = Annotated[tuple[Annotated[float, Field(ge=-1, le=100)], ...], Field(min_length=1, max_length=64)]
 
 
 class ResidualTable(Spec):

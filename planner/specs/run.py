@@ -45,7 +45,7 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:-]{0,79}$")]
 Version = Annotated[str, Field(max_length=40, pattern=r"^[0-9A-Za-z.+_-]*$")]
 Number = Annotated[int, Field(ge=1, le=MOST)]
 Amount = Annotated[int, Field(ge=0, le=MOST)]
-Seconds = Annotated[float, Field(gt=0, le=1e4)]
+Seconds = Annotated[float, Field(ge=1e-12, le=1e4)]
 Reading = Annotated[float, Field(ge=0, le=1e6)] | None  # None: the driver does not say
 
 

@@ -33,6 +33,7 @@ FOLDS = 5
 FEWEST = 4  # points that make a family
 ENOUGH_FOR_ALL = 10  # points from which every parameter is free
 ENOUGH_FOR_TABLE = 12
+MOST_ERROR = 100.0  # that a calibration states: a run of nonsense is still a run, and one that nobody should use
 PLAIN = Freedom(k_s=False, k0=False, flops=False)
 NOT_PRICED = ("launch", "read", "copy", "l2-read")  # shown, never part of a forward pass
 
@@ -127,7 +128,7 @@ def _folds(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _errors(seconds: Array, x: Samples) -> HeldOut:
     error = np.abs(seconds / x.seconds - 1)
-    median, p90 = (round(float(value), 4) for value in np.quantile(error, [0.5, 0.9]))
+    median, p90 = (round(float(value), 4) for value in np.minimum(np.quantile(error, [0.5, 0.9]), MOST_ERROR))
     return HeldOut(points=len(x.m), median=median, p90=p90)
 
 

@@ -100,7 +100,7 @@ def _box(peaks: Peaks, freedom: Freedom) -> Box:
 
 def _starts(x: Samples, peaks: Peaks, box: Box) -> list[Array]:
     """From the fastest sample's time, several efficiencies and bends."""
-    floor = float(np.min(x.seconds))
+    floor = max(float(np.min(x.seconds)), T0_S[0])
     found = []
     for fraction, p, k0, share in STARTS:
         theta = np.log(
