@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from planner.calibration import process
 from planner.catalog import runs
 from planner.cli.main import run as program
-from tests.fake_gpu import FakeNvml, NVMLError
+from tests.fake_gpu import BUILD, FakeNvml, NVMLError
 from tests.test_fit import fitted_run, products
 
 
@@ -34,6 +35,18 @@ def test_that_takes_less_than_three_seconds_of_importing(root: Path) -> None:
     code = "import sys; from planner.cli.main import run; run(['calibrate']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert "'torch'" not in done.stdout and "'scipy'" not in done.stdout
+
+
+def test_whoever_stops_a_run_is_told_how_it_goes_on(folder: Path, capsys, monkeypatch) -> None:
+    def stopped(*asked: object) -> Path:
+        raise KeyboardInterrupt
+
+    nvml = FakeNvml()
+    monkeypatch.setattr(process, "nvml", lambda: nvml)
+    monkeypatch.setattr(process, "check_installed", lambda: BUILD)
+    monkeypatch.setattr(process, "in_child", stopped)
+    code, _, err = said(capsys, "calibrate")
+    assert code == 130 and "--resume goes on" in err
 
 
 def test_no_runs_is_no_error(folder: Path, capsys, monkeypatch) -> None:

@@ -76,8 +76,11 @@ class Stream:
         pass
 
 
-PROPERTIES = SimpleNamespace(
-    major=9, minor=0, multi_processor_count=132, shared_memory_per_block_optin=232448, L2_cache_size=MIB
+PROPERTIES = SimpleNamespace(major=9, minor=0, multi_processor_count=132)  # as torch says
+DEVICE = SimpleNamespace(  # as cuda-core says
+    set_current=lambda: None,
+    compute_capability=(9, 0),
+    properties=SimpleNamespace(multiprocessor_count=132, max_shared_memory_per_block_optin=232448, l2_cache_size=MIB),
 )
 
 
@@ -127,7 +130,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     started: list[str] = []
     code = SimpleNamespace(from_cubin=lambda data, name: SimpleNamespace(get_kernel=lambda entry: Kernel()))
     core, driver = ModuleType("cuda.core"), ModuleType("cuda.bindings.driver")
-    core.Device = lambda index: SimpleNamespace(set_current=lambda: None)  # type: ignore[attr-defined]
+    core.Device = lambda index: DEVICE  # type: ignore[attr-defined]
     core.ObjectCode, core.LaunchConfig = code, lambda **how: how  # type: ignore[attr-defined]
 
     def run(stream: Any, config: dict[str, Any], kernel: Kernel, *arguments: Any) -> None:

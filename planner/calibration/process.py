@@ -157,8 +157,8 @@ def _child(pipe: Connection, card_number: int, wish: Wish) -> None:
         pipe.send(str(error))
     except Fault as error:
         pipe.send(error)
-    except KeyboardInterrupt:
-        pipe.send("interrupted; --resume goes on from the last point")
+    except KeyboardInterrupt:  # of which the parent knows as well
+        pipe.send("interrupted")
 
 
 def in_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> Path:

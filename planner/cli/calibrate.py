@@ -40,8 +40,12 @@ def calibrate(
     points = collective_points(found, quick)
     for card in found.cards:
         wish = Wish(Mode.QUICK if quick else Mode.FULL, folder, resume, force, points)
-        with _bar(f"GPU {card.number} {card.name}") as show:
-            path = in_child(card.number, wish, show)
+        try:
+            with _bar(f"GPU {card.number} {card.name}") as show:
+                path = in_child(card.number, wish, show)
+        except KeyboardInterrupt:
+            print("interrupted; --resume goes on from the last point", file=sys.stderr)
+            raise
         print(path)
         _say_fit(path)
 

@@ -163,13 +163,10 @@ class Launcher:
 
     @property
     def limits(self) -> Limits:
-        found = self.torch.cuda.get_device_properties(self.index)
-        return Limits(
-            10 * found.major + found.minor,
-            found.multi_processor_count,
-            int(getattr(found, "shared_memory_per_block_optin", STATIC_SHARED_BYTES)),
-            int(getattr(found, "L2_cache_size", 0)),
-        )
+        """As the driver says: torch does not promise all of these."""
+        found, (major, minor) = self.device.properties, self.device.compute_capability
+        shared, l2 = found.max_shared_memory_per_block_optin, found.l2_cache_size
+        return Limits(10 * major + minor, found.multiprocessor_count, shared, l2)
 
     def prepare(
         self, kernel: Kernel, choice: Choice, shape: Any, copies: int = 1, buffers: Buffers | None = None
