@@ -45,9 +45,9 @@ def test_two_products_and_an_activation_of_every_layer_start_no_more() -> None:
     assert fewer == [2 * 4, 4]
 
 
-def shared_products(gpu: str, batch: Batch) -> float:
-    """Executions of shared experts' products in a step of DeepSeek-R1 in SGLang."""
-    row = resolve(Scenario(model="deepseek-r1", gpu=gpu, tp=8, engine="sglang"), NO_LIBRARY)
+def shared_products(gpu: str, batch: Batch, **asked: Any) -> float:
+    """Executions of shared experts' products in a step of SGLang."""
+    row = resolve(Scenario(**({"model": "deepseek-r1", "tp": 8, "gpu": gpu, "engine": "sglang"} | asked)), NO_LIBRARY)
     priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
     return float(sum(np.sum(op.count) for op in priced.clock.ops(batch) if op.rate is Slot.SHARED_GEMM))
 
@@ -55,7 +55,16 @@ def shared_products(gpu: str, batch: Batch) -> float:
 def test_only_steps_that_cuda_graphs_replay_hide_them() -> None:
     decodes, prompts = Batch(8.0, 100.0), Batch(8.0, 100.0, np.full(1, 512.0), 0.0, np.ones(1))
     assert shared_products("b200", decodes) == 0
-    assert shared_products("b200", prompts) == shared_products("mi355x", decodes) == 2 * 58
+    assert shared_products("b200", prompts) == 2 * 58
+
+
+def test_on_amd_they_are_routed_experts_of_every_step_from_the_versions_that_say_so() -> None:
+    decodes, prompts = Batch(8.0, 100.0), Batch(8.0, 100.0, np.full(1, 512.0), 0.0, np.ones(1))
+    assert shared_products("mi355x", decodes) == shared_products("mi300x", prompts) == 0
+    qwen = {"model": "qwen3.5-397b-a17b", "gpu": "mi355x", "batch": prompts}
+    assert shared_products(engine_version="0.5.11", **qwen) == 0
+    assert shared_products(engine_version="0.5.10", **qwen) == 2 * 60
+    assert shared_products("mi355x", decodes, model="kimi-k2-instruct") == 2 * 60
 
 
 def elementwise_kernels(version: str, **asked: Any) -> float:

@@ -19,14 +19,15 @@ class Merging(NamedTuple):
     """Scalars or (R,)."""
 
     shared: Any = 0.0  # 1 where shared experts run beside the routed ones in steps without prompts
+    routed: Any = 0.0  # 1 where they are routed experts to every step
     norms: Any = 0.0  # of a step, in the kernels of its all-reduces ...
     norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
 
     def merged(self, ops: list[Op], batch: Batch) -> list[Op]:
         """The operations of a step as the engine runs them."""
         prompts = np.asarray(batch.prefill_tokens)
-        if np.any(self.shared):
-            ops = shared_beside(ops, self.shared * (prompts <= 0))
+        if np.any(self.shared) or np.any(self.routed):
+            ops = shared_beside(ops, np.maximum(self.routed, self.shared * (prompts <= 0)))
         if np.any(self.norms):
             ops = norms_within(ops, np.where(prompts + batch.decode_seqs <= self.norm_tokens, self.norms, 0.0))
         return ops
@@ -41,10 +42,14 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     shared: Any = 0.0
     if model.model_type in fixed.shared_beside_types:
         shared = column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+    routed: Any = 0.0
+    if model.model_type in fixed.shared_routed_types:
+        routed = column(deployments, lambda d: float(d.row.gpu.generation in fixed.shared_routed_on), Part.GPU)
     if model.model_type not in fixed.norms_within_types:
-        return Merging(shared)
+        return Merging(shared, routed)
     fuses = column(deployments, _fuses_norms, Part.GPU, Part.LAYOUT, Part.WORDS)
-    return Merging(shared, fuses * min(NORMS, model.norms_per_layer) * model.n_layers, fixed.norms_within_tokens)
+    norms = fuses * min(NORMS, model.norms_per_layer) * model.n_layers
+    return Merging(shared, routed, norms, fixed.norms_within_tokens)
 
 
 def _fuses_norms(d: Deployment) -> float:
