@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from planner.catalog.engines import engine
+from planner.catalog.host import launch_share
 from planner.estimate import estimate
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
@@ -43,7 +44,7 @@ def test_a_longer_prompt_takes_longer_whatever_launches_hide() -> None:
         ("0.5.12", {"model": "qwen3-8b"}, {"model": "qwen3-vl-8b-instruct"}),  # takes images
         ("0.5.12", {"model": "qwen3-8b", "tp": 2}, {"model": "qwen3-8b", "tp": 2, "attention_dp": 2}),
         ("0.5.12", {"model": "qwen3-8b", "tp": 2}, {"model": "qwen3-8b", "tp": 1, "pp": 2}),
-        ("0.5.12", {"model": "qwen3-8b"}, {"model": "qwen3-8b", "gpu": "mi355x"}),
+        ("0.5.12", {"model": "qwen3-8b"}, {"model": "qwen3-8b", "gpu": "mi325x"}),
         ("0.5.12", {"model": "minimax-m2.5", "tp": 4}, {"model": "qwen3-235b-a22b", "tp": 4}),  # TensorRT-LLM's experts
         ("0.5.16", {"model": "minimax-m2.5", "tp": 8}, {"model": "deepseek-r1", "tp": 8}),  # latent attention
     ],
@@ -69,6 +70,17 @@ def test_quantized_inputs_and_recurrent_states_add_launches() -> None:
     assert half > 1e3 * (60 * fixed.per_layer_s + 45 * fixed.recurrent_layer_s)
     assert eight - half == pytest.approx(1e3 * 60 * fixed.quantized_layer_s, rel=0.1)
     assert four == pytest.approx(eight, rel=0.02)  # of which the experts alone are quantized
+
+
+@pytest.mark.parametrize(("older", "newer"), [("b200", "b300"), ("mi325x", "mi355x"), ("b200", "gb300")])
+def test_hosts_of_newer_boards_launch_faster_but_not_grace(older: str, newer: str) -> None:
+    asked = {"engine": "sglang", "engine_version": "0.5.9", "input_tokens": 16, **QWEN}
+    before, after = (row(gpu=gpu, **asked)["ttft_unloaded_ms"] for gpu in (older, newer))
+    launches_ms = 1e3 * 36 * engine("sglang", "0.5.9").overheads.per_layer_s
+    saved_ms = (1 - launch_share(newer)) * launches_ms
+    assert launch_share(older) == 1
+    assert (saved_ms > 0) == (newer != "gb300")
+    assert before - after == pytest.approx(saved_ms, abs=0.1 * launches_ms)
 
 
 @pytest.mark.parametrize(("model", "layers"), [("qwen3-8b", 36), ("qwen3.5-9b", 32)])

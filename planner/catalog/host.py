@@ -31,6 +31,11 @@ def assumed(name: str) -> Sourced:
     return Sourced.model_validate(_data()[name])
 
 
+def launch_share(gpu_id: str) -> float:
+    """Seconds in which hosts of this GPU's boards launch, of those in which hosts that engines were fitted on do."""
+    return float(assumed("launch_share").value) if gpu_id in _data()["launch_share_on"] else 1.0
+
+
 def host_bytes_per_s(bandwidth_gb_per_s: Any = None) -> Any:
     """What products on the CPU attain of the host's memory bandwidth (None: of the assumed one)."""
     nominal = assumed("host_bandwidth_gb_s").value if bandwidth_gb_per_s is None else bandwidth_gb_per_s

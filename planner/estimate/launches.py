@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
 from planner.estimate.experts import routes_inside
@@ -38,18 +39,20 @@ NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
     """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
     fixed, model = engine.overheads, deployments[0].row.model
+    share = column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     quantizes = np.array([_quantizes(rates) for rates in kernels])
     quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * layers
     experts_s = fixed.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, kernels)
     whole_s = fixed.per_layer_s * layers + more_s + experts_s
+    decode_s = whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * layers
     return Launches(
-        decode_s=whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * layers,
-        whole_s=whole_s + quantized_s,
-        pieces_s=fixed.piece_layer_s * layers,
+        decode_s=share * decode_s,
+        whole_s=share * (whole_s + quantized_s),
+        pieces_s=share * fixed.piece_layer_s * layers,
         piece_tokens=piece_tokens(engine, deployments),
-        between_s=more_s,
+        between_s=share * more_s,
     )
 
 
