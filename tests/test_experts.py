@@ -35,3 +35,11 @@ def experts_family(**asked: Any) -> str:
 )
 def test_sglang_runs_tensorrt_llms_experts_for_some_models_on_blackwell(asked: dict[str, Any], family: str) -> None:
     assert experts_family(**asked) == family
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_experts_of_amds_mxfp4_checkpoints_quantize_their_inputs_where_the_gpu_multiplies_fp4(engine: str) -> None:
+    asked = {"engine": engine, "model": "qwen3.5-397b-a17b", "weight_format": "mxfp4"}
+    assert experts_family(gpu="mi355x", **asked) == "moe-gemm-fp4"
+    assert experts_family(gpu="mi300x", **asked) == "moe-mx4"
+    assert experts_family(engine=engine, gpu="mi355x", model="gpt-oss-120b") == "moe-mx4"

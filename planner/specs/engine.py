@@ -207,6 +207,9 @@ class Overheads(Spec):
     routed_types: tuple[str, ...] = ()
     routed_half_types: tuple[str, ...] = ()
     routed_on: tuple[Name, ...] = ()
+    # generations on which inputs of MXFP4 experts are quantized too, but for these models
+    mx4_inputs_on: tuple[Name, ...] = ()
+    mx4_inputs_except: tuple[str, ...] = ()
     # steps that graphs replay: none, those of one token, those without prefill, all
     graphs: Literal["none", "single", "decode", "mixed"] = "mixed"
     shared_beside_types: tuple[str, ...] = ()  # whose shared experts run beside the routed ones where graphs replay
