@@ -9,7 +9,8 @@ from planner.catalog import runs
 from planner.catalog.calibrated import Asked, Source, calibrated, residuals
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu
-from planner.catalog.rates import Evidence, Topology, kernel_families, rates_for, stack
+from planner.catalog.kernel_families import kernel_families
+from planner.catalog.rates import Evidence, Topology, rates_for, stack
 from planner.collectives import Parallel
 from planner.estimate import Library
 from planner.estimate.evidence import source_for

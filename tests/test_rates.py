@@ -4,16 +4,8 @@ import pytest
 from planner.catalog import models
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
-from planner.catalog.rates import (
-    Evidence,
-    Figures,
-    Topology,
-    family_ids,
-    figures,
-    kernel_families,
-    rates_for,
-    stack,
-)
+from planner.catalog.kernel_families import kernel_families
+from planner.catalog.rates import Evidence, Figures, Topology, family_ids, figures, rates_for, stack
 from planner.errors import BadValue
 from planner.ops import Slot
 from planner.roofline import Rates

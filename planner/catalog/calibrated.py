@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.catalog.kernel_families import GROUPED, LATENT
 from planner.catalog.rates import (
-    GROUPED,
-    LATENT,
     Evidence,
     KernelRate,
     RateSet,

@@ -1,6 +1,6 @@
 """Kernel rates of a GPU: datasheet peaks times the typical efficiency of its generation.
 
-    families = kernel_families(model, fmt, kernel, kv_format)     # which kernel serves which slot
+    families = kernel_families(model, fmt, kernel, kv_format)     # which kernel serves which slot: `kernel_families`
     rate_set = rates_for(gpu, engine_id, families, topology)      # one scenario
     rates = stack(rate_sets)                                      # many, for `planner.roofline`
 
@@ -25,29 +25,19 @@ from planner.catalog.host import assumed, host_bytes_per_s, pcie_bytes_per_s
 from planner.catalog.paths import data_dir
 from planner.collectives import hierarchical_bytes_per_s
 from planner.errors import BadValue
-from planner.formats import is_quantized
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
-from planner.ops.products import SLOTS
-from planner.params import tensors
 from planner.roofline import Rates
 from planner.specs.base import Kind, Spec
 from planner.specs.calibration import ResidualTable
-from planner.specs.formats import FormatSpec, KvFormatSpec
 from planner.specs.gpu import GpuSpec, MathType, uses_link
-from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
 from planner.units import GB
 
-PLAIN, FULL = "gemm-16", "gemm-32"
-BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
-LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
 MICRO, NANO, TERA = 1e-6, 1e-9, 1e12
 K_STEP = 1024.0  # input features that `k_ns` counts
 INTERCONNECTS = ("nvlink", "pcie")
 COLLECTIVES = (Slot.ALL_REDUCE, Slot.ALL_GATHER, Slot.ALL_TO_ALL, Slot.SEND)
 HOST_SLOTS = (Slot.HOST, Slot.HOST_COPY)
-EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
-SIXTEEN_BIT = 1.5  # likewise as 16 bit
 
 
 class Evidence(StrEnum):
@@ -61,18 +51,18 @@ class Evidence(StrEnum):
 class Figures(Spec):
     """What one kernel family attains on one generation, as fractions of the datasheet."""
 
-    t0_us: Annotated[float, Field(ge=0, le=1e5)]
-    k_ns: Annotated[float, Field(ge=0, le=1e5)] = 0
-    memory: Annotated[float, Field(gt=0, le=1)]
-    math: Annotated[float, Field(gt=0, le=1.2)]
-    p: Annotated[float, Field(ge=0.3, le=10)] = 1
+    t0_us: Annotated[float, Field(ge=0, le=1e5)]  # launch and tail
+    k_ns: Annotated[float, Field(ge=0, le=1e5)] = 0  # per K_STEP input features
+    memory: Annotated[float, Field(gt=0, le=1)]  # of the bandwidth
+    math: Annotated[float, Field(gt=0, le=1.2)]  # of the dense rate of the family's operands
+    p: Annotated[float, Field(ge=0.3, le=10)] = 1  # sharpness of the turn from memory to arithmetic
     of: MathType | None = None  # what `math` is a fraction of, where it is not the family's operand type
-    k0: Annotated[float, Field(ge=0, le=1e4)] = 0
-    quantize: Annotated[float, Field(ge=0, le=8)] = 0
-    few: Annotated[float, Field(ge=0, le=256)] = 0
-    few_math: Annotated[float, Field(gt=0, le=1.2)] = 1
-    tile: Annotated[float, Field(ge=1, le=256)] = 1
-    spare: Annotated[float, Field(ge=1, le=16)] = 1
+    k0: Annotated[float, Field(ge=0, le=1e4)] = 0  # inner length at which half of the arithmetic is start-up
+    quantize: Annotated[float, Field(ge=0, le=8)] = 0  # bytes moved per input value to quantize it first
+    few: Annotated[float, Field(ge=0, le=256)] = 0  # rows per matrix up to which a kernel of vectors runs ...
+    few_math: Annotated[float, Field(gt=0, le=1.2)] = 1  # ... and what that attains of the dense rate
+    tile: Annotated[float, Field(ge=1, le=256)] = 1  # rows in which the other kernel does its arithmetic
+    spare: Annotated[float, Field(ge=1, le=16)] = 1  # most waste of half-empty tiles, times what they hold
     kind: Kind = Kind.ASSUMED
     source: str = "guess"
 
@@ -121,80 +111,22 @@ def stack(rate_sets: Sequence[RateSet]) -> Rates:
     return Rates(*np.take(np.stack([rate_set.values for rate_set in known], axis=-1), at, axis=-1))
 
 
-# Which kernel family serves which slot.
-
-
-def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
-    """The family of each class of weights: `kernel` where most of its bytes are quantized, else the base type's."""
-    base = FULL if fmt.base_dtype == "fp32" else BRAIN if fmt.kernel == BRAIN else PLAIN
-    packed: dict[Slot, float] = {}
-    for tensor in tensors(model):
-        slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
-        if tensor.op and tensor.role is not Role.MTP:
-            sign = 1 if is_quantized(model, tensor, fmt) else -1
-            packed[slot] = packed.get(slot, 0) + sign * tensor.numel
-    return {slot: kernel if count > 0 else base for slot, count in packed.items()}
-
-
-@lru_cache(maxsize=4096)
-def _families(
-    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, fused: bool
-) -> tuple[str, ...]:
-    slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
-    own = _data()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
-    slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
-    width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
-    latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
-    shared = fused and _shares_reads(model.value, shared_heads)
-    slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
-    slots[Slot.PREFILL] = f"attention-prefill-{'16' if fused else 'plain'}"
-    slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
-    slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
-    for slot in (*COLLECTIVES, *HOST_SLOTS):
-        slots[slot] = slot.name.lower()
-    return tuple(slots[slot] for slot in Slot)
-
-
-def _shares_reads(model: ModelSpec, shared_heads: float) -> bool:
-    """Whether query heads share a cached head's kernel, which there may be for one number of them only."""
-    groups = {mixer.n_heads // mixer.n_kv_heads for mixer in model.mixers if isinstance(mixer, Attention)}
-    return not shared_heads or groups <= {1, shared_heads}
-
-
-def kernel_families(
-    model: ModelSpec,
-    fmt: FormatSpec,
-    kernel: str,
-    kv_format: KvFormatSpec,
-    shared_heads: float = 0,
-    fused: bool = True,
-) -> tuple[str, ...]:
-    """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
-
-    `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
-    `fused`: attention keeps its scores on chip; else they are written and read between three products.
-    """
-    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, fused)
-
-
-# What a family attains.
-
-
 @lru_cache(maxsize=1)
-def _data() -> dict[str, Any]:
+def efficiency() -> dict[str, Any]:
+    """What kernels attain, as `efficiency.yaml` has it: by generation, engine and family, with the sources."""
     return dict(read_yaml(data_dir() / "efficiency.yaml"))
 
 
 def family_ids() -> tuple[str, ...]:
     """Kernel families that can be priced."""
-    data = _data()
+    data = efficiency()
     return tuple({**data["generations"]["custom"], **data["substitutes"]})
 
 
 def _engine_places(names: Sequence[str], engine_id: str) -> Iterator[dict[str, Any]]:
     """Figures of a back-end (`llama.cpp/vulkan`) come before those of its engine."""
     for built in dict.fromkeys((engine_id, engine_id.partition("/")[0])):
-        kernels = _data()["engines"].get(built, {})
+        kernels = efficiency()["engines"].get(built, {})
         for name in (*names, "default"):
             while name in kernels:
                 yield kernels[name]
@@ -202,7 +134,7 @@ def _engine_places(names: Sequence[str], engine_id: str) -> Iterator[dict[str, A
 
 
 def _generation_places(name: str) -> Iterator[dict[str, Any]]:
-    generations = _data()["generations"]
+    generations = efficiency()["generations"]
     while name:
         yield generations.get(name, {"like": "custom"})
         name = generations.get(name, {"like": "custom"}).get("like", "")
@@ -212,7 +144,7 @@ def _generation_places(name: str) -> Iterator[dict[str, Any]]:
 def figures(generation: str, geforce: bool, engine_id: str, family: str) -> Figures:
     """What `family` attains on a generation in an engine; inherited or substituted figures are assumed."""
     half = f"{generation}-geforce"
-    names = [half, generation] if geforce and half in _data()["generations"] else [generation]
+    names = [half, generation] if geforce and half in efficiency()["generations"] else [generation]
     while True:
         for place in _engine_places(names, engine_id):
             if family in place:
@@ -221,7 +153,7 @@ def figures(generation: str, geforce: bool, engine_id: str, family: str) -> Figu
             if family in place:
                 found = Figures(**place[family])
                 return found if depth == 0 else found.model_copy(update={"kind": Kind.ASSUMED})
-        family = _data()["substitutes"][family]
+        family = efficiency()["substitutes"][family]
 
 
 def _peak(gpu: GpuSpec, math_type: str) -> tuple[float, bool]:
@@ -229,10 +161,10 @@ def _peak(gpu: GpuSpec, math_type: str) -> tuple[float, bool]:
     known: Mapping[Any, float] = gpu.flops_per_s
     if math_type in known:
         return known[math_type], True
-    for other, factor in _data()["rate_rules"][math_type]:
+    for other, factor in efficiency()["rate_rules"][math_type]:
         if other in known:
             return known[other] * factor, False
-    return gpu.bandwidth_bytes_per_s * _data()["flops_per_byte"]["value"], False
+    return gpu.bandwidth_bytes_per_s * efficiency()["flops_per_byte"]["value"], False
 
 
 def is_half_rate(gpu: GpuSpec) -> bool:
@@ -240,16 +172,16 @@ def is_half_rate(gpu: GpuSpec) -> bool:
     known = gpu.flops_per_s
     matrix = known.get(MathType.BF16) or known.get(MathType.FP16)
     vector = known.get(MathType.FP32)
-    return bool(matrix and vector and matrix < _data()["half_rate"]["ratio"] * vector)
+    return bool(matrix and vector and matrix < efficiency()["half_rate"]["ratio"] * vector)
 
 
 @lru_cache(maxsize=8192)
 def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[KernelRate, Kind, str]:
     gpu = same.value
     found = figures(gpu.generation, is_half_rate(gpu), engine_id, family)
-    peak, stated = _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))
+    peak, stated = _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))
     full, stated = _peak(gpu, found.of) if found.of else (peak, stated)
-    checked = _data()["inline_ecc"].get(engine_id.partition("/")[0], 1) if gpu.inline_ecc else 1
+    checked = efficiency()["inline_ecc"].get(engine_id.partition("/")[0], 1) if gpu.inline_ecc else 1
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
@@ -263,7 +195,7 @@ def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[Kern
         tile_rows=found.tile,
         tile_spare=found.spare,
     )
-    return rate, found.kind if stated else Kind.ASSUMED, _data()["sources"].get(found.source, found.source)
+    return rate, found.kind if stated else Kind.ASSUMED, efficiency()["sources"].get(found.source, found.source)
 
 
 def kernel_rate(gpu: GpuSpec, engine_id: str, family: str) -> KernelRate:
@@ -299,7 +231,7 @@ class _Ways(NamedTuple):
 
 def _ways(gpu: GpuSpec, topology: Topology) -> _Ways:
     """The GPUs' own link where it joins the whole group of a node, else PCIe: through host memory for GeForce."""
-    data = _data()
+    data = efficiency()
     inside, reach = min(topology.tp, topology.gpus_per_node), gpu.link_gpus or topology.gpus_per_node
     if gpu.link_bytes_per_s and uses_link(gpu.link_apart, topology.interconnect) and reach >= inside:
         name = str(data["links"].get(gpu.generation, "fabric"))
@@ -320,7 +252,7 @@ def _between(table: dict[int, list[float]], n: float) -> tuple[float, float, flo
 
 def _collective_table(name: str, engine_id: str, slot: Slot) -> dict[int, list[float]]:
     """Start-up, fraction and p by number of GPUs: the engine's own all-reduce where it brings one along."""
-    data = _data()
+    data = efficiency()
     own = data["engine_all_reduce"].get(engine_id, {}) if slot is Slot.ALL_REDUCE else {}
     return dict(own.get(name) or data["collectives"][name][slot.name.lower()])
 
@@ -330,7 +262,7 @@ def _collective_rate(
     gpu: Same[GpuSpec], engine_id: str, slot: Slot, topology: Topology
 ) -> tuple[KernelRate, Kind, str]:
     """A collective of the tensor-parallel group; past one node the network carries its share."""
-    data = _data()
+    data = efficiency()
     name, link, joins = _ways(gpu.value, topology)
     network, spans = data["network"], topology.tp > joins
     if slot is Slot.SEND:
@@ -376,12 +308,12 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
 
 def _bandwidth(gpu: GpuSpec) -> float:
     """Bytes/s of the datasheet that a card of little power has left."""
-    return float(gpu.bandwidth_bytes_per_s * _data()["low_power"].get(gpu.id, 1))
+    return float(gpu.bandwidth_bytes_per_s * efficiency()["low_power"].get(gpu.id, 1))
 
 
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Bandwidth in bytes/s and datasheet's dense rate in FLOP/s that bound a kernel family on a GPU."""
-    return _bandwidth(gpu), _peak(gpu, _data()["peaks"].get(family, _data()["other_peak"]))[0]
+    return _bandwidth(gpu), _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))[0]
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:

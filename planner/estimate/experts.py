@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.catalog.rates import PLAIN
+from planner.catalog.kernel_families import PLAIN
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec
 from planner.specs.gpu import GpuSpec

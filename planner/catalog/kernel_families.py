@@ -1,0 +1,73 @@
+"""Which kernel family serves which slot of a forward pass: by weight format, KV format and kind of attention."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from planner.catalog.rates import COLLECTIVES, HOST_SLOTS, efficiency
+from planner.formats import is_quantized
+from planner.formats.identity import Same
+from planner.ops import Slot
+from planner.ops.products import SLOTS
+from planner.params import tensors
+from planner.specs.formats import FormatSpec, KvFormatSpec
+from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
+
+PLAIN, FULL = "gemm-16", "gemm-32"
+BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
+LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
+EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
+SIXTEEN_BIT = 1.5  # likewise as 16 bit
+
+
+def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
+    """The family of each class of weights: `kernel` where most of its bytes are quantized, else the base type's."""
+    base = FULL if fmt.base_dtype == "fp32" else BRAIN if fmt.kernel == BRAIN else PLAIN
+    packed: dict[Slot, float] = {}
+    for tensor in tensors(model):
+        slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
+        if tensor.op and tensor.role is not Role.MTP:
+            sign = 1 if is_quantized(model, tensor, fmt) else -1
+            packed[slot] = packed.get(slot, 0) + sign * tensor.numel
+    return {slot: kernel if count > 0 else base for slot, count in packed.items()}
+
+
+@lru_cache(maxsize=4096)
+def _families(
+    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, fused: bool
+) -> tuple[str, ...]:
+    slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
+    own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
+    slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
+    width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
+    latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
+    shared = fused and _shares_reads(model.value, shared_heads)
+    slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
+    slots[Slot.PREFILL] = f"attention-prefill-{'16' if fused else 'plain'}"
+    slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
+    slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
+    for slot in (*COLLECTIVES, *HOST_SLOTS):
+        slots[slot] = slot.name.lower()
+    return tuple(slots[slot] for slot in Slot)
+
+
+def _shares_reads(model: ModelSpec, shared_heads: float) -> bool:
+    """Whether query heads share a cached head's kernel, which there may be for one number of them only."""
+    groups = {mixer.n_heads // mixer.n_kv_heads for mixer in model.mixers if isinstance(mixer, Attention)}
+    return not shared_heads or groups <= {1, shared_heads}
+
+
+def kernel_families(
+    model: ModelSpec,
+    fmt: FormatSpec,
+    kernel: str,
+    kv_format: KvFormatSpec,
+    shared_heads: float = 0,
+    fused: bool = True,
+) -> tuple[str, ...]:
+    """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
+
+    `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
+    `fused`: attention keeps its scores on chip; else they are written and read between three products.
+    """
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, fused)
