@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-import charts
+import bars
 from drawing import draw
 from planner import explain
 from planner.serving.cost import HOURS_PER_MONTH
@@ -130,8 +130,8 @@ def memory(row: Row) -> None:
     """One GPU's memory, as a bar and in words."""
     count = row["n_gpus"] or 1
     each = f"each of {count}" if count > 1 else "one GPU"
-    chart, words = charts.memory_bar(row, st.context.theme.type == "dark")
-    parts = " · ".join(f"{name} {size:.1f}" for name, size, _ in charts.memory_parts(row))
+    chart, words = bars.memory_bar(row, st.context.theme.type == "dark")
+    parts = " · ".join(f"{name} {size:.1f}" for name, size, _ in bars.memory_parts(row))
     st.markdown(f"**GPU memory, {each}**, GiB: {plain(parts)}")
     draw(st.container(), "chart_memory", chart, words)
 

@@ -7,6 +7,7 @@ from functools import cache
 import plotly.graph_objects as go
 import pytest
 
+import bars
 import charts
 import simcharts
 from answers import Answer, answer, context_curve
@@ -41,9 +42,9 @@ ALL = pytest.mark.parametrize("index", range(len(SCENARIOS)))
 
 def drawings(index: int) -> list[tuple[charts.Chart, str]]:
     asked = found(index)
-    out = [charts.memory_bar(asked.row), charts.memory_bar(asked.row, dark=True)]
+    out = [bars.memory_bar(asked.row), bars.memory_bar(asked.row, dark=True)]
     if asked.row["ttft_ms"] is not None:
-        out += [charts.load_speed(asked.curve, asked.row), charts.step_bars(breakdown(asked.scenario))]
+        out += [charts.load_speed(asked.curve, asked.row), bars.step_bars(breakdown(asked.scenario))]
     return out + [charts.kv_context(context_curve(asked.scenario, asked.row, LIBRARY), asked.row)]
 
 
@@ -64,7 +65,7 @@ def test_words_say_figures_and_no_unknown(index: int) -> None:
 @ALL
 def test_the_segments_of_one_gpu_add_up_to_its_memory(index: int) -> None:
     row = found(index).row
-    total = sum(size for _, size, _ in charts.memory_parts(row))
+    total = sum(size for _, size, _ in bars.memory_parts(row))
     if row["starts"]:
         assert total == pytest.approx(row["device_gib"], rel=0.01)
     else:
@@ -109,7 +110,7 @@ def test_the_longest_prompt_that_is_marked_is_where_the_curve_meets_the_pool() -
 
 def test_the_largest_part_of_a_step_is_a_part_of_the_whole() -> None:
     parts = breakdown(found(0).scenario)
-    _, words = charts.step_bars(parts)
+    _, words = bars.step_bars(parts)
     assert f"takes {parts[0].seconds / sum(part.seconds for part in parts):.0%}," in words
 
 

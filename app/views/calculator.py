@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import advice
+import bars
 import charts
 import logbox
 import sidebar
@@ -55,7 +56,7 @@ def views(found: Answer, library: Library) -> None:
     elif roof.open:
         drawn(roof, "chart_roofline", *advice.roofline_of(found.scenario, row, library))
     elif step.open:
-        drawn(step, "chart_step", *charts.step_bars(breakdown(found.scenario, library)))
+        drawn(step, "chart_step", *bars.step_bars(breakdown(found.scenario, library)))
 
 
 def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-import charts
+import bars
 import sidebar
 from answerbox import problems
 from answers import rows as priced
@@ -70,7 +70,7 @@ for title, name, unit in (
 ):
     values = [row[name] for row in kept]
     texts = [explain.interval(row, name) for row in kept]
-    chart = charts.grouped_bars(labels, values, texts, unit, [charts.verdict_colour(row) for row in kept])
+    chart = bars.grouped_bars(labels, values, texts, unit, [bars.verdict_colour(row) for row in kept])
     words = "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
     draw(st.container(), f"chart_{name}", chart, f"{title}, {unit}. {words}")
 st.caption("Blue: holds the load. Grey: does not, or queues.")

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-import charts
+import bars
 import training
 from answerbox import problems
 from drawing import BLUE, FREE, GREY, ORANGE, PURPLE, RED, draw
@@ -77,7 +77,7 @@ def memory(row: Row) -> None:
     segments += [("free", spare, FREE)] if spare > 0 else []
     each = f"each of {row['n_gpus']}" if row["n_gpus"] > 1 else "one GPU"
     dark = st.context.theme.type == "dark"
-    chart, words = charts.gpu_bar(segments, row["device_gib"], row["available_gib"], dark, "left by others")
+    chart, words = bars.gpu_bar(segments, row["device_gib"], row["available_gib"], dark, "left by others")
     said = " · ".join(f"{name} {size:,.1f}" for name, size, _ in segments)
     st.markdown(f"**GPU memory at the peak, {each}**, GiB: {plain(said)}")
     draw(st.container(), "chart_training", chart, words)
