@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from planner.catalog.values import columns
-from planner.cli.output import console, figure, show_table
+from planner.cli.output import console, differing, figure, show_many
 
 Answer = dict[str, Any]
 
@@ -153,6 +153,4 @@ def _interval(answer: Answer, name: str) -> str:
 
 def show_answers(answers: Sequence[Answer]) -> None:
     """Many scenarios: what differs between them, then the answer in a row each."""
-    asked = [name for name in columns() if len({answer[name] for answer in answers}) > 1]
-    answered = {name: label for name, label in COMPARED.items() if any(answer.get(name) for answer in answers)}
-    show_table({name: name for name in asked} | answered, answers)
+    show_many(differing(columns(), answers), COMPARED, answers)

@@ -13,7 +13,7 @@ from planner.catalog.rows import Read
 from planner.catalog.values import plain_type
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import grouped_flags, with_flags
-from planner.cli.output import Csv, Json, console, figure, show_table, written
+from planner.cli.output import Csv, Json, console, differing, figure, show_many, written
 from planner.errors import BadValue
 from planner.finetuning import answer_columns, estimate_finetune
 from planner.specs.finetune import FinetuneScenario
@@ -154,6 +154,4 @@ def _asked(answer: Answer) -> str:
 def _show_many(answers: Sequence[Answer]) -> None:
     """Many runs: what differs between them, then the answer in a row each."""
     good = [answer for answer in answers if not answer["error"]] or answers
-    asked = [name for name in FinetuneScenario.model_fields if len({answer[name] for answer in good}) > 1]
-    answered = {name: label for name, label in COMPARED.items() if any(answer.get(name) for answer in answers)}
-    show_table({name: name for name in asked} | answered, answers)
+    show_many(differing(FinetuneScenario.model_fields, good), COMPARED, answers)

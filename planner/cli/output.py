@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,6 +50,17 @@ def written(columns: Sequence[str], rows: Sequence[Cells], json: bool, csv: str)
     if json:
         sys.stdout.write(json_text([{column: row.get(column) for column in columns} for row in rows]))
     return json or bool(csv)
+
+
+def differing(columns: Iterable[str], rows: Sequence[Cells]) -> list[str]:
+    """Columns in which rows differ."""
+    return [name for name in columns if len({row[name] for row in rows}) > 1]
+
+
+def show_many(asked: Iterable[str], compared: Mapping[str, str], rows: Sequence[Cells]) -> None:
+    """A row for each answer: what was `asked` of it, then the `compared` columns (name -> heading) that any row has."""
+    answered = {name: heading for name, heading in compared.items() if any(row.get(name) for row in rows)}
+    show_table({name: name for name in asked} | answered, rows)
 
 
 def figure(value: object) -> str:

@@ -14,7 +14,7 @@ from planner.catalog.traces import read_trace
 from planner.catalog.values import columns
 from planner.cli.answer import VERDICTS, deployment
 from planner.cli.flags import with_choices, with_scenario_flags
-from planner.cli.output import NO_VALUE, Csv, Json, console, show_table, written
+from planner.cli.output import NO_VALUE, Csv, Json, console, differing, show_many, show_table, written
 from planner.errors import BadValue
 from planner.events import Routing, Timeline
 from planner.report import csv_text
@@ -113,7 +113,7 @@ def simulate(flags: Mapping[str, str], choices: Choices, json: Json = False, csv
         write_timeline(choices.timeline, found)
     answers = [each.row for each in found]
     if not written(list(answers[0]), answers, json, csv):
-        show(found[0]) if len(found) == 1 else show_many(answers)
+        show(found[0]) if len(found) == 1 else show_many(differing(columns(), answers), COMPARED, answers)
     return 0
 
 
@@ -158,10 +158,3 @@ def show(found: Simulated) -> None:
     figures = [{"what": label, "value": answer[name]} for name, label in FIGURES.items() if answer[name] is not None]
     show_table({"what": "", "value": "simulated"}, figures)
     out.print(Text("Every column: --json or --csv -", style="dim"))
-
-
-def show_many(answers: list[Answer]) -> None:
-    """Many scenarios: what differs between them, then percentiles in a row each."""
-    asked = [name for name in columns() if len({answer[name] for answer in answers}) > 1]
-    answered = {name: label for name, label in COMPARED.items() if any(answer.get(name) for answer in answers)}
-    show_table({name: name for name in asked} | answered, answers)
