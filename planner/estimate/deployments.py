@@ -62,7 +62,10 @@ def _limits(engine: Same[EngineSpec], gpu: Same[GpuSpec], device_bytes: float, l
 
 
 class Part(StrEnum):
-    """What figures follow from: where it stands in a deployment."""
+    """A part of a deployment that a value may depend on; the text is the attribute that holds it.
+
+    Whoever computes a value names its parts, and it is computed once for all deployments that share these.
+    """
 
     GPU = "row.gpu"
     WEIGHTS = "row.weights"
@@ -86,7 +89,7 @@ BY_VALUE = (Part.CHECKPOINT, Part.LAYOUT)  # others by identity
 
 
 class Deployments(tuple[Deployment, ...]):
-    """Deployments, many of which share some of their parts: what follows from a part is found once for it."""
+    """A sequence of deployments that remembers which of them share which parts, and their numeric columns."""
 
     @cached_property
     def _numbers(self) -> dict[Part, Places]:
@@ -105,9 +108,8 @@ class Deployments(tuple[Deployment, ...]):
     def _numbered(self, part: Part) -> Places:
         if part is Part.WORDS:
             scenarios, at = self.alike(Part.SCENARIO)
-            return np.unique(number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])[at], return_inverse=True)[
-                1
-            ]
+            chosen = number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])
+            return np.unique(chosen[at], return_inverse=True)[1]
         values = map(attrgetter(part), self)
         if part in BY_VALUE:
             return number_of_each(values)
@@ -164,7 +166,7 @@ def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
 
 
 def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:
-    """A value of every deployment that follows from these parts."""
+    """`value` of every deployment, in their order. It may look at `parts` alone: it is asked once for equal ones."""
     kinds, at = Deployments.of(deployments).alike(*parts)
     found = [value(d) for d in kinds]
     return [found[index] for index in at.tolist()]
@@ -173,7 +175,7 @@ def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *p
 def column(
     deployments: Sequence[Deployment], value: Callable[[Deployment], Any], *parts: Part, dtype: Any = np.float64
 ) -> Any:
-    """The same as an array (R,)."""
+    """The same as `each`, as an array (R,) of `dtype`."""
     kinds, at = Deployments.of(deployments).alike(*parts)
     return np.array([value(d) for d in kinds], dtype=dtype)[at]
 

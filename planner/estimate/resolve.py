@@ -43,7 +43,6 @@ ENGINES_OF = {  # columns that only these engines have
     "tensor_split": ("llama.cpp",),
     "backend": ("llama.cpp",),
 }
-HALVES_FP32 = ("vllm", "sglang", "tensorrt-llm")
 
 
 class Row(NamedTuple):
@@ -131,7 +130,8 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     if engine.id == "llama.cpp":
         weights = formats.as_gguf(weights)
-    named, found = found, _as_published(found, weights)
+    named = found  # before the published FP4 checkpoint takes its place
+    found = _as_published(found, weights)
     _check_engine_columns(scenario, engine, gpu)
     if not engine.cache.windows:
         found = found._replace(model=without_windows(Same(found.model)))
@@ -220,7 +220,7 @@ def loaded_format(own: str, model: ModelSpec, engine: EngineSpec) -> str:
 
     Ref: vLLM's dtype auto takes fp16 for pooling models and bf16 for others; both have the same bytes.
     """
-    if own != "fp32" or engine.id not in HALVES_FP32:
+    if own != "fp32" or engine.id not in engines.SERVERS:
         return own
     return "bf16" if model.task == Task.GENERATE else "fp16"
 
