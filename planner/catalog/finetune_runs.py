@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.catalog.rows import Cells, Kind, Read, read_rows
+from planner.catalog.rows import Cells, Read, Table, read_rows
 from planner.catalog.values import shown, stepped
 from planner.errors import BadValue, UnknownName
 from planner.specs.finetune import FinetuneScenario
@@ -26,7 +26,7 @@ def check_column(name: str) -> str:
     return name
 
 
-RUNS = Kind("run", check_column, MAX_RUNS, MAX_BYTES)
+RUNS = Table("run", check_column, MAX_RUNS, MAX_BYTES)
 
 
 def run_of(cells: Mapping[str, Any]) -> FinetuneScenario:

@@ -22,7 +22,7 @@ Record = TypeVar("Record")
 DELIMITERS = ",;\t"
 
 
-class Kind(NamedTuple):
+class Table(NamedTuple):
     """What the rows of a file are, and how many are read."""
 
     noun: str  # in the singular, as messages call a row
@@ -40,8 +40,9 @@ class Read(NamedTuple, Generic[Record]):
 
     def placed(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Its answer, with an error that says where in the file the row stands."""
-        placed = {"error": f"{self.where}: {answer['error']}"} if answer["error"] and self.where else {}
-        return {**answer, **placed}
+        if not (answer["error"] and self.where):
+            return dict(answer)
+        return {**answer, "error": f"{self.where}: {answer['error']}"}
 
 
 class Cells(NamedTuple):
@@ -52,28 +53,28 @@ class Cells(NamedTuple):
     error: str = ""
 
 
-def read_rows(path: str | Path, kind: Kind) -> list[Cells]:
+def read_rows(path: str | Path, table: Table) -> list[Cells]:
     """Rows of a .csv, .tsv, .json, .jsonl or .yaml file; `-` reads standard input and looks at its first character.
 
     Raises BadFile for a file that cannot be read at all, UnknownName for a column in a CSV header.
     """
     if str(path) == "-":
-        data = sys.stdin.buffer.read(kind.max_bytes + 1)
-        return parse_rows(data, _sniffed(data), "standard input", kind)
-    return parse_rows(read_bytes(path, kind.max_bytes), Path(path).suffix.lower(), str(path), kind)
+        data = sys.stdin.buffer.read(table.max_bytes + 1)
+        return parse_rows(data, _sniffed(data), "standard input", table)
+    return parse_rows(read_bytes(path, table.max_bytes), Path(path).suffix.lower(), str(path), table)
 
 
-def parse_rows(data: bytes, suffix: str, where: str, kind: Kind) -> list[Cells]:
+def parse_rows(data: bytes, suffix: str, where: str, table: Table) -> list[Cells]:
     """Rows of a file's bytes; `suffix` says how they are written. Raises as `read_rows` does."""
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
     reader = readers.get(suffix, _yaml_rows if suffix in (".yaml", ".yml") else None)
     if reader is None:
-        raise BadFile(f"{where}: {kind.noun}s are read from .csv, .json, .jsonl and .yaml, not {shown(suffix)}")
-    rows = list(itertools.islice(reader(data, where, kind), kind.max_rows + 1))
-    if len(rows) > kind.max_rows:
-        raise BadFile(f"{where}: more than {kind.max_rows} {kind.noun}s; split the file")
+        raise BadFile(f"{where}: {table.noun}s are read from .csv, .json, .jsonl and .yaml, not {shown(suffix)}")
+    rows = list(itertools.islice(reader(data, where, table), table.max_rows + 1))
+    if len(rows) > table.max_rows:
+        raise BadFile(f"{where}: more than {table.max_rows} {table.noun}s; split the file")
     if not rows:
-        raise BadFile(f"{where}: no {kind.noun} in it")
+        raise BadFile(f"{where}: no {table.noun} in it")
     return rows
 
 
@@ -87,19 +88,19 @@ def _sniffed(data: bytes) -> str:
     return ".yaml" if first.startswith(b"-") or first.partition(b",")[0].rstrip(b"\r").find(b": ") > 0 else ".csv"
 
 
-def _text(data: bytes, where: str, kind: Kind) -> str:
+def _text(data: bytes, where: str, table: Table) -> str:
     if b"\0" in data:
         raise BadFile(f"{where}: holds zero bytes; save it as UTF-8 text")
-    return decoded(data, where, kind.max_bytes)
+    return decoded(data, where, table.max_bytes)
 
 
-def _csv_rows(data: bytes, where: str, kind: Kind) -> Iterator[Cells]:
-    text = _text(data, where, kind)
+def _csv_rows(data: bytes, where: str, table: Table) -> Iterator[Cells]:
+    text = _text(data, where, table)
     head = text.split("\n", 1)[0]
     delimiter = max(DELIMITERS, key=head.count)
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header = _header(next(lines, []), where, kind)
+        header = _header(next(lines, []), where, table)
         for cells in lines:
             if any(cells):
                 yield _csv_row(header, cells, lines.line_num)
@@ -107,14 +108,14 @@ def _csv_rows(data: bytes, where: str, kind: Kind) -> Iterator[Cells]:
         raise BadFile(f"{where}: not CSV ({error})") from None
 
 
-def _header(cells: list[str], where: str, kind: Kind) -> list[str]:
+def _header(cells: list[str], where: str, table: Table) -> list[str]:
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:  # spreadsheets leave empty columns at the end
         names.pop()
     if not names:
-        raise BadFile(f"{where}: no {kind.noun} in it; the first line names the columns")
+        raise BadFile(f"{where}: no {table.noun} in it; the first line names the columns")
     for name in names:
-        kind.check_column(name)
+        table.check_column(name)
     if len(set(names)) != len(names):
         raise BadFile(f"{where}: the column {next(n for n in names if names.count(n) > 1)!r} stands twice")
     return names
@@ -126,35 +127,35 @@ def _csv_row(header: list[str], cells: list[str], line: int) -> Cells:
     return Cells(dict(zip(header, cells, strict=False)), f"line {line}")
 
 
-def _mapping(item: object, where: str, kind: Kind) -> Cells:
+def _mapping(item: object, where: str, table: Table) -> Cells:
     """A row from JSON or YAML; here a misspelt column spoils only the row that holds it."""
     if not isinstance(item, dict):
         return Cells({}, where, f"{shown(item)} is not an object of columns")
     try:
-        return Cells({kind.check_column(str(name)): value for name, value in item.items()}, where)
+        return Cells({table.check_column(str(name)): value for name, value in item.items()}, where)
     except PlannerError as error:
         return Cells({}, where, str(error))
 
 
-def _listed(document: Any, kind: Kind) -> Iterator[Cells]:
+def _listed(document: Any, table: Table) -> Iterator[Cells]:
     items = document if isinstance(document, list) else [] if document is None else [document]
-    return (_mapping(item, f"row {number}", kind) for number, item in enumerate(items, 1))
+    return (_mapping(item, f"row {number}", table) for number, item in enumerate(items, 1))
 
 
-def _json_rows(data: bytes, where: str, kind: Kind) -> Iterator[Cells]:
-    return _listed(parse_json(data, where, kind.max_bytes) if data.strip() else None, kind)
+def _json_rows(data: bytes, where: str, table: Table) -> Iterator[Cells]:
+    return _listed(parse_json(data, where, table.max_bytes) if data.strip() else None, table)
 
 
-def _yaml_rows(data: bytes, where: str, kind: Kind) -> Iterator[Cells]:
-    return _listed(parse_yaml(data, where), kind)
+def _yaml_rows(data: bytes, where: str, table: Table) -> Iterator[Cells]:
+    return _listed(parse_yaml(data, where), table)
 
 
-def _jsonl_rows(data: bytes, where: str, kind: Kind) -> Iterator[Cells]:
-    for number, line in enumerate(_text(data, where, kind).split("\n"), 1):
+def _jsonl_rows(data: bytes, where: str, table: Table) -> Iterator[Cells]:
+    for number, line in enumerate(_text(data, where, table).split("\n"), 1):
         if line.strip():
             try:
                 item = parse_json(line.encode())
             except BadFile as error:
                 yield Cells({}, f"line {number}", str(error))
             else:
-                yield _mapping(item, f"line {number}", kind)
+                yield _mapping(item, f"line {number}", table)

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from planner.catalog.rows import Cells, Kind, Read, parse_rows, read_rows
+from planner.catalog.rows import Cells, Read, Table, parse_rows, read_rows
 from planner.catalog.values import Value, check_column, columns, scenario_of, shown, stepped, valid_part, value_of
 from planner.errors import BadValue
 from planner.specs.scenario import Scenario
 
 MAX_BYTES = 16 * 2**20
 MAX_ROWS = 100_000
-SCENARIOS = Kind("scenario", check_column, MAX_ROWS, MAX_BYTES)
+SCENARIOS = Table("scenario", check_column, MAX_ROWS, MAX_BYTES)
 _HOLDS_COMMAS = ("name", "tensor_split")  # text columns in which a comma does not start a list
 
 
