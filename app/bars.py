@@ -19,7 +19,7 @@ from drawing import (
     label_at,
     scale,
 )
-from planner.estimate.breakdown import Part
+from planner.estimate.breakdown import StepPart
 from planner.explain.words import HOLDING
 
 Row = dict[str, Any]
@@ -118,7 +118,7 @@ def _ink(colour: str, dark: bool) -> str:
     return "#111" if colour in (ORANGE, GREY) else "#fff"
 
 
-def step_bars(parts: Sequence[Part], limit: int = 9) -> tuple[Chart, str]:
+def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
     """Milliseconds of one mean step by operation, longest first, with what bounds each."""
     shown = list(parts[:limit])
     rest = sum(part.seconds for part in parts[limit:])

@@ -19,8 +19,8 @@ from planner.specs.gpu import MathType
 from planner.specs.scenario import Scenario
 
 
-class Part(NamedTuple):
-    """All executions of one operation in a step."""
+class StepPart(NamedTuple):
+    """One operation of a step, all its executions together, or the engine's own time."""
 
     name: str
     kind: str  # gemm | moe | attention | recurrent | elementwise | communication | engine
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     executions: float
 
 
-def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[Part]:
+def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPart]:
     """Operations of the mean step (its decodes and the prompts that arrive with it), longest first.
 
     Operations of the same name are one part; the engine's own time is the last kind. Raises PlannerError as
@@ -56,9 +56,9 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[Part]:
             if total > known[2]:
                 known[0], known[2] = bound, total
             known[1] += amounts
-    out = [Part(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
+    out = [StepPart(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
     engine_s = _first(parts.engine_s)
-    out += [Part("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
+    out += [StepPart("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
     return sorted(out, key=lambda part: -part.seconds)
 
 
