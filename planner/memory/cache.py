@@ -18,7 +18,7 @@ from planner.memory.weights import cache_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
 from planner.params.compressed import cached_as
 from planner.params.recurrent import recurrent_state
-from planner.specs.engine import EngineSpec, Layout
+from planner.specs.engine import CacheLayout, EngineSpec
 from planner.specs.model import (
     Attention,
     CompressedAttention,
@@ -225,7 +225,7 @@ def cache_table(
     attention, reach, states = joined(found, draft) if draft else found
     given = inputs.settings.block_tokens
     block = floats(engine.cache.block_tokens if given is None else given)
-    windowed = np.isfinite(reach) & (engine.cache.layout is not Layout.FULL)
+    windowed = np.isfinite(reach) & (engine.cache.layout is not CacheLayout.FULL)
     table = _plain_table(block, attention, states, np.where(windowed, reach, np.inf))
     slots = engine.cache.state_slots + engine.cache.draft_state_slots * floats(inputs.settings.draft_tokens)
     table = table._replace(
@@ -235,10 +235,10 @@ def cache_table(
     )
     mixed = bool(np.any(windowed) and not np.all(windowed))
     pooled = any(isinstance(mixer, CompressedAttention) for mixer in model.mixers)
-    if engine.cache.layout is Layout.GROUPED and not pooled and (mixed or len(states.layers)):
+    if engine.cache.layout is CacheLayout.GROUPED and not pooled and (mixed or len(states.layers)):
         table = _grouped(table, block, engine, attention, states)
         return table._replace(state_bytes=table.state_bytes * slots)
-    return _split(table, engine, windowed) if engine.cache.layout is Layout.SPLIT and mixed else table
+    return _split(table, engine, windowed) if engine.cache.layout is CacheLayout.SPLIT and mixed else table
 
 
 def _plain_table(block: Floats, attention: LayersAndBytes, states: LayersAndBytes, live: Floats) -> CacheTable:

@@ -31,8 +31,11 @@ LLAMA_CPP = "llama.cpp"
 ROUNDING = 1.1  # scales and padding in which formats of the same bits differ
 
 
-class Load(NamedTuple):
-    """One load of the space; a blank concurrency is the scenario's own, blank sizes are as many as it needs."""
+class Sizing(NamedTuple):
+    """Requests at once, and GPUs or replicas that take them.
+
+    None: the load's own concurrency, or users or rate; as many GPUs and replicas as it needs.
+    """
 
     concurrency: int | None
     gpus: int | None = None
@@ -117,22 +120,22 @@ def _cannot_start(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     return ""
 
 
-def loads(load: Scenario, space: Space) -> list[Load]:
+def loads(load: Scenario, space: Space) -> list[Sizing]:
     """Every concurrency under every count of GPUs or replicas."""
     asked: Sequence[int | None] = space.concurrencies or (None,)
     return list(_loads(asked, space, load))
 
 
-def _loads(asked: Sequence[int | None], space: Space, load: Scenario) -> Iterator[Load]:
+def _loads(asked: Sequence[int | None], space: Space, load: Scenario) -> Iterator[Sizing]:
     counts = space.counts or ((load.n_gpus,) if load.n_gpus else ())
     replicas = space.replicas or ((load.dp,) if load.dp else ())
     for concurrency in asked:
         for number in counts:
-            yield Load(concurrency, gpus=number)
+            yield Sizing(concurrency, gpus=number)
         for number in replicas if not counts else ():
-            yield Load(concurrency, replicas=number)
+            yield Sizing(concurrency, replicas=number)
         if not (counts or replicas):
-            yield Load(concurrency)
+            yield Sizing(concurrency)
 
 
 def most_gpus(load: Scenario, space: Space, limit: int) -> int:

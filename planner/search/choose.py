@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds, rate_exceeded
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
-from planner.search.axes import Load
+from planner.search.axes import Sizing
 from planner.search.order import METRICS, READ_TOKENS_PER_S, TINY, front_mask, scores
 from planner.search.records import Config, Kept, Ledger
 from planner.serving.cost import HOURS_PER_MONTH
@@ -49,7 +49,7 @@ class Offers(NamedTuple):
     needs: Bools  # (N, 1): as many replicas as it takes
 
 
-def offers(configs: Sequence[Config], asked: Sequence[Load]) -> Offers:
+def offers(configs: Sequence[Config], asked: Sequence[Sizing]) -> Offers:
     """Replicas where the load states GPUs or replicas; 1 where it takes as many as it needs."""
     each = np.array([config.layout.n_gpus for config in configs], dtype=float)
     counts = np.array([[load.gpus or 0] for load in asked], dtype=float)
@@ -131,7 +131,7 @@ def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
     return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
 
 
-def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Load], wish: Wish, ledger: Ledger) -> None:
+def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
     """Every load on every configuration that starts: candidates and refusals go to the ledger."""
     offered = offers(configs, asked)
     if np.any(offered.needs):

@@ -28,7 +28,7 @@ from planner.formats import tensor_bytes
 from planner.formats.identity import Same
 from planner.params import tensors
 from planner.search import axes, limits
-from planner.search.axes import Load
+from planner.search.axes import Sizing
 from planner.search.choose import MOST_GPUS, early, offers, reach_budgets, settle
 from planner.search.judge import judge
 from planner.search.order import foremost, patience
@@ -50,7 +50,7 @@ class Job(NamedTuple):
     task: Task
     ledger: Ledger
     library: Library
-    loads: Sequence[Load]
+    loads: Sequence[Sizing]
 
 
 @busy()
@@ -198,7 +198,7 @@ def _price(job: Job, engine: EngineSpec, replicas: Sequence[Replica]) -> None:
             _price_loads(job, engine, affordable, loads)
 
 
-def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load]) -> list[Replica]:
+def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Sizing]) -> list[Replica]:
     """Those of which at least one load stays within the budgets; the others are refused unpriced."""
     configs = [replica.config for replica in replicas]
     offered = offers(configs, loads)
@@ -214,7 +214,7 @@ def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Load])
     return [replica for replica, good in zip(replicas, fine.tolist(), strict=True) if good]
 
 
-def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], loads: Sequence[Load]) -> None:
+def _price_loads(job: Job, engine: EngineSpec, replicas: Sequence[Replica], loads: Sequence[Sizing]) -> None:
     """Plan and price what starts as it is, or else with other settings; refuse the rest."""
     most = max((load.concurrency or job.task.load.concurrency or 1) for load in loads)
     fewest = np.min(offers([replica.config for replica in replicas], loads).replicas, axis=0)

@@ -27,7 +27,7 @@ class BudgetRule(StrEnum):
     FREE = "free"  # llama.cpp, transformers, MLX: whatever is free
 
 
-class Layout(StrEnum):
+class CacheLayout(StrEnum):
     """How the cache manager shares its pool among layers of different kinds."""
 
     GROUPED = "grouped"  # vLLM: equal groups of layers draw pages of one size from one pool
@@ -75,7 +75,7 @@ class Budget(Spec):
 class CacheRules(Spec):
     """How tokens become blocks and blocks become bytes."""
 
-    layout: Layout
+    layout: CacheLayout
     allocation: Allocation
     block_tokens: Tokens
     null_blocks: Amount = 0  # blocks of the pool that no sequence can have
