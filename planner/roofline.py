@@ -32,6 +32,7 @@ FIRST, LAST, PER_OCTAVE = (0, 7, 6), (17, 18, 17), (1, 2, 2)
 NODES = tuple((last - first) * each + 1 for first, last, each in zip(FIRST, LAST, PER_OCTAVE, strict=True))
 
 
+GRID = np.array([FIRST, PER_OCTAVE, NODES])
 # Offsets of a cell's corners in a flat table, k fastest.
 CORNERS = np.array([(m * NODES[1] + n) * NODES[2] + k for m in (0, 1) for n in (0, 1) for k in (0, 1)])
 
@@ -107,7 +108,7 @@ def on_common_grid(table: ResidualTable) -> Array:
 
 def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Array) -> Array:
     """exp(R) for operations whose m, n, k are `axes` (3, ...) and whose tables are `at`, all of one shape."""
-    first, each, count = (np.reshape(of, (3, *(1,) * (axes.ndim - 1))) for of in (FIRST, PER_OCTAVE, NODES))
+    first, each, count = GRID.reshape(3, 3, *(1,) * (axes.ndim - 1))
     place = np.clip((np.log2(np.maximum(axes, 1.0)) - first) * each, 0, count - 1)
     whole = np.minimum(place.astype(np.int64), count - 2)
     (m, n, k), (fm, fn, fk) = whole, place - whole
@@ -119,23 +120,23 @@ def _correction(residuals: Residuals, at: NDArray[np.int64], axes: Array) -> Arr
     return np.asarray(np.exp(found[0]))
 
 
-def _per_token_bytes(ops: Sequence[Op], n: Array, moved: Array, mk: Array) -> Array:
-    """n of the tables: outputs of a product; of decode attention the bytes of one cached token."""
-    decodes = np.array([op.rate % len(Slot) == Slot.DECODE for op in ops])
-    return np.where(decodes.reshape(-1, *(1,) * (n.ndim - 1)), moved / np.maximum(mk, 1.0), n)
+def _corrected(total: Array, ops: Sequence[Op], m: Array, k: Array, residuals: Residuals, rows: slice) -> Array:
+    """The block's times, those of slots with a table multiplied by it.
 
-
-def _corrected(total: Array, ops: Sequence[Op], residuals: Residuals, rows: slice) -> Array:
-    """The block's times, those of slots with a table multiplied by it."""
+    n of the tables: outputs of a product; of decode attention the bytes of one cached token.
+    """
     with_table = np.asarray(residuals.which.any(axis=1))
     used = [i for i, op in enumerate(ops) if with_table[op.rate]]
     if used:
         own, shape = [ops[i] for i in used], total.shape[1:]
-        m, n, k, moved = (_rows([getattr(op, name) for op in own], rows, shape) for name in ("m", "n", "k", "bytes"))
+        axes = np.stack((m[used], _rows([op.n for op in own], rows, shape), k[used]))
+        decodes = [i for i, op in enumerate(own) if op.rate % len(Slot) == Slot.DECODE]
+        moved = _rows([own[i].bytes for i in decodes], rows, shape)
+        axes[1, decodes] = moved / np.maximum(axes[0, decodes] * axes[2, decodes], 1.0)
         at = residuals.which[[op.rate for op in own]]
         at = at[:, rows] if at.shape[1] > 1 else at
         at = at if len(shape) == 1 else at[:, None, :]
-        total[used] *= _correction(residuals, at, np.stack((m, _per_token_bytes(own, n, moved, m * k), k)))
+        total[used] *= _correction(residuals, at, axes)
     return total
 
 
@@ -195,7 +196,7 @@ def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: s
     total = p_norm(memory, compute + rate.latency_s, rate.p)
     total += start
     if residuals is not None:
-        total = _corrected(total, ops, residuals, rows)
+        total = _corrected(total, ops, m, k, residuals, rows)
     start += rate.latency_s
     return _Parts(total, start, memory, compute, _rows([op.count for op in ops], rows, shape))
 

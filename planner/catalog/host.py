@@ -51,5 +51,6 @@ def pcie_bytes_per_s(link_bytes_per_s: Any = None) -> Any:
 def remaining(limit_w: Any, tdp_w: Any) -> Remaining:
     """What a power limit leaves, by limit / TDP; a limit of nan leaves everything."""
     table = _data()["power_limit"]
-    share = np.nan_to_num(np.asarray(limit_w, dtype=float) / tdp_w, nan=1.0)
+    share = np.asarray(limit_w, dtype=float) / tdp_w
+    share = np.where(np.isnan(share), 1.0, share)
     return Remaining(*(np.interp(share, table["limit"], table[name]) for name in Remaining._fields))

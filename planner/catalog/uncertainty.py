@@ -40,6 +40,11 @@ def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Se
 
 def _column(quantity: str, levels: Sequence[str]) -> NDArray[np.float64]:
     """Half-widths of one quantity at each row's level."""
+    known = _known(quantity)
+    return np.array([known[level] for level in levels])
+
+
+@lru_cache(maxsize=64)
+def _known(quantity: str) -> Mapping[str, float]:
     spec = getattr(uncertainty(), quantity)
-    known = {level: getattr(spec, level).value for level in type(spec).model_fields}
-    return np.array([known[str(level)] for level in levels])
+    return {level: getattr(spec, level).value for level in type(spec).model_fields}

@@ -51,7 +51,8 @@ def priced(
 
 
 def _empty(rows: int) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: np.full(rows, np.nan) for name in estimate_columns()}
+    names = estimate_columns()
+    columns: dict[str, Any] = dict(zip(names, np.full((len(names), rows), np.nan), strict=True))
     columns |= {name: np.full(rows, "", dtype=object) for name in TEXTS}
     columns |= {name: np.zeros(rows, dtype=bool) for name in FLAGS}
     columns.pop("error")

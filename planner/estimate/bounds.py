@@ -131,9 +131,10 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
     found["max_concurrency"] = _sequences(engine, parts, columns, width)
     out: Columns = {}
-    for name, ends in found.items():
-        for end, value in ends._asdict().items():
-            out[f"{name}_{end}"] = np.where(np.isfinite(value) & ~np.isnan(columns[name]), value, np.nan)
+    for name, (low, high) in found.items():
+        known = ~np.isnan(columns[name])
+        out[f"{name}_low"] = np.where(known & np.isfinite(low), low, np.nan)
+        out[f"{name}_high"] = np.where(known & np.isfinite(high), high, np.nan)
     return out
 
 

@@ -85,7 +85,6 @@ WORDS = itemgetter(
     "interconnect", "gpus_per_node", "flash_attention", "enforce_eager", "images_per_request", "kv_format",
     "device_gib", "copies_per_gpu", "host_bandwidth_gb_s",
 )  # fmt: skip
-BY_VALUE = (Part.CHECKPOINT, Part.LAYOUT)  # others by identity
 
 
 class Deployments(tuple[Deployment, ...]):
@@ -100,7 +99,7 @@ class Deployments(tuple[Deployment, ...]):
         return {}
 
     def numbered(self, part: Part) -> Places:
-        """Which of the distinct parts every deployment has, numbered from 0 without gaps."""
+        """Which of the distinct parts every deployment has, from 0; all but layouts are told apart by identity."""
         if part not in self._numbers:
             self._numbers[part] = self._numbered(part)
         return self._numbers[part]
@@ -111,7 +110,7 @@ class Deployments(tuple[Deployment, ...]):
             chosen = number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])
             return np.unique(chosen[at], return_inverse=True)[1]
         values = map(attrgetter(part), self)
-        if part in BY_VALUE:
+        if part is Part.LAYOUT:
             return number_of_each(values)
         addresses = np.fromiter(map(id, values), dtype=np.int64, count=len(self))
         return np.unique(addresses, return_inverse=True)[1]
@@ -127,11 +126,12 @@ class Deployments(tuple[Deployment, ...]):
         return [self[index] for index in first.tolist()], at
 
     @cached_property
-    def columns(self) -> dict[str, Floats]:
-        """Every numeric scenario column of the distinct scenarios, None as nan."""
+    def columns(self) -> dict[str, tuple[Floats, bool]]:
+        """Every numeric scenario column of the distinct scenarios, None as nan, and whether any is."""
         scenarios = (vars(d.row.scenario) for d in self.alike(Part.SCENARIO)[0])
-        cells = zip(*map(itemgetter(*NUMERIC), scenarios), strict=True)
-        return {name: np.array(column, dtype=np.float64) for name, column in zip(NUMERIC, cells, strict=True)}
+        cells = np.array([*zip(*map(itemgetter(*NUMERIC), scenarios), strict=True)], dtype=np.float64)
+        blanks = np.asarray(np.isnan(cells).any(axis=1)).tolist()
+        return dict(zip(NUMERIC, zip(cells, blanks, strict=True), strict=True))
 
     @classmethod
     def of(cls, deployments: Sequence[Deployment]) -> Deployments:
@@ -183,12 +183,12 @@ def column(
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
     read = Deployments.of(deployments)
-    values = read.columns[name][read.alike(Part.SCENARIO)[1]]
-    blank = np.isnan(values)
-    if not blank.any():
+    distinct, blanks = read.columns[name]
+    values = distinct[read.alike(Part.SCENARIO)[1]]
+    if not blanks:
         return values
     limit = column(read, attrgetter(f"limits.{name}"), Part.LIMITS) if default is None else default
-    return np.where(blank, limit, values)
+    return np.where(np.isnan(values), limit, values)
 
 
 def parallel(deployments: Sequence[Deployment]) -> Parallel:

@@ -11,6 +11,7 @@ from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
 from planner.estimate.experts import routes_inside
+from planner.formats.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
 from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
@@ -42,9 +43,10 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
     share = column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
-    quantizes = np.array([_quantizes(rates) for rates in kernels])
-    quantized_s = np.where(quantizes, fixed.quantized_layer_s, 0.0) * layers
-    experts_s = fixed.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, kernels)
+    kinds, at = distinct(kernels)
+    quantized_s = fixed.quantized_layer_s * np.array([_quantizes(rates) for rates in kinds])[at] * layers
+    one = np.array([rates.families[Slot.EXPERT_GEMM] in fixed.one_kernel_experts for rates in kinds])[at]
+    experts_s = fixed.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, one)
     whole_s = fixed.per_layer_s * layers + more_s + experts_s
     decode_s = whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * layers
     return Launches(
@@ -66,10 +68,12 @@ def _expert_layers(model: ModelSpec) -> int:
     return sum(model.ffn_layers(index) for index, ffn in enumerate(model.ffns) if isinstance(ffn, MoeFfn))
 
 
-def _launches_experts(deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Any:
-    """Rows whose experts are sorted, multiplied and summed kernel by kernel, not in one, (R,). AMD's are in one."""
+def _launches_experts(deployments: Sequence[Deployment], one: Any) -> Any:
+    """Rows whose experts are sorted, multiplied and summed kernel by kernel, not in one, (R,). AMD's are in one.
+
+    `one`: rows whose experts multiply in a kernel that some GPUs have in one.
+    """
     fixed = deployments[0].row.engine.overheads
-    one = np.array([rates.families[Slot.EXPERT_GEMM] in fixed.one_kernel_experts for rates in kernels])
     cuda, fuses = (
         column(deployments, has, Part.GPU, dtype=bool)
         for has in (lambda d: d.row.gpu.vendor == "NVIDIA", lambda d: d.row.gpu.generation in fixed.one_kernel_on)

@@ -29,7 +29,7 @@ from planner.estimate.fusing import on_matrix_units
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
-from planner.formats.identity import Same
+from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals
@@ -101,7 +101,8 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
     if overheads.packed_arithmetic != 1:
         unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, Part.GPU, dtype=bool)
-        packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in own]).T
+        kinds, at = distinct(own)
+        packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in kinds]).T[:, at]
         found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, overheads.packed_arithmetic, 1.0)
     return found
 

@@ -64,11 +64,12 @@ class Row(NamedTuple):
     refined: Refined = NOT_REFINED  # by observations of this engine on this GPU
 
 
-Known = dict[tuple[Any, ...], Row]  # rows by the columns that their specs follow from
+Named = tuple[Row, dict[str, Any]]  # specs, and the columns that name them filled in
+Known = dict[tuple[Any, ...], Named]  # by the columns that they follow from
 SPECS_FROM = itemgetter(
     "model", "gpu", "task_family", "interconnect", "images_per_request", "weight_format", "kv_format", "engine",
     "engine_version", "tp", "pp", "power_limit_w", "draft_model", "speculative_tokens", "acceptance_rate",
-    "prefix_caching", *ENGINES_OF,
+    "prefix_caching", "task", *ENGINES_OF,
 )  # fmt: skip
 
 
@@ -78,22 +79,12 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
     `known` keeps rows of this library, so that specs are looked up once for all scenarios that name the same.
     """
     key = SPECS_FROM(vars(scenario))
-    row = known.get(key) if known is not None else None
-    if row is None:
-        row = _looked_up(scenario, library)
+    found = known.get(key) if known is not None else None
+    if found is None:
+        found = _named(scenario, library)
         if known is not None:
-            known[key] = row
-    names: dict[str, Any] = {
-        "weight_format": row.weights.id,
-        "kv_format": row.kv_name,
-        "engine": row.engine.id,
-        "engine_version": row.engine.version,
-        "backend": scenario.backend or engines.usual_backend(row.engine.id, row.gpu.vendor),
-        "gpu": scenario.gpu if scenario.gpu in library.gpus else row.gpu.id,
-        "task": scenario.task or row.model.task.value,
-    } | drafting_defaults(scenario)
-    if scenario.task_family:
-        names["task_family"] = row.family.id
+            known[key] = found
+    row, names = found
     load = default_load(scenario, names["task"], row.model)
     if (scenario.shared_prefix_tokens or 0) > load["input_tokens"]:
         raise BadValue(
@@ -111,6 +102,22 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
         )
     values = names | load | _device(scenario, row.gpu)
     return Row(scenario.filled(values), *row[1:])
+
+
+def _named(scenario: Scenario, library: Library) -> Named:
+    row = _looked_up(scenario, library)
+    names: dict[str, Any] = {
+        "weight_format": row.weights.id,
+        "kv_format": row.kv_name,
+        "engine": row.engine.id,
+        "engine_version": row.engine.version,
+        "backend": scenario.backend or engines.usual_backend(row.engine.id, row.gpu.vendor),
+        "gpu": scenario.gpu if scenario.gpu in library.gpus else row.gpu.id,
+        "task": scenario.task or row.model.task.value,
+    }
+    if scenario.task_family:
+        names["task_family"] = row.family.id
+    return row, names | drafting_defaults(scenario)
 
 
 def _looked_up(scenario: Scenario, library: Library) -> Row:

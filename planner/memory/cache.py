@@ -309,7 +309,7 @@ def sequence_bytes(table: CacheTable, tokens: Array, live: bool = False) -> Floa
     cap = table.live_tokens if live else table.cap_tokens
     held = np.ceil(np.minimum(floats(tokens), cap) / table.block_tokens) + table.spare_blocks
     if table.share is None:
-        return floats(np.sum(held * table.block_bytes, axis=0) + table.state_bytes)
+        return floats((held * table.block_bytes).sum(axis=0) + table.state_bytes)
     return floats(np.max(held / table.share, axis=0) * table.pool_block_bytes + table.state_bytes)
 
 

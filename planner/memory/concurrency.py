@@ -63,7 +63,7 @@ def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: 
     budget = usable / np.maximum(sequences, 1)
     for _ in range((limit + 1).bit_length()):
         middle = np.floor((low + high) / 2)
-        fits = np.all(sequence_bytes(table, middle) <= budget, axis=0)
+        fits = (sequence_bytes(table, middle) <= budget).all(axis=0)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     return low
 

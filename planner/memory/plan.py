@@ -15,11 +15,11 @@ from planner.specs.model import ModelSpec
 
 
 def limiting_stage(inputs: MemoryInputs, stages: Stages) -> NDArray[np.intp]:
-    """(1, R): index of the stage that limits; without caches the one with the least memory left."""
+    """(R,): index of the stage that limits; without caches the one with the least memory left."""
     _, one = load_bytes(stages.table, inputs.load, 1.0, live=False)
     ratio = stages.available / np.where(one > 0, one, 1.0)
     tightest: NDArray[np.intp] = np.argmin(np.where((one > 0) | (stages.available < 0), ratio, np.inf), axis=0)
-    return tightest[None, :]
+    return tightest
 
 
 def _free_bytes(inputs: MemoryInputs, spent: Spent, cache: Floats) -> Floats:
@@ -37,9 +37,10 @@ def memory_plan(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> M
     stages = stages_of(model, engine, inputs)
     kv = capacity(model, engine, inputs, stages)
     at = limiting_stage(inputs, stages)
+    rows = np.arange(len(at))
 
     def pick(term: Floats) -> Floats:
-        return floats(np.take_along_axis(term, at, axis=0)[0])
+        return floats(term[at, rows])
 
     spent = Spent(*(pick(term) for term in stages.spent))
     pool, states = pick(stages.pool), pick(stages.states)

@@ -206,4 +206,4 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, 
 
 def _divided(ways: Number) -> bool:
     """False where nobody divides: the messages are then left out."""
-    return bool(np.any(np.asarray(ways) > 1))
+    return bool((np.asarray(ways) > 1).any())

@@ -231,15 +231,15 @@ def position(rising: Array, target: Array) -> Array:
 
     `target` is (R,), or (N, R) for N targets in every column.
     """
-    column, falls = rising, ~np.all(rising[1:] >= rising[:-1], axis=0)
-    if np.any(falls):
+    column, falls = rising, ~(rising[1:] >= rising[:-1]).all(axis=0)
+    if falls.any():
         column = rising.copy()
         column[:, falls] = np.maximum.accumulate(rising[:, falls], axis=0)
     below = column < target if np.ndim(target) < 2 else column[:, None] < target
-    above = np.clip(np.count_nonzero(below, axis=0), 1, len(column) - 1)
+    above = np.minimum(np.maximum(np.count_nonzero(below, axis=0), 1), len(column) - 1)
     rows = np.arange(column.shape[1])
     low, high = column[above - 1, rows], column[above, rows]
-    wanted = np.clip(target, low, high)
+    wanted = np.minimum(np.maximum(target, low), high)
     found: Array = above - 1 + (wanted - low) / np.maximum(high - low, TINY)
     return found
 

@@ -199,7 +199,7 @@ def log_sd(mean: Array, p95: Array) -> Array:
 
     0 where p95 is unknown (nan) or not above the mean; at most z, where p95 / mean is largest.
     """
-    ratio = np.log(np.maximum(np.nan_to_num(np.asarray(p95, dtype=float) / np.maximum(mean, 1), nan=1.0), 1))
+    ratio = np.log(np.fmax(np.asarray(p95, dtype=float) / np.maximum(mean, 1), 1))
     return Z_P95 - np.sqrt(np.maximum(Z_P95**2 - 2 * ratio, 0))
 
 

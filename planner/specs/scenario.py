@@ -154,7 +154,7 @@ class Scenario(Spec):
         long; what its sender had set stays known.
         """
         made = object.__new__(type(self))
-        object.__setattr__(made, "__dict__", self.__dict__ | dict(values))
+        object.__setattr__(made, "__dict__", {**self.__dict__, **values})
         object.__setattr__(made, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         object.__setattr__(made, "__pydantic_extra__", None)
         object.__setattr__(made, "__pydantic_private__", None)
