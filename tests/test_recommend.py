@@ -245,8 +245,8 @@ class TestUsable:
         assert patient.candidates[0]["output_tokens_per_s_per_request"] < 5
 
     def test_what_starts_as_is_usual_comes_before_what_has_to_be_set_for_as_good_as_the_same(self) -> None:
-        load = Scenario(gpu="rtx4090", n_gpus=1, concurrency=1, input_tokens=7168, output_tokens=1024)
-        found = recommend(load, Space(models=("google/gemma-4-31B-it",)), Wish()).candidates
+        load = Scenario(gpu="rtx4090", n_gpus=1, concurrency=1, input_tokens=12000, output_tokens=1024)
+        found = recommend(load, Space(models=("Qwen/Qwen3-32B",)), Wish()).candidates
         assert not found[0]["settings_needed"] and found[1]["settings_needed"]
         assert found[1]["usd_per_request"] < found[0]["usd_per_request"] < 1.1 * found[1]["usd_per_request"]
 
