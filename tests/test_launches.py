@@ -109,7 +109,7 @@ def test_a_nightly_image_is_the_release_of_its_months() -> None:
 
 
 def test_experts_of_several_kernels_add_launches_but_not_those_of_one() -> None:
-    asked = {"engine": "vllm", "engine_version": "0.18", "input_tokens": 1024, "model": "gpt-oss-120b", "tp": 8}
+    asked = {"engine": "vllm", "engine_version": "0.18", "input_tokens": 2048, "model": "gpt-oss-120b", "tp": 8}
     hopper, blackwell = (row(gpu=gpu, **asked)["ttft_unloaded_ms"] for gpu in ("h200-sxm", "b200"))
     fixed = engine("vllm", "0.18").overheads
     assert hopper > 1e3 * 36 * (fixed.per_layer_s + fixed.expert_layer_s)
@@ -129,3 +129,10 @@ def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
     priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
     fixed = resolved.engine.overheads
     assert priced.clock.launches.whole_s == pytest.approx(26 * fixed.per_layer_s + 23 * fixed.expert_layer_s)
+
+
+def test_vllm_captures_larger_graphs_for_gpt_oss() -> None:
+    asked = {"engine": "vllm", "engine_version": "0.18", "model": "gpt-oss-120b", "gpu": "h200-sxm", "tp": 8}
+    within, beyond = (row(input_tokens=tokens, **asked)["ttft_unloaded_ms"] for tokens in (1024, 1025))
+    fixed = engine("vllm", "0.18").overheads
+    assert beyond - within > 1e3 * 36 * fixed.expert_layer_s

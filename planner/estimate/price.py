@@ -97,7 +97,12 @@ def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
 def graph_batches(deployments: Sequence[Deployment]) -> Floats:
     """Largest batch of each row that is captured as a CUDA graph: as stated, else the engine's own limit."""
 
+    defaults = deployments[0].row.engine.defaults
+    wide = deployments[0].row.model.model_type in defaults.wide_graph_types
+
     def own(d: Deployment) -> int:
+        if wide:
+            return defaults.wide_graph_batch
         return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
 
     return numbers(deployments, "max_cudagraph_capture_size", column(deployments, own, Part.LIMITS, Part.LAYOUT))

@@ -235,6 +235,9 @@ def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> F
     settings = inputs.settings
     largest = np.minimum(2 * floats(settings.max_num_seqs), settings.graph_batch)
     layers = model.n_layers / floats(inputs.parallel.pp)
-    captured = engine.overheads.graph_layer_bytes * layers * graph_sizes(engine.overheads, largest)
+    steps, defaults = engine.overheads, engine.defaults
+    if model.model_type in defaults.wide_graph_types:
+        steps = steps.model_copy(update={"graph_coarse_step": defaults.wide_graph_step})
+    captured = engine.overheads.graph_layer_bytes * layers * graph_sizes(steps, largest)
     fixed = engine.overheads.graph_bytes + np.where(inputs.device.unified, engine.overheads.unified_graph_bytes, 0.0)
     return np.where(settings.enforce_eager, 0.0, fixed + captured)
