@@ -5,7 +5,17 @@ from planner.catalog import models
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
 from planner.catalog.kernel_families import kernel_families
-from planner.catalog.rates import Evidence, Figures, Topology, family_ids, figures, rates_for, stack
+from planner.catalog.rates import (
+    Evidence,
+    Figures,
+    Topology,
+    family_ids,
+    figures,
+    peak_rates,
+    rates_for,
+    stack,
+    usable_bandwidth_bytes_per_s,
+)
 from planner.errors import BadValue
 from planner.ops import Slot
 from planner.roofline import Rates
@@ -211,3 +221,9 @@ def test_a_back_end_without_figures_of_its_own_takes_those_of_its_engine() -> No
     assert own[Slot.MLP_GEMM] < 0.5 * usual[Slot.MLP_GEMM]  # BF16 without matrix units
     nvidia = [rates("rtx3090", "gguf-q4_0", engine) for engine in ("llama.cpp/vulkan", "llama.cpp")]
     assert np.array_equal(nvidia[0].flops_per_s, nvidia[1].flops_per_s)
+
+
+def test_a_card_of_half_the_power_uses_less_of_the_bandwidth_that_its_datasheet_states() -> None:
+    usual, half = gpu("rtxpro6000"), gpu("rtxpro6000-maxq")
+    assert usable_bandwidth_bytes_per_s(half) < usable_bandwidth_bytes_per_s(usual) == usual.bandwidth_bytes_per_s
+    assert peak_rates(half, "gemm-16")[0] == half.bandwidth_bytes_per_s  # a measurement may exceed what is usual

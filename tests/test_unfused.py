@@ -97,3 +97,11 @@ def test_a_lone_stream_is_surer_where_many_cards_were_measured() -> None:
     widths = [high / middle for high, middle in zip(speeds(f"{name}_high", *asked), speeds(name, *asked), strict=True)]
     assert widths[0] < widths[1] < widths[2]
     assert widths[0] < widths[3]
+
+
+@pytest.mark.parametrize("gpu", ["mi100", "mi210", "mi300x"])
+def test_attention_without_matrix_units_is_no_faster_than_later_builds_with_them(gpu: str) -> None:
+    row = {"model": "meta-llama/Meta-Llama-3-8B", "weight_format": "gguf-q4_k_m", "gpu": gpu, "output_tokens": 1}
+    rows = [row | {"input_tokens": 8192, "engine_version": version} for version in ("b8000", "b9500")]
+    vector, matrix = speeds("prefill_tokens_per_s", *rows)
+    assert vector < 0.9 * matrix

@@ -28,6 +28,7 @@ from planner.catalog.rates import (
     kernel_rate,
     peak_rates,
     rates_for,
+    usable_bandwidth_bytes_per_s,
 )
 from planner.catalog.support import OWN_RUNNER
 from planner.formats.identity import Same, distinct
@@ -72,8 +73,8 @@ def _scales(source: Source, gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Bandwidth and arithmetic of the asked GPU over those of the measured one: 1 for the same GPU."""
     if source.gpu.id == gpu.id:
         return 1.0, 1.0
-    mine, theirs = peak_rates(gpu, family), peak_rates(source.gpu, family)
-    return mine[0] / theirs[0], mine[1] / theirs[1]
+    moved, theirs = usable_bandwidth_bytes_per_s(gpu), usable_bandwidth_bytes_per_s(source.gpu)
+    return moved / theirs, peak_rates(gpu, family)[1] / peak_rates(source.gpu, family)[1]
 
 
 @lru_cache(maxsize=8192)

@@ -16,6 +16,8 @@ from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
 PLAIN, FULL = "gemm-16", "gemm-32"
 BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
 LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
+# Families of prompts' attention: one kernel on matrix units or without them, or products with the scores between them.
+MATRIX_UNITS, VECTOR_UNITS, UNFUSED = "16", "vector", "plain"
 EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
 SIXTEEN_BIT = 1.5  # likewise as 16 bit
 
@@ -34,16 +36,17 @@ def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
 
 @lru_cache(maxsize=4096)
 def _families(
-    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, fused: bool
+    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, prompts: str
 ) -> tuple[str, ...]:
     slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
     own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
     latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
+    fused = prompts == MATRIX_UNITS
     shared = fused and _shares_reads(model.value, shared_heads)
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
-    slots[Slot.PREFILL] = f"attention-prefill-{'16' if fused else 'plain'}"
+    slots[Slot.PREFILL] = f"attention-prefill-{prompts}"
     slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
@@ -63,11 +66,11 @@ def kernel_families(
     kernel: str,
     kv_format: KvFormatSpec,
     shared_heads: float = 0,
-    fused: bool = True,
+    prompts: str = MATRIX_UNITS,
 ) -> tuple[str, ...]:
     """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
 
     `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
-    `fused`: attention keeps its scores on chip; else they are written and read between three products.
+    `prompts`: what runs attention of prompts: MATRIX_UNITS or VECTOR_UNITS, which keep the scores on chip, or UNFUSED.
     """
-    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, fused)
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, prompts)

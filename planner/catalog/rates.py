@@ -185,7 +185,7 @@ def _kernel_rate(same: Same[GpuSpec], engine_id: str, family: str) -> tuple[Kern
     rate = KernelRate(
         found.t0_us * MICRO,
         found.k_ns * NANO / K_STEP,
-        found.memory * checked * _bandwidth(gpu),
+        found.memory * checked * usable_bandwidth_bytes_per_s(gpu),
         found.math * full,
         found.p,
         found.k0,
@@ -306,14 +306,14 @@ def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology:
     return _rate_set(Same(gpu), engine_id, families, topology)
 
 
-def _bandwidth(gpu: GpuSpec) -> float:
-    """Bytes/s of the datasheet that a card of little power has left."""
+def usable_bandwidth_bytes_per_s(gpu: GpuSpec) -> float:
+    """The datasheet's bandwidth, less what a card of half the usual power does not use of it."""
     return float(gpu.bandwidth_bytes_per_s * efficiency()["low_power"].get(gpu.id, 1))
 
 
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
-    """Bandwidth in bytes/s and datasheet's dense rate in FLOP/s that bound a kernel family on a GPU."""
-    return _bandwidth(gpu), _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))[0]
+    """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
+    return gpu.bandwidth_bytes_per_s, _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))[0]
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
 from planner.ops import Scores, WideHeads
 from planner.specs.engine import EngineSpec
@@ -15,9 +16,11 @@ def is_fused(d: Deployment) -> bool:
     return d.row.engine.defaults.flash_attention if stated is None else stated
 
 
-def on_matrix_units(d: Deployment) -> bool:
-    """Whether it does so on matrix units."""
-    return is_fused(d) and d.row.gpu.generation not in d.row.engine.overheads.slow_fused
+def prompt_attention(d: Deployment) -> str:
+    """What runs the attention of prompts, as families of kernels name it."""
+    if not is_fused(d):
+        return UNFUSED
+    return VECTOR_UNITS if d.row.gpu.generation in d.row.engine.overheads.slow_fused else MATRIX_UNITS
 
 
 def scores(deployments: Sequence[Deployment]) -> Scores:

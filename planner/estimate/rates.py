@@ -25,7 +25,7 @@ from planner.estimate.deployments import (
     numbers,
 )
 from planner.estimate.experts import experts_family
-from planner.estimate.fusing import on_matrix_units
+from planner.estimate.fusing import prompt_attention
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for
@@ -138,7 +138,7 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
     shared = d.row.engine.overheads.shared_heads
-    found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, on_matrix_units(d)))
+    found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, prompt_attention(d)))
     found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
     return tuple(found)
 
