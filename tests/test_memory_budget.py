@@ -10,9 +10,11 @@ import pytest
 from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
+from planner.estimate import estimate
 from planner.memory import Device, Runs, Settings, default_utilization
 from planner.memory.activation import encoder_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
+from planner.specs.scenario import Scenario
 from planner.units import GIB
 from tests.memory_plans import H100, NONE, VLLM, inputs, plan, table
 from tests.oracle.models import MOE, build
@@ -53,7 +55,7 @@ def test_sglang_default_fraction_follows_the_device() -> None:
 @pytest.mark.parametrize(
     ("name", "version", "device", "shape", "fraction"),
     [
-        ("moonshotai/Kimi-K2.5", "0.5.8", Device(287.98 * GIB, cuda=False), (16384.0, 512.0, 8), 0.826),  # logged
+        ("moonshotai/Kimi-K2.5", "0.5.8", Device(287.98 * GIB, aiter=True), (16384.0, 512.0, 8), 0.826),  # logged
         ("Qwen/Qwen3-30B-A3B", "0.5.17", Device(H100), (8192.0, 256.0, 1), 0.83),  # 58 sizes of prompts
     ],
 )
@@ -61,28 +63,37 @@ def test_sglang_default_fraction_follows_the_model(
     name: str, version: str, device: Device, shape: tuple[float, float, int], fraction: float
 ) -> None:
     settings = Settings(0.0, 1.0, shape[0], 8192.0, graph_batch=shape[1])
-    runs = Runs(named(name), replayed=np.inf if device.cuda else 0.0)
+    runs = Runs(named(name), replayed=0.0 if device.aiter else np.inf)
     found = default_utilization(engine("sglang", version), device, settings, Parallel(shape[2]), runs)
     assert found == pytest.approx(fraction, abs=1.5e-3)
 
 
-def test_sglang_lowers_any_fraction_for_long_contexts_on_rocm() -> None:
+def test_sglang_lowers_any_fraction_for_long_contexts_on_instinct() -> None:
     """Qwen3-0.6B on MI355X at 0.6: 145.30 GB of pool."""
     pools = [
-        plan(named("Qwen/Qwen3-0.6B"), engine("sglang", "0.5.17"), utilization=0.6, cuda=cuda, total_bytes=287.98 * GIB)
-        for cuda in (False, True)
+        plan(
+            named("Qwen/Qwen3-0.6B"), engine("sglang", "0.5.17"), utilization=0.6, aiter=aiter, total_bytes=287.98 * GIB
+        )
+        for aiter in (True, False)
     ]
-    rocm, cuda = (pool.terms.kv_pool_bytes[0] for pool in pools)
-    assert rocm == cuda  # 8192 tokens are not long
+    instinct, others = (pool.terms.kv_pool_bytes[0] for pool in pools)
+    assert instinct == others  # 8192 tokens are not long
     long = plan(
         named("Qwen/Qwen3-0.6B"),
         engine("sglang", "0.5.17"),
         utilization=0.6,
-        cuda=False,
+        aiter=True,
         total_bytes=287.98 * GIB,
         max_model_len=40960.0,
     )
     assert long.terms.kv_pool_bytes[0] / GIB == pytest.approx(145.30, rel=5e-3)
+
+
+@pytest.mark.parametrize(("gpu", "share"), [("mi300x", 0.85), ("r9700", 1.0), ("h100-sxm", 1.0)])
+def test_amds_kernels_for_instinct_do_not_run_on_other_cards(gpu: str, share: float) -> None:
+    asked = {"model": "qwen3-0.6b", "engine": "sglang", "gpu": gpu, "gpu_memory_utilization": 0.6}
+    long, short = (estimate(Scenario(**asked, max_model_len=most)).rows()[0] for most in (40960, 8192))
+    assert long["budget_gib"] == pytest.approx(share * short["budget_gib"], rel=0.01)
 
 
 def test_vllm_packs_the_latents_that_an_indexer_picks_from() -> None:

@@ -26,6 +26,7 @@ from planner.units import GIB
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
+AITER = ("cdna3", "cdna4")  # generations for which AMD's own attention kernels are built
 SWITCHED = 8  # GPUs that a link joins, from which a switch does
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
@@ -123,7 +124,7 @@ def _hardware(deployments: Sequence[Deployment]) -> dict[str, Any]:
     named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
     return {
         "early": early,
-        "cuda": named,
+        "aiter": flags(lambda d: d.row.gpu.generation in AITER, Part.GPU),
         "unified": flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
         "multicast": linked & named & ~early,
     }

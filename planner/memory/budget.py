@@ -110,12 +110,12 @@ def _encoder_factor(reserve: StaticReserve, model: ModelSpec) -> float:
 def effective_utilization(
     model: ModelSpec, engine: EngineSpec, device: Device, settings: Settings, utilization: Array
 ) -> Floats:
-    """The fraction in the end: with ROCm's attention kernels SGLang lowers any for long contexts."""
+    """The fraction in the end: with AITER's attention kernels SGLang lowers any for long contexts."""
     reserve = engine.budget.reserve
-    if reserve is None or reserve.rocm_share == 1 or latent(model):
+    if reserve is None or reserve.aiter_share == 1 or latent(model):
         return floats(utilization)
-    long = floats(settings.max_model_len) > reserve.rocm_share_from
-    return floats(utilization * np.where(long & ~np.asarray(device.cuda), reserve.rocm_share, 1.0))
+    long = floats(settings.max_model_len) > reserve.aiter_share_from
+    return floats(utilization * np.where(long & np.asarray(device.aiter), reserve.aiter_share, 1.0))
 
 
 def _static_reserve_bytes(reserve: StaticReserve, total: Floats, settings: Settings, parallel: Parallel) -> Floats:

@@ -33,7 +33,7 @@ class Device(NamedTuple):
     host_bytes: Array = np.inf  # of host memory, for all GPUs of a replica
     early: Flags = False  # before Hopper
     unified: Flags = False  # its memory is the host's
-    cuda: Flags = True
+    aiter: Flags = False  # AMD's attention kernels for Instinct run on it
     multicast: Flags = True  # joined by NVLink that adds up in the switch: Hopper and later
 
 

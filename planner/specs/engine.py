@@ -59,8 +59,8 @@ class StaticReserve(Spec):
     draft_bytes: Amount = 0  # with a model or head that drafts
     encoder_share: Share = 1  # of the fraction where images are read, and less with a large encoder ...
     encoder_depths: tuple[str, ...] = ()  # ... whose layers it does not find: model_type of configs begins so
-    rocm_share: Share = 1  # of any fraction, given or not, with the attention kernels of ROCm ...
-    rocm_share_from: Tokens = 1  # ... and longer contexts
+    aiter_share: Share = 1  # of any fraction, given or not, with AMD's attention kernels for Instinct ...
+    aiter_share_from: Tokens = 1  # ... and longer contexts
 
 
 class Budget(Spec):
