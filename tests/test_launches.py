@@ -136,3 +136,14 @@ def test_vllm_captures_larger_graphs_for_gpt_oss() -> None:
     within, beyond = (row(input_tokens=tokens, **asked)["ttft_unloaded_ms"] for tokens in (1024, 1025))
     fixed = engine("vllm", "0.18").overheads
     assert beyond - within > 1e3 * 36 * fixed.expert_layer_s
+
+
+def test_a_step_of_few_sequences_does_not_wait_for_the_host_of_every_rank() -> None:
+    """Llama-3.1-70B in NIM 1.3 takes 13 ms per token for one user; further GPUs cost 4.5 ms each from 110 on."""
+    asked = {"engine": "tensorrt-llm", "model": "llama-3.1-70b-instruct", "gpu": "h100-sxm", "tp": 8}
+    lone, full = (
+        [row(**asked, engine_version=version, concurrency=many)["tpot_ms"] for version in ("0.9", "0.12")]
+        for many in (1, 128)
+    )
+    assert lone[1] - lone[0] < 1
+    assert full[1] - full[0] == pytest.approx(7 * 4.5, rel=0.1)

@@ -55,7 +55,13 @@ def shared_products(gpu: str, batch: Batch, **asked: Any) -> float:
 def test_only_steps_that_cuda_graphs_replay_hide_them() -> None:
     decodes, prompts = Batch(8.0, 100.0), Batch(8.0, 100.0, np.full(1, 512.0), 0.0, np.ones(1))
     assert shared_products("b200", decodes) == 0
-    assert shared_products("b200", prompts) == 2 * 58
+    assert shared_products("b200", prompts) == shared_products("b200", decodes, enforce_eager=True) == 2 * 58
+
+
+def test_every_attention_rank_replays_a_graph_of_its_own() -> None:
+    beyond_one = Batch(1000.0, 100.0)  # the largest graph holds 512 sequences
+    assert shared_products("b200", beyond_one) == 2 * 58
+    assert shared_products("b200", beyond_one, attention_dp=8) == 0
 
 
 def test_on_amd_they_are_routed_experts_of_every_step_from_the_versions_that_say_so() -> None:

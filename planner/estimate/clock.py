@@ -73,7 +73,7 @@ class Clock(NamedTuple):
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs: the model, its adapters, what the host does of it, and the drafts."""
-        found = self.merging.merged(batch_ops(self.prepared, batch), batch)
+        found = self.merging.merged(batch_ops(self.prepared, batch), batch, self.launched_share(batch))
         if self.adapters is not None:
             tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
             work = (tokens, batch.decode_seqs + batch.prefill_seqs)
@@ -141,8 +141,13 @@ class Clock(NamedTuple):
             hidden_s = p_norm(accelerator_s, beside_s, fixed.prompts_hide)
             both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
         late_s = both_s - accelerator_s + self.gap_s(batch, ops) + self.experts_s(ops)
-        ranks_s = fixed.rank_s * (np.asarray(self.prepared.parallel.tp) - 1)
-        return fixed.step_s + ranks_s + sequences + late_s + self.hosted_s(ops)
+        return fixed.step_s + self.ranks_s(batch) + sequences + late_s + self.hosted_s(ops)
+
+    def ranks_s(self, batch: Batch) -> Any:
+        """Seconds in which the host serves the further GPUs of a tensor-parallel group, all of them from so many on."""
+        fixed = self.engine.overheads
+        busy = np.minimum(np.asarray(batch.decode_seqs) / fixed.rank_sequences, 1)
+        return fixed.rank_s * (np.asarray(self.prepared.parallel.tp) - 1) * busy
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""

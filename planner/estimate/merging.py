@@ -1,4 +1,4 @@
-"""What an engine runs beside or within other kernels, instead of one after the other."""
+"""Kernels that an engine merges: shared experts beside the routed ones, norms within all-reduces."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ NORMS = 2  # of a layer, each behind an all-reduce: the mixer's and that of the 
 class Merging(NamedTuple):
     """Scalars or (R,)."""
 
-    shared: Any = 0.0  # 1 where shared experts run beside the routed ones in steps without prompts
+    shared: Any = 0.0  # 1 where shared experts run beside the routed ones in steps that graphs replay
     routed: Any = 0.0  # 1 where they are routed experts to every step
     norms: Any = 0.0  # of a step, in the kernels of its all-reduces ...
     norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
 
-    def merged(self, ops: list[Op], batch: Batch) -> list[Op]:
-        """The operations of a step as the engine runs them."""
-        prompts = np.asarray(batch.prefill_tokens)
+    def merged(self, ops: list[Op], batch: Batch, launched_share: Any) -> list[Op]:
+        """The operations of a step as the engine runs them; no graph replays `launched_share` of them."""
         if np.any(self.shared) or np.any(self.routed):
-            ops = shared_beside(ops, np.maximum(self.routed, self.shared * (prompts <= 0)))
+            ops = shared_beside(ops, np.maximum(self.routed, (1 - launched_share) * self.shared))
         if np.any(self.norms):
-            ops = norms_within(ops, np.where(prompts + batch.decode_seqs <= self.norm_tokens, self.norms, 0.0))
+            tokens = np.asarray(batch.prefill_tokens + batch.decode_seqs)
+            ops = norms_within(ops, np.where(tokens <= self.norm_tokens, self.norms, 0.0))
         return ops
 
 

@@ -305,8 +305,9 @@ def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any
 
 
 def captured(inputs: MemoryInputs) -> Floats:
-    """Largest batch of each row that a CUDA graph replays."""
-    return np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch)
+    """Largest batch of each row that a CUDA graph replays; attention data-parallel ranks replay one each."""
+    ranks = np.asarray(inputs.parallel.attention_dp)
+    return np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch * ranks)
 
 
 def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:

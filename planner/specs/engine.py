@@ -174,9 +174,10 @@ class Overheads(Spec):
     graph_coarse_step: Tokens = 16  # ... and every this many beyond
     graph_in_budget: bool = False  # the engine subtracts its graphs before sizing the pool
     step_s: Amount = 0  # per forward step, not overlapped with the GPU
-    start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
-    rank_s: Amount = 0  # ... and per further GPU of a tensor-parallel group
+    rank_s: Amount = 0  # ... and per further GPU of a tensor-parallel group, in steps of ...
+    rank_sequences: Annotated[float, Field(ge=1)] = 1  # ... at least so many sequences, in smaller ones by their share
     per_sequence_s: Amount = 0  # per running sequence and step
+    start_factor: Annotated[float, Field(ge=1)] = 1  # start-up of launched kernels over that of replayed ones
     state_step_s: Amount = 0  # more per step where prefixes of recurrent states are cached ...
     state_sequence_s: Amount = 0  # ... and per running sequence of it
     host_sequence_s: Amount = 0  # the host's work per running sequence and step while the GPU works
