@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from planner.estimate.expert_kernels import product_family
 from planner.estimate.group import settled_layouts
+from planner.estimate.launches import QUANTIZED
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
 from planner.estimate.resolve import resolve
@@ -43,3 +45,17 @@ def test_experts_of_amds_mxfp4_checkpoints_quantize_their_inputs_where_the_gpu_m
     assert experts_family(gpu="mi355x", **asked) == "moe-gemm-fp4"
     assert experts_family(gpu="mi300x", **asked) == "moe-mx4"
     assert experts_family(engine=engine, gpu="mi355x", model="gpt-oss-120b") == "moe-mx4"
+
+
+@pytest.mark.parametrize(
+    ("experts", "products"),
+    [
+        ("moe-triton-fp8-block", "gemm-fp8-block"),
+        ("moe-triton-fp8", "gemm-fp8"),
+        ("moe-triton-16", "gemm-16"),
+        ("moe-gemm-fp4", "gemm-fp4"),
+    ],
+)
+def test_experts_in_any_kernel_quantize_their_inputs_as_products_of_their_types(experts: str, products: str) -> None:
+    assert product_family(experts) == products
+    assert (products in QUANTIZED) == (products != "gemm-16")

@@ -10,7 +10,7 @@ import numpy as np
 from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
-from planner.estimate.experts import routes_inside
+from planner.estimate.expert_kernels import product_family, routes_inside
 from planner.formats.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
@@ -60,7 +60,7 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
 
 def _quantizes(rates: RateSet) -> bool:
     """Whether the products of attention or of experts quantize their inputs."""
-    experts = rates.families[Slot.EXPERT_GEMM].removeprefix("moe-")
+    experts = product_family(rates.families[Slot.EXPERT_GEMM])
     return experts in QUANTIZED or rates.families[Slot.ATTENTION_GEMM] in QUANTIZED
 
 

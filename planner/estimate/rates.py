@@ -13,6 +13,7 @@ from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
 from planner.catalog.kernel_families import kernel_families
 from planner.catalog.rates import RateSet, Topology, rates_for, stack
+from planner.estimate.attention_kernels import prompt_attention
 from planner.estimate.deployments import (
     Deployment,
     Deployments,
@@ -24,8 +25,7 @@ from planner.estimate.deployments import (
     number_of_each,
     numbers,
 )
-from planner.estimate.experts import experts_family
-from planner.estimate.fusing import prompt_attention
+from planner.estimate.expert_kernels import experts_family
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import Row
 from planner.formats import kernel_for

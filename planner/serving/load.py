@@ -56,7 +56,7 @@ class Capacity(NamedTuple):
     count where the engine reserves a request's full length, the expected count (mean residency) where it
     admits by the prompt. `chunks_mixed`: prefill chunks share a step with decodes (true) or run in steps of
     their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
-    `chunk_overlap`: how far the chunks of one prompt do so too, the exponent of `curve.in_a_row`.
+    `chunk_overlap`: how far the chunks of one prompt do so too, the exponent of `steps.in_a_row`.
     `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there.
     `computed_again`: share of what a full pool takes from its latest requests that is prefilled again; 0: none.
     `waits_on`: lanes of which one with a prompt holds up the others, because stages work in turn.

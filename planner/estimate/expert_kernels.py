@@ -11,12 +11,16 @@ from planner.specs.model import ModelSpec, MoeFfn
 HALF = f"moe-{PLAIN}"
 # Triton's kernels instead of TensorRT-LLM's, which the families of data-centre Blackwell are figures of.
 TRITON = {HALF: "moe-triton-16", "moe-gemm-fp8": "moe-triton-fp8", "moe-gemm-fp8-block": "moe-triton-fp8-block"}
-
+TYPES = {triton: family for family, triton in TRITON.items()}
 MX4, QUANTIZED_MX4 = "moe-mx4", "moe-gemm-fp4"  # MXFP4 weights, inputs in 16 bit or MXFP4 too
 
 
 def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: str) -> str:
-    """The family of a model's experts: its own where the engine runs TensorRT-LLM's kernels for it, else Triton's."""
+    """The family of a model's experts, `family` by its format.
+
+    MXFP4: with inputs in MXFP4 too, or in 16 bit. Others on data-centre Blackwell: their own where the engine runs
+    TensorRT-LLM's kernels for the model, else Triton's.
+    """
     if family == MX4:
         fixed = engine.overheads
         quantizes = gpu.generation in fixed.mx4_inputs_on and model.model_type not in fixed.mx4_inputs_except
@@ -24,6 +28,11 @@ def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: s
     if gpu.generation not in engine.overheads.routed_on or _is_listed(engine, model, family == HALF):
         return family
     return TRITON.get(family, family)
+
+
+def product_family(experts: str) -> str:
+    """The family of plain products in the types in which that of experts multiplies, whichever kernel runs it."""
+    return TYPES.get(experts, experts).removeprefix("moe-")
 
 
 def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: FormatSpec) -> bool:
