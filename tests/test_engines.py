@@ -13,7 +13,9 @@ from planner.catalog.engines import (
     parse_version,
     usual_backend,
 )
+from planner.catalog.files import read_yaml
 from planner.catalog.gpus import gpu
+from planner.catalog.paths import data_dir
 from planner.errors import UnknownName
 from planner.specs.engine import BudgetRule
 from planner.units import GIB
@@ -144,3 +146,12 @@ def test_tensorrt_llm_knew_no_windows_before_its_pytorch_backend() -> None:
     """NVIDIA's own table of Mistral-7B v0.1, whose window is 4096: 22,000 tokens are five times those of the window."""
     assert not engine("tensorrt-llm", "0.14").cache.windows
     assert engine("tensorrt-llm", "1.0").cache.windows
+
+
+@pytest.mark.parametrize("engine_id", engine_ids())
+def test_a_file_says_each_version_once_and_the_oldest_first(engine_id: str) -> None:
+    stated = [
+        parse_version(one["from"])
+        for one in read_yaml(data_dir() / "engines" / f"{engine_id}.yaml").get("versions", ())
+    ]
+    assert stated == sorted(set(stated))
