@@ -16,7 +16,7 @@ from words import evidence, plain
 
 Row = dict[str, Any]
 
-INPUTS = "Inputs are at the left; where that bar is closed, behind » with the other pages."
+INPUTS = "Inputs are in the bar at the left; where it is closed, » opens it and the list of pages."
 BOXES = {
     "no": (st.error, ":material/cancel:"),
     "starts": (st.warning, ":material/hourglass_top:"),
