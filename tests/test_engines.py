@@ -10,6 +10,7 @@ from planner.catalog.engines import (
     engine_constants,
     engine_id,
     engine_ids,
+    known_series,
     parse_version,
     usual_backend,
 )
@@ -146,6 +147,13 @@ def test_tensorrt_llm_knew_no_windows_before_its_pytorch_backend() -> None:
     """NVIDIA's own table of Mistral-7B v0.1, whose window is 4096: 22,000 tokens are five times those of the window."""
     assert not engine("tensorrt-llm", "0.14").cache.windows
     assert engine("tensorrt-llm", "1.0").cache.windows
+
+
+def test_a_version_is_called_too_old_only_where_the_file_has_no_constants_of_it() -> None:
+    assert not engine("tensorrt-llm", "0.18.2").note and not engine("tensorrt-llm", "0.9").note
+    assert "older than 0.9" in engine("tensorrt-llm", "0.8").note
+    assert known_series("tensorrt-llm") == ("1.0", "1.1", "1.2")
+    assert known_series("vllm")[0] == "0.5" and known_series("llama.cpp") == ()
 
 
 @pytest.mark.parametrize("engine_id", engine_ids())

@@ -177,12 +177,13 @@ def _engine(built: str, version: str | None) -> EngineSpec:
 
 
 def known_series(name: str) -> tuple[str, ...]:
-    """Minor series from the oldest to the newest version that the engine's file covers; () where they are builds."""
+    """Minor series of the newest major version that the file covers, oldest first; () where versions are builds."""
     document = _document(engine_id(name))
     old, new = (parse_version(str(document.get(key, ""))) or () for key in ("oldest", "newest"))
-    if len(old) < 2 or len(new) < 2 or old[0] != new[0]:
+    if len(old) < 2 or len(new) < 2:
         return ()
-    return tuple(f"{old[0]}.{minor}" for minor in range(old[1], new[1] + 1))
+    first = old[1] if old[0] == new[0] else 0
+    return tuple(f"{new[0]}.{minor}" for minor in range(first, new[1] + 1))
 
 
 def engine_constants(name: str, version: str | None = None) -> tuple[SourcedConstant, ...]:
