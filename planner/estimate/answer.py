@@ -114,7 +114,7 @@ def mean_batch(p: Priced) -> Batch:
     """The mean step of one pipeline lane: its decoding sequences and the prompts that arrive with each step."""
     request, capacity = p.offered.request, p.offered.capacity
     generates = p.offered.load.output_tokens > 0
-    decodes = np.where(generates, np.maximum(p.point.decode_sequences / p.offered.share.lanes, 1), 0)
+    decodes = np.where(generates, np.maximum(p.point.decode_sequences / p.offered.lane.lanes, 1), 0)
     arriving = request.prefill_tokens * np.where(generates, decodes / np.maximum(request.decode_steps, 1), 1)
     prefill = np.minimum(arriving, capacity.max_num_batched_tokens)
     return Batch(decodes, request.decode_context, prefill, request.cached_tokens, np.ones_like(decodes))

@@ -126,7 +126,7 @@ def timed(
         in_flight = np.where(closed, in_flight, np.maximum(standing, 1.0))
         inputs, plan = memory_of(engine, deployments, in_flight)
     wishes = objectives(deployments)
-    wait = slot_wait_s(offered.load, offered.share, settled)
+    wait = slot_wait_s(offered.load, offered.lane, settled)
     found = serving.tail(offered.load, offered.request, settled.point.life, wait, wishes.percentile)
     most = serving.sustainable(offered, wishes)
     return Priced(deployments, inputs, plan, steps, offered, point, found, most), in_flight

@@ -24,7 +24,7 @@ from planner.estimate.group import objectives
 from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Offered, ServingPoint, Tail
-from planner.serving.offered import part
+from planner.serving.offered import lane_of
 from planner.serving.steady import slot_wait_s
 from planner.specs.engine import Allocation, EngineSpec
 
@@ -98,8 +98,8 @@ class Curves(NamedTuple):
         """The largest load of one replica that meets the objectives, whatever cap a rate has: no replica lifts that."""
         load = self.offered.load
         load = load._replace(concurrency=np.where(np.isnan(load.request_rate_per_s), load.concurrency, np.inf))
-        share = part(load, self.offered.capacity)
-        return serving.sustainable(self.offered._replace(load=load, share=share), self.wishes)
+        lane = lane_of(load, self.offered.capacity)
+        return serving.sustainable(self.offered._replace(load=load, lane=lane), self.wishes)
 
 
 def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planned) -> Curves:
@@ -118,7 +118,7 @@ def screen(found: Curves, loads: Loads) -> Screened:
     offered = with_loads(found, loads)
     settled = serving.settle(found.step_s, offered)
     point = serving.serving_point(offered, settled)
-    wait = slot_wait_s(offered.load, offered.share, settled)
+    wait = slot_wait_s(offered.load, offered.lane, settled)
     tail = serving.tail(offered.load, offered.request, settled.point.life, wait, found.wishes.percentile)
     copies = offered.capacity.replicas
     standing = np.where(is_closed(offered.load), offered.load.concurrency, point.requests_per_s * point.e2e_s)
@@ -142,4 +142,4 @@ def with_loads(found: Curves, loads: Loads) -> Offered:
     asked = np.where(np.isnan(loads.concurrency), offered.load.concurrency, loads.concurrency)
     load = offered.load._replace(concurrency=asked)
     capacity = offered.capacity._replace(replicas=loads.replicas * offered.capacity.replicas)
-    return offered._replace(load=load, capacity=capacity, share=part(load, capacity))
+    return offered._replace(load=load, capacity=capacity, lane=lane_of(load, capacity))

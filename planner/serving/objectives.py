@@ -91,8 +91,8 @@ def _margin(load: Load, request: Request, lived: tuple[Life, Array], objectives:
 
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     """Whether the load as it settles meets the objectives; never where its queue grows."""
-    load, request, share = offered.load, offered.request, offered.share
-    wait = slot_wait_s(load, share, settled)
+    load, request, lane = offered.load, offered.request, offered.lane
+    wait = slot_wait_s(load, lane, settled)
     found = tail(load, request, settled.point.life, wait, objectives.percentile)
     return np.isfinite(wait) & (margin(found, objectives) <= 1)
 
@@ -109,22 +109,22 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
-    load, capacity, request, share, curve, prompts = offered
+    load, capacity, request, lane, curve, prompts = offered
     none = np.zeros_like(curve.held_s)
-    closed = np.maximum(_margin(load, request, (curve.life, none), objectives), resident(curve) / share.slots)
+    closed = np.maximum(_margin(load, request, (curve.life, none), objectives), resident(curve) / lane.slots)
     apart = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
     random = lives(apart, capacity, curve.mix, curve.times)
-    occupancy = slots_taken(resident(curve), share.slots)
-    rate = occupancy * share.slots / np.maximum(random.held_s, TINY)
-    wait = multi_server_wait_s(share.slots, occupancy, random.held_s)
-    lived = at_random(apart, capacity, share.slots, random, prompts.full_s).life
+    occupancy = slots_taken(resident(curve), lane.slots)
+    rate = occupancy * lane.slots / np.maximum(random.held_s, TINY)
+    wait = multi_server_wait_s(lane.slots, occupancy, random.held_s)
+    lived = at_random(apart, capacity, lane.slots, random, prompts.full_s).life
     open_loop = np.maximum(_margin(load, apart, (lived, wait), objectives), occupancy)
-    most = read(population(curve), position(closed, np.ones_like(share.slots))) * share.lanes
-    full = position(resident(curve), share.slots)
-    completed = np.minimum(completed_per_s(curve, share.slots), ceiling_per_s(request, capacity, prompts))
+    most = read(population(curve), position(closed, np.ones_like(lane.slots))) * lane.lanes
+    full = position(resident(curve), lane.slots)
+    completed = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
     completed_most = read(completed, np.where(request.random_arrivals, standing_at(offered), full))
-    per_s = np.minimum(read(rate, position(open_loop, np.ones_like(share.slots))), completed_most)
+    per_s = np.minimum(read(rate, position(open_loop, np.ones_like(lane.slots))), completed_most)
     return Sustainable(
         concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
-        request_rate_per_s=per_s * np.where(request.random_arrivals, share.active, share.lanes),
+        request_rate_per_s=per_s * np.where(request.random_arrivals, lane.active, lane.lanes),
     )

@@ -11,8 +11,8 @@ from planner.serving.load import Array, Capacity, Load, Overheads, Request, requ
 from planner.serving.steps import PromptSteps, StepTime
 
 
-class Part(NamedTuple):
-    """The part of a load that one lane of one replica carries."""
+class Lane(NamedTuple):
+    """One pipeline lane of one replica, and the part of the load that it carries."""
 
     slots: Array
     population: Array  # requests or users; inf where only a rate is given
@@ -27,16 +27,16 @@ class Offered(NamedTuple):
     load: Load
     capacity: Capacity
     request: Request
-    share: Part
+    lane: Lane
     curve: LoadCurve
     prompts: PromptSteps
 
 
-def part(load: Load, capacity: Capacity) -> Part:
+def lane_of(load: Load, capacity: Capacity) -> Lane:
     """Split a load evenly over replicas and their pipeline lanes; fewer requests than lanes leave some idle."""
     lanes = capacity.replicas * capacity.lanes
     active = np.minimum(lanes, np.maximum(load.concurrency, 1))
-    return Part(
+    return Lane(
         slots=np.maximum(np.minimum(capacity.sequences, capacity.max_num_seqs) / capacity.lanes, 1),
         population=np.maximum(load.concurrency / lanes, 1),
         request_rate_per_s=load.request_rate_per_s / active,
@@ -56,9 +56,9 @@ def aligned(load: Load, capacity: Capacity, overheads: Overheads) -> tuple[Load,
 def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
     """Price the load curve; `settle` and `sustainable` both read it."""
     load, capacity, overheads = aligned(load, capacity, overheads)
-    request, share = request_shape(load, overheads), part(load, capacity)
+    request, lane = request_shape(load, overheads), lane_of(load, capacity)
     capacity = capacity._replace(
         chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0),
-        chunk_overlap=np.where(share.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
+        chunk_overlap=np.where(lane.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
     )
-    return Offered(load, capacity, request, share, *load_curve(step_s, request, capacity, share.slots))
+    return Offered(load, capacity, request, lane, *load_curve(step_s, request, capacity, lane.slots))

@@ -9,7 +9,7 @@ import numpy as np
 from planner.serving.crowding import Crowding, crowding
 from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
 from planner.serving.load import Array, Capacity, Load, Mask, Overheads
-from planner.serving.offered import Offered, Part, offer
+from planner.serving.offered import Lane, Offered, offer
 from planner.serving.open_loop import at_random, multi_server_wait_s
 from planner.serving.steps import (
     TINY,
@@ -76,45 +76,45 @@ def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Ov
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, share, curve, prompts = offered
-    capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, share.active / capacity.replicas))
-    full, closed_at = position(resident(curve), share.slots), standing_at(offered)
+    load, capacity, request, lane, curve, prompts = offered
+    capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, lane.active / capacity.replicas))
+    full, closed_at = position(resident(curve), lane.slots), standing_at(offered)
     ceiling = ceiling_per_s(request, capacity, prompts)
-    completed = np.minimum(completed_per_s(curve, share.slots), ceiling)
-    crowd = crowding(load, capacity, share.slots, share.population)
+    completed = np.minimum(completed_per_s(curve, lane.slots), ceiling)
+    crowd = crowding(load, capacity, lane.slots, lane.population)
     request = request._replace(again_tokens=crowd.again_tokens)
     ceiling = ceiling / (1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1))
-    open_loop = share.request_rate_per_s < read(completed, closed_at)
-    at = np.where(open_loop, position(curve.life.others_per_s, share.request_rate_per_s), closed_at)
+    open_loop = lane.request_rate_per_s < read(completed, closed_at)
+    at = np.where(open_loop, position(curve.life.others_per_s, lane.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
     times = Times(*price(step_s, step_batches(request, capacity, m)))
     exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
-    point = at_random(request._replace(random_arrivals=open_loop), capacity, share.slots, point, prompts.full_s)
+    point = at_random(request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s)
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
-    standing = np.minimum(share.population, population(curve)[-1] * (1 + crowd.aside))
-    most_per_s = most_completed_per_s(capacity, share, completed, full)
-    looped = np.minimum(standing / point.cycle_s, share.slots / np.maximum(point.held_s, TINY))
+    standing = np.minimum(lane.population, population(curve)[-1] * (1 + crowd.aside))
+    most_per_s = most_completed_per_s(capacity, lane, completed, full)
+    looped = np.minimum(standing / point.cycle_s, lane.slots / np.maximum(point.held_s, TINY))
     looped = np.minimum(looped, ceiling)
     in_lockstep = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
-    below = (at < full) & (share.population > share.slots) & ~in_lockstep  # full slots, none completes more
+    below = (at < full) & (lane.population > lane.slots) & ~in_lockstep  # full slots, none completes more
     looped = np.where(below, np.minimum(looped, most_per_s), looped)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped))
-    per_s = np.where(open_loop, share.request_rate_per_s, looped)
+    per_s = np.where(open_loop, lane.request_rate_per_s, looped)
     return Settled(m, exact, point, open_loop, per_s, most_per_s)
 
 
 def standing_at(offered: Offered) -> Array:
     """Where on the curve a lane stands with all in flight that the load allows, or all its slots."""
-    share, curve = offered.share, offered.curve
-    return np.minimum(position(population(curve), share.population), position(resident(curve), share.slots))
+    lane, curve = offered.lane, offered.curve
+    return np.minimum(position(population(curve), lane.population), position(resident(curve), lane.slots))
 
 
-def most_completed_per_s(capacity: Capacity, share: Part, completed: Array, full: Array) -> Array:
+def most_completed_per_s(capacity: Capacity, lane: Lane, completed: Array, full: Array) -> Array:
     """With all slots taken; fewer may complete more beyond the largest CUDA graph, or where a lone prompt overlaps."""
     reached = np.arange(len(completed)).reshape(-1, 1) <= np.ceil(full)
     most = np.where(reached, completed, 0).max(axis=0)
-    fewer = (capacity.graph_batch < share.slots) | (capacity.chunk_overlap > 0)
+    fewer = (capacity.graph_batch < lane.slots) | (capacity.chunk_overlap > 0)
     return np.where(fewer, most, read(completed, full))
 
 
@@ -138,34 +138,34 @@ def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
     return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing))
 
 
-def first_wave_share(load: Load, share: Part) -> Array:
+def first_wave_share(load: Load, lane: Lane) -> Array:
     """Share of a benchmark's requests that find the engine empty: one in `waves` where all get a slot at once."""
-    found: Array = np.minimum(1, share.slots / share.population) / load.waves
+    found: Array = np.minimum(1, lane.slots / lane.population) / load.waves
     return found
 
 
-def slot_wait_s(load: Load, share: Part, s: Settled) -> Array:
+def slot_wait_s(load: Load, lane: Lane, s: Settled) -> Array:
     """Mean wait for a slot: what Little's law leaves of a closed loop, a multi-server queue at a rate.
 
     A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do. Nobody waits
     where each has a slot: what is left there is the curve's error against the steps priced where the load settles.
     """
-    closed = np.maximum(share.population / s.per_s - s.point.cycle_s, 0) * (share.population > share.slots)
-    closed = closed * (1 - (1 + np.minimum(1, share.slots / share.population)) / (2 * load.waves))
-    occupancy = share.request_rate_per_s * s.point.held_s / share.slots
-    return np.where(s.open_loop, multi_server_wait_s(share.slots, occupancy, s.point.held_s), closed)
+    closed = np.maximum(lane.population / s.per_s - s.point.cycle_s, 0) * (lane.population > lane.slots)
+    closed = closed * (1 - (1 + np.minimum(1, lane.slots / lane.population)) / (2 * load.waves))
+    occupancy = lane.request_rate_per_s * s.point.held_s / lane.slots
+    return np.where(s.open_loop, multi_server_wait_s(lane.slots, occupancy, s.point.held_s), closed)
 
 
-def decode_step_s(load: Load, share: Part, s: Settled) -> Array:
+def decode_step_s(load: Load, lane: Lane, s: Settled) -> Array:
     """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed."""
     step = s.point.life.step_s
-    return step - np.maximum(step - s.point.times.decode_s, 0) * first_wave_share(load, share) / 2
+    return step - np.maximum(step - s.point.times.decode_s, 0) * first_wave_share(load, lane) / 2
 
 
-def first_token_s(load: Load, share: Part, s: Settled) -> Array:
+def first_token_s(load: Load, lane: Lane, s: Settled) -> Array:
     """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
     steady = s.point.life.queue_s + s.point.life.own_prefill_s
-    return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, share)
+    return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, lane)
 
 
 def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
@@ -174,13 +174,13 @@ def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
     A closed loop: Little's law where everybody has a slot, its first wave counted. A rate: the time until the last of
     the run is sent, and its own.
     """
-    load, share, think_s = offered.load, offered.share, offered.request.gap_s - offered.request.overhead_s
-    everybody = ~s.open_loop & (share.population <= share.slots)
-    looped = share.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
+    load, lane, think_s = offered.load, offered.lane, offered.request.gap_s - offered.request.overhead_s
+    everybody = ~s.open_loop & (lane.population <= lane.slots)
+    looped = lane.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
     ends = s.open_loop & np.isfinite(load.run_requests)
     sent = np.where(ends, load.run_requests, 1)
     lasts_s = np.where(ends, (sent - 1) / load.request_rate_per_s + e2e_s, 1)
-    return np.where(everybody, looped, np.where(ends, sent / lasts_s / share.active, s.per_s))
+    return np.where(everybody, looped, np.where(ends, sent / lasts_s / lane.active, s.per_s))
 
 
 def _rounds_filled(load: Load) -> Array:
@@ -192,12 +192,12 @@ def _rounds_filled(load: Load) -> Array:
 
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
-    load, request, share = offered.load, offered.request, offered.share
-    wait, step = slot_wait_s(load, share, s), decode_step_s(load, share, s)
+    load, request, lane = offered.load, offered.request, offered.lane
+    wait, step = slot_wait_s(load, lane, s), decode_step_s(load, lane, s)
     tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
-    ttft = request.overhead_s + wait + first_token_s(load, share, s)
+    ttft = request.overhead_s + wait + first_token_s(load, lane, s)
     e2e = ttft + request.decode_steps * step
-    requests = completed_in_run_per_s(offered, s, e2e) * share.active
+    requests = completed_in_run_per_s(offered, s, e2e) * lane.active
     prompt_s = np.where(load.input_tokens > 0, s.exact.prefill_s, np.nan)
     return ServingPoint(
         ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
@@ -213,8 +213,8 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
         slot_wait_s=wait,
         utilisation=np.minimum(s.per_s / s.most_per_s, 1),
         prefill_time_share=prefill_time_share(offered, s),
-        above_capacity=~np.isnan(share.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
-        cap=np.where(request.random_arrivals & (share.population < share.slots), load.concurrency, np.inf),
+        above_capacity=~np.isnan(lane.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
+        cap=np.where(request.random_arrivals & (lane.population < lane.slots), load.concurrency, np.inf),
     )
 
 

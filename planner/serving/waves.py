@@ -36,8 +36,8 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     full one's; where chunks are mixed into several steps, half of those that will decode beside each other do so
     already.
     """
-    request, share, (lone_s, full_s) = offered.request, offered.share, offered.prompts
-    wave, p = np.minimum(share.population, share.slots), request.prefill_tokens
+    request, lane, (lone_s, full_s) = offered.request, offered.lane, offered.prompts
+    wave, p = np.minimum(lane.population, lane.slots), request.prefill_tokens
     burst = np.minimum(wave * p, m.room_tokens)
     least, most = lone_tokens(request, offered.capacity), offered.capacity.max_num_batched_tokens
     filled = np.clip((burst - least) / np.maximum(most - least, 1), 0, 1)
