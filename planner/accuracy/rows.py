@@ -30,7 +30,8 @@ SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
-THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected last
+THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected later
+FOURTH = {"yes": ", fourth blind test"}  # the same, collected last and not to be looked at
 
 OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
@@ -100,7 +101,7 @@ def questions() -> Iterator[Question]:
 def _found(row: MeasuredRow) -> str:
     """When a row was found, where that is later than the constants, as the end of its part's name."""
     names = BLIND if row.file in BLIND_FILES else LATER if row.file in SPEED_FILES else {}
-    names = THIRD if row.file == "blind_serving" else names
+    names = {"blind_serving": THIRD, "blind_fourth": FOURTH}.get(row.file, names)
     return names.get(row.about.get("held_out", ""), "")
 
 

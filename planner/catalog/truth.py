@@ -21,7 +21,15 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
-BLIND_FILES = ("blind_memory", "blind_llamacpp", "blind_speed", "blind_serving", "blind_single", "blind_spark")
+BLIND_FILES = (
+    "blind_memory",
+    "blind_llamacpp",
+    "blind_speed",
+    "blind_serving",
+    "blind_fourth",
+    "blind_single",
+    "blind_spark",
+)
 SPEED_FILES = (
     "serving",
     "serving_other",
@@ -29,6 +37,7 @@ SPEED_FILES = (
     "single_stream_later",
     "blind_speed",
     "blind_serving",
+    "blind_fourth",
     "blind_single",
     "blind_spark",
 )
