@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE"):
     os.environ.pop(_name, None)
-settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+# A busy machine is no fault. Where changes are checked the examples are the same each time; by hand they are new ones.
+settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("untimed")
 os.environ["PLANNER_OBSERVATIONS_DIR"] = os.devnull  # a folder that no test has; those that need one set their own
 

@@ -82,13 +82,6 @@ def margin(found: Tail, objectives: Objectives) -> Array:
     return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
 
 
-def _margin(load: Load, request: Request, lived: tuple[Life, Array], objectives: Objectives) -> Array | float:
-    """`margin` of a life after a wait for a slot; without any objective its percentiles are not looked for."""
-    if np.all(np.isnan(objectives[:3])):
-        return 0.0
-    return margin(tail(load, request, *lived, objectives.percentile), objectives)
-
-
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     """Whether the load as it settles meets the objectives; never where its queue grows."""
     load, request, lane = offered.load, offered.request, offered.lane
@@ -110,15 +103,18 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
     load, capacity, request, lane, curve, prompts = offered
-    none = np.zeros_like(curve.held_s)
-    closed = np.maximum(_margin(load, request, (curve.life, none), objectives), resident(curve) / lane.slots)
+    closed = resident(curve) / lane.slots
     apart = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
     random = lives(apart, capacity, curve.mix, curve.times)
     occupancy = slots_taken(resident(curve), lane.slots)
     rate = occupancy * lane.slots / np.maximum(random.held_s, TINY)
-    wait = multi_server_wait_s(lane.slots, occupancy, random.held_s)
-    lived = at_random(apart, capacity, lane.slots, random, prompts.full_s).life
-    open_loop = np.maximum(_margin(load, apart, (lived, wait), objectives), occupancy)
+    open_loop = occupancy
+    if not np.all(np.isnan(objectives[:3])):
+        none, wait = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, random.held_s)
+        lived = at_random(apart, capacity, lane.slots, random, prompts.full_s).life
+        closed = np.maximum(margin(tail(load, request, curve.life, none, objectives.percentile), objectives), closed)
+        missed = margin(tail(load, apart, lived, wait, objectives.percentile), objectives)
+        open_loop = np.maximum(missed, occupancy)
     most = read(population(curve), position(closed, np.ones_like(lane.slots))) * lane.lanes
     full = position(resident(curve), lane.slots)
     completed = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
