@@ -31,7 +31,7 @@ STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found 
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
 THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected later
-FOURTH = {"yes": ", fourth blind test"}  # the same, collected last and not to be looked at
+FOURTH = {"no": ", fourth blind test, looked at", "yes": ", fourth blind test"}  # collected last
 
 OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()

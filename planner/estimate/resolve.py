@@ -26,7 +26,7 @@ from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, Task
+from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, MoeFfn, Task
 from planner.specs.quality import QualityResult
 from planner.specs.scenario import Scenario
 from planner.units import GIB
@@ -142,6 +142,7 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
     _check_engine_columns(scenario, engine, gpu)
     if not engine.cache.windows:
         found = found._replace(model=without_windows(Same(found.model)))
+    engine = with_router(Same(engine), Same(found.model))
     engine = with_states(Same(engine), Same(found.model), scenario.prefix_caching is not False)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
@@ -183,6 +184,19 @@ def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) 
         "per_sequence_s": fixed.per_sequence_s + fixed.state_sequence_s,
     }
     return engine.value.model_copy(update={"overheads": fixed.model_copy(update=later)})
+
+
+@lru_cache(maxsize=512)
+def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
+    """The engine as it chooses experts: where a bias corrects the choice and no kernel of it does so, in several."""
+    fixed = engine.value.overheads
+    corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
+    if not (fixed.unfused_router_s and corrected) or model.value.model_type in fixed.fused_router_types:
+        return engine.value
+    if fixed.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
+        return engine.value
+    later = fixed.model_copy(update={"router_s": fixed.router_s + fixed.unfused_router_s})
+    return engine.value.model_copy(update={"overheads": later})
 
 
 def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:

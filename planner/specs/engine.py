@@ -185,6 +185,9 @@ class Overheads(Spec):
     stage_sequence_s: Amount = 0
     per_expert_s: Amount = 0  # per expert and layer where CUDA hosts start them one after another
     router_s: Amount = 0  # per layer of experts for choosing them in kernels of its own, where CUDA runs
+    unfused_router_s: Amount = 0  # ... the same of models that correct the choice by a bias, but for ...
+    fused_router_types: tuple[str, ...] = ()  # ... these, whose choice is one kernel ...
+    fused_router_powers: bool = False  # ... and those with a power of two of experts
     routed_row_s: Amount = 0  # per layer, token and expert chosen, where CUDA hosts sort them
     host_expert_s: Amount = 0  # per product of experts that the CPU runs: the GPU's graph ends before and starts after
     launch_s: Amount = 0  # to prepare a step that no CUDA graph replays ...
