@@ -330,7 +330,8 @@ def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overh
     latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
     times = found.request_s + latent_s, found.per_prompt_token_s, found.late_steps
     groups = found.group_prompts, found.group_share, found.group_whole, found.group_waves
-    return Overheads(*times, polls, together, found.balance_steps, *groups, server_s=_served_s(found, deployments))
+    served_s = _served_s(found, deployments)
+    return Overheads(*times, polls, together, found.balance_steps, *groups, served_s, attention_ranks=ranks)
 
 
 def _served_s(found: Times, deployments: Sequence[Deployment]) -> Floats:

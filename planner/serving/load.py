@@ -86,6 +86,7 @@ class Overheads(NamedTuple):
     are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
     Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
     `server_s`: that a replica's front end needs for one request, one after another.
+    `attention_ranks`: among which the tokens of a step are divided; one prompt gets the part of one of them.
     """
 
     request_s: Any = 0.0
@@ -99,6 +100,7 @@ class Overheads(NamedTuple):
     group_whole: Any = False
     group_waves: Any = 0.0
     server_s: Any = 0.0
+    attention_ranks: Any = 1.0
 
 
 class Request(NamedTuple):
@@ -120,6 +122,7 @@ class Request(NamedTuple):
     group_whole: Array
     group_waves: Array
     server_s: Array
+    attention_ranks: Array
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
@@ -157,6 +160,7 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
         group_whole=np.asarray(overheads.group_whole, dtype=float),
         group_waves=np.asarray(overheads.group_waves, dtype=float),
         server_s=np.asarray(overheads.server_s, dtype=float),
+        attention_ranks=np.asarray(overheads.attention_ranks, dtype=float),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

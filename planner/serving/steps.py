@@ -98,7 +98,7 @@ def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
 def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
     """A step of `decodes` sequences and `prefill_tokens` of prompts that stand half-way through their chunks."""
     least = np.where(prefill_tokens > 0, prefill_tokens, np.inf)
-    chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens), least)
+    chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens / request.attention_ranks), least)
     context = request.cached_tokens + (request.prefill_tokens - chunk) / 2
     seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
     patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
