@@ -7,12 +7,14 @@ import pytest
 
 from planner.serving import (
     Load,
+    Overheads,
     conversation,
     log_sd,
     request_shape,
     speculative_tokens_per_step,
     uniform_log_sd,
 )
+from planner.serving.steps import batch
 from tests.oracle.toy_gpu import NO_OVERHEAD
 
 
@@ -51,3 +53,11 @@ def test_spread_of_uniform_lengths_keeps_their_mean_square(shortest):
     lengths = np.random.default_rng(0).uniform(shortest, 1, 200_000)
     assert np.exp(uniform_log_sd(shortest) ** 2) == pytest.approx((lengths**2).mean() / lengths.mean() ** 2, rel=0.01)
     assert uniform_log_sd(1.0) == 0
+
+
+def test_a_prompt_gets_no_more_of_a_step_than_one_rank_takes() -> None:
+    """Eight attention data-parallel ranks hold a chunk of eight prompts, not two whole prompts on two of them."""
+    one = np.ones(1)
+    for ranks, sequences in ((1, 2), (2, 2), (8, 8), (16, 16)):
+        request = request_shape(Load(8192 * one, 1024 * one, 64 * one), Overheads(attention_ranks=float(ranks)))
+        assert batch(request, 0 * one, 16384 * one, 16384 * one).prefill_seqs == pytest.approx(sequences)
