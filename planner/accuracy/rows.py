@@ -17,7 +17,6 @@ from planner.specs.model import (
     LinearAttention,
     Mamba,
     ModelSpec,
-    MoeFfn,
     Role,
 )
 from planner.specs.scenario import Scenario
@@ -68,7 +67,7 @@ def model_kind(model: ModelSpec) -> str:
         kind = "sliding"
     else:
         kind = "full"
-    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    experts = model.has_experts
     return f"{kind} attention, {'experts' if experts else 'dense'}" if model.lm_head else "encoder"
 
 

@@ -11,7 +11,7 @@ from planner.ops import Slot
 from planner.ops.products import SLOTS
 from planner.params import tensors
 from planner.specs.formats import FormatSpec, KvFormatSpec
-from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
+from planner.specs.model import Attention, ModelSpec, Role
 
 PLAIN, FULL = "gemm-16", "gemm-32"
 BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
@@ -42,7 +42,7 @@ def _families(
     own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
-    latent = width == "16" and any(isinstance(mixer, LatentAttention) for mixer in model.value.mixers)
+    latent = width == "16" and model.value.has_latents
     fused = prompts == MATRIX_UNITS
     shared = fused and _shares_reads(model.value, shared_heads)
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"

@@ -15,7 +15,7 @@ from planner.estimate.deployments import Deployment, Part, column, each, numbers
 from planner.estimate.price import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
-from planner.specs.model import Attention, MoeFfn
+from planner.specs.model import Attention
 from planner.specs.uncertainty import StreamLevels
 from planner.uncertainty import Budget, Interval, Shares, Widths
 from planner.units import GIB, MS_PER_S
@@ -53,7 +53,7 @@ def _own_kernels(found: Widths, texts: dict[str, NDArray[np.object_]], deploymen
     own, row = shipped().own_kernels, deployments[0].row
     if row.engine.id != own.engine:
         return found
-    experts = any(isinstance(ffn, MoeFfn) for ffn in row.model.ffns)
+    experts = row.model.has_experts
     known = column(deployments, lambda d: d.row.gpu.generation in own.generations, Part.GPU, dtype=bool)
     lone = (numbers(deployments, "concurrency", 1) == 1) & np.isnan(numbers(deployments, "request_rate_per_s", np.nan))
     applies = lone & (texts["speed_evidence"] != "measured") & (texts["engine_evidence"] != "observed")

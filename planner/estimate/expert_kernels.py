@@ -6,7 +6,7 @@ from planner.catalog.kernel_families import PLAIN
 from planner.specs.engine import EngineSpec
 from planner.specs.formats import FormatSpec
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec, MoeFfn
+from planner.specs.model import ModelSpec
 
 HALF = f"moe-{PLAIN}"
 # Triton's kernels instead of TensorRT-LLM's, which the families of data-centre Blackwell are figures of.
@@ -39,7 +39,7 @@ def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: F
     """Whether the experts' kernel chooses them too: TensorRT-LLM's, as SGLang calls it."""
     if gpu.generation not in engine.overheads.routed_on:
         return False
-    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    experts = model.has_experts
     return experts and _is_listed(engine, model, weights.kernel == PLAIN)
 
 

@@ -14,7 +14,7 @@ from planner.estimate.expert_kernels import product_family, routes_inside
 from planner.formats.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
-from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
+from planner.specs.model import CompressedAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
 
 # Kernels whose inputs are quantized first, and the bytes of a value then, scales included.
 QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}
@@ -92,17 +92,13 @@ def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
     fixed = engine.overheads
     if not fixed.pieces:
         return 0.0
-    limit = fixed.latent_piece_tokens if _is_latent(deployments[0].row.model) else None
+    limit = fixed.latent_piece_tokens if deployments[0].row.model.has_latents else None
     reasons = [_EXCEPT[name] for name in fixed.pieces_except if name in _EXCEPT]
     parts = (Part.GPU, Part.LAYOUT, Part.WEIGHTS)
     launched = column(deployments, lambda d: any(reason(d) for reason in reasons), *parts, dtype=bool)
     if "adapters" in fixed.pieces_except:
         launched = launched | (numbers(deployments, "max_loras", 0) > 0)
     return np.where(launched, 0.0, np.inf if limit is None else limit)
-
-
-def _is_latent(model: ModelSpec) -> bool:
-    return any(isinstance(mixer, LatentAttention) for mixer in model.mixers)
 
 
 def _picks(mixer: Mixer) -> bool:
@@ -115,7 +111,7 @@ _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "images": lambda d: d.row.model.vision is not None and _unlisted(d),
     "types": lambda d: d.row.model.model_type in d.row.engine.overheads.pieces_except_types,
     "picks": lambda d: any(_picks(mixer) for mixer in d.row.model.mixers),
-    "latent": lambda d: _is_latent(d.row.model),
+    "latent": lambda d: d.row.model.has_latents,
     "ranks": lambda d: d.layout.defined.attention_dp > 1,
     "stages": lambda d: d.layout.pp > 1,
     "drafts": lambda d: d.row.draft is not None,

@@ -20,7 +20,7 @@ from planner.serving import Capacity, Load, Overheads
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.engine import Overheads as Times
 from planner.specs.gpu import uses_link
-from planner.specs.model import LatentAttention, MoeFfn, Role
+from planner.specs.model import LatentAttention, Role
 from planner.units import GIB
 
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
@@ -299,7 +299,7 @@ def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any
     Nor on other GPUs than NVIDIA's, whose back-ends have no events between devices.
     """
     overlap = engine.overheads.chunk_overlap
-    if not overlap or any(isinstance(ffn, MoeFfn) for ffn in deployments[0].row.model.ffns):
+    if not overlap or deployments[0].row.model.has_experts:
         return 0.0
     return column(deployments, lambda d: overlap * (d.row.gpu.vendor == "NVIDIA"), Part.GPU)
 

@@ -21,7 +21,6 @@ from planner.explain.words import (
     gpu_name,
     layout,
 )
-from planner.specs.model import MoeFfn
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
@@ -194,7 +193,7 @@ def _layers(row: Row) -> list[Proposal]:
         return []
     total = model.n_layers
     kept = [math.floor(total * part) for part in ON_GPU]
-    if any(isinstance(ffn, MoeFfn) for ffn in model.ffns):
+    if model.has_experts:
         moved = [total - n for n in (*kept, 0)]
         words = "experts of {} of {} layers in host memory"
         return [Proposal(words.format(n, total), {"n_cpu_moe": n}, "layers") for n in moved]

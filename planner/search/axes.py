@@ -20,7 +20,7 @@ from planner.formats.identity import Same
 from planner.search.usual import usual_formats
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import ModelSpec, MoeFfn
+from planner.specs.model import ModelSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space
 from planner.units import GB
@@ -111,7 +111,7 @@ def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario
 def _cannot_start(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     """Divisions for which an engine has no flags, although they could be priced."""
     tp, _, ep, attention_dp = layout[:4]
-    if attention_dp > 1 and not any(isinstance(ffn, MoeFfn) for ffn in model.ffns):
+    if attention_dp > 1 and not model.has_experts:
         return "attention data-parallel is for models with experts; replicas do the same for others"
     if engine.id == "vllm" and ep not in (1, tp):
         return f"vLLM divides experts over all of tp {tp} or not at all"

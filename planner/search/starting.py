@@ -16,7 +16,6 @@ from planner.estimate.screen import planned
 from planner.explain.changes import FULLER
 from planner.search.records import Columns, Replica
 from planner.specs.engine import EngineSpec
-from planner.specs.model import MoeFfn
 from planner.units import GIB
 
 LLAMA_CPP, VLLM = "llama.cpp", "vllm"
@@ -69,7 +68,7 @@ def _with_host(engine: EngineSpec, replicas: Sequence[Replica], in_flight: Float
 def _hosted(replicas: Sequence[Replica], layers: Counts) -> list[Replica]:
     """The replicas with this many layers, or their experts, in host memory."""
     model = replicas[0].deployment.row.model
-    experts = any(isinstance(ffn, MoeFfn) for ffn in model.ffns)
+    experts = model.has_experts
     columns = ({"n_cpu_moe": n} if experts else {"n_gpu_layers": model.n_layers + 1 - n} for n in layers.tolist())
     return [_changed(replica, update) for replica, update in zip(replicas, columns, strict=True)]
 

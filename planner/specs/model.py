@@ -292,6 +292,16 @@ class ModelSpec(Spec):
         """How many layers hold a mixer of these kinds."""
         return sum(self.mixer_layers(index) for index, mixer in enumerate(self.mixers) if isinstance(mixer, kinds))
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether any ffn is one of routed experts."""
+        return any(isinstance(ffn, MoeFfn) for ffn in self.ffns)
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether any mixer is latent attention."""
+        return any(isinstance(mixer, LatentAttention) for mixer in self.mixers)
+
     def ffn_layers(self, index: int) -> int:
         """How many layers hold ffn `index`."""
         return sum(layer.count for layer in self.layers if layer.ffn == index)
