@@ -276,7 +276,7 @@ def _has_experts(model: str) -> bool:
     from planner.catalog import models
 
     with contextlib.suppress(PlannerError):
-        return any(ffn.kind == "moe" for ffn in models.model(model).ffns)
+        return models.model(model).has_experts
     return False
 
 
