@@ -174,7 +174,7 @@ def engine_limits(p: Priced) -> EngineLimits:
         slots=slots,
         budget_tokens=int(_one(capacity.max_num_batched_tokens)),
         pool=Pool(slots, 1, fixed_blocks=1, grows=False) if reserved else pool(p, stages),
-        mixed=engine.chunks_mixed,
+        mixed=engine.scheduler.chunks_mixed,
         tokens_per_step=_one(p.offered.load.tokens_per_step),
         longest_tokens=_one(longest),
         late_steps=round(_one(p.offered.request.late_steps) - (polls - 1) / 2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from planner.catalog.engines import (
@@ -13,11 +15,12 @@ from planner.catalog.engines import (
     known_series,
     parse_version,
     usual_backend,
+    with_known_sections,
 )
 from planner.catalog.files import read_yaml
 from planner.catalog.gpus import gpu
 from planner.catalog.paths import data_dir
-from planner.errors import UnknownName
+from planner.errors import BadFile, UnknownName
 from planner.specs.engine import BudgetRule
 from planner.units import GIB
 
@@ -113,22 +116,22 @@ def test_every_constant_names_its_source(id_: str) -> None:
 
 
 def test_units_in_keys_become_si() -> None:
-    overheads = engine("vllm", "0.19.0").overheads
-    assert overheads.non_torch_bytes == 0.25 * GIB
-    assert overheads.request_s == pytest.approx(0.008)
+    spec = engine("vllm", "0.19.0")
+    assert spec.process.non_torch_bytes == 0.25 * GIB
+    assert spec.front_end.request_s == pytest.approx(0.008)
 
 
-def test_constants_outside_of_sections_reach_the_spec() -> None:
-    assert not engine("sglang", "0.5.9").chunks_mixed
-    assert not engine("sglang").rank_budget
-    assert engine("vllm").chunks_mixed
+def test_engines_differ_in_how_prompts_share_a_step() -> None:
+    assert not engine("sglang", "0.5.9").scheduler.chunks_mixed
+    assert not engine("sglang").scheduler.rank_budget
+    assert engine("vllm").scheduler.chunks_mixed
 
 
 def test_a_back_end_changes_what_its_own_constants_say_and_nothing_else() -> None:
     usual, old, new = engine("llama.cpp"), engine("llama.cpp", "b7423", "vulkan"), engine("llama.cpp", None, "vulkan")
     assert engine("llama.cpp", None, "rocm") is usual
-    assert old.overheads.packed_arithmetic < new.overheads.packed_arithmetic == 1
-    assert "rdna2" in usual.overheads.slow_fused and not new.overheads.slow_fused
+    assert old.attained.packed_arithmetic < new.attained.packed_arithmetic == 1
+    assert "rdna2" in usual.attention_kernels.slow_fused and not new.attention_kernels.slow_fused
     assert (new.id, new.kernels, new.cache) == (usual.id, "llama.cpp/vulkan", usual.cache)
 
 
@@ -139,7 +142,7 @@ def test_what_llama_cpp_is_built_for_follows_from_the_vendor() -> None:
 
 def test_builds_of_llamacpp_differ_in_graphs_and_attention() -> None:
     old, new = engine("llama.cpp", "b2824"), engine("llama.cpp", "b7000")
-    assert (old.overheads.graphs, new.overheads.graphs) == ("none", "single")
+    assert (old.graphs.steps, new.graphs.steps) == ("none", "single")
     assert (old.defaults.flash_attention, new.defaults.flash_attention) == (False, True)
 
 
@@ -163,3 +166,16 @@ def test_a_file_says_each_version_once_and_the_oldest_first(engine_id: str) -> N
         for one in read_yaml(data_dir() / "engines" / f"{engine_id}.yaml").get("versions", ())
     ]
     assert stated == sorted(set(stated))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"overhead": {}},
+        {"versions": [{"from": "1", "overhead": {}}]},
+        {"backend_constants": {"vulkan": {"versions": [{"from": "1", "overhead": {}}]}}},
+    ],
+)
+def test_a_section_that_no_engine_has_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(BadFile, match="odd: no section 'overhead'"):
+        with_known_sections("odd", document)

@@ -25,9 +25,9 @@ def row(**asked: Any) -> dict[str, Any]:
 
 def test_sglang_launches_a_prompt_kernel_by_kernel_until_graphs_replay_its_pieces() -> None:
     before, after = (row(engine="sglang", engine_version=version, **QWEN) for version in ("0.5.9", "0.5.10"))
-    fixed, later = (engine("sglang", version).overheads for version in ("0.5.9", "0.5.10"))
-    assert before["ttft_unloaded_ms"] > 1e3 * 36 * fixed.per_layer_s
-    assert later.piece_layer_s < fixed.per_layer_s
+    old, new = (engine("sglang", version) for version in ("0.5.9", "0.5.10"))
+    assert before["ttft_unloaded_ms"] > 1e3 * 36 * old.launches.layer_s
+    assert new.pieces.layer_s < old.launches.layer_s
     assert after["ttft_unloaded_ms"] < 0.7 * before["ttft_unloaded_ms"]
 
 
@@ -66,8 +66,8 @@ def test_quantized_inputs_and_recurrent_states_add_launches() -> None:
     half, eight, four = (
         row(weight_format=fmt, **asked)["ttft_unloaded_ms"] for fmt in ("bf16", "fp8-block128", "nvfp4")
     )
-    fixed = engine("sglang", "0.5.9").overheads
-    assert half > 1e3 * (60 * fixed.per_layer_s + 45 * fixed.recurrent_layer_s)
+    fixed = engine("sglang", "0.5.9").launches
+    assert half > 1e3 * (60 * fixed.layer_s + 45 * fixed.recurrent_layer_s)
     assert eight - half == pytest.approx(1e3 * 60 * fixed.quantized_layer_s, rel=0.1)
     assert four == pytest.approx(eight, rel=0.02)  # of which the experts alone are quantized
 
@@ -76,7 +76,7 @@ def test_quantized_inputs_and_recurrent_states_add_launches() -> None:
 def test_hosts_of_newer_boards_launch_faster_but_not_grace(older: str, newer: str) -> None:
     asked = {"engine": "sglang", "engine_version": "0.5.9", "input_tokens": 16, **QWEN}
     before, after = (row(gpu=gpu, **asked)["ttft_unloaded_ms"] for gpu in (older, newer))
-    launches_ms = 1e3 * 36 * engine("sglang", "0.5.9").overheads.per_layer_s
+    launches_ms = 1e3 * 36 * engine("sglang", "0.5.9").launches.layer_s
     saved_ms = (1 - launch_share(newer)) * launches_ms
     assert launch_share(older) == 1
     assert (saved_ms > 0) == (newer != "gb300")
@@ -87,19 +87,19 @@ def test_hosts_of_newer_boards_launch_faster_but_not_grace(older: str, newer: st
 def test_one_request_beyond_the_largest_graph_costs_no_more_than_a_decodes_launches(model: str, layers: int) -> None:
     asked = {"engine": "sglang", "engine_version": "0.5.2", "shortest_fraction": 1, "output_tokens": 512, "tp": 8}
     within, beyond = (row(model=model, concurrency=n, prefix_caching=False, **asked) for n in (512, 513))
-    launches_ms = 1e3 * layers * engine("sglang", "0.5.2").overheads.decode_layer_s
+    launches_ms = 1e3 * layers * engine("sglang", "0.5.2").launches.decode_layer_s
     assert 0 < beyond["tpot_ms"] - within["tpot_ms"] < launches_ms
 
 
 def test_latent_layers_launch_slower_in_tensorrt_llm() -> None:
     latent = row(engine="tensorrt-llm", engine_version="1.2", **DEEPSEEK)
-    launches_ms = 1e3 * 61 * engine("tensorrt-llm", "1.2").overheads.latent_layer_s
+    launches_ms = 1e3 * 61 * engine("tensorrt-llm", "1.2").front_end.latent_layer_s
     assert latent["ttft_unloaded_ms"] > launches_ms > 61
 
 
 def test_layers_that_pick_their_keys_are_launched_between_vllms_graphs() -> None:
     sparse, dense = (row(engine="vllm", tp=8, model=model) for model in ("deepseek-v3.2", "deepseek-r1"))
-    launches_ms = 1e3 * 61 * engine("vllm").overheads.picking_layer_s
+    launches_ms = 1e3 * 61 * engine("vllm").launches.picking_layer_s
     assert sparse["ttft_unloaded_ms"] > launches_ms > dense["ttft_unloaded_ms"]
 
 
@@ -111,30 +111,30 @@ def test_a_nightly_image_is_the_release_of_its_months() -> None:
 def test_experts_of_several_kernels_add_launches_but_not_those_of_one() -> None:
     asked = {"engine": "vllm", "engine_version": "0.18", "input_tokens": 2048, "model": "gpt-oss-120b", "tp": 8}
     hopper, blackwell = (row(gpu=gpu, **asked)["ttft_unloaded_ms"] for gpu in ("h200-sxm", "b200"))
-    fixed = engine("vllm", "0.18").overheads
-    assert hopper > 1e3 * 36 * (fixed.per_layer_s + fixed.expert_layer_s)
+    fixed = engine("vllm", "0.18").launches
+    assert hopper > 1e3 * 36 * (fixed.layer_s + fixed.expert_layer_s)
     assert blackwell < 1e3 * 36 * fixed.expert_layer_s
 
 
 def test_vllms_graphs_replay_prompts_up_to_the_size_that_the_scenario_states() -> None:
     asked = {"engine": "vllm", "input_tokens": 1024, "model": "minimax-m2.5", "gpu": "h200-sxm", "tp": 8, "ep": 8}
     launched, replayed = (row(max_cudagraph_capture_size=size, **asked)["ttft_unloaded_ms"] for size in (None, 2048))
-    fixed = engine("vllm", "0.18").overheads
-    assert replayed < 1e3 * 62 * (fixed.per_layer_s + fixed.expert_layer_s) < launched
+    fixed = engine("vllm", "0.18").launches
+    assert replayed < 1e3 * 62 * (fixed.layer_s + fixed.expert_layer_s) < launched
 
 
 def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
     asked = {"engine": "vllm", "model": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "gpu": "h100-sxm", **LONE}
     resolved = resolve(Scenario(**asked), NO_LIBRARY)
     priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
-    fixed = resolved.engine.overheads
-    assert priced.clock.launches.whole_s == pytest.approx(26 * fixed.per_layer_s + 23 * fixed.expert_layer_s)
+    fixed = resolved.engine.launches
+    assert priced.clock.launches.whole_s == pytest.approx(26 * fixed.layer_s + 23 * fixed.expert_layer_s)
 
 
 def test_vllm_captures_larger_graphs_for_gpt_oss() -> None:
     asked = {"engine": "vllm", "engine_version": "0.18", "model": "gpt-oss-120b", "gpu": "h200-sxm", "tp": 8}
     within, beyond = (row(input_tokens=tokens, **asked)["ttft_unloaded_ms"] for tokens in (1024, 1025))
-    fixed = engine("vllm", "0.18").overheads
+    fixed = engine("vllm", "0.18").launches
     assert beyond - within > 1e3 * 36 * fixed.expert_layer_s
 
 

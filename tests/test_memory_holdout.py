@@ -42,10 +42,10 @@ CONSTANTS = {
         "activation", "logits_bytes", tuple(range(6, 24)), "activation", "measured_activation_gib", "0.17", "0.22"
     ),
     "non-torch, one GPU, from 0.18": Constant(
-        "overheads", "non_torch_bytes", STEPS[:60], "non_torch", "measured_non_torch_gib", "0.18", "0.22", 1, 1
+        "process", "non_torch_bytes", STEPS[:60], "non_torch", "measured_non_torch_gib", "0.18", "0.22", 1, 1
     ),
     "non-torch, several GPUs, from 0.18": Constant(
-        "overheads", "group_bytes", STEPS, "non_torch", "measured_non_torch_gib", "0.18", "0.22", 2
+        "process", "group_bytes", STEPS, "non_torch", "measured_non_torch_gib", "0.18", "0.22", 2
     ),
 }
 
@@ -131,7 +131,7 @@ def test_refits_agree_with_the_constant_that_ships() -> None:
 
 if __name__ == "__main__":
     for each in CONSTANTS:
-        unit = GIB if CONSTANTS[each].section == "overheads" else 1
+        unit = GIB if CONSTANTS[each].section == "process" else 1
         for one_score in scores(each):
             seen_models, unseen_models = one_score.models
             print(

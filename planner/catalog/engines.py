@@ -21,9 +21,9 @@ from planner.units import GIB
 
 SERVERS = ("vllm", "sglang", "tensorrt-llm")  # that batch many users' requests
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
-_SECTIONS = ("budget", "weights", "cache", "activation", "overheads", "defaults")
-# Outside of sections, the same in every version.
-_WHOLE = ("attention_dp_roles", "chunks_mixed", "rank_budget", "ranks_together", "stages_wait", "tokens_gathered")
+_NAMES = ("id", "name", "version", "note", "kernels")
+_SECTIONS = tuple(name for name in EngineSpec.model_fields if name not in _NAMES)
+_HEADINGS = frozenset("id name aliases oldest newest tags backends backend_constants versions from".split())
 _SOURCE_KEYS = ("source", "kind")
 _BACKENDS = re.compile(r"cuda|rocm|sycl|metal|mtl|vulkan", re.IGNORECASE)
 
@@ -45,7 +45,16 @@ def engine_ids() -> tuple[str, ...]:
 
 @lru_cache(maxsize=32)
 def _document(id_: str) -> dict[str, Any]:
-    return dict(read_yaml(data_dir() / "engines" / f"{id_}.yaml"))
+    return with_known_sections(id_, dict(read_yaml(data_dir() / "engines" / f"{id_}.yaml")))
+
+
+def with_known_sections(id_: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The file of an engine as it is. Raises BadFile for a section that EngineSpec does not have."""
+    whole = [document, *document.get("backend_constants", {}).values()]
+    for part in (*whole, *(override for one in whole for override in one.get("versions", ()))):
+        for unknown in part.keys() - _HEADINGS - set(_SECTIONS):
+            raise BadFile(f"engine {id_}: no section {unknown!r}; known are {', '.join(_SECTIONS)}")
+    return document
 
 
 @lru_cache(maxsize=1)
@@ -92,12 +101,12 @@ def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
 
 def _merged(document: dict[str, Any], version: str, backend: str = "") -> dict[str, Any]:
     """The file's sections with every override up to `version` applied, then those of a back-end."""
-    merged = {section: dict(document.get(section, {})) for section in _SECTIONS}
+    merged: dict[str, Any] = {section: dict(document.get(section, {})) for section in _SECTIONS}
     own = document.get("backend_constants", {}).get(backend, {})
     for override in (*_until(version, document), own, *_until(version, own)):
         for section in merged.keys() & override.keys():
             merged[section].update(_joined(merged[section], override[section]))
-    return merged | {key: document[key] for key in _WHOLE if key in document}
+    return merged
 
 
 def _joined(before: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

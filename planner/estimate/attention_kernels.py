@@ -20,12 +20,12 @@ def prompt_attention(d: Deployment) -> str:
     """What runs the attention of prompts, as families of kernels name it."""
     if not is_fused(d):
         return UNFUSED
-    return VECTOR_UNITS if d.row.gpu.generation in d.row.engine.overheads.slow_fused else MATRIX_UNITS
+    return VECTOR_UNITS if d.row.gpu.generation in d.row.engine.attention_kernels.slow_fused else MATRIX_UNITS
 
 
 def scores(deployments: Sequence[Deployment]) -> Scores:
     """What the scores of attention move, where it is not fused."""
-    traffic = deployments[0].row.engine.overheads.score_traffic
+    traffic = deployments[0].row.engine.attention_kernels.score_traffic_bytes
     if not traffic:
         return Scores()
     moved = column(deployments, lambda d: 0.0 if is_fused(d) else traffic, Part.WORDS)
@@ -34,6 +34,6 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
 
 def wide_heads(engine: EngineSpec, deployments: Sequence[Deployment]) -> WideHeads:
     """What runs attention whose heads are wider than fused kernels take."""
-    segments = engine.overheads.wide_segments
+    segments = engine.attention_kernels.wide_segments
     blocks = column(deployments, lambda d: d.row.gpu.sm_count or 0.0, Part.GPU)
-    return WideHeads(segments, blocks, engine.overheads.wide_prompt_cost) if segments else WideHeads()
+    return WideHeads(segments, blocks, engine.attention_kernels.wide_prompt_cost) if segments else WideHeads()

@@ -162,7 +162,7 @@ def _pool(engine: EngineSpec, parts: Budget, width: Widths) -> Interval:
 
 def _budget(engine: EngineSpec, p: Priced) -> Budget:
     terms = p.plan.terms
-    graphs = terms.cuda_graph_bytes if engine.overheads.graph_in_budget else np.zeros_like(terms.cuda_graph_bytes)
+    graphs = terms.cuda_graph_bytes if engine.graphs.in_budget else np.zeros_like(terms.cuda_graph_bytes)
     beside = engine.budget.rule is BudgetRule.FREE_BEFORE
     activation = np.zeros_like(terms.activation_bytes) if beside else terms.activation_bytes
     spent = (terms.weights_bytes, activation, terms.non_torch_bytes)

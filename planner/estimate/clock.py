@@ -87,7 +87,7 @@ class Clock(NamedTuple):
 
         A mean of 1.4 sequences is one in 0.6 of the steps and two in 0.4.
         """
-        graphs, tokens = self.engine.overheads.graphs, np.asarray(batch.decode_seqs + batch.prefill_tokens)
+        graphs, tokens = self.engine.graphs.steps, np.asarray(batch.decode_seqs + batch.prefill_tokens)
         prefills = np.asarray(batch.prefill_tokens) > 0
         eager = (graphs == "none") | (prefills & (graphs == "decode"))
         beyond = tokens - np.minimum(self.graph_batch, 1 if graphs == "single" else np.inf)
@@ -99,55 +99,55 @@ class Clock(NamedTuple):
         by_hand_s = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
         between_s = self.launches.between_s * (prompts > 0)
         launched = self.launched_share(batch)
-        return launched * (self.engine.overheads.launch_s + by_hand_s) + (1 - launched) * between_s
+        return launched * (self.engine.launches.step_s + by_hand_s) + (1 - launched) * between_s
 
     def gap_s(self, batch: Batch, ops: Sequence[Op]) -> Any:
         """Seconds by which kernels of such a step start later than those that a graph replays, else 0."""
-        factor = self.engine.overheads.start_factor
+        factor = self.engine.launches.start_factor
         if factor == 1:
             return 0.0
         starts_s = sum(op.count * self.rates.t0_s[op.rate] for op in ops)
-        later = self.launched_share(batch) * (self.replays | (self.engine.overheads.graphs == "none"))
+        later = self.launched_share(batch) * (self.replays | (self.engine.graphs.steps == "none"))
         return later * (factor - 1) * starts_s
 
     def experts_s(self, ops: Sequence[Op]) -> Any:
         """Seconds that the host takes to choose experts and to start them one after another, else 0."""
-        fixed, experts = self.engine.overheads, [op for op in ops if op.kind is OpKind.MOE]
-        if not (fixed.per_expert_s or fixed.router_s or fixed.routed_row_s):
+        routing, experts = self.engine.routing, [op for op in ops if op.kind is OpKind.MOE]
+        if not (routing.expert_s or routing.router_s or routing.row_s):
             return 0.0
         found = sum(
-            op.count * (fixed.per_expert_s * op.matrices + fixed.router_s + fixed.routed_row_s * op.m) for op in experts
+            op.count * (routing.expert_s * op.matrices + routing.router_s + routing.row_s * op.m) for op in experts
         )
         return np.where(self.replays, found, 0.0)
 
     def hosted_s(self, ops: Sequence[Op]) -> Any:
         """Seconds in which neither works, where the CPU runs experts between products of the GPU."""
-        return self.engine.overheads.host_expert_s * sum(
+        return self.engine.routing.cpu_product_s * sum(
             op.count * np.sign(op.m) for op in ops if op.kind is OpKind.MOE and op.rate is Slot.HOST
         )
 
     def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
         """Seconds of a step of `ops` in which the accelerator waits: for scheduling, sampling and late launches."""
-        fixed = self.engine.overheads
-        sequences = fixed.per_sequence_s * batch.decode_seqs
+        host, prompts_hide = self.engine.host, self.engine.launches.prompts_hide
+        sequences_s = host.sequence_s * batch.decode_seqs
         per_rank = batch.decode_seqs / self.prepared.parallel.attention_dp
-        beside_s = self.launch_s(batch) + fixed.host_sequence_s * per_rank
-        if fixed.stage_sequence_s:
+        beside_s = self.launch_s(batch) + host.beside_sequence_s * per_rank
+        if host.stage_sequence_s:
             stages = np.asarray(self.prepared.parallel.pp)
-            planned_s = np.where(stages > 1, fixed.stage_sequence_s * per_rank * stages, 0.0)
+            planned_s = np.where(stages > 1, host.stage_sequence_s * per_rank * stages, 0.0)
             beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
         both_s = np.maximum(accelerator_s, beside_s)
-        if fixed.prompts_hide:
-            hidden_s = p_norm(accelerator_s, beside_s, fixed.prompts_hide)
+        if prompts_hide:
+            hidden_s = p_norm(accelerator_s, beside_s, prompts_hide)
             both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
         late_s = both_s - accelerator_s + self.gap_s(batch, ops) + self.experts_s(ops)
-        return fixed.step_s + self.ranks_s(batch) + sequences + late_s + self.hosted_s(ops)
+        return host.step_s + self.ranks_s(batch) + sequences_s + late_s + self.hosted_s(ops)
 
     def ranks_s(self, batch: Batch) -> Any:
         """Seconds in which the host serves the further GPUs of a tensor-parallel group, all of them from so many on."""
-        fixed = self.engine.overheads
-        busy = np.minimum(np.asarray(batch.decode_seqs) / fixed.rank_sequences, 1)
-        return fixed.rank_s * (np.asarray(self.prepared.parallel.tp) - 1) * busy
+        host = self.engine.host
+        busy = np.minimum(np.asarray(batch.decode_seqs) / host.rank_sequences, 1)
+        return host.rank_s * (np.asarray(self.prepared.parallel.tp) - 1) * busy
 
     def floor_s(self, batch: Batch) -> Floats:
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
@@ -176,7 +176,7 @@ class Clock(NamedTuple):
 
 def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
     """Whether CUDA graphs replay steps on this GPU; where none do, its figures are of launched kernels."""
-    return gpu.vendor == "NVIDIA" and gpu.generation not in engine.overheads.graphless
+    return gpu.vendor == "NVIDIA" and gpu.generation not in engine.graphs.none_on
 
 
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:
@@ -225,8 +225,8 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         wide_heads=wide_heads(engine, deployments),
         dispatch=_dispatch(deployments),
     )
-    ranks = Ranks(frozenset(engine.attention_dp_roles), engine.tokens_gathered)
-    unfused = Unfused(engine.overheads.state_kernels, engine.overheads.state_passes)
+    ranks = Ranks(frozenset(engine.weights.attention_dp_roles), engine.routing.tokens_gathered)
+    unfused = Unfused(engine.unfused_state.kernels, engine.unfused_state.passes)
     prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks, unfused)
     attained = rates(deployments, own, drafts)
     found = Clock(

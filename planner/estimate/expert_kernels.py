@@ -22,10 +22,10 @@ def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: s
     TensorRT-LLM's kernels for the model, else Triton's.
     """
     if family == MX4:
-        fixed = engine.overheads
-        quantizes = gpu.generation in fixed.mx4_inputs_on and model.model_type not in fixed.mx4_inputs_except
+        own = engine.expert_kernels
+        quantizes = gpu.generation in own.mx4_inputs_on and model.model_type not in own.mx4_inputs_except
         return QUANTIZED_MX4 if quantizes else MX4
-    if gpu.generation not in engine.overheads.routed_on or _is_listed(engine, model, family == HALF):
+    if gpu.generation not in engine.expert_kernels.listed_on or _is_listed(engine, model, family == HALF):
         return family
     return TRITON.get(family, family)
 
@@ -37,7 +37,7 @@ def product_family(experts: str) -> str:
 
 def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: FormatSpec) -> bool:
     """Whether the experts' kernel chooses them too: TensorRT-LLM's, as SGLang calls it."""
-    if gpu.generation not in engine.overheads.routed_on:
+    if gpu.generation not in engine.expert_kernels.listed_on:
         return False
     experts = model.has_experts
     return experts and _is_listed(engine, model, weights.kernel == PLAIN)
@@ -45,5 +45,5 @@ def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: F
 
 def _is_listed(engine: EngineSpec, model: ModelSpec, half: bool) -> bool:
     """Whether the engine's arguments name the model for TensorRT-LLM's experts, those in 16 bit apart."""
-    fixed = engine.overheads
-    return model.model_type in (fixed.routed_half_types if half else fixed.routed_types)
+    own = engine.expert_kernels
+    return model.model_type in (own.listed_half_types if half else own.listed_types)

@@ -39,20 +39,20 @@ NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
 
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
     """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
-    fixed, model = engine.overheads, deployments[0].row.model
+    own, model = engine.launches, deployments[0].row.model
     share = column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     kinds, at = distinct(kernels)
-    quantized_s = fixed.quantized_layer_s * np.array([_quantizes(rates) for rates in kinds])[at] * layers
-    one = np.array([rates.families[Slot.EXPERT_GEMM] in fixed.one_kernel_experts for rates in kinds])[at]
-    experts_s = fixed.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, one)
-    whole_s = fixed.per_layer_s * layers + more_s + experts_s
-    decode_s = whole_s if fixed.decode_layer_s is None else fixed.decode_layer_s * layers
+    quantized_s = own.quantized_layer_s * np.array([_quantizes(rates) for rates in kinds])[at] * layers
+    one = np.array([rates.families[Slot.EXPERT_GEMM] in own.one_kernel_experts for rates in kinds])[at]
+    experts_s = own.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, one)
+    whole_s = own.layer_s * layers + more_s + experts_s
+    decode_s = whole_s if own.decode_layer_s is None else own.decode_layer_s * layers
     return Launches(
         decode_s=share * decode_s,
         whole_s=share * (whole_s + quantized_s),
-        pieces_s=share * fixed.piece_layer_s * layers,
+        pieces_s=share * engine.pieces.layer_s * layers,
         piece_tokens=piece_tokens(engine, deployments),
         between_s=share * more_s,
     )
@@ -73,30 +73,30 @@ def _launches_experts(deployments: Sequence[Deployment], one: Any) -> Any:
 
     `one`: rows whose experts multiply in a kernel that some GPUs have in one.
     """
-    fixed = deployments[0].row.engine.overheads
+    own = deployments[0].row.engine.launches
     cuda, fuses = (
         column(deployments, has, Part.GPU, dtype=bool)
-        for has in (lambda d: d.row.gpu.vendor == "NVIDIA", lambda d: d.row.gpu.generation in fixed.one_kernel_on)
+        for has in (lambda d: d.row.gpu.vendor == "NVIDIA", lambda d: d.row.gpu.generation in own.one_kernel_on)
     )
     return cuda & ~(fuses & one)
 
 
 def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
     """Seconds that the launches of a layer take beyond those of grouped-query attention."""
-    fixed, picks = engine.overheads, _picks(mixer)
-    return fixed.recurrent_layer_s * isinstance(mixer, LinearAttention | Mamba) + fixed.picking_layer_s * picks
+    own, recurs = engine.launches, isinstance(mixer, LinearAttention | Mamba)
+    return own.recurrent_layer_s * recurs + own.picking_layer_s * _picks(mixer)
 
 
 def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
     """Most tokens of a step with prompts that graphs replay in pieces, (R,)."""
-    fixed = engine.overheads
-    if not fixed.pieces:
+    pieces = engine.pieces
+    if not pieces.replayed:
         return 0.0
-    limit = fixed.latent_piece_tokens if deployments[0].row.model.has_latents else None
-    reasons = [_EXCEPT[name] for name in fixed.pieces_except if name in _EXCEPT]
+    limit = pieces.latent_tokens if deployments[0].row.model.has_latents else None
+    reasons = [_EXCEPT[name] for name in pieces.never_with if name in _EXCEPT]
     parts = (Part.GPU, Part.LAYOUT, Part.WEIGHTS)
     launched = column(deployments, lambda d: any(reason(d) for reason in reasons), *parts, dtype=bool)
-    if "adapters" in fixed.pieces_except:
+    if "adapters" in pieces.never_with:
         launched = launched | (numbers(deployments, "max_loras", 0) > 0)
     return np.where(launched, 0.0, np.inf if limit is None else limit)
 
@@ -109,7 +109,7 @@ def _picks(mixer: Mixer) -> bool:
 _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "vendor": lambda d: d.row.gpu.vendor != "NVIDIA",
     "images": lambda d: d.row.model.vision is not None and _unlisted(d),
-    "types": lambda d: d.row.model.model_type in d.row.engine.overheads.pieces_except_types,
+    "types": lambda d: d.row.model.model_type in d.row.engine.pieces.never_types,
     "picks": lambda d: any(_picks(mixer) for mixer in d.row.model.mixers),
     "latent": lambda d: d.row.model.has_latents,
     "ranks": lambda d: d.layout.defined.attention_dp > 1,
@@ -120,4 +120,4 @@ _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
 
 
 def _unlisted(d: Deployment) -> bool:
-    return d.row.model.model_type not in d.row.engine.overheads.pieces_types
+    return d.row.model.model_type not in d.row.engine.pieces.image_types

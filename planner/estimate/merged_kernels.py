@@ -38,22 +38,22 @@ APART = Merging()
 
 def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     """What deployments of one model merge on their GPUs and in their layouts."""
-    fixed, model = engine.overheads, deployments[0].row.model
+    own, model = engine.merged_kernels, deployments[0].row.model
     shared: Any = 0.0
-    if model.model_type in fixed.shared_beside_types:
+    if model.model_type in own.shared_beside_types:
         shared = column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
     routed: Any = 0.0
-    if model.model_type in fixed.shared_routed_types:
-        routed = column(deployments, lambda d: float(d.row.gpu.generation in fixed.shared_routed_on), Part.GPU)
-    if model.model_type not in fixed.norms_within_types:
+    if model.model_type in own.shared_routed_types:
+        routed = column(deployments, lambda d: float(d.row.gpu.generation in own.shared_routed_on), Part.GPU)
+    if model.model_type not in own.norms_within_types:
         return Merging(shared, routed)
     fuses = column(deployments, _fuses_norms, Part.GPU, Part.LAYOUT, Part.WORDS)
     norms = fuses * min(NORMS, model.norms_per_layer) * model.n_layers
-    return Merging(shared, routed, norms, fixed.norms_within_tokens)
+    return Merging(shared, routed, norms, own.norms_within_tokens)
 
 
 def _fuses_norms(d: Deployment) -> float:
     """1 where the engine's all-reduces take norms along: of one group on one node, on the generations that it names."""
     group = d.layout.tp > 1 and d.layout.defined.attention_dp <= 1
     node = d.row.scenario.gpus_per_node or GPUS_PER_NODE
-    return float(group and d.layout.tp <= node and d.row.gpu.generation in d.row.engine.overheads.norms_within_on)
+    return float(group and d.layout.tp <= node and d.row.gpu.generation in d.row.engine.merged_kernels.norms_within_on)

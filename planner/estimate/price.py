@@ -17,8 +17,7 @@ from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
 from planner.serving import Capacity, Load, Overheads
-from planner.specs.engine import Allocation, EngineSpec
-from planner.specs.engine import Overheads as Times
+from planner.specs.engine import Allocation, EngineSpec, FrontEnd
 from planner.specs.gpu import uses_link
 from planner.specs.model import LatentAttention, Role
 from planner.units import GIB
@@ -275,7 +274,7 @@ def capacity_of(
 ) -> Capacity:
     """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
     slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
-    ranks = np.asarray(inputs.parallel.attention_dp if engine.rank_budget else 1.0)
+    ranks = np.asarray(inputs.parallel.attention_dp if engine.scheduler.rank_budget else 1.0)
     reserved = engine.cache.allocation is Allocation.CONTEXT
     whole = reserved or engine.cache.reserves_full
     sequences = np.maximum(plan.kv.max_concurrency if whole else plan.kv.max_concurrency_expected, 1)
@@ -283,13 +282,13 @@ def capacity_of(
         sequences=sequences,
         max_num_seqs=np.where(reserved & _asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,
         max_num_batched_tokens=step_room(engine, inputs) * ranks,
-        chunks_mixed=engine.chunks_mixed,
+        chunks_mixed=engine.scheduler.chunks_mixed,
         lanes=inputs.parallel.pp,
         chunk_overlap=_chunk_overlap(engine, deployments),
         replicas=replicas(deployments),
         graph_batch=captured(inputs),
         computed_again=engine.cache.computed_again,
-        waits_on=inputs.parallel.pp if engine.stages_wait else 1.0,
+        waits_on=inputs.parallel.pp if engine.scheduler.stages_wait else 1.0,
     )
 
 
@@ -298,7 +297,7 @@ def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any
 
     Nor on other GPUs than NVIDIA's, whose back-ends have no events between devices.
     """
-    overlap = engine.overheads.chunk_overlap
+    overlap = engine.scheduler.chunk_overlap
     if not overlap or deployments[0].row.model.has_experts:
         return 0.0
     return column(deployments, lambda d: overlap * (d.row.gpu.vendor == "NVIDIA"), Part.GPU)
@@ -324,18 +323,29 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 
 def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
     """Engine time outside of steps."""
-    found, polls = engine.overheads, numbers(deployments, "scheduler_recv_interval", 1)
+    server, scheduler = engine.front_end, engine.scheduler
+    polls = numbers(deployments, "scheduler_recv_interval", 1)
     ranks = np.asarray(parallel(deployments).attention_dp)
-    together = ranks if engine.ranks_together else 1.0
-    latent_s = found.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
-    times = found.request_s + latent_s, found.per_prompt_token_s, found.late_steps
-    groups = found.group_prompts, found.group_share, found.group_whole, found.group_waves
-    served_s = _served_s(found, deployments)
-    return Overheads(*times, polls, together, found.balance_steps, *groups, served_s, attention_ranks=ranks)
+    together = ranks if engine.scheduler.ranks_together else 1.0
+    latent_s = server.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
+    return Overheads(
+        request_s=server.request_s + latent_s,
+        request_s_per_input_token=server.prompt_token_s,
+        late_steps=scheduler.late_steps,
+        poll_steps=polls,
+        ranks=together,
+        balance_steps=scheduler.balance_steps,
+        group_prompts=scheduler.group_prompts,
+        group_share=scheduler.group_share,
+        group_whole=scheduler.group_whole,
+        group_waves=scheduler.group_waves,
+        server_s=_served_s(server, deployments),
+        attention_ranks=ranks,
+    )
 
 
-def _served_s(found: Times, deployments: Sequence[Deployment]) -> Floats:
+def _served_s(server: FrontEnd, deployments: Sequence[Deployment]) -> Floats:
     """Seconds of the front end per request; a run of one wave is a library's own, without a server."""
-    sent_s = found.front_token_s * numbers(deployments, "output_tokens", 0) / found.stream_interval
+    sent_s = server.serial_token_s * numbers(deployments, "output_tokens", 0) / server.stream_interval
     alone = numbers(deployments, "waves", np.inf) == 1
-    return np.where(alone, 0.0, np.maximum(found.front_request_s, sent_s))
+    return np.where(alone, 0.0, np.maximum(server.serial_request_s, sent_s))

@@ -96,14 +96,14 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
     link = pcie_bytes_per_s(numbers(deployments, "host_link_gb_s", np.nan) * GB) / copies
     found.bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), found.bytes_per_s[Slot.HOST_COPY], link)
-    overheads = deployments[0].row.engine.overheads
-    found.bytes_per_s[Slot.HOST_COPY] *= overheads.copied_weights
-    found.flops_per_s[Slot.EXPERT_GEMM] *= overheads.expert_arithmetic
-    if overheads.packed_arithmetic != 1:
-        unpacked = column(deployments, lambda d: d.row.gpu.generation in overheads.unpacks, Part.GPU, dtype=bool)
+    attained = deployments[0].row.engine.attained
+    found.bytes_per_s[Slot.HOST_COPY] *= attained.copied_weights
+    found.flops_per_s[Slot.EXPERT_GEMM] *= attained.expert_arithmetic
+    if attained.packed_arithmetic != 1:
+        unpacked = column(deployments, lambda d: d.row.gpu.generation in attained.unpacks_on, Part.GPU, dtype=bool)
         kinds, at = distinct(own)
         packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in kinds]).T[:, at]
-        found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, overheads.packed_arithmetic, 1.0)
+        found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, attained.packed_arithmetic, 1.0)
     return found
 
 
@@ -137,7 +137,7 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
-    shared = d.row.engine.overheads.shared_heads
+    shared = d.row.engine.attention_kernels.shared_heads
     found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, prompt_attention(d)))
     found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
     return tuple(found)

@@ -173,30 +173,30 @@ def without_windows(model: Same[ModelSpec]) -> ModelSpec:
 @lru_cache(maxsize=512)
 def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
     """The engine as it runs recurrent states: with what keeping prefixes of them takes, or without."""
-    cache, fixed = engine.value.cache, engine.value.overheads
+    cache, host = engine.value.cache, engine.value.host
     if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
         return engine.value
     if not cached:
         slots = cache.state_slots if cache.plain_state_slots is None else cache.plain_state_slots
         return engine.value.model_copy(update={"cache": cache.model_copy(update={"state_slots": slots})})
     later = {
-        "step_s": fixed.step_s + fixed.state_step_s,
-        "per_sequence_s": fixed.per_sequence_s + fixed.state_sequence_s,
+        "step_s": host.step_s + host.state_step_s,
+        "sequence_s": host.sequence_s + host.state_sequence_s,
     }
-    return engine.value.model_copy(update={"overheads": fixed.model_copy(update=later)})
+    return engine.value.model_copy(update={"host": host.model_copy(update=later)})
 
 
 @lru_cache(maxsize=512)
 def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
     """The engine as it chooses experts: where a bias corrects the choice and no kernel of it does so, in several."""
-    fixed = engine.value.overheads
+    routing = engine.value.routing
     corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
-    if not (fixed.unfused_router_s and corrected) or model.value.model_type in fixed.fused_router_types:
+    if not (routing.unfused_router_s and corrected) or model.value.model_type in routing.fused_router_types:
         return engine.value
-    if fixed.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
+    if routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
         return engine.value
-    later = fixed.model_copy(update={"router_s": fixed.router_s + fixed.unfused_router_s})
-    return engine.value.model_copy(update={"overheads": later})
+    later = routing.model_copy(update={"router_s": routing.router_s + routing.unfused_router_s})
+    return engine.value.model_copy(update={"routing": later})
 
 
 def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:

@@ -138,7 +138,7 @@ def _pool(row: Row, engine: EngineSpec) -> Formula:
     parts = {"weights": row["weights_gib"], "context and libraries": row["non_torch_gib"]}
     if rule is not BudgetRule.FREE_BEFORE:
         parts["activations"] = row["activation_gib"]
-    if rule in (BudgetRule.FREE_AFTER, BudgetRule.FREE) or engine.overheads.graph_in_budget:
+    if rule in (BudgetRule.FREE_AFTER, BudgetRule.FREE) or engine.graphs.in_budget:
         parts["CUDA graphs"] = row["cuda_graph_gib"]
     left = row["budget_gib"] - sum(size or 0 for size in parts.values())
     terms = " − ".join(f"{size:,.2f} {name}" for name, size in parts.items() if size)
@@ -149,7 +149,7 @@ def _pool(row: Row, engine: EngineSpec) -> Formula:
     pool = row["kv_pool_gib"] or 0.0
     if abs(left - pool) > max(CLOSE * abs(left), CLOSE):
         lines.append(f"of which the cache takes {pool:,.2f} GiB" if pool else "nothing is left for the cache")
-    source = f"{_constant(row, 'activation.logits_bytes')}; {_constant(row, 'overheads.non_torch_gib')}"
+    source = f"{_constant(row, 'activation.logits_bytes')}; {_constant(row, 'process.non_torch_gib')}"
     return Formula("KV pool of one GPU", tuple(lines), source, row["memory_evidence"])
 
 

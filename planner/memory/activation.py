@@ -11,7 +11,7 @@ from planner.collectives import Parallel
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import cache_group, padded, result_ways, streamed_tensor_bytes
-from planner.specs.engine import EngineSpec, Overheads
+from planner.specs.engine import EngineSpec, Graphs
 from planner.specs.model import (
     Attention,
     CompressedAttention,
@@ -215,18 +215,18 @@ def non_torch_bytes(engine: EngineSpec, parallel: Parallel, device: Device) -> F
 
     GPUs whose switch adds up (NVLink from Hopper on) hold buffers for it; others exchange through small ones.
     """
-    tp, fixed = floats(parallel.tp), engine.overheads
-    early = fixed.non_torch_bytes if fixed.early_non_torch_bytes is None else fixed.early_non_torch_bytes
-    group = fixed.group_bytes + fixed.group_doubling_bytes * np.log2(tp) + np.where(tp > 2, fixed.switch_bytes, 0.0)
-    plain = group if fixed.plain_group_bytes is None else fixed.plain_group_bytes
-    alone = np.where(device.early, early, fixed.non_torch_bytes) + np.where(device.unified, fixed.unified_bytes, 0.0)
+    tp, own = floats(parallel.tp), engine.process
+    early = own.non_torch_bytes if own.early_non_torch_bytes is None else own.early_non_torch_bytes
+    group = own.group_bytes + own.group_doubling_bytes * np.log2(tp) + np.where(tp > 2, own.switch_bytes, 0.0)
+    plain = group if own.plain_group_bytes is None else own.plain_group_bytes
+    alone = np.where(device.early, early, own.non_torch_bytes) + np.where(device.unified, own.unified_bytes, 0.0)
     return floats(alone + np.where(tp > 1, np.where(device.multicast, group, plain), 0.0))
 
 
-def graph_sizes(fixed: Overheads, largest_batch: Array) -> Floats:
+def graph_sizes(graphs: Graphs, largest_batch: Array) -> Floats:
     """How many batch sizes are captured as CUDA graphs up to the largest."""
-    fine = np.floor(np.minimum(largest_batch, fixed.graph_fine_to) / fixed.graph_fine_step)
-    coarse = np.floor(np.maximum(floats(largest_batch) - fixed.graph_fine_to, 0) / fixed.graph_coarse_step)
+    fine = np.floor(np.minimum(largest_batch, graphs.fine_to) / graphs.fine_step)
+    coarse = np.floor(np.maximum(floats(largest_batch) - graphs.fine_to, 0) / graphs.coarse_step)
     return floats(_SMALLEST_GRAPHS + fine + coarse)
 
 
@@ -235,9 +235,9 @@ def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> F
     settings = inputs.settings
     largest = np.minimum(2 * floats(settings.max_num_seqs), settings.graph_batch)
     layers = model.n_layers / floats(inputs.parallel.pp)
-    steps, defaults = engine.overheads, engine.defaults
+    graphs, defaults = engine.graphs, engine.defaults
     if model.model_type in defaults.wide_graph_types:
-        steps = steps.model_copy(update={"graph_coarse_step": defaults.wide_graph_step})
-    captured = engine.overheads.graph_layer_bytes * layers * graph_sizes(steps, largest)
-    fixed = engine.overheads.graph_bytes + np.where(inputs.device.unified, engine.overheads.unified_graph_bytes, 0.0)
-    return np.where(settings.enforce_eager, 0.0, fixed + captured)
+        graphs = graphs.model_copy(update={"coarse_step": defaults.wide_graph_step})
+    captured = graphs.layer_bytes * layers * graph_sizes(graphs, largest)
+    pool = graphs.pool_bytes + np.where(inputs.device.unified, graphs.unified_bytes, 0.0)
+    return np.where(settings.enforce_eager, 0.0, pool + captured)

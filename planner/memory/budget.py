@@ -72,7 +72,7 @@ def default_utilization(
         return _reserved_fraction(engine.budget.reserve, device, settings, parallel, runs)
     if engine.budget.rule is not BudgetRule.TOTAL:
         return np.full_like(total, default)
-    beside = 0.0 if engine.overheads.graph_in_budget else _SMALLEST_FRACTION
+    beside = 0.0 if engine.graphs.in_budget else _SMALLEST_FRACTION
     attainable = np.floor(free_bytes(engine, device) / total * 100) / 100 - beside
     lowered = np.clip(attainable, _SMALLEST_FRACTION, default)
     return np.where(floats(device.reserved_bytes) > 0, lowered, default) + np.zeros_like(total)
@@ -157,7 +157,7 @@ def available_bytes(engine: EngineSpec, budget: Floats, utilization: Array, spen
         return budget - spent.weights - spent.non_torch
     if rule is BudgetRule.FREE_AFTER:
         return floats((budget - spent.total()) * utilization)
-    graphs = spent.graphs if engine.overheads.graph_in_budget or rule is BudgetRule.FREE else 0.0
+    graphs = spent.graphs if engine.graphs.in_budget or rule is BudgetRule.FREE else 0.0
     return floats(budget - spent.weights - spent.activation - spent.non_torch - graphs)
 
 
@@ -165,6 +165,6 @@ def outside_bytes(engine: EngineSpec, spent: Spent) -> Floats:
     """(S, R): what the engine takes beside its budget."""
     if engine.budget.rule is BudgetRule.FREE_BEFORE:
         return spent.activation + spent.graphs
-    if engine.budget.rule is BudgetRule.TOTAL and not engine.overheads.graph_in_budget:
+    if engine.budget.rule is BudgetRule.TOTAL and not engine.graphs.in_budget:
         return spent.graphs
     return np.zeros_like(spent.graphs)

@@ -38,7 +38,8 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
     vocabulary after padding; norms and routers are replicated.
     """
     tp = floats(parallel.tp)
-    parts = floats(parallel.attention_group) if tensor.attention or tensor.role in engine.attention_dp_roles else tp
+    divided = tensor.attention or tensor.role in engine.weights.attention_dp_roles
+    parts = floats(parallel.attention_group) if divided else tp
     if tensor.shard is Shard.VOCAB:
         return padded(tensor.n, engine.weights.vocab_multiple) / tensor.n / parts
     if tensor.shard is Shard.EXPERT:

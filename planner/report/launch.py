@@ -183,7 +183,7 @@ def _options(row: Row) -> list[str]:
     """Lines of TensorRT-LLM's options file: what an estimate takes for granted and no flag sets."""
     graphs = f"{{enable_padding: true, max_batch_size: {row['max_num_seqs']}}}"
     found = [f"cuda_graph_config: {'null' if row['enforce_eager'] else graphs}"]
-    sent_at_once = engines.engine(row["engine"], row["engine_version"]).overheads.stream_interval
+    sent_at_once = engines.engine(row["engine"], row["engine_version"]).front_end.stream_interval
     if sent_at_once > 1:
         found.append(f"stream_interval: {sent_at_once}")
     if (row["attention_dp"] or 1) > 1:

@@ -1,0 +1,57 @@
+"""Which kernels an engine runs, by generation of GPUs and by type of model, and what they attain.
+
+Fields named `*_types` hold the model_type of configs, fields named `*_on` the generations of GPUs.
+"""
+
+from planner.specs.base import Name, Spec
+from planner.specs.engine.ranges import Amount, PositiveShare
+
+
+class ExpertKernels(Spec):
+    """Kernels of routed experts where an engine has more than one."""
+
+    # models whose experts run in TensorRT-LLM's kernels (16 bit apart) on these generations; all others' in Triton's
+    listed_types: tuple[str, ...] = ()
+    listed_half_types: tuple[str, ...] = ()
+    listed_on: tuple[Name, ...] = ()
+    # generations on which inputs of MXFP4 experts are quantized too, but for these models
+    mx4_inputs_on: tuple[Name, ...] = ()
+    mx4_inputs_except: tuple[str, ...] = ()
+
+
+class MergedKernels(Spec):
+    """Work that an engine merges into kernels of other work, or runs beside it."""
+
+    shared_beside_types: tuple[str, ...] = ()  # whose shared experts run beside the routed ones where graphs replay
+    shared_routed_types: tuple[str, ...] = ()  # whose shared experts are routed experts of every token ...
+    shared_routed_on: tuple[Name, ...] = ()  # ... on these generations
+    norms_within_types: tuple[str, ...] = ()  # whose norms run in the kernels of all-reduces ...
+    norms_within_on: tuple[Name, ...] = ()  # ... on these generations ...
+    norms_within_tokens: Amount = 0  # ... in steps of at most so many tokens
+
+
+class AttentionKernels(Spec):
+    """Kernels of attention where they are not the usual fused ones."""
+
+    shared_heads: Amount = 0  # query heads per cached head that decode attention takes together; 0: any number
+    slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
+    score_traffic_bytes: Amount = 0  # moved per query, key and head where attention is not fused
+    # parts of a sequence that are read side by side where heads are wider than fused kernels take; 0: no such kernel
+    wide_segments: Amount = 0
+    wide_prompt_cost: Amount = 1  # FLOPs of prompts with such heads, in those of narrow ones
+
+
+class UnfusedState(Spec):
+    """A delta rule whose state is updated by several kernels for a generated token; 0: by one."""
+
+    kernels: Amount = 0  # more of them ...
+    passes: Amount = 0  # ... and more times that they read or write the state
+
+
+class Attained(Spec):
+    """What kernels attain in a model that serves, as a share of what they attain alone."""
+
+    expert_arithmetic: PositiveShare = 1  # of expert kernels
+    packed_arithmetic: PositiveShare = 1  # of products of packed weights ...
+    unpacks_on: tuple[Name, ...] = ()  # ... on generations where they are unpacked to 16 bit first
+    copied_weights: PositiveShare = 1  # of copies from pinned memory, where they are of weights in host memory
