@@ -13,7 +13,7 @@ from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import Priced
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.price import images, overheads_of
+from planner.estimate.price import front_end_of, images
 from planner.estimate.refine import refined
 from planner.estimate.resolve import resolve
 from planner.events import (
@@ -124,7 +124,7 @@ def _reach(p: Priced, sent: Sent, limits: EngineLimits) -> Reach:
 
 def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
     """The deployment's replicas behind a router. Raises BadValue where none would be left to serve."""
-    capacity, overheads = p.offered.capacity, overheads_of(p.clock.engine, p.deployments)
+    capacity, front_end = p.offered.capacity, front_end_of(p.clock.engine, p.deployments)
     replicas = int(_one(capacity.replicas))
     if protocol.spare_replicas >= replicas:
         raise BadValue(
@@ -139,8 +139,8 @@ def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
         _one(capacity.waits_on) > 1,
         protocol.routing,
         in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
-        request_s=_one(overheads.request_s),
-        per_token_s=_one(overheads.request_s_per_input_token),
+        request_s=_one(front_end.request_s),
+        per_token_s=_one(front_end.input_token_s),
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,
     )
@@ -169,7 +169,7 @@ def engine_limits(p: Priced) -> EngineLimits:
     if reserved or engine.cache.state_share:
         slots = min(slots, _one(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
     slots = max(int(slots / lanes), 1)
-    polls = _one(p.offered.request.poll_steps)
+    polls = _one(p.offered.request.rules.poll_steps)
     return EngineLimits(
         slots=slots,
         budget_tokens=int(_one(capacity.max_num_batched_tokens)),

@@ -7,7 +7,7 @@ import pytest
 
 from planner.serving import (
     Load,
-    Overheads,
+    Scheduling,
     conversation,
     log_sd,
     request_shape,
@@ -15,18 +15,17 @@ from planner.serving import (
     uniform_log_sd,
 )
 from planner.serving.steps import batch
-from tests.oracle.toy_gpu import NO_OVERHEAD
 
 
 def test_a_cached_history_saves_prefill_and_keeps_the_context():
-    fresh = request_shape(Load(8000.0, 200.0), NO_OVERHEAD)
-    cached = request_shape(Load(8000.0, 200.0, shared_prefix_tokens=2000.0, cached_input_fraction=0.5), NO_OVERHEAD)
+    fresh = request_shape(Load(8000.0, 200.0))
+    cached = request_shape(Load(8000.0, 200.0, shared_prefix_tokens=2000.0, cached_input_fraction=0.5))
     assert cached.prefill_tokens == 3000 and cached.cached_tokens == 5000
     assert cached.decode_context == fresh.decode_context
 
 
 def test_a_wholly_cached_prompt_still_computes_its_last_token():
-    assert request_shape(Load(8000.0, 200.0, cached_input_fraction=1.0), NO_OVERHEAD).prefill_tokens == 1
+    assert request_shape(Load(8000.0, 200.0, cached_input_fraction=1.0)).prefill_tokens == 1
 
 
 def test_a_conversation_of_three_turns_sends_its_history():
@@ -59,5 +58,5 @@ def test_a_prompt_gets_no_more_of_a_step_than_one_rank_takes() -> None:
     """Eight attention data-parallel ranks hold a chunk of eight prompts, not two whole prompts on two of them."""
     one = np.ones(1)
     for ranks, sequences in ((1, 2), (2, 2), (8, 8), (16, 16)):
-        request = request_shape(Load(8192 * one, 1024 * one, 64 * one), Overheads(attention_ranks=float(ranks)))
+        request = request_shape(Load(8192 * one, 1024 * one, 64 * one), Scheduling(attention_ranks=float(ranks)))
         assert batch(request, 0 * one, 16384 * one, 16384 * one).prefill_seqs == pytest.approx(sequences)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from planner.serving import (
+    AT_ONCE,
+    FrontEnd,
     Load,
-    Overheads,
+    Scheduling,
     dominant_bound,
     offer,
     request_shape,
@@ -20,9 +22,10 @@ from planner.serving.curve import late_steps, life
 from planner.serving.open_loop import multi_server_wait_s
 from planner.serving.steps import Times, mix
 from tests.oracle.continuous_batching import Setting, benchmark, closed_loop, open_loop, run
-from tests.oracle.toy_gpu import NO_OVERHEAD, Exact, engine, seconds, serve, step_s
+from tests.oracle.toy_gpu import Exact, engine, seconds, serve, step_s
 
 SPREAD = 0.2  # of the oracle's lengths, so that their mean is 0.9 of nominal
+DELAY = FrontEnd(0.005)
 WAVES = {"waves": 10, "output_log_sd": uniform_log_sd(1 - SPREAD)}
 CASES = [  # input, output, concurrency, slots, token budget
     (1024, 128, 4, 256, 8192),
@@ -43,8 +46,7 @@ CASES = [  # input, output, concurrency, slots, token budget
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_closed_loop_settles_where_a_step_by_step_scheduler_does(case, mixed):
     inputs, outputs, concurrency, slots, budget = case
-    delay = Overheads(0.005)
-    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency), engine(slots, budget, mixed), delay)
+    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency), engine(slots, budget, mixed), front_end=DELAY)
     setting = Setting(inputs, outputs, slots, budget, mixed, delay_s=0.005, spread=SPREAD)
     truth = closed_loop(setting, seconds, concurrency, point.e2e_s[0], waves=30 if concurrency < 16 else 10)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
@@ -55,7 +57,7 @@ def test_a_closed_loop_settles_where_a_step_by_step_scheduler_does(case, mixed):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_benchmark_of_ten_waves_has_its_first_queue_in_the_mean(case):
     inputs, outputs, concurrency, slots, budget = case
-    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency, **WAVES), engine(slots, budget), Overheads(0.005))
+    point = serve(Load(0.9 * inputs, 0.9 * outputs, concurrency, **WAVES), engine(slots, budget), front_end=DELAY)
     setting = Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=SPREAD)
     truth = benchmark(setting, seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
@@ -68,7 +70,7 @@ def test_requests_of_one_length_stay_in_waves_on_an_engine_that_prefills_first(c
     point = serve(
         Load(inputs, outputs, concurrency, waves=10, equal_lengths=True),
         engine(slots, budget, mixed=False),
-        Overheads(0.001),
+        front_end=FrontEnd(0.001),
     )
     truth = benchmark(Setting(inputs, outputs, slots, budget, mixed=False, spread=0), seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.05)
@@ -79,7 +81,7 @@ def test_requests_of_one_length_stay_in_waves_on_an_engine_that_prefills_first(c
 def test_requests_of_one_length_keep_the_groups_that_a_step_makes_where_chunks_are_mixed(case):
     inputs, outputs, concurrency, slots, budget = case
     load = Load(inputs, outputs, concurrency, waves=10, equal_lengths=True)
-    point = serve(load, engine(slots, budget), Overheads(0.005, group_waves=10))
+    point = serve(load, engine(slots, budget), Scheduling(group_waves=10), DELAY)
     truth = benchmark(Setting(inputs, outputs, slots, budget, delay_s=0.005, spread=0), seconds, concurrency)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.06)
     assert point.ttft_s[0] == pytest.approx(truth.ttft_s, rel=0.2)
@@ -88,7 +90,7 @@ def test_requests_of_one_length_keep_the_groups_that_a_step_makes_where_chunks_a
 @pytest.mark.parametrize("requests", [72, 100, 128])
 def test_a_run_of_one_length_lasts_whole_rounds(requests):
     load = Load(1024, 1024, 32, waves=requests / 32, equal_lengths=True)
-    point = serve(load, overheads=Overheads(0.005, group_waves=10))
+    point = serve(load, scheduling=Scheduling(group_waves=10), front_end=DELAY)
     done = run(Setting(1024, 1024, 256, 8192, delay_s=0.005, spread=0), seconds, [0.0] * 32, requests - 32)
     truth = requests * 1024 / max(r.end_s for r in done)
     assert point.output_tokens_per_s[0] == pytest.approx(truth, rel=0.1)
@@ -97,7 +99,7 @@ def test_a_run_of_one_length_lasts_whole_rounds(requests):
 @pytest.mark.parametrize("outputs", [128, 1024])
 def test_a_group_waits_for_the_step_of_the_group_before_however_long_its_answers(outputs):
     load = Load(1024, outputs, 32, waves=1e9, equal_lengths=True)
-    point = serve(load, overheads=Overheads(group_prompts=2))
+    point = serve(load, scheduling=Scheduling(group_prompts=2))
     step = seconds(30, 1024 + outputs / 2, 2048, 0, 2)
     assert point.ttft_s[0] == pytest.approx(2 * step, rel=0.02)
 
@@ -111,18 +113,18 @@ def test_prompts_that_share_a_step_share_its_launches():
     def truth_s(decodes, context, tokens, *rest):
         return seconds(decodes, context, tokens, *rest) + launch_s * (tokens > 0)
 
-    point = steady_state(launched, load, engine(), Overheads(0.005, group_waves=10))
+    point = steady_state(launched, load, engine(), Scheduling(group_waves=10), DELAY)
     truth = benchmark(Setting(1024, 128, 256, 8192, delay_s=0.005, spread=0), truth_s, 64)
     assert point.tpot_s[0] == pytest.approx(truth.tpot_s, rel=0.15)
-    parted = steady_state(launched, load._replace(equal_lengths=False), engine(), Overheads(0.005))
+    parted = steady_state(launched, load._replace(equal_lengths=False), engine(), front_end=DELAY)
     assert parted.tpot_s[0] > 1.5 * point.tpot_s[0]
 
 
 def test_a_wave_that_one_step_prefills_stays_whole_and_waits_for_nobody():
     load = Load(128, 128, 32, waves=1e9, equal_lengths=True)
-    point = serve(load, overheads=Overheads(group_whole=True))
+    point = serve(load, scheduling=Scheduling(group_whole=True))
     assert point.ttft_s[0] == pytest.approx(seconds(0, 0, 32 * 128, 0, 32), rel=0.05)
-    parted = serve(load._replace(equal_lengths=False), overheads=Overheads(group_whole=True))
+    parted = serve(load._replace(equal_lengths=False), scheduling=Scheduling(group_whole=True))
     assert parted.ttft_s[0] < point.ttft_s[0] / 2
 
 
@@ -162,7 +164,7 @@ def test_a_long_prompt_is_prefilled_in_chunks_of_the_budget():
 @pytest.mark.parametrize("case", [(128, 128, 31), (1000, 500, 4), (2000, 100, 2)], ids=str)
 def test_a_whole_wave_waits_for_its_prompts_once(case):
     load = Load(*case, waves=1e9, equal_lengths=True)
-    point = serve(load, overheads=Overheads(group_whole=True))
+    point = serve(load, scheduling=Scheduling(group_whole=True))
     inputs, outputs, concurrency = case
     assert point.tpot_s[0] == pytest.approx(seconds(concurrency, inputs + outputs / 2, 0, 0, 0), rel=0.02)
     assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=0.02)
@@ -182,7 +184,7 @@ def test_nobody_waits_for_a_slot_where_each_has_one(slots, budget):
 def test_without_prompts_requests_of_one_length_wait_for_no_wave(mixed):
     load = Load(0, 10, 16, waves=10)
     apart, together = (
-        serve(load._replace(equal_lengths=equal), engine(mixed=mixed), Overheads(group_whole=True))
+        serve(load._replace(equal_lengths=equal), engine(mixed=mixed), Scheduling(group_whole=True))
         for equal in (False, True)
     )
     assert together.e2e_s[0] == pytest.approx(apart.e2e_s[0])
@@ -233,7 +235,7 @@ def test_slots_beyond_the_largest_graph_do_not_slow_a_load_below_it():
 
     load = Load(200, 400, np.array([100.0, 200.0, 250.0, 300.0]))
     beyond, within = engine(300, graph_batch=256), engine(255)
-    found, expected = (steady_state(launched_s, load, capacity, NO_OVERHEAD) for capacity in (beyond, within))
+    found, expected = (steady_state(launched_s, load, capacity) for capacity in (beyond, within))
     assert found.requests_per_s[:3] == pytest.approx(expected.requests_per_s[:3], rel=0.01)
     assert found.requests_per_s[3] < 0.8 * expected.requests_per_s[3]
 
@@ -302,8 +304,8 @@ def test_a_lone_request_pays_for_its_own_prefill():
 
 
 def test_prompts_alone_wait_for_no_late_steps():
-    late = Overheads(late_steps=3)
-    with_late, without = (serve(Load(2000, 1, 4), None, overheads).ttft_s[0] for overheads in (late, NO_OVERHEAD))
+    late = Scheduling(late_steps=3)
+    with_late, without = (serve(Load(2000, 1, 4), scheduling=one).ttft_s[0] for one in (late, AT_ONCE))
     assert with_late == without
     assert serve(Load(2000, 100, 4), None, late).ttft_s[0] > serve(Load(2000, 100, 4)).ttft_s[0]
 
@@ -320,7 +322,7 @@ def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurren
     from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Service, Users, simulate, summary
 
     load = Load(inputs, 400, concurrency)
-    point = steady_state(step_s, load, engine(mixed=False), Overheads(0.001, late_steps=3, poll_steps=20))
+    point = steady_state(step_s, load, engine(mixed=False), Scheduling(late_steps=3, poll_steps=20), FrontEnd(0.001))
     limits = EngineLimits(256, 8192, Pool(10**9, 16), mixed=False, late_steps=3, poll_steps=20)
     lengths = (Lengths(inputs, shortest_fraction=0.8), Lengths(400, shortest_fraction=0.8))
     source = Loop(Users(concurrency, start_s=float(point.e2e_s[0])), lengths, Cached(), 20 * concurrency + 400, 0)
@@ -335,7 +337,7 @@ def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurren
 def test_a_prompt_in_a_pipeline_holds_up_every_lane(stages):
     """A pipeline played stage by stage: lanes step as long as the longest step among them."""
     decode_s, busy_s, rounds = 1.0, 5.0, 4000
-    request = request_shape(Load(1000, 1001, 32), NO_OVERHEAD)
+    request = request_shape(Load(1000, 1001, 32))
     capacity = engine(lanes=stages, waits_on=stages)
     m = mix(request, capacity, np.array([0.05]))
     random = np.random.default_rng(0)
@@ -353,7 +355,7 @@ def test_a_prompt_in_a_pipeline_holds_up_every_lane(stages):
 
 def test_a_front_end_that_takes_requests_one_by_one_bounds_them_and_they_wait_before_their_first_token():
     load = Load(1024, 256, 128)
-    free, bound = (serve(load, engine(256), Overheads(0.005, server_s=server_s)) for server_s in (0.0, 0.1))
+    free, bound = (serve(load, engine(256), front_end=FrontEnd(0.005, serial_s=serial_s)) for serial_s in (0.0, 0.1))
     assert free.requests_per_s[0] > 10
     assert bound.requests_per_s[0] == pytest.approx(10)
     assert bound.requests_per_s[0] * bound.e2e_s[0] == pytest.approx(128)
@@ -365,7 +367,7 @@ def test_ranks_wait_for_each_other_as_draws_say_and_no_longer_than_they_may():
     random = np.random.default_rng(0)
     drawn = random.exponential(4 / 0.5, (20000, 4)).max(axis=1).mean()  # 4 ranks, half a prompt per step among them
     waits = [
-        late_steps(request_shape(Load(1024, 256), Overheads(ranks=4.0, balance_steps=limit)), np.array([0.5]))[0]
+        late_steps(request_shape(Load(1024, 256), Scheduling(ranks=4.0, balance_steps=limit)), np.array([0.5]))[0]
         for limit in (1000.0, 10.0)
     ]
     assert waits == pytest.approx([drawn / 2, 5], rel=0.02)
@@ -373,7 +375,7 @@ def test_ranks_wait_for_each_other_as_draws_say_and_no_longer_than_they_may():
 
 def test_steps_that_all_miss_alike_have_no_tail():
     load = Load(1024, 128, 16, waves=np.inf)
-    offered = offer(step_s, load, engine(), Overheads(late_steps=50))
+    offered = offer(step_s, load, engine(), Scheduling(late_steps=50))
     one = settle(step_s, offered).point.life
     p50, p99 = (tail(load, offered.request, one, np.zeros(1), p).ttft_s[0] for p in (50.0, 99.0))
     assert one.missed_s[0] == pytest.approx(50 * one.step_s[0], rel=0.05)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Replay, Service, Users, poisson, simulate
 from planner.events import summary as summarized
-from planner.serving import Load, Overheads, uniform_log_sd
+from planner.serving import FrontEnd, Load, Scheduling, uniform_log_sd
 from tests.oracle.toy_gpu import Exact, engine, serve
 
+SERVER = FrontEnd(0.003)
 LOOSE = 1.005  # of what is interpolated on the curve
 bounded = settings(max_examples=40, deadline=None)
 inputs, outputs = st.integers(1, 20_000), st.integers(1, 4096)
@@ -28,7 +29,7 @@ loads = st.tuples(inputs, outputs, requests, slots, mixes)
 @settings(max_examples=60, deadline=None)
 def test_littles_law_holds_in_a_closed_loop(case):
     inputs, outputs, concurrency, slots, mixed = case
-    point = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed), Overheads(0.003))
+    point = serve(Load(inputs, outputs, concurrency), engine(slots, mixed=mixed), front_end=SERVER)
     assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
 
 
@@ -58,7 +59,7 @@ def test_littles_law_holds_for_load_generators_too(case, waves, equal, whole) ->
     """With a slot for each; the rest of a wave for which there is none waits less long than later requests do."""
     prompt, answer, concurrency, _, mixed = case
     load = Load(prompt, answer, concurrency, waves=waves, equal_lengths=equal)
-    point = serve(load, engine(1024, mixed=mixed), Overheads(0.003, group_whole=whole, group_prompts=1.75))
+    point = serve(load, engine(1024, mixed=mixed), Scheduling(group_whole=whole, group_prompts=1.75), SERVER)
     assert point.requests_per_s[0] * point.e2e_s[0] == pytest.approx(concurrency, rel=1e-6)
 
 
@@ -68,7 +69,7 @@ def test_littles_law_holds_for_load_generators_too(case, waves, equal, whole) ->
 @bounded
 def test_company_brings_no_first_token_sooner(case, budget, waves) -> None:
     prompt, answer, concurrency, slots, mixed = case
-    point = serve(Load(prompt, answer, concurrency, waves=waves), engine(slots, budget, mixed), Overheads(0.003))
+    point = serve(Load(prompt, answer, concurrency, waves=waves), engine(slots, budget, mixed), front_end=SERVER)
     assert point.ttft_s[0] >= point.ttft_unloaded_s[0] / LOOSE
 
 
@@ -122,7 +123,7 @@ few = st.tuples(st.integers(16, 8000), st.integers(32, 400), st.integers(1, 40),
 @settings(max_examples=15, deadline=None, phases=[Phase.generate])
 def test_a_closed_loop_settles_where_events_do(case) -> None:
     prompt, answer, concurrency, budget, mixed = case
-    point = serve(Load(prompt, answer, concurrency), engine(256, budget, mixed), Overheads(0.003))
+    point = serve(Load(prompt, answer, concurrency), engine(256, budget, mixed), front_end=SERVER)
     count = max(10 * concurrency, 200)
     source = Loop(Users(concurrency, start_s=float(point.e2e_s[0])), lengths(case), Cached(), count, 0)
     seen = simulated(case, source, slice(3 * concurrency, -concurrency))
@@ -138,8 +139,8 @@ answers = st.tuples(st.integers(16, 4000), st.integers(64, 400), st.just(0), bud
 def test_random_arrivals_settle_where_events_do(case, share) -> None:
     """Not so of short prompts on an engine that prefills first: what one step brings is the next step's, and so on."""
     prompt, answer, _, budget, mixed = case
-    most = serve(Load(prompt, answer, 1e6), engine(256, budget, mixed), Overheads(0.003)).requests_per_s[0]
-    point = serve(Load(prompt, answer, request_rate_per_s=share * most), engine(256, budget, mixed), Overheads(0.003))
+    most = serve(Load(prompt, answer, 1e6), engine(256, budget, mixed), front_end=SERVER).requests_per_s[0]
+    point = serve(Load(prompt, answer, request_rate_per_s=share * most), engine(256, budget, mixed), front_end=SERVER)
     source = Replay(poisson(np.random.default_rng(0), share * most, lengths(case), 4000), Cached())
     seen = simulated(case, source, slice(400, -200))
     assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.08)
@@ -152,7 +153,7 @@ def test_what_came_during_its_prefill_holds_up_the_answer_after_it(prompt, answe
     """A long step brings more prompts than the mean one; a closed loop brings as many per step."""
     case = (prompt, answer, 0, 8192, mixed)
     most = serve(Load(prompt, answer, 1e6), engine(256, 8192, mixed)).requests_per_s[0]
-    point = serve(Load(prompt, answer, request_rate_per_s=0.4 * most), engine(256, 8192, mixed), Overheads(0.003))
+    point = serve(Load(prompt, answer, request_rate_per_s=0.4 * most), engine(256, 8192, mixed), front_end=SERVER)
     source = Replay(poisson(np.random.default_rng(1), 0.4 * most, lengths(case), 6000), Cached())
     seen = simulated(case, source, slice(600, -200))
     assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.08)
@@ -163,7 +164,7 @@ def test_what_came_during_its_prefill_holds_up_the_answer_after_it(prompt, answe
 def test_ten_waves_of_a_benchmark_come_in_clumps_to_the_end(load, mixed) -> None:
     case = (*load, 8192, mixed)
     asked = Load(*load, waves=10, output_log_sd=uniform_log_sd(0.8))
-    point, service = (serve(one, engine(256, 8192, mixed), Overheads(0.003)) for one in (asked, Load(*load)))
+    point, service = (serve(one, engine(256, 8192, mixed), front_end=SERVER) for one in (asked, Load(*load)))
     source = Loop(Users(load[2]), lengths(case), Cached(), 10 * load[2], 0)
     seen = simulated(case, source, slice(0, None))
     assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.05)

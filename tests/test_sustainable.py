@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from planner.serving import Load, Objectives, meets, offer, settle, sustainable
-from tests.oracle.toy_gpu import NO_OVERHEAD, engine, serve, step_s
+from tests.oracle.toy_gpu import engine, serve, step_s
 
 
 def _sustained(load, objectives, capacity=None):
-    return sustainable(offer(step_s, load, capacity or engine(), NO_OVERHEAD), objectives)
+    return sustainable(offer(step_s, load, capacity or engine()), objectives)
 
 
 def _meets(load, objectives):
-    offered = offer(step_s, load, engine(), NO_OVERHEAD)
+    offered = offer(step_s, load, engine())
     return bool(meets(offered, settle(step_s, offered), objectives)[0])
 
 

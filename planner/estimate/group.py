@@ -36,7 +36,7 @@ from planner.estimate.deployments import (
 )
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
-from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
+from planner.estimate.price import capacity_of, front_end_of, is_closed, load_of, memory_of, scheduling_of
 from planner.estimate.quality import quality_columns
 from planner.estimate.resolve import Row
 from planner.memory import MemoryInputs, MemoryPlan
@@ -115,8 +115,9 @@ def timed(
     inputs, plan = planned
     closed = is_closed(load)
     steps = clock(engine, deployments, inputs)
-    overheads = overheads_of(engine, deployments)
-    offered = serving.offer(steps.step_s, load, capacity_of(engine, plan, inputs, deployments), overheads)
+    capacity = capacity_of(engine, plan, inputs, deployments)
+    rules = scheduling_of(engine, deployments), front_end_of(engine, deployments)
+    offered = serving.offer(steps.step_s, load, capacity, *rules)
     settled = serving.settle(steps.step_s, offered)
     point = serving.serving_point(offered, settled)
     if not np.all(closed):

@@ -16,8 +16,8 @@ from planner.estimate.launches import piece_tokens
 from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
 from planner.params import tensors
-from planner.serving import Capacity, Load, Overheads
-from planner.specs.engine import Allocation, EngineSpec, FrontEnd
+from planner.serving import Capacity, FrontEnd, Load, Scheduling
+from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.gpu import uses_link
 from planner.specs.model import LatentAttention, Role
 from planner.units import GIB
@@ -321,31 +321,35 @@ def _asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
     return np.isnan(slots) & np.isnan(sequences)
 
 
-def overheads_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Overheads:
-    """Engine time outside of steps."""
-    server, scheduler = engine.front_end, engine.scheduler
-    polls = numbers(deployments, "scheduler_recv_interval", 1)
-    ranks = np.asarray(parallel(deployments).attention_dp)
-    together = ranks if engine.scheduler.ranks_together else 1.0
-    latent_s = server.latent_layer_s * deployments[0].row.model.layers_of(LatentAttention)
-    return Overheads(
-        request_s=server.request_s + latent_s,
-        request_s_per_input_token=server.prompt_token_s,
+def scheduling_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Scheduling:
+    """When the engine starts prompts, and which of them together."""
+    scheduler, ranks = engine.scheduler, np.asarray(parallel(deployments).attention_dp)
+    return Scheduling(
         late_steps=scheduler.late_steps,
-        poll_steps=polls,
-        ranks=together,
+        poll_steps=numbers(deployments, "scheduler_recv_interval", 1),
+        ranks=ranks if scheduler.ranks_together else 1.0,
         balance_steps=scheduler.balance_steps,
+        attention_ranks=ranks,
         group_prompts=scheduler.group_prompts,
         group_share=scheduler.group_share,
         group_whole=scheduler.group_whole,
         group_waves=scheduler.group_waves,
-        server_s=_served_s(server, deployments),
-        attention_ranks=ranks,
     )
 
 
-def _served_s(server: FrontEnd, deployments: Sequence[Deployment]) -> Floats:
-    """Seconds of the front end per request; a run of one wave is a library's own, without a server."""
+def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> FrontEnd:
+    """Engine time outside of steps."""
+    server, model = engine.front_end, deployments[0].row.model
+    return FrontEnd(
+        request_s=server.request_s + server.latent_layer_s * model.layers_of(LatentAttention),
+        input_token_s=server.prompt_token_s,
+        serial_s=_serial_s(engine, deployments),
+    )
+
+
+def _serial_s(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
+    """Seconds of a request in the front end's turn; a run of one wave is a library's own, without a server."""
+    server = engine.front_end
     sent_s = server.serial_token_s * numbers(deployments, "output_tokens", 0) / server.stream_interval
     alone = numbers(deployments, "waves", np.inf) == 1
     return np.where(alone, 0.0, np.maximum(server.serial_request_s, sent_s))

@@ -21,7 +21,7 @@ from planner.estimate.answer import n_gpus
 from planner.estimate.clock import clock
 from planner.estimate.deployments import Deployment, Floats, numbers
 from planner.estimate.group import objectives
-from planner.estimate.price import capacity_of, is_closed, load_of, memory_of, overheads_of
+from planner.estimate.price import capacity_of, front_end_of, is_closed, load_of, memory_of, scheduling_of
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Offered, ServingPoint, Tail
 from planner.serving.offered import lane_of
@@ -108,7 +108,8 @@ def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planne
     load = load_of(deployments)
     steps = clock(engine, deployments, inputs)
     capacity = capacity_of(engine, plan, inputs, deployments)
-    offered = serving.offer(steps.step_s, load, capacity, overheads_of(engine, deployments))
+    rules = scheduling_of(engine, deployments), front_end_of(engine, deployments)
+    offered = serving.offer(steps.step_s, load, capacity, *rules)
     room = np.where(is_closed(offered.load), plan.kv.max_concurrency, plan.kv.max_concurrency_expected)
     return Curves(deployments, steps.step_s, offered, room, objectives(deployments))
 

@@ -1,6 +1,6 @@
 """Continuous batching under load: how long requests take, how many are completed, what is sustainable.
 
-offered = offer(step_s, load, capacity, overheads)   # prices steps along the load curve
+offered = offer(step_s, load, capacity, scheduling, front_end)   # prices steps along the load curve
 settled = settle(step_s, offered)                    # where this load settles
 point = serving_point(offered, settled)              # its figures; steady_state does the three in one
 sustainable(offered, objectives)                     # the largest load that meets objectives
@@ -8,10 +8,13 @@ sustainable(offered, objectives)                     # the largest load that mee
 
 from planner.serving.cost import Bound, Cost, cost, dominant_bound
 from planner.serving.load import (
+    AT_ONCE,
+    NO_SERVER,
     Capacity,
     Conversation,
+    FrontEnd,
     Load,
-    Overheads,
+    Scheduling,
     conversation,
     log_sd,
     request_shape,
@@ -30,14 +33,17 @@ from planner.serving.steady import (
 )
 
 __all__ = [
+    "AT_ONCE",
+    "NO_SERVER",
     "Bound",
     "Capacity",
     "Conversation",
     "Cost",
+    "FrontEnd",
     "Load",
     "Objectives",
     "Offered",
-    "Overheads",
+    "Scheduling",
     "ServingPoint",
     "Settled",
     "Sustainable",

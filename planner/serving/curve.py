@@ -61,7 +61,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     follows = np.where(capacity.chunks_mixed, step, any_step)
     random = at_random(request, follows)
     rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
-    late, polls = late_steps(request, m.prompts) * follows, (request.poll_steps - 1) / 2 * follows
+    late, polls = late_steps(request, m.prompts) * follows, (request.rules.poll_steps - 1) / 2 * follows
     full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
     ahead_s = np.where(prefills, m.backlog_tokens / m.room_tokens * full, 0)
@@ -84,8 +84,9 @@ def late_steps(request: Request, prompts: Array) -> Array:
     do not wait longer than `balance_steps`; a request waits half of that on average. L: `prompts` of all ranks.
     Ref: TensorRT-LLM py_executor.py, _balance_adp_requests.
     """
-    gap = request.ranks * harmonic(request.ranks) / np.maximum(prompts, TINY)
-    waits = np.where(request.ranks > 1, np.minimum(gap, request.balance_steps) / 2, 0)
+    ranks = request.rules.ranks
+    gap = ranks * harmonic(ranks) / np.maximum(prompts, TINY)
+    waits = np.where(ranks > 1, np.minimum(gap, request.rules.balance_steps) / 2, 0)
     return np.asarray(request.late_steps + waits)
 
 

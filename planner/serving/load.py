@@ -74,33 +74,40 @@ class Capacity(NamedTuple):
     waits_on: Any = 1.0
 
 
-class Overheads(NamedTuple):
-    """Engine time outside of steps: per request (API, tokenizing, first answer) and per input token, seconds.
+class FrontEnd(NamedTuple):
+    """What a server does for a request outside of the engine's steps, seconds."""
+
+    request_s: Any = 0.0  # API, tokenizing, first answer ...
+    input_token_s: Any = 0.0  # ... and per token of the prompt
+    serial_s: Any = 0.0  # that the front end of a replica needs for one request, one after another
+
+
+class Scheduling(NamedTuple):
+    """When an engine starts prompts, and which of them together.
 
     `late_steps`: that pass before the first step of a request that generates, beyond the one that runs on its
     arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
     `ranks`: attention data-parallel ranks that start prompts in the same step; they wait for each other,
     `balance_steps` at most.
+    `attention_ranks`: among which the tokens of a step are divided; one prompt gets the part of one of them.
     `group_prompts`, `group_share`: of a benchmark's requests of one length so many, or this share of those in flight,
     are prefilled in one step and stay together, where chunks are mixed in; all (`group_whole`), if one step holds them.
     Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
-    `server_s`: that a replica's front end needs for one request, one after another.
-    `attention_ranks`: among which the tokens of a step are divided; one prompt gets the part of one of them.
     """
 
-    request_s: Any = 0.0
-    request_s_per_input_token: Any = 0.0
     late_steps: Any = 0.0
     poll_steps: Any = 1.0
     ranks: Any = 1.0
     balance_steps: Any = 0.0
+    attention_ranks: Any = 1.0
     group_prompts: Any = 1.0
     group_share: Any = 0.0
     group_whole: Any = False
     group_waves: Any = 0.0
-    server_s: Any = 0.0
-    attention_ranks: Any = 1.0
+
+
+AT_ONCE, NO_SERVER = Scheduling(), FrontEnd()
 
 
 class Request(NamedTuple):
@@ -111,25 +118,18 @@ class Request(NamedTuple):
     decode_steps: Array  # after the step that gives the first token
     decode_context: Array  # mean over the decode steps
     prefill_square_ratio: Array  # E[P^2] / E[P]^2
-    overhead_s: Array
+    overhead_s: Array  # outside of steps
+    serial_s: Array  # of it, while no other request of the replica has its turn
     gap_s: Array  # from the end of a user's request to the arrival of the next at the scheduler
     late_steps: Array  # missed on arrival
-    poll_steps: Array
-    ranks: Array
-    balance_steps: Array
-    group_prompts: Array
-    group_share: Array
-    group_whole: Array
-    group_waves: Array
-    server_s: Array
-    attention_ranks: Array
+    rules: Scheduling
     random_arrivals: Mask  # at a rate, not one for one
     image_patches: Array
     patches_per_image: Array
     again_tokens: Any = 0.0  # computed again for one that ends, of others that a full pool set back
 
 
-def request_shape(load: Load, overheads: Overheads) -> Request:
+def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: FrontEnd = NO_SERVER) -> Request:
     """Tokens to prefill, decode steps and mean context of the load's mean request.
 
     At least the last prompt token is computed even where all of it is cached, and one token where neither a prompt
@@ -142,25 +142,18 @@ def request_shape(load: Load, overheads: Overheads) -> Request:
     steps = np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step
     least = np.where(steps > 0, np.minimum(load.input_tokens, 1), 1)
     prefill = np.maximum(load.input_tokens - cached, least)
-    overhead = overheads.request_s + overheads.request_s_per_input_token * load.input_tokens
+    overhead_s = front_end.request_s + front_end.input_token_s * load.input_tokens
     return Request(
         prefill_tokens=prefill,
         cached_tokens=np.maximum(load.input_tokens - prefill, 0),
         decode_steps=steps,
         decode_context=load.input_tokens + load.output_tokens * np.exp(load.output_log_sd**2) / 2,
         prefill_square_ratio=np.exp(load.input_log_sd**2),
-        overhead_s=overhead,
-        gap_s=overhead + load.think_time_s,
-        late_steps=np.where(steps > 0, overheads.late_steps, 0) + (overheads.poll_steps - 1) / 2,
-        poll_steps=np.asarray(overheads.poll_steps, dtype=float),
-        ranks=np.asarray(overheads.ranks, dtype=float),
-        balance_steps=np.asarray(overheads.balance_steps, dtype=float),
-        group_prompts=np.asarray(overheads.group_prompts, dtype=float),
-        group_share=np.asarray(overheads.group_share, dtype=float),
-        group_whole=np.asarray(overheads.group_whole, dtype=float),
-        group_waves=np.asarray(overheads.group_waves, dtype=float),
-        server_s=np.asarray(overheads.server_s, dtype=float),
-        attention_ranks=np.asarray(overheads.attention_ranks, dtype=float),
+        overhead_s=overhead_s,
+        serial_s=np.asarray(front_end.serial_s, dtype=float),
+        gap_s=overhead_s + load.think_time_s,
+        late_steps=np.where(steps > 0, scheduling.late_steps, 0) + (scheduling.poll_steps - 1) / 2,
+        rules=Scheduling(*(np.asarray(field, dtype=float) for field in scheduling)),
         random_arrivals=~np.isnan(load.request_rate_per_s),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,

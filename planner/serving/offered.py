@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from planner.serving.curve import LoadCurve, load_curve
-from planner.serving.load import Array, Capacity, Load, Overheads, Request, request_shape
+from planner.serving.load import (
+    AT_ONCE,
+    NO_SERVER,
+    Array,
+    Capacity,
+    FrontEnd,
+    Load,
+    Request,
+    Scheduling,
+    request_shape,
+)
 from planner.serving.steps import PromptSteps, StepTime
 
 
@@ -45,18 +56,28 @@ def lane_of(load: Load, capacity: Capacity) -> Lane:
     )
 
 
-def aligned(load: Load, capacity: Capacity, overheads: Overheads) -> tuple[Load, Capacity, Overheads]:
+def aligned(
+    load: Load, capacity: Capacity, scheduling: Scheduling, front_end: FrontEnd
+) -> tuple[Load, Capacity, Scheduling, FrontEnd]:
     """The same with every field broadcast to one shape (R,)."""
-    fields = np.broadcast_arrays(*(np.atleast_1d(np.asarray(f, dtype=float)) for f in (*load, *capacity, *overheads)))
-    n, m = len(load), len(load) + len(capacity)
-    mixed = fields[n + Capacity._fields.index("chunks_mixed")] > 0
-    return Load(*fields[:n]), Capacity(*fields[n:m])._replace(chunks_mixed=mixed), Overheads(*fields[m:])
+    parts = (load, capacity, scheduling, front_end)
+    fields = iter(np.broadcast_arrays(*(np.atleast_1d(np.asarray(f, dtype=float)) for part in parts for f in part)))
+    load = Load(*islice(fields, len(load)))
+    capacity = Capacity(*islice(fields, len(capacity)))
+    capacity = capacity._replace(chunks_mixed=capacity.chunks_mixed > 0)
+    return load, capacity, Scheduling(*islice(fields, len(scheduling))), FrontEnd(*fields)
 
 
-def offer(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> Offered:
+def offer(
+    step_s: StepTime,
+    load: Load,
+    capacity: Capacity,
+    scheduling: Scheduling = AT_ONCE,
+    front_end: FrontEnd = NO_SERVER,
+) -> Offered:
     """Price the load curve; `settle` and `sustainable` both read it."""
-    load, capacity, overheads = aligned(load, capacity, overheads)
-    request, lane = request_shape(load, overheads), lane_of(load, capacity)
+    load, capacity, scheduling, front_end = aligned(load, capacity, scheduling, front_end)
+    request, lane = request_shape(load, scheduling, front_end), lane_of(load, capacity)
     capacity = capacity._replace(
         chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0),
         chunk_overlap=np.where(lane.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages

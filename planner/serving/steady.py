@@ -8,7 +8,7 @@ import numpy as np
 
 from planner.serving.crowding import Crowding, crowding
 from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
-from planner.serving.load import Array, Capacity, Load, Mask, Overheads
+from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Scheduling
 from planner.serving.offered import Lane, Offered, offer
 from planner.serving.open_loop import at_random, multi_server_wait_s
 from planner.serving.steps import (
@@ -68,9 +68,15 @@ class Settled(NamedTuple):
     most_per_s: Array  # the most requests that the lane completes, up to full slots
 
 
-def steady_state(step_s: StepTime, load: Load, capacity: Capacity, overheads: Overheads) -> ServingPoint:
+def steady_state(
+    step_s: StepTime,
+    load: Load,
+    capacity: Capacity,
+    scheduling: Scheduling = AT_ONCE,
+    front_end: FrontEnd = NO_SERVER,
+) -> ServingPoint:
     """Where the load settles: Little's law on the load curve, then the steps of that point priced exactly."""
-    offered = offer(step_s, load, capacity, overheads)
+    offered = offer(step_s, load, capacity, scheduling, front_end)
     return serving_point(offered, settle(step_s, offered))
 
 

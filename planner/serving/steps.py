@@ -57,11 +57,11 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     chunks = np.ceil(p / own_room)
     brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
     demand = prompts * brought / room
-    some, together = np.maximum(prompts, TINY), prompts * request.poll_steps
+    some, together = np.maximum(prompts, TINY), prompts * request.rules.poll_steps
     share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
     alone = np.maximum(prompts + np.where(request.random_arrivals, 0, 1 / 2), 1)  # of 2 L + 1 that stand one half waits
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), alone)
-    beside = np.where((request.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
+    beside = np.where((request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
     left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
     return Mix(
@@ -78,7 +78,8 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
 
 def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
     """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
-    some = -np.expm1(-prompts * request.poll_steps / request.ranks) / request.poll_steps
+    polls = request.rules.poll_steps
+    some = -np.expm1(-prompts * polls / request.rules.ranks) / polls
     return np.asarray(np.maximum(some, prompts * filled))
 
 
@@ -98,7 +99,7 @@ def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
 def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
     """A step of `decodes` sequences and `prefill_tokens` of prompts that stand half-way through their chunks."""
     least = np.where(prefill_tokens > 0, prefill_tokens, np.inf)
-    chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens / request.attention_ranks), least)
+    chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens / request.rules.attention_ranks), least)
     context = request.cached_tokens + (request.prefill_tokens - chunk) / 2
     seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
     patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
@@ -169,7 +170,7 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
 
 def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
     """Requests per second that one lane completes at most: its prompts', and its share of the front end's."""
-    served = 1 / (np.maximum(request.server_s, TINY) * capacity.lanes)
+    served = 1 / (np.maximum(request.serial_s, TINY) * capacity.lanes)
     return np.asarray(np.minimum(prefilled_per_s(request, capacity, prompts), served))
 
 

@@ -55,7 +55,8 @@ def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadC
     """A closed loop of a load generator: clumps, or of requests of one length whole waves, groups or between them."""
     load, request = offered.load, offered.request
     generated = closed & np.isfinite(load.waves) & (request.prefill_tokens > 0)
-    equal, seldom = load.equal_lengths > 0, request.poll_steps > 1  # a scheduler that seldom looks gathers them anyway
+    equal = load.equal_lengths > 0
+    seldom = request.rules.poll_steps > 1  # such a scheduler gathers prompts anyway
     equal, clumps = generated & equal, generated & ~equal & ~seldom & (request.decode_steps > 0)
     if np.any(clumps):
         point = in_clumps(offered, m, wave, point, clumps)
@@ -109,7 +110,7 @@ def lived_among(offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
 def whole_share(request: Request, m: Mix, wave: Wave) -> Array:
     """How far a wave that one step prefills stays together: wholly to WHOLE_SHARE of the step's room, not beyond it."""
     filled = wave.requests * request.prefill_tokens / m.room_tokens
-    return np.where(request.group_whole > 0, np.clip((1 - filled) / (1 - WHOLE_SHARE), 0, 1), 0)
+    return np.where(request.rules.group_whole > 0, np.clip((1 - filled) / (1 - WHOLE_SHARE), 0, 1), 0)
 
 
 def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, whole: Array) -> LoadCurve:
@@ -148,8 +149,9 @@ def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
     """
     request = offered.request
     most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
-    prompts = np.maximum(np.minimum(np.maximum(request.group_prompts, request.group_share * wave.requests), most), 1)
-    prompts = np.where(offered.load.waves <= request.group_waves, np.maximum(most, 1), prompts)
+    stay = np.maximum(request.rules.group_prompts, request.rules.group_share * wave.requests)
+    stay = np.where(offered.load.waves <= request.rules.group_waves, np.inf, stay)
+    prompts = np.maximum(np.minimum(stay, most), 1)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
     return Group(tokens, found)
@@ -169,7 +171,7 @@ def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several:
     plain, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
     cheaper = np.maximum(group.step_s - plain, 0) / np.maximum(group.tokens, 1) * m.busy_tokens / single_s
     shared = plain + np.minimum(cheaper, 1) * (life.step_s - plain)
-    together = several & (n > 0) & (m.busy_tokens > 0) & (offered.request.server_s <= 0)
+    together = several & (n > 0) & (m.busy_tokens > 0) & (offered.request.serial_s <= 0)
     more = np.where(together, shared - life.step_s, 0)
     life = life._replace(queue_s=queue, step_s=life.step_s + more, decode_s=life.decode_s + n * more, own_prefill_s=own)
     return point._replace(life=life, held_s=point.held_s + own - point.life.own_prefill_s + n * more)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.ops import Batch
-from planner.serving import Capacity, Load, Overheads, ServingPoint, steady_state
-
-NO_OVERHEAD = Overheads()
+from planner.serving import AT_ONCE, NO_SERVER, Capacity, Load, ServingPoint, steady_state
 
 
 def seconds(decodes, context, tokens, before, prompts):
@@ -38,5 +36,5 @@ def engine(slots=256, budget=8192, mixed=True, **more) -> Capacity:
     return Capacity(slots, slots, budget, mixed, **more)
 
 
-def serve(load: Load, capacity=None, overheads=NO_OVERHEAD) -> ServingPoint:
-    return steady_state(step_s, load, capacity or engine(), overheads)
+def serve(load: Load, capacity=None, scheduling=AT_ONCE, front_end=NO_SERVER) -> ServingPoint:
+    return steady_state(step_s, load, capacity or engine(), scheduling, front_end)
