@@ -11,14 +11,13 @@ from charts import in_flight
 from drawing import Chart
 from planner.catalog.quality import family, tables
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.estimate.quality import quality_of, stored_checks
 from planner.explain.attained import roofline
 from planner.explain.crossover import crossover, crossover_scenarios
 from planner.explain.quality import Said, quality_lines
 from planner.specs.scenario import Scenario
 from words import plain
-
-Row = dict[str, Any]
 
 
 def formats(found: Answer, library: Library) -> tuple[Chart, str]:
@@ -27,12 +26,12 @@ def formats(found: Answer, library: Library) -> tuple[Chart, str]:
     return crossover_lines(crossover(rows(asked, library)), in_flight(found.row))
 
 
-def roofline_of(scenario: Scenario, row: Row, library: Library) -> tuple[Chart, str]:
+def roofline_of(scenario: Scenario, row: EstimateRow, library: Library) -> tuple[Chart, str]:
     """Prefill and decode of the scenario under the roof of its GPU."""
     return roofline_chart(roofline(scenario, library), row)
 
 
-def quality(place: Any, row: Row, library: Library) -> None:
+def quality(place: Any, row: EstimateRow, library: Library) -> None:
     """What is known of the loss of quality: weights and cache apart, then warnings."""
     task = family(row["task_family"])
     said_lines(place, quality_said(row, library))
@@ -42,7 +41,7 @@ def quality(place: Any, row: Row, library: Library) -> None:
     )
 
 
-def quality_said(row: Row, library: Library) -> list[Said]:
+def quality_said(row: EstimateRow, library: Library) -> list[Said]:
     """Lines about the quality of a row, a visitor's own checks first."""
     kinds, checks = (row["weight_format"], row["kv_format"] or ""), library.checks + stored_checks()
     found = quality_of(library.model(row["model"]), *kinds, family(row["task_family"]), checks)

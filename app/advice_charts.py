@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from drawing import (
     BLUE,
@@ -22,12 +21,12 @@ from drawing import (
     scale,
     thin,
 )
+from planner.estimate.columns import EstimateRow
 from planner.explain import format_name
 from planner.explain.attained import TERA, Roofline, roofline_words
 from planner.explain.crossover import Crossover, Series, crossover_words
 from planner.search.words import THOUSAND
 
-Row = dict[str, Any]
 LINES = (BLUE, ORANGE, "#009e73", PURPLE, RED, GREY)  # one for each format, in the order they are compared
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 WIDE = 300.0  # factor from which an axis marks tens alone
@@ -100,7 +99,7 @@ def _series(one: Series, colour: str, leads: bool) -> list[Chart]:
     return [band, line] if leads else [line]
 
 
-def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
+def roofline_chart(found: Roofline, row: EstimateRow) -> tuple[Chart, str]:
     """Attained FLOP/s of prefill and decode against their intensity, under the GPU's two limits."""
     limits, ridge = found.limits, found.ridge_flops_per_byte
     left = min([point.flops_per_byte for point in found.points] + [ridge]) / 4
@@ -136,7 +135,7 @@ def roofline_chart(found: Roofline, row: Row) -> tuple[Chart, str]:
     return {"data": [roof, points], "layout": layout}, roofline_words(found, row)
 
 
-def pareto_points(rows: Sequence[Row], labels: Sequence[str]) -> tuple[Chart, str]:
+def pareto_points(rows: Sequence[EstimateRow], labels: Sequence[str]) -> tuple[Chart, str]:
     """Expected quality against cost, a point for each row; those that another beats in everything are faint."""
     front = [bool(row["pareto"]) for row in rows]
     times = [row["e2e_ms"] or 0.0 for row in rows]

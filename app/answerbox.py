@@ -10,11 +10,10 @@ import streamlit as st
 import bars
 from drawing import draw
 from planner import explain
+from planner.estimate.columns import EstimateRow
 from planner.serving.cost import HOURS_PER_MONTH
 from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
-
-Row = dict[str, Any]
 
 INPUTS = "Inputs are in the bar at the left; where it is closed, » opens it and the list of pages."
 BOXES = {
@@ -53,7 +52,7 @@ def _problems() -> None:
         st.warning(plain(refused), title="Not taken; the scenario stays as it was", icon=":material/undo:")
 
 
-def verdict(row: Row, door: str) -> None:
+def verdict(row: EstimateRow, door: str) -> None:
     """The verdict in one sentence, with its margin; behind the door of a load, the GPUs that it takes."""
     said = explain.verdict(row)
     box, icon = MISSED if explain.misses(row) else BOXES[said.state]
@@ -71,7 +70,7 @@ def verdict(row: Row, door: str) -> None:
     box(plain(said.sentence), title=plain(headline), icon=icon)
 
 
-def tiles(row: Row) -> None:
+def tiles(row: EstimateRow) -> None:
     """Who waits, how fast for each, how fast for all, and what limits it."""
     if row["ttft_ms"] is None:
         return
@@ -109,7 +108,7 @@ def tiles(row: Row) -> None:
     st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.{_rent(row)}")
 
 
-def _rent(row: Row) -> str:
+def _rent(row: EstimateRow) -> str:
     """What the GPUs cost while they run."""
     hour = row["usd_per_hour"]
     if not hour:
@@ -118,7 +117,7 @@ def _rent(row: Row) -> str:
     return plain(f" Price: {hour:,.2f} USD an hour, {month} USD a month when never switched off.")
 
 
-def _figure(row: Row, name: str) -> str:
+def _figure(row: EstimateRow, name: str) -> str:
     return explain.figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
@@ -126,7 +125,7 @@ def _tile(box: Any, label: str, value: str, small: str, tip: str) -> None:
     box.metric(label, value, small or None, delta_color="off", delta_arrow="off", help=tip, border=True)
 
 
-def memory(row: Row) -> None:
+def memory(row: EstimateRow) -> None:
     """One GPU's memory, as a bar and in words."""
     count = row["n_gpus"] or 1
     each = f"each of {count}" if count > 1 else "one GPU"
@@ -136,7 +135,7 @@ def memory(row: Row) -> None:
     draw(st.container(), "chart_memory", chart, words)
 
 
-def changes(found: Sequence[explain.Change], row: Row) -> None:
+def changes(found: Sequence[explain.Change], row: EstimateRow) -> None:
     """Changes as buttons that say what each would do."""
     st.subheader(
         "What would help" if explain.VERDICT_RANK[row["verdict"]] < 3 else "What would change it", anchor=False

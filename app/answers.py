@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from planner import explain
 from planner.estimate import Library, estimate
+from planner.estimate.columns import EstimateRow
 from planner.search import smallest_count
 from planner.specs.scenario import Scenario
-
-Row = dict[str, Any]
 
 LEAST_POINTS, MOST_POINTS = 12, 25
 AXIS = tuple(round(2 ** (n / 2)) for n in range(28))  # 1, 1, 2, 3, 4, 6, 8, 11, 16 ... 11585
@@ -22,12 +21,12 @@ class Answer(NamedTuple):
     """The row of the scenario, rows along its load, and changes that would help."""
 
     scenario: Scenario  # as priced: behind the door of a load, with the GPUs that it needs
-    row: Row
-    curve: list[Row]
+    row: EstimateRow
+    curve: list[EstimateRow]
     changes: list[explain.Change]
 
 
-def rows(scenarios: Sequence[Scenario], library: Library) -> list[Row]:
+def rows(scenarios: Sequence[Scenario], library: Library) -> list[EstimateRow]:
     """Estimate scenarios that may name uploads of this session."""
     return estimate(scenarios, library=library).rows()
 
@@ -61,7 +60,7 @@ def with_curve(found: Answer, library: Library) -> Answer:
     return Answer(scenario, row, priced[: len(curve)], changes)
 
 
-def load_axis(row: Row) -> list[int]:
+def load_axis(row: EstimateRow) -> list[int]:
     """Loads to draw: from one request to twice what is asked for or fits, the load itself among them."""
     asked = row["concurrency"] or 1
     most = max(2 * asked, 2 * (row["max_concurrency"] or 0), 2 ** (LEAST_POINTS // 2))
@@ -69,7 +68,7 @@ def load_axis(row: Row) -> list[int]:
     return sorted(points)[-MOST_POINTS:] if len(points) > MOST_POINTS else sorted(points)
 
 
-def context_curve(scenario: Scenario, row: Row, library: Library) -> list[Row]:
+def context_curve(scenario: Scenario, row: EstimateRow, library: Library) -> list[EstimateRow]:
     """The same deployment at prompts from 256 tokens to twice what fits or the model's limit."""
     limit = library.model(scenario.model or "").max_position
     fixed = {name: row[name] for name in LAYOUT}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from drawing import (
     BLUE,
@@ -20,9 +19,8 @@ from drawing import (
     scale,
 )
 from planner.estimate.breakdown import StepPart
+from planner.estimate.columns import EstimateRow
 from planner.explain.words import HOLDING
-
-Row = dict[str, Any]
 
 SEGMENTS = (
     ("weights", "weights_gib", BLUE),
@@ -47,7 +45,7 @@ KINDS = {
 }
 
 
-def memory_parts(row: Row) -> list[tuple[str, float, str]]:
+def memory_parts(row: EstimateRow) -> list[tuple[str, float, str]]:
     """Segments of one GPU's memory, GiB, in the order of the bar; the pool is split into needed and spare."""
     pool = row["kv_pool_gib"] or 0.0
     used = min(row["kv_needed_gib"] or 0.0, pool)
@@ -55,7 +53,7 @@ def memory_parts(row: Row) -> list[tuple[str, float, str]]:
     return [(name, sizes[column], colour) for name, column, colour in SEGMENTS if (sizes[column] or 0) > 0.005]
 
 
-def memory_bar(row: Row, dark: bool = False) -> tuple[Chart, str]:
+def memory_bar(row: EstimateRow, dark: bool = False) -> tuple[Chart, str]:
     """One GPU's memory as a stacked bar, with its capacity and the engine's budget as lines."""
     return gpu_bar(memory_parts(row), row["device_gib"], row["budget_gib"], dark)
 
@@ -199,6 +197,6 @@ def grouped_bars(
     return {"data": data, "layout": layout}
 
 
-def verdict_colour(row: Row) -> str:
+def verdict_colour(row: EstimateRow) -> str:
     """Blue where the load is held, grey where not."""
     return BLUE if row["verdict"] in HOLDING else GREY

@@ -6,7 +6,7 @@ Colours are safe for the colour-blind and legible on light and dark; text, axes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from drawing import (
     BLUE,
@@ -21,13 +21,12 @@ from drawing import (
     scale,
     thin,
 )
+from planner.estimate.columns import EstimateRow
 from planner.explain import duration, figure
 from planner.explain.words import requests
 
-Row = dict[str, Any]
 
-
-def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
+def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, str]:
     """Tokens/s for each user and time to first token against requests at once, 80 % intervals as bands."""
     rows = [item for item in curve if item["ttft_ms"] is not None]
     x = [item["concurrency"] for item in rows]
@@ -55,18 +54,18 @@ def load_speed(curve: Sequence[Row], row: Row) -> tuple[Chart, str]:
     return {"data": data, "layout": layout}, _load_words(rows, row, top)
 
 
-def full_words(row: Row) -> str:
+def full_words(row: EstimateRow) -> str:
     """What the room for requests ends at: the cache, or the engine's own limit."""
     limit = (row["max_num_seqs"] or 0) * (row["attention_dp"] or 1) * (row["dp"] or 1) * (row["copies_per_gpu"] or 1)
     return "Most sequences" if limit and row["max_concurrency"] >= limit else "KV full"
 
 
-def _ends_early(row: Row, x: Sequence[int]) -> bool:
+def _ends_early(row: EstimateRow, x: Sequence[int]) -> bool:
     """Whether the room ends in the left half of the chart, where the names of its panels would lie over the label."""
     return bool(x and row["max_concurrency"] and row["max_concurrency"] ** 2 < x[0] * x[-1])
 
 
-def _load_words(rows: Sequence[Row], row: Row, top: str) -> str:
+def _load_words(rows: Sequence[EstimateRow], row: EstimateRow, top: str) -> str:
     if not rows:
         return "No speed: the deployment does not start."
     first, last = rows[0], rows[-1]
@@ -93,14 +92,14 @@ class Axis(NamedTuple):
     unit: str
 
 
-def in_flight(row: Row) -> float | None:
+def in_flight(row: EstimateRow) -> float | None:
     """Requests at once: as asked for; of users or a rate those in flight on average, rate x time (Little's law)."""
     if not (row["users"] or row["request_rate_per_s"]):
         return row["concurrency"]  # type: ignore[no-any-return]
     return row["requests_per_s"] * row["e2e_ms"] / 1e3 if row["requests_per_s"] and row["e2e_ms"] else None
 
 
-def _band(rows: Sequence[Row], x: list[int], row: Row, axis: Axis) -> list[Chart]:
+def _band(rows: Sequence[EstimateRow], x: list[int], row: EstimateRow, axis: Axis) -> list[Chart]:
     """The interval as one surface, the figure as a line, and on it the load that is asked for."""
     low, mid, high = (
         [None if row[f"{axis.column}{end}"] is None else row[f"{axis.column}{end}"] / axis.scale for row in rows]
@@ -129,7 +128,7 @@ def _band(rows: Sequence[Row], x: list[int], row: Row, axis: Axis) -> list[Chart
     return [base | surface, base | line, *mark]
 
 
-def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
+def _load_lines(row: EstimateRow, x: list[int]) -> tuple[list[Chart], list[Chart]]:
     """KV full as a vertical line, objectives as horizontal ones."""
     shapes, notes = [], []
     room = row["max_concurrency"]
@@ -152,7 +151,7 @@ def _load_lines(row: Row, x: list[int]) -> tuple[list[Chart], list[Chart]]:
     return shapes, notes
 
 
-def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
+def kv_context(rows: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, str]:
     """KV cache of the load against the prompt's length; where it crosses the pool is the longest that fits."""
     kept = [item for item in rows if item["error"] is None and item["kv_needed_gib"] is not None]
     x, y = [item["input_tokens"] for item in kept], [item["kv_needed_gib"] for item in kept]
@@ -195,7 +194,7 @@ def kv_context(rows: Sequence[Row], row: Row) -> tuple[Chart, str]:
     )
 
 
-def _decades(rows: Sequence[Row]) -> list[float]:
+def _decades(rows: Sequence[EstimateRow]) -> list[float]:
     """Marks of the waiting time, s: tens, and between them where few tens are covered."""
     seconds = [item[name] / 1e3 for item in rows for name in ("ttft_ms_low", "ttft_ms_high") if item[name]]
     if not seconds:

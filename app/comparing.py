@@ -13,12 +13,11 @@ from library import released_format
 from links import MAX_PINS, Form
 from planner import explain
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 from state import change
 from words import COMMON_GPUS, LEVELS
-
-Row = dict[str, Any]
 
 VIEWS = {"pins": "Pinned scenarios", "formats": "Formats on this GPU", "gpus": "GPUs for this model"}
 INPUTS = {
@@ -130,7 +129,7 @@ def unpin(number: int) -> None:
     change(lambda form: form._replace(pins=form.pins[:number] + form.pins[number + 1 :]))
 
 
-def difference_table(labels: Sequence[str], rows: Sequence[Row]) -> None:
+def difference_table(labels: Sequence[str], rows: Sequence[EstimateRow]) -> None:
     """Inputs that differ, then answers that differ; a column for each scenario."""
     names = [name for name in (*INPUTS, *ANSWERS) if _differs(rows, name) and not _is_label(labels, rows, name)]
     words = INPUTS | ANSWERS
@@ -163,7 +162,7 @@ def _columns(labels: Sequence[str]) -> dict[str, Any]:
     return columns
 
 
-def same_table(rows: Sequence[Row]) -> None:
+def same_table(rows: Sequence[EstimateRow]) -> None:
     """What all scenarios share."""
     words = INPUTS | ANSWERS
     lines = [
@@ -174,16 +173,16 @@ def same_table(rows: Sequence[Row]) -> None:
     st.dataframe(pd.DataFrame(lines), hide_index=True, alt="What is the same in all scenarios")
 
 
-def _is_label(labels: Sequence[str], rows: Sequence[Row], name: str) -> bool:
+def _is_label(labels: Sequence[str], rows: Sequence[EstimateRow], name: str) -> bool:
     """Whether a line would only repeat the names of the columns."""
     return all(_shown(row, name) == label for label, row in zip(labels, rows, strict=True))
 
 
-def _differs(rows: Sequence[Row], name: str) -> bool:
+def _differs(rows: Sequence[EstimateRow], name: str) -> bool:
     return len({_shown(row, name) for row in rows}) > 1
 
 
-def _shown(row: Row, name: str, ends: bool = False) -> str:
+def _shown(row: EstimateRow, name: str, ends: bool = False) -> str:
     """A value in words; with `ends`, its interval too."""
     value = row[name]
     if value is None:

@@ -15,6 +15,7 @@ from planner import explain
 from planner.catalog.logs import LogTerms, read_log
 from planner.errors import PlannerError
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.estimate.logs import Compared, Comparison, compare, scenario_of_log
 from planner.specs.scenario import Scenario
 from state import apply, names_of
@@ -30,8 +31,6 @@ LOAD = frozenset(
 )  # what no log states: it stays as the page has it
 BARE = frozenset(("engine", "engine_version", "max_model_len"))  # all that a few lines out of a log say of a deployment
 
-Row = dict[str, Any]
-
 
 class Beside(NamedTuple):
     """A log beside an estimate, and what of the scenario is the page's because the log does not say it."""
@@ -41,7 +40,7 @@ class Beside(NamedTuple):
     notes: tuple[str, ...]
 
 
-def show(row: Row, form: Form, library: Library) -> None:
+def show(row: EstimateRow, form: Form, library: Library) -> None:
     """The predicted lines, a box for the log, and both side by side."""
     with st.expander("Hold it beside the engine's log", key="logbox", on_change="rerun") as box:
         if not box.open:
@@ -64,7 +63,7 @@ def show(row: Row, form: Form, library: Library) -> None:
                 st.error(plain(error), title="This log cannot be used", icon=":material/error:")
 
 
-def _predicted(row: Row) -> None:
+def _predicted(row: EstimateRow) -> None:
     lines = explain.log_lines(row)
     if not lines:
         st.caption(f"{plain(explain.engine_name(row['engine']))} prints none of these figures.")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from planner import billing, explain
 from planner.billing import Fleet, TokenPrice, Traffic
+from planner.estimate.columns import EstimateRow
 
-Row = dict[str, Any]
 BUSY = 30  # per cent of what the deployment can do, as the first guess of a month
 
 
-def month_box(row: Row) -> None:
+def month_box(row: EstimateRow) -> None:
     """Inputs and the bill."""
     if not row["usd_per_hour"] or not row["requests_per_s"]:
         st.caption("No price of this GPU is known; enter one under Prices.")
@@ -38,7 +36,7 @@ def month_box(row: Row) -> None:
     st.markdown(against(fleet, traffic, capacity, TokenPrice(price_in, price_out)))
 
 
-def terms(row: Row, busy_fraction: float, spare: int) -> tuple[Fleet, Traffic, float]:
+def terms(row: EstimateRow, busy_fraction: float, spare: int) -> tuple[Fleet, Traffic, float]:
     """The fleet, the month's traffic, and what the fleet can serve at the load of the row."""
     replicas = float(row["dp"] or 1)
     fleet = Fleet(row["usd_per_gpu_hour"], (row["n_gpus"] or 1) / replicas, replicas, float(spare))

@@ -17,6 +17,7 @@ from exports import start_line
 from money import month_box
 from planner import explain
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.explain.quality import across_sizes, badge, in_short
 from planner.search import Recommendation, words
 from planner.search.starting import SETTABLE
@@ -24,8 +25,6 @@ from planner.specs.wish import RankBy, Wish
 from state import change
 from tables import NUMBERS, TEXTS, line
 from words import plain
-
-Row = dict[str, Any]
 
 CARDS = 6
 NEAREST = 3
@@ -94,20 +93,20 @@ def background(found: Recommendation, library: Library) -> None:
             month_box(best)
 
 
-def _quality(best: Row, rows: Sequence[Row], library: Library) -> None:
+def _quality(best: EstimateRow, rows: Sequence[EstimateRow], library: Library) -> None:
     said_lines(st, quality_said(best, library))
     other = next((row for row in rows if row["model"] != best["model"]), None)
     compared = across_sizes(best, other) if other else None
     said_lines(st, [compared] if compared else [])
 
 
-def _open(place: Any, row: Row, label: str, key: str, kind: str = "secondary") -> None:
+def _open(place: Any, row: EstimateRow, label: str, key: str, kind: str = "secondary") -> None:
     place.button(
         label, key=key, type=kind, icon=":material/calculate:", on_click=open_row, args=(row,), width="content"
     )
 
 
-def open_row(row: Row) -> None:
+def open_row(row: EstimateRow) -> None:
     """For callbacks: a candidate goes to the calculator."""
     kept = ("model", "gpu", "weight_format", "kv_format", "engine", "usd_per_gpu_hour", *LAYOUT)
     needed = {name: row[name] for name in (row.get("settings_needed") or "").split()}
@@ -116,14 +115,14 @@ def open_row(row: Row) -> None:
     st.session_state["to_calculator"] = True
 
 
-def _several_models(rows: Sequence[Row]) -> bool:
+def _several_models(rows: Sequence[EstimateRow]) -> bool:
     return len({row["model"] for row in rows}) > 1
 
 
-def distinct(rows: Sequence[Row]) -> list[Row]:
+def distinct(rows: Sequence[EstimateRow]) -> list[EstimateRow]:
     """The first candidate of every model and GPU; of one model alone, of every format and GPU."""
     several = _several_models(rows)
-    first: dict[tuple[str, str], Row] = {}
+    first: dict[tuple[str, str], EstimateRow] = {}
     for row in rows:
         first.setdefault((row["model" if several else "weight_format"], row["gpu"]), row)
     return list(first.values())
@@ -144,7 +143,7 @@ def cards(found: Recommendation) -> None:
         st.caption("No other holds this load.")
 
 
-def _card(place: Any, row: Row) -> None:
+def _card(place: Any, row: EstimateRow) -> None:
     name = explain.model_name(row["model"])
     place.markdown(f"**{row['rank']}. {plain(name)}** · {plain(explain.format_name(row['weight_format']))}")
     with_settings = f", with {words.needed(row)}" if words.needed(row) else ""
@@ -184,14 +183,14 @@ def front(found: Recommendation) -> None:
     st.caption(plain(f"{told} Larger points take longer, faint ones are beaten in everything. Click one to open it."))
 
 
-def _open_point(rows: Sequence[Row]) -> None:
+def _open_point(rows: Sequence[EstimateRow]) -> None:
     """For callbacks: the point that was clicked goes to the calculator."""
     points = st.session_state["pareto"].selection.points
     if points and points[0]["point_index"] < len(rows):
         open_row(rows[points[0]["point_index"]])
 
 
-def table(found: Recommendation, library: Library) -> Row | None:
+def table(found: Recommendation, library: Library) -> EstimateRow | None:
     """All candidates, filtered by words; the selected one."""
     st.subheader("All candidates", anchor=False)
     hint = "words of model, format or GPU: qwen fp8 h100"
@@ -217,7 +216,7 @@ def table(found: Recommendation, library: Library) -> Row | None:
     return rows[at[0]] if at and at[0] < len(rows) else None
 
 
-def _text(row: Row) -> str:
+def _text(row: EstimateRow) -> str:
     return f"{row['model']} {row['weight_format']} {row['kv_format']} {row['engine']} {row['gpu']}".lower()
 
 

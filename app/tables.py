@@ -9,11 +9,10 @@ import streamlit as st
 from library import MARK
 from planner import explain
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.params import parameters
 from planner.search.words import THOUSAND
 from planner.units import BILLION, MS_PER_S
-
-Row = dict[str, Any]
 
 NUMBERS = {
     "size": st.column_config.NumberColumn("Size, B", format="%.3g"),
@@ -29,7 +28,7 @@ NUMBERS = {
 TEXTS = {"model": "Model", "format": "Weights", "gpu": "GPU", "tp": "tp", "verdict": "Verdict", "support": "Support"}
 
 
-def line(row: Row, library: Library) -> dict[str, Any]:
+def line(row: EstimateRow, library: Library) -> dict[str, Any]:
     """A row as a line of a table."""
     return {
         "model": str(row["model"]).removeprefix(MARK),

@@ -8,7 +8,7 @@ import numpy as np
 
 from planner.catalog.engines import engine
 from planner.collectives import Parallel
-from planner.memory import Device, Load, MemoryInputs, MemoryPlan, Settings, memory_plan
+from planner.memory import Device, MemoryInputs, MemoryPlan, ReplicaLoad, Settings, memory_plan
 from planner.memory.cache import CacheTable, cache_table
 from planner.params import tensors
 from planner.specs.engine import EngineSpec
@@ -22,7 +22,7 @@ H100 = 79.19 * GIB
 def inputs(model: ModelSpec, parallel: Parallel | None = None, **changes: Any) -> MemoryInputs:
     """A 16-bit model on an H100, one thousand tokens in and out; `changes` go to whichever record has the field."""
     settings = Settings(0.9, 256.0, 8192.0, 8192.0)
-    device, load = Device(H100), Load(1000.0, 1000.0)
+    device, load = Device(H100), ReplicaLoad(1000.0, 1000.0)
     weights = np.array([tensor.numel * 2.0 for tensor in tensors(model)])
     base = MemoryInputs(weights, 2.0, 2.0, device, settings, load, parallel or Parallel())
     for name, value in changes.items():

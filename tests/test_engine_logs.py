@@ -18,7 +18,7 @@ from planner.catalog.models import resolve
 from planner.collectives import Parallel
 from planner.estimate import estimate
 from planner.formats import tensor_bytes
-from planner.memory import Device, Load, MemoryInputs, Settings
+from planner.memory import Device, MemoryInputs, ReplicaLoad, Settings
 from planner.memory.placement import Placement, host_placement
 from planner.memory.stages import Stages, row_count, stages_of
 from planner.specs.engine import EngineSpec
@@ -75,7 +75,7 @@ def compare(row: Row, spec: EngineSpec | None = None) -> Compared:
         4.0 if fp32 else value.bytes_per_value,
         Device(device_bytes),
         settings_of(row, spec, device_bytes),
-        Load(1.0, 1.0),
+        ReplicaLoad(1.0, 1.0),
         Parallel(int(row["tp"]), int(row["pp"] or 1)),
         value_bytes=4.0 if fp32 else 2.0,
     )
@@ -177,7 +177,7 @@ def llama_cpp_stages(row: Row, placement: Placement | None = None) -> Stages:
         value.bytes_per_value,
         Device(1e15),
         settings,
-        Load(1.0, 1.0),
+        ReplicaLoad(1.0, 1.0),
         Parallel(1, gpus),
     )
     return stages_of(model, engine("llama.cpp"), inputs)

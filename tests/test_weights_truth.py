@@ -17,14 +17,14 @@ from planner.catalog.paths import data_dir
 from planner.collectives import Parallel
 from planner.formats import tensor_bytes
 from planner.memory import memory_plan
-from planner.memory.terms import Device, Load, MemoryInputs, Settings
+from planner.memory.terms import Device, MemoryInputs, ReplicaLoad, Settings
 from planner.params import tensors
 from planner.specs.model import Role
 from planner.units import GB, GIB
 
 TABLE = data_dir() / "truth" / "weights.csv"
 DEVICE = Device(total_bytes=80 * GIB)
-LOAD = Load(input_tokens=1024, output_tokens=128)
+LOAD = ReplicaLoad(input_tokens=1024, output_tokens=128)
 
 
 class Score(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -15,6 +14,7 @@ from library import own_library
 from planner import explain
 from planner.estimate import Library
 from planner.finetuning import answer_columns, estimate_finetune
+from planner.finetuning.answer import FinetuneRow
 from planner.report import csv_text, json_text
 from planner.specs.finetune import FinetuneScenario
 from words import plain, size
@@ -45,10 +45,8 @@ PRINTED = {
     "peak_gib": "nvidia-smi at the peak",
 }
 
-Row = dict[str, Any]
 
-
-def tiles(row: Row) -> None:
+def tiles(row: FinetuneRow) -> None:
     """The peak, and how far lengths, batches and cards reach."""
     boxes = st.container(horizontal=True)
     peak = explain.figure(row["peak_gib"], row["peak_gib_low"], row["peak_gib_high"])
@@ -69,7 +67,7 @@ def _most(count: int) -> str:
     return f"{count:,}" if count else "none"
 
 
-def memory(row: Row) -> None:
+def memory(row: FinetuneRow) -> None:
     """One GPU at the peak, as a bar and in words."""
     parts = [(*TERMS[part.column], part.gib) for part in explain.peak_parts(row)]
     segments = [(name, size, colour) for name, colour, size in parts]
@@ -83,7 +81,7 @@ def memory(row: Row) -> None:
     draw(st.container(), "chart_training", chart, words)
 
 
-def changes(run: FinetuneScenario, row: Row, library: Library) -> None:
+def changes(run: FinetuneScenario, row: FinetuneRow, library: Library) -> None:
     """The cheapest changes after which it fits, or what would still fit, as buttons."""
     st.subheader("What else would fit" if row["fits"] else "What makes it fit, cheapest first", anchor=False)
     found = explain.training_changes(run, row, lambda runs: estimate_finetune(runs, library).rows())
@@ -94,7 +92,7 @@ def changes(run: FinetuneScenario, row: Row, library: Library) -> None:
         st.button(label, key=f"tchange_{number}", on_click=training.apply, args=(item.update,), width="stretch")
 
 
-def downloads(row: Row, run: FinetuneScenario) -> None:
+def downloads(row: FinetuneRow, run: FinetuneScenario) -> None:
     """What training tools print, files, and the link to this page."""
     st.subheader("Hold it beside what your tools print", anchor=False)
     st.table({"GiB of one GPU": {label: f"{row[name]:,.1f}" for name, label in PRINTED.items()}})

@@ -43,7 +43,7 @@ class Fault(Exception):
     """The device answers nothing any more in this process."""
 
 
-class Load(Protocol):
+class LoadedCase(Protocol):
     """A case on the device, ready to run."""
 
     def seconds(self, calls: int, replays: int) -> Sequence[float]:
@@ -55,7 +55,7 @@ class Device(Protocol):
 
     l2_bytes: int
 
-    def load(self, case: Case, copies: int) -> Load:
+    def load(self, case: Case, copies: int) -> LoadedCase:
         """Raises OutOfMemory and Unsupported."""
 
     def health(self) -> Health:
@@ -95,7 +95,7 @@ def copies_for(case: Case, l2_bytes: int) -> int:
     return min(MOST_COPIES, math.ceil(TIMES_L2 * l2_bytes / case.cold_bytes) + 1)
 
 
-def _loaded(device: Device, case: Case, copies: int) -> tuple[Load, Case, int, tuple[Flag, ...]]:
+def _loaded(device: Device, case: Case, copies: int) -> tuple[LoadedCase, Case, int, tuple[Flag, ...]]:
     """The case on the device: with fewer copies, then smaller, when memory does not suffice."""
     flags: tuple[Flag, ...] = ()
     for _ in range(HALVINGS):
@@ -126,7 +126,7 @@ def replays_for(graph_s: float, rule: Rule) -> int:
     return int(np.clip(math.ceil(rule.total_s / graph_s), rule.fewest_replays, rule.most_replays))
 
 
-def _timing(load: Load, copies: int, rule: Rule) -> Timing:
+def _timing(load: LoadedCase, copies: int, rule: Rule) -> Timing:
     calls = copies
     for _ in range(GUESSES):
         one = float(np.median(load.seconds(calls, 1)))
@@ -194,7 +194,7 @@ def _point(case: Case, order: int, found: dict[str, Any]) -> Point:
 Way = tuple[int, Rule, Callable[[float], None]]
 
 
-def _calm(device: Device, load: Load, case: Case, way: Way) -> tuple[Sample, int]:
+def _calm(device: Device, load: LoadedCase, case: Case, way: Way) -> tuple[Sample, int]:
     """The first attempt without a flag, else the one with the fewest."""
     copies, rule, pause = way
     best: Sample | None = None
@@ -215,7 +215,7 @@ def _calm(device: Device, load: Load, case: Case, way: Way) -> tuple[Sample, int
     return best, ATTEMPTS
 
 
-def _more(device: Device, load: Load, case: Case, copies: int) -> tuple[int, Load]:
+def _more(device: Device, load: LoadedCase, case: Case, copies: int) -> tuple[int, LoadedCase]:
     """The same case with more copies, or as it is when they do not fit."""
     device.free()
     try:

@@ -14,7 +14,7 @@ from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, estimate
 from planner.estimate.group import Outcome, priced_group
 from planner.estimate.heap import busy
 from planner.estimate.layout import Layout, layouts
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.specs.scenario import Scenario
 
 GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
@@ -22,7 +22,9 @@ GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
 
 @busy()
 def priced(
-    asked: Sequence[Scenario], resolved: Callable[[Scenario], Row], progress: Callable[[int], None] | None = None
+    asked: Sequence[Scenario],
+    resolved: Callable[[Scenario], ResolvedRow],
+    progress: Callable[[int], None] | None = None,
 ) -> Estimate:
     """Every scenario's estimate, `resolved` giving the specs behind its names.
 
@@ -30,7 +32,7 @@ def priced(
     """
     errors = [""] * len(asked)
     echoed = list(asked)
-    groups: dict[tuple[int, int, int], list[tuple[int, Row, Sequence[Layout]]]] = defaultdict(list)
+    groups: dict[tuple[int, int, int], list[tuple[int, ResolvedRow, Sequence[Layout]]]] = defaultdict(list)
     for index, scenario in enumerate(asked):
         try:
             row = resolved(scenario)
@@ -60,7 +62,10 @@ def _empty(rows: int) -> dict[str, Any]:
 
 
 def _collect(
-    collected: dict[str, Any], echoed: list[Scenario], part: list[tuple[int, Row, Sequence[Layout]]], outcome: Outcome
+    collected: dict[str, Any],
+    echoed: list[Scenario],
+    part: list[tuple[int, ResolvedRow, Sequence[Layout]]],
+    outcome: Outcome,
 ) -> None:
     at = np.array([index for index, _, _ in part])
     for name, values in outcome.columns.items():

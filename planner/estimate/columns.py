@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Texts = NDArray[np.object_]
+EstimateRow = dict[str, Any]  # one scenario: its columns as resolved, then the estimate's; None: no such figure
 
 COUNTS = frozenset(
     "kv_pool_tokens kv_blocks max_concurrency max_context_tokens sustainable_concurrency observations".split()
@@ -130,7 +131,7 @@ class Estimate:
     def __len__(self) -> int:
         return len(self.scenarios)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[EstimateRow]:
         """One dict per scenario: its columns as resolved, then the estimate's; None where there is no figure."""
         names = estimate_columns()
         columns = [_cells(name, self._array(name)) for name in names]

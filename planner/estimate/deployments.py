@@ -15,7 +15,7 @@ from planner.catalog.engines import default_limits
 from planner.catalog.values import columns as column_types
 from planner.collectives import Parallel
 from planner.estimate.layout import Layout
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
@@ -30,12 +30,12 @@ T = TypeVar("T")
 class Deployment(NamedTuple):
     """A resolved row in one of its layouts, with the engine's limits on that device."""
 
-    row: Row
+    row: ResolvedRow
     layout: Layout
     limits: Tier
 
 
-def limits_of(row: Row) -> Tier:
+def limits_of(row: ResolvedRow) -> Tier:
     """The engine's default limits, which follow from the device, and in some versions from the length or the prompt."""
     length = row.scenario.max_model_len or row.model.max_position
     device_bytes = (row.scenario.device_gib or 0) * GIB

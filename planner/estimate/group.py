@@ -38,7 +38,7 @@ from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
 from planner.estimate.price import capacity_of, front_end_of, is_closed, load_of, memory_of, scheduling_of
 from planner.estimate.quality import quality_columns
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Load
 from planner.serving.steady import slot_wait_s
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     scenarios: list[Scenario]
 
 
-def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]]) -> Outcome:
+def priced_group(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[Layout]]]) -> Outcome:
     """Choose each row's layout, then say everything of it."""
     p, in_flight = settled_layouts(engine, rows)
     verdict = answer(p, in_flight)
@@ -80,7 +80,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]
     return Outcome(columns, _echoes(p))
 
 
-def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[Row, Sequence[Layout]]]) -> tuple[Priced, Floats]:
+def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[Layout]]]) -> tuple[Priced, Floats]:
     """Every row priced in its best layout, and its requests in flight on the whole deployment.
 
     A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from planner.catalog.values import shares_of
 from planner.errors import BadValue
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.formats.identity import Same
 from planner.memory.weights import padded
 from planner.specs.engine import EngineSpec
@@ -71,7 +71,7 @@ class Sizes(NamedTuple):
 _sizes = itemgetter(*Sizes._fields)
 
 
-def layouts(row: Row) -> tuple[Layout, ...]:
+def layouts(row: ResolvedRow) -> tuple[Layout, ...]:
     """What to consider for a scenario, smallest tensor-parallel group first. BadValue for sizes that contradict."""
     return _layouts(Same(row.model), Same(row.engine), Sizes._make(_sizes(vars(row.scenario))))
 

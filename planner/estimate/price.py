@@ -172,7 +172,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         value_bytes=column(deployments, _value_bytes, Part.WEIGHTS),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
-        load=memory.Load(
+        load=memory.ReplicaLoad(
             input_tokens=prompts,
             output_tokens=outputs,
             concurrency=per_replica,

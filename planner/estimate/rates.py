@@ -27,7 +27,7 @@ from planner.estimate.deployments import (
 )
 from planner.estimate.expert_kernels import experts_family
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.formats import kernel_for
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
@@ -123,7 +123,7 @@ def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
     return np.asarray(column(deployments, attained, Part.GPU, Part.WORDS))
 
 
-def kernel_level(row: Row) -> Level:
+def kernel_level(row: ResolvedRow) -> Level:
     """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
     stated = row.support.level
     return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated

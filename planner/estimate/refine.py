@@ -23,7 +23,7 @@ from planner.estimate.batch import priced
 from planner.estimate.evidence import Stamp
 from planner.estimate.factors import Refined, engine_evidence
 from planner.estimate.library import Library
-from planner.estimate.resolve import Row, resolve
+from planner.estimate.resolve import ResolvedRow, resolve
 from planner.formats.identity import Same
 from planner.specs.observation import Observation
 
@@ -43,7 +43,7 @@ def _stored(stamp: observed.Stamp) -> tuple[Observation, ...]:
     return tuple(kept.observation for kept in observed.kept(stamp))
 
 
-def refined(row: Row, library: Library) -> Row:
+def refined(row: ResolvedRow, library: Library) -> ResolvedRow:
     """The row with what the library's observations, else the stored ones, say of its engine on its GPU."""
     known = stored() if library.observations is None else library.observations
     where = row.engine.kernels, row.gpu.id

@@ -45,7 +45,7 @@ ENGINES_OF = {  # columns that only these engines have
 }
 
 
-class Row(NamedTuple):
+class ResolvedRow(NamedTuple):
     """A scenario and the specs behind its names."""
 
     scenario: Scenario
@@ -64,7 +64,7 @@ class Row(NamedTuple):
     refined: Refined = NOT_REFINED  # by observations of this engine on this GPU
 
 
-Named = tuple[Row, dict[str, Any]]  # specs, and the columns that name them filled in
+Named = tuple[ResolvedRow, dict[str, Any]]  # specs, and the columns that name them filled in
 Known = dict[tuple[Any, ...], Named]  # by the columns that they follow from
 SPECS_FROM = itemgetter(
     "model", "gpu", "task_family", "interconnect", "images_per_request", "weight_format", "kv_format", "engine",
@@ -73,7 +73,7 @@ SPECS_FROM = itemgetter(
 )  # fmt: skip
 
 
-def resolve(scenario: Scenario, library: Library, known: Known | None = None) -> Row:
+def resolve(scenario: Scenario, library: Library, known: Known | None = None) -> ResolvedRow:
     """Look up names and fill defaults. Raises PlannerError with one line that names the column.
 
     `known` keeps rows of this library, so that specs are looked up once for all scenarios that name the same.
@@ -101,7 +101,7 @@ def resolve(scenario: Scenario, library: Library, known: Known | None = None) ->
             "between them; bound ttft_slo_ms or e2e_slo_ms instead"
         )
     values = names | load | _device(scenario, row.gpu)
-    return Row(scenario.filled(values), *row[1:])
+    return ResolvedRow(scenario.filled(values), *row[1:])
 
 
 def _named(scenario: Scenario, library: Library) -> Named:
@@ -120,7 +120,7 @@ def _named(scenario: Scenario, library: Library) -> Named:
     return row, names | drafting_defaults(scenario)
 
 
-def _looked_up(scenario: Scenario, library: Library) -> Row:
+def _looked_up(scenario: Scenario, library: Library) -> ResolvedRow:
     """The specs behind the names of a scenario."""
     for required in ("model", "gpu"):
         if not getattr(scenario, required):
@@ -146,7 +146,7 @@ def _looked_up(scenario: Scenario, library: Library) -> Row:
     engine = with_states(Same(engine), Same(found.model), scenario.prefix_caching is not False)
     target = Target(found.model, weights, engine.weights.draft_vocabulary)
     kv_name = scenario.kv_format or default_kv_format(found.model, weights, engine, gpu)
-    return Row(
+    return ResolvedRow(
         scenario=scenario,
         model=found.model,
         weights=weights,

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from planner.estimate import Library
 from planner.estimate.breakdown import Limits, Phase, phases
-from planner.explain.words import Row, figure, gpu_name
+from planner.estimate.columns import EstimateRow
+from planner.explain.words import figure, gpu_name
 from planner.specs.scenario import Scenario
 
 TERA = 1e12
@@ -43,7 +44,7 @@ def _point(phase: Phase, limits: Limits, ridge: float) -> Point:
     return Point(phase.name, intensity, phase.flops / phase.seconds, roof, "memory" if intensity < ridge else "compute")
 
 
-def roofline_words(found: Roofline, row: Row) -> str:
+def roofline_words(found: Roofline, row: EstimateRow) -> str:
     """What the picture says."""
     name, math = gpu_name(row["gpu"]), found.limits.math.upper()
     parts = [

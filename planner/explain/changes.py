@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from planner.catalog import formats, gpus, models
 from planner.catalog.engines import SERVERS
 from planner.errors import PlannerError
+from planner.estimate.columns import EstimateRow
 from planner.explain.quality import in_short, kv_in_short
 from planner.explain.words import (
     VERDICT_RANK,
     VERDICT_WORDS,
-    Row,
     answer_price,
     duration,
     figure,
@@ -24,7 +24,7 @@ from planner.explain.words import (
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
-Estimator = Callable[[Sequence[Scenario]], list[Row]]
+Estimator = Callable[[Sequence[Scenario]], list[EstimateRow]]
 
 LARGER_GPUS = ("l40s", "a100-80-sxm", "h100-sxm", "h200-sxm", "b200")
 DESK_GPUS = ("rtx5090", "rtxpro6000", "apple-m3-ultra")  # for those who have one on or under a desk
@@ -56,19 +56,19 @@ class Proposal(NamedTuple):
     kind: str
 
 
-def proposals(row: Row) -> list[Proposal]:
+def proposals(row: EstimateRow) -> list[Proposal]:
     """Changes to try for a resolved row, the cheapest first: settings, then formats, then load, then hardware."""
     holds = VERDICT_RANK[row["verdict"]] >= HOLDS
     return _settings(row) + _formats(row) + _load(row, holds) + _hardware(row, holds)
 
 
-def chosen(row: Row, tried: Sequence[Proposal], after: Sequence[Row], limit: int = 6) -> list[Change]:
+def chosen(row: EstimateRow, tried: Sequence[Proposal], after: Sequence[EstimateRow], limit: int = 6) -> list[Change]:
     """Of the tried changes those that help, one of each kind, the most effective first.
 
     Of a kind the first that holds the load, else the first better. Effective is a better verdict, then what is
     gained for the same money, or number of GPUs where no price is known.
     """
-    found: dict[str, tuple[Proposal, Row]] = {}
+    found: dict[str, tuple[Proposal, EstimateRow]] = {}
     for proposal, then in zip(tried, after, strict=True):
         if then["error"] is None and better(row, then) and not _repeats(proposal, then, found):
             known = found.get(proposal.kind)
@@ -78,7 +78,7 @@ def chosen(row: Row, tried: Sequence[Proposal], after: Sequence[Row], limit: int
     return [Change(item.label, item.update, effect(row, then), then["verdict"]) for item, then in ordered[:limit]]
 
 
-def _repeats(proposal: Proposal, then: Row, found: dict[str, tuple[Proposal, Row]]) -> bool:
+def _repeats(proposal: Proposal, then: EstimateRow, found: dict[str, tuple[Proposal, EstimateRow]]) -> bool:
     """Whether one group over twice the GPUs is what the planner chooses of twice the GPUs anyway."""
     if proposal.kind != "tp" or "more" not in found:
         return False
@@ -86,23 +86,23 @@ def _repeats(proposal: Proposal, then: Row, found: dict[str, tuple[Proposal, Row
     return bool(other["n_gpus"] == then["n_gpus"] and layout(other) == layout(then))
 
 
-def _effectiveness(before: Row, after: Row) -> tuple[float, ...]:
+def _effectiveness(before: EstimateRow, after: EstimateRow) -> tuple[float, ...]:
     price = "usd_per_hour" if before["usd_per_hour"] and after["usd_per_hour"] else "n_gpus"
     return VERDICT_RANK[after["verdict"]], _gain(before, after) / _ratio(after, before, price)
 
 
-def _gain(before: Row, after: Row) -> float:
+def _gain(before: EstimateRow, after: EstimateRow) -> float:
     """The largest factor by which a figure of the row gets better."""
     return max(_ratio(after, before, name) ** power for name, power in GAINS)
 
 
-def changes(scenario: Scenario, row: Row, estimator: Estimator, limit: int = 6) -> list[Change]:
+def changes(scenario: Scenario, row: EstimateRow, estimator: Estimator, limit: int = 6) -> list[Change]:
     """Single changes that improve this row, the most effective first."""
     tried = proposals(row)
     return chosen(row, tried, estimator([scenario.model_copy(update=item.update) for item in tried]), limit)
 
 
-def _settings(row: Row) -> list[Proposal]:
+def _settings(row: EstimateRow) -> list[Proposal]:
     out = []
     if row["engine"] == "vllm" and row["enforce_eager"]:
         out.append(Proposal("CUDA graphs on", {"enforce_eager": None}, "graphs"))
@@ -128,7 +128,7 @@ def _settings(row: Row) -> list[Proposal]:
     return out
 
 
-def _formats(row: Row) -> list[Proposal]:
+def _formats(row: EstimateRow) -> list[Proposal]:
     names: tuple[str, ...] = ("gguf-q8_0", "gguf-q4_k_m", "gguf-q3_k_m") if row["engine"] == "llama.cpp" else ()
     if row["engine"] in SERVERS:
         names = ("fp8", "int8-w8a8", "awq-int4-g128", "nvfp4")
@@ -140,7 +140,7 @@ def _formats(row: Row) -> list[Proposal]:
     ]
 
 
-def _load(row: Row, holds: bool) -> list[Proposal]:
+def _load(row: EstimateRow, holds: bool) -> list[Proposal]:
     out = []
     room = int(row["max_concurrency"] or 0)
     if not holds and room >= 1 and row["concurrency"] and room < row["concurrency"]:
@@ -155,7 +155,7 @@ def _load(row: Row, holds: bool) -> list[Proposal]:
     return out
 
 
-def _hardware(row: Row, holds: bool) -> list[Proposal]:
+def _hardware(row: EstimateRow, holds: bool) -> list[Proposal]:
     count, name = row["n_gpus"] or 1, gpu_name(row["gpu"])
     unified, desk = _at_home(row["gpu"])
     out = [] if unified or row["verdict"] != "no" else _layers(row)
@@ -183,7 +183,7 @@ def _at_home(name: str) -> tuple[bool, bool]:
     return spec.unified_memory, spec.unified_memory or spec.name.startswith("GeForce")
 
 
-def _layers(row: Row) -> list[Proposal]:
+def _layers(row: EstimateRow) -> list[Proposal]:
     """Some layers in the memory of the host, as llama.cpp takes them; of a mixture their experts alone."""
     if row["engine"] != "llama.cpp" or row["n_gpu_layers"] is not None or row["n_cpu_moe"] is not None:
         return []
@@ -211,7 +211,7 @@ def bits(name: str) -> float:
     return spec.gguf.base.block_bytes * 8 / spec.gguf.base.elements if spec.gguf else 16.0
 
 
-def better(before: Row, after: Row) -> bool:
+def better(before: EstimateRow, after: EstimateRow) -> bool:
     """Whether a change helps: a better verdict, more room or speed, or the same verdict on fewer GPUs."""
     ranks = VERDICT_RANK[before["verdict"]], VERDICT_RANK[after["verdict"]]
     if ranks[0] != ranks[1]:
@@ -223,11 +223,11 @@ def better(before: Row, after: Row) -> bool:
     return _gain(before, after) > WORTH
 
 
-def _ratio(after: Row, before: Row, name: str) -> float:
+def _ratio(after: EstimateRow, before: EstimateRow, name: str) -> float:
     return after[name] / before[name] if before[name] and after[name] else 1.0
 
 
-def effect(before: Row, after: Row) -> str:
+def effect(before: EstimateRow, after: EstimateRow) -> str:
     """What changes in memory, speed, quality and cost, in a phrase."""
     parts = [VERDICT_WORDS[after["verdict"]].lower()] if before["verdict"] != after["verdict"] else []
     parts += [layout(after)] if layout(after) != layout(before) else []
@@ -255,7 +255,7 @@ def effect(before: Row, after: Row) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _step(before: Row, after: Row, name: str, words: str) -> str:
+def _step(before: EstimateRow, after: EstimateRow, name: str, words: str) -> str:
     """before → after, after alone where nothing ran before, blank where both read the same."""
     first, then = (
         figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) if row[name] else ""

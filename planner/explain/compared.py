@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from planner.estimate.columns import EstimateRow
 from planner.explain.words import HOLDING, answer_price, figure, interval
 
-Row = dict[str, Any]
-Named = tuple[str, Row]
+Named = tuple[str, EstimateRow]
 
 
-def conclusion(labels: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def conclusion(labels: Sequence[str], rows: Sequence[EstimateRow]) -> list[str]:
     """The lines, the verdicts first; leaders are sought among those that hold the load."""
     named = list(zip(labels, rows, strict=True))
     holding = [(label, row) for label, row in named if row["verdict"] in HOLDING]
@@ -33,7 +32,7 @@ def conclusion(labels: Sequence[str], rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _leader(named: Sequence[Named], name: str, told: Callable[[Row], str], least: bool) -> str:
+def _leader(named: Sequence[Named], name: str, told: Callable[[EstimateRow], str], least: bool) -> str:
     """The best by a column and the next one; those that show the same figure share a place. Blank: nothing differs."""
     known = sorted((item for item in named if item[1][name]), key=lambda item: item[1][name], reverse=not least)
     if len(known) < 2:
@@ -46,13 +45,13 @@ def _leader(named: Sequence[Named], name: str, told: Callable[[Row], str], least
     return f"{' and '.join(first)}, {best}; then {label}, {told(row)}"
 
 
-def _speed(row: Row) -> str:
+def _speed(row: EstimateRow) -> str:
     return f"{interval(row, 'output_tokens_per_s_per_request')} tokens/s"
 
 
-def _room(row: Row) -> str:
+def _room(row: EstimateRow) -> str:
     return f"{figure(row['max_concurrency'], row['max_concurrency_low'], row['max_concurrency_high'])} requests"
 
 
-def _price(row: Row) -> str:
+def _price(row: EstimateRow) -> str:
     return f"{answer_price(row)[0]} USD for a million tokens"

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from planner.explain.words import Row, format_name
+from planner.estimate.columns import EstimateRow
+from planner.explain.words import format_name
 from planner.specs.scenario import Scenario
 
 COMPARED_IN = {"llama.cpp": ("gguf-f16", "gguf-q8_0", "gguf-q6_k", "gguf-q4_k_m")}
@@ -45,13 +46,13 @@ class Crossover(NamedTuple):
     evidence: str
 
 
-def formats_to_compare(row: Row) -> tuple[str, ...]:
+def formats_to_compare(row: EstimateRow) -> tuple[str, ...]:
     """The row's own format and those that its engine is usually asked for."""
     usual = COMPARED_IN.get(row["engine"], COMPARED_IN_SERVERS)
     return (row["weight_format"], *(name for name in usual if name != row["weight_format"]))
 
 
-def crossover_scenarios(scenario: Scenario, row: Row, axis: Sequence[int]) -> list[Scenario]:
+def crossover_scenarios(scenario: Scenario, row: EstimateRow, axis: Sequence[int]) -> list[Scenario]:
     """Every format at every load of the axis, on the GPUs and the layout of the row."""
     layout = {name: row[name] for name in ("n_gpus", "tp", "pp", "dp")}
     closed: dict[str, Any] = {"users": None, "request_rate_per_s": None, "think_time_s": None}
@@ -62,9 +63,9 @@ def crossover_scenarios(scenario: Scenario, row: Row, axis: Sequence[int]) -> li
     ]
 
 
-def crossover(rows: Sequence[Row]) -> Crossover:
+def crossover(rows: Sequence[EstimateRow]) -> Crossover:
     """Series and lead changes from priced rows of `crossover_scenarios`, in their order."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[EstimateRow]] = {}
     for row in rows:
         if row["error"] is None and row["verdict"] not in SILENT and row[SPEED] and row["support"] != "emulated":
             found.setdefault(row["weight_format"], []).append(row)
@@ -74,7 +75,7 @@ def crossover(rows: Sequence[Row]) -> Crossover:
     return Crossover(series, tuple(_changes(series)), evidence)
 
 
-def _series(name: str, rows: Sequence[Row]) -> Series:
+def _series(name: str, rows: Sequence[EstimateRow]) -> Series:
     mid, low, high = (tuple(float(row[f"{SPEED}{end}"] or row[SPEED]) for row in rows) for end in ("", "_low", "_high"))
     return Series(name, tuple(row["concurrency"] for row in rows), mid, low, high, rows[0]["support"])
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from planner.catalog import engines, gpus
 from planner.catalog import formats as format_catalog
 from planner.errors import PlannerError
-from planner.explain.words import Row, figure, interval
+from planner.estimate.columns import EstimateRow
+from planner.explain.words import figure, interval
 from planner.formats import weight_bytes
 from planner.params import parameters
 from planner.specs.engine import BudgetRule, EngineSpec
@@ -31,7 +32,7 @@ class Formula(NamedTuple):
     evidence: str
 
 
-def formulas(row: Row, model: ModelSpec) -> list[Formula]:
+def formulas(row: EstimateRow, model: ModelSpec) -> list[Formula]:
     """Formulas of a row of `Estimate.rows()` for its model; those of speed only when it runs.
 
     Of a layout that no engine takes nothing is known but the budget of one GPU.
@@ -43,7 +44,7 @@ def formulas(row: Row, model: ModelSpec) -> list[Formula]:
     return memory + (_speed(row) if row["tpot_ms"] or row["ttft_ms"] else [])
 
 
-def _weights(row: Row, model: ModelSpec) -> Formula:
+def _weights(row: EstimateRow, model: ModelSpec) -> Formula:
     fmt = format_catalog.weight_format(row["weight_format"])
     count, stored = parameters(model), weight_bytes(model, fmt)
     lines = [] if fmt.packing is None else [_rule_of_thumb(count, fmt.packing.bits)]
@@ -59,7 +60,7 @@ def _rule_of_thumb(count: int, bits: float) -> str:
     return f"rule of thumb: {count / 1e9:,.2f} B parameters × {bits:g} bit / 8 = {count * bits / 8 / GB:,.1f} GB"
 
 
-def _kv_token(row: Row, model: ModelSpec) -> Formula:
+def _kv_token(row: EstimateRow, model: ModelSpec) -> Formula:
     found = [
         _mixer(row, mixer, model.mixer_layers(index) / (row["pp"] or 1)) for index, mixer in enumerate(model.mixers)
     ]
@@ -71,7 +72,7 @@ def _kv_token(row: Row, model: ModelSpec) -> Formula:
     return Formula("KV cache of one token", tuple(lines), source, row["memory_evidence"])
 
 
-def _mixer(row: Row, mixer: Mixer, layers: float) -> tuple[float, str]:
+def _mixer(row: EstimateRow, mixer: Mixer, layers: float) -> tuple[float, str]:
     """Bytes that one token leaves in the layers of a mixer on one GPU, and the line that says why."""
     if not layers:
         return 0.0, ""
@@ -105,7 +106,7 @@ def _other_mixer(mixer: Mixer, layers: float) -> str:
     return f"{layers:g} layers of state space: a fixed state for each sequence"
 
 
-def _budget(row: Row, engine: EngineSpec) -> Formula:
+def _budget(row: EstimateRow, engine: EngineSpec) -> Formula:
     device, fraction, budget = (row[name] for name in ("device_gib", "gpu_memory_utilization", "budget_gib"))
     name = f"{engine.name} {engine.version}"
     match engine.budget.rule:
@@ -122,7 +123,7 @@ def _budget(row: Row, engine: EngineSpec) -> Formula:
     )
 
 
-def _device(row: Row) -> str:
+def _device(row: EstimateRow) -> str:
     size = f"{row['device_gib']:,.2f} GiB"
     try:
         known = gpus.profile(row["gpu"]).device_gib
@@ -133,7 +134,7 @@ def _device(row: Row) -> str:
     return f"{size} visible to programs: as given, else by the rule of its memory type"
 
 
-def _pool(row: Row, engine: EngineSpec) -> Formula:
+def _pool(row: EstimateRow, engine: EngineSpec) -> Formula:
     rule = engine.budget.rule
     parts = {"weights": row["weights_gib"], "context and libraries": row["non_torch_gib"]}
     if rule is not BudgetRule.FREE_BEFORE:
@@ -153,7 +154,7 @@ def _pool(row: Row, engine: EngineSpec) -> Formula:
     return Formula("KV pool of one GPU", tuple(lines), source, row["memory_evidence"])
 
 
-def _room(row: Row) -> Formula:
+def _room(row: EstimateRow) -> Formula:
     tokens, prompt, answer = row["kv_pool_tokens"], row["input_tokens"], row["output_tokens"]
     copies = (row["dp"] or 1) * (row["copies_per_gpu"] or 1)
     lines = []
@@ -172,7 +173,7 @@ def _room(row: Row) -> Formula:
     return Formula("Requests at once", tuple(lines), _constant(row, "cache.layout"), row["memory_evidence"])
 
 
-def _observed(row: Row) -> str:
+def _observed(row: EstimateRow) -> str:
     """What observations of the engine on this GPU did to its times; blank without any."""
     if not row["observations"]:
         return ""
@@ -180,7 +181,7 @@ def _observed(row: Row) -> str:
     return f" ({row['observations']} figures: steps x {decode:.2f}, prompts x {prefill:.2f})"
 
 
-def _speed(row: Row) -> list[Formula]:
+def _speed(row: EstimateRow) -> list[Formula]:
     evidence = f"operators: {row['speed_evidence']}; engine: {row['engine_evidence']}{_observed(row)}"
     source = "planner/data/efficiency.yaml (rates by generation), docs/equations.md (form)"
     rate, alone = figure(row["prefill_tokens_per_s"]), figure(row["ttft_unloaded_ms"])
@@ -204,7 +205,7 @@ def _speed(row: Row) -> list[Formula]:
     return out
 
 
-def _decode_lines(row: Row) -> tuple[str, ...]:
+def _decode_lines(row: EstimateRow) -> tuple[str, ...]:
     return (
         "one step = sum over its operations of start + ((bytes / B)^p + (FLOPs / F)^p)^(1/p), and the engine's time",
         f"mean step of this load: {interval(row, 'tpot_ms')} ms; each user reads 1000 / {row['tpot_ms']:,.1f} = "
@@ -212,7 +213,7 @@ def _decode_lines(row: Row) -> tuple[str, ...]:
     )
 
 
-def _server_lines(row: Row) -> tuple[str, ...]:
+def _server_lines(row: EstimateRow) -> tuple[str, ...]:
     running = row["requests_per_s"] * row["e2e_ms"] / MS_PER_S
     return (
         f"{running:,.1f} requests in flight / {row['e2e_ms'] / 1e3:,.2f} s = {row['requests_per_s']:,.3f} requests/s",
@@ -220,7 +221,7 @@ def _server_lines(row: Row) -> tuple[str, ...]:
     )
 
 
-def _cost_lines(row: Row) -> tuple[str, ...]:
+def _cost_lines(row: EstimateRow) -> tuple[str, ...]:
     return (
         f"{row['n_gpus']} × {row['usd_per_gpu_hour'] or 0:,.2f} USD = {row['usd_per_hour']:,.2f} USD/h",
         f"{row['usd_per_million_output_tokens']:,.2f} USD for a million answer tokens, "
@@ -228,7 +229,7 @@ def _cost_lines(row: Row) -> tuple[str, ...]:
     )
 
 
-def _constant(row: Row, name: str) -> str:
+def _constant(row: EstimateRow, name: str) -> str:
     """Source of an engine's constant."""
     found = (
         item.constant for item in engines.engine_constants(row["engine"], row["engine_version"]) if item.name == name

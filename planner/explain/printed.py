@@ -8,7 +8,8 @@ from typing import NamedTuple
 from planner.catalog import models
 from planner.catalog.log_patterns import LINES
 from planner.errors import PlannerError
-from planner.explain.words import Row, interval
+from planner.estimate.columns import EstimateRow
+from planner.explain.words import interval
 from planner.units import MIB_PER_GIB
 
 DEVICES = {"metal": "MTL0", "rocm": "ROCm0", "sycl": "SYCL0", "vulkan": "Vulkan0"}  # a back-end's first device
@@ -22,7 +23,7 @@ class Printed(NamedTuple):
     span: str
 
 
-def _with_length(row: Row) -> Row:
+def _with_length(row: EstimateRow) -> EstimateRow:
     """The row with the checkpoint's own longest sequence where none was given, as engines take it."""
     if row["max_model_len"] or row["max_concurrency_at_max_model_len"] is None:
         return dict(row)
@@ -32,7 +33,7 @@ def _with_length(row: Row) -> Row:
         return dict(row)
 
 
-def log_lines(row: Row) -> list[Printed]:
+def log_lines(row: EstimateRow) -> list[Printed]:
     """The lines of the engine's log that state terms of this row; none for engines that print none."""
     values = _with_length(row)
     values |= {

@@ -20,8 +20,9 @@ from planner.catalog.quality import (
     family,
     tables,
 )
+from planner.estimate.columns import EstimateRow
 from planner.estimate.quality import Found
-from planner.explain.words import Row, format_name
+from planner.explain.words import format_name
 from planner.specs.evidence import Family
 
 BADGE_WORDS = {
@@ -51,12 +52,12 @@ def badge(name: str | None) -> str:
     return BADGE_WORDS.get(name or NONE, str(name))
 
 
-def in_short(row: Row) -> str:
+def in_short(row: EstimateRow) -> str:
     """The loss of a row's weights in a few words: "loses 2.7 points, good evidence"."""
     return _short(row["quality_evidence"] or NONE, row["quality_loss_points"], family(row["task_family"]))
 
 
-def distance_in_short(row: Row) -> str:
+def distance_in_short(row: EstimateRow) -> str:
     """Where no score tells what a row's weights lose: how far the format stands from 16 bit; blank elsewhere."""
     kind = row["weight_format"]
     if (row["quality_evidence"] or NONE) != NONE or kind not in tables().divergence.values:
@@ -64,7 +65,7 @@ def distance_in_short(row: Row) -> str:
     return f"perplexity of Llama 3 8B {tables().divergence.values[kind][1] - 1:+.1%}"
 
 
-def kv_in_short(row: Row) -> str:
+def kv_in_short(row: EstimateRow) -> str:
     """The loss of a row's KV format in a few words."""
     return _short(row["kv_quality_evidence"] or NONE, row["kv_quality_loss_points"], family(row["task_family"]))
 
@@ -151,7 +152,7 @@ def _warnings(found: Found, weight_format: str, task: Family) -> list[Said]:
     return said
 
 
-def across_sizes(first: Row, second: Row) -> Said | None:
+def across_sizes(first: EstimateRow, second: EstimateRow) -> Said | None:
     """Why the larger of two models comes before the smaller or not: by scores of one test, else by the prior."""
     if first["model"] == second["model"]:
         return None

@@ -12,7 +12,8 @@ from planner.catalog import finetune as catalog
 from planner.catalog import gpus
 from planner.explain.changes import LARGER_GPUS, Change, Proposal
 from planner.explain.formulas import CLOSE, Formula
-from planner.explain.words import Row, Verdict, figure, format_name, gpu_name, interval, model_name
+from planner.explain.words import Verdict, figure, format_name, gpu_name, interval, model_name
+from planner.finetuning.answer import FinetuneRow
 from planner.specs.finetune import FinetuneScenario
 from planner.training.states import SHARDS_STATES, SHARDS_WEIGHTS
 from planner.units import GIB
@@ -29,7 +30,7 @@ BEYOND = ("allocator_gib", "context_gib")
 METHOD_WORDS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 STEP_TOKENS = 128  # lengths are offered in multiples of this
 
-Estimator = Callable[[Sequence[FinetuneScenario]], list[Row]]
+Estimator = Callable[[Sequence[FinetuneScenario]], list[FinetuneRow]]
 
 
 class PeakPart(NamedTuple):
@@ -39,7 +40,7 @@ class PeakPart(NamedTuple):
     gib: float
 
 
-def peak_parts(row: Row) -> list[PeakPart]:
+def peak_parts(row: FinetuneRow) -> list[PeakPart]:
     """Terms that add up to `peak_gib`, in the order of a bar."""
     earlier = ("gradients_gib",) if row["peak_phase"] in BEFORE_THE_LAST_PASS and row["grad_accum"] > 1 else ()
     columns = (*STAYS, *earlier, *MOMENTS[row["peak_phase"]], *BEYOND)
@@ -49,7 +50,7 @@ def peak_parts(row: Row) -> list[PeakPart]:
 # The verdict.
 
 
-def training_verdict(row: Row) -> Verdict:
+def training_verdict(row: FinetuneRow) -> Verdict:
     """Fits, fits perhaps, or does not, with the margin; the sentence says what was asked."""
     peak, available = row["peak_gib"], row["available_gib"]
     spare = figure(abs(available - peak), row["peak_gib_low"], row["peak_gib_high"])
@@ -69,14 +70,14 @@ def training_verdict(row: Row) -> Verdict:
     )
 
 
-def _method(row: Row) -> str:
+def _method(row: FinetuneRow) -> str:
     words, model = METHOD_WORDS[row["method"]], model_name(row["model"])
     if row["method"] == "full":
         return f"Full fine-tuning of {model}"
     return f"{words} of {model} (rank {row['lora_rank']}, frozen in {format_name(row['weight_format'])})"
 
 
-def _moment(row: Row) -> str:
+def _moment(row: FinetuneRow) -> str:
     words = {"backward": "in the backward pass", "gradients": "at the end of the backward pass"}
     return words.get(row["peak_phase"], f"in the {row['peak_phase']}")
 
@@ -84,7 +85,7 @@ def _moment(row: Row) -> str:
 # Formulas.
 
 
-def training_formulas(row: Row) -> list[Formula]:
+def training_formulas(row: FinetuneRow) -> list[Formula]:
     """Each term with this run's numbers, who says so, and what kind of evidence that is."""
     data = catalog.constants()
     framework = catalog.framework(row["framework"])
@@ -109,7 +110,7 @@ def training_formulas(row: Row) -> list[Formula]:
     return [*found, Formula("Peak", lines, source, str(framework.interval.kind))]
 
 
-def _frozen(row: Row) -> Formula:
+def _frozen(row: FinetuneRow) -> Formula:
     share = f", divided by {row['n_gpus']} GPUs" if row["sharding"] in SHARDS_WEIGHTS else ""
     line = (
         f"{row['parameters'] / 1e9:,.2f} B parameters in {format_name(row['weight_format'])}, tensor by tensor{share}: "
@@ -119,7 +120,7 @@ def _frozen(row: Row) -> Formula:
     return Formula("Frozen weights", (line,), framework.source, "derived")
 
 
-def _trained(row: Row) -> Formula:
+def _trained(row: FinetuneRow) -> Formula:
     widths = catalog.constants().precisions[row["precision"]]
     count, share = row["trained_parameters"], row["n_gpus"] if row["sharding"] in SHARDS_WEIGHTS else 1
     held = row["weights_gib"] if row["method"] == "full" else row["adapters_gib"]
@@ -132,7 +133,7 @@ def _trained(row: Row) -> Formula:
     )
 
 
-def _states(row: Row) -> Formula:
+def _states(row: FinetuneRow) -> Formula:
     widths = catalog.constants().precisions[row["precision"]]
     optimizer = catalog.optimizer(row["optimizer"])
     width = optimizer.state_bytes or widths.state
@@ -159,7 +160,7 @@ def _equation(line: str, found_bytes: float, gib: float) -> str:
 # Changes.
 
 
-def training_changes(run: FinetuneScenario, row: Row, estimator: Estimator, limit: int = 6) -> list[Change]:
+def training_changes(run: FinetuneScenario, row: FinetuneRow, estimator: Estimator, limit: int = 6) -> list[Change]:
     """Single changes after which the run fits, the cheapest first; when it fits, what else would still fit."""
     tried = _larger(row) if row["fits"] else _smaller(row)
     found: dict[str, Change] = {}
@@ -170,12 +171,12 @@ def training_changes(run: FinetuneScenario, row: Row, estimator: Estimator, limi
     return list(found.values())[:limit]
 
 
-def _smaller(row: Row) -> list[Proposal]:
+def _smaller(row: FinetuneRow) -> list[Proposal]:
     """What saves memory: settings that cost time only, then what is trained, then the length, then hardware."""
     return [*_cheaper_steps(row), *_cheaper_methods(row), *_shorter(row), *_more_hardware(row)]
 
 
-def _cheaper_steps(row: Row) -> list[Proposal]:
+def _cheaper_steps(row: FinetuneRow) -> list[Proposal]:
     batch, out = row["batch_size"], []
     if batch > 1 and not row["optimizer_in_backward"]:
         for size in sorted({max(row["max_batch_size"], 1), 1}, reverse=True):
@@ -195,7 +196,7 @@ def _cheaper_steps(row: Row) -> list[Proposal]:
     return out
 
 
-def _cheaper_methods(row: Row) -> list[Proposal]:
+def _cheaper_methods(row: FinetuneRow) -> list[Proposal]:
     methods = {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(row["method"], ())
     update = {"weight_format": None, "precision": None, "optimizer_in_backward": None}
     splits = row["n_gpus"] > 1 and row["sharding"] not in SHARDS_WEIGHTS
@@ -207,12 +208,12 @@ def _cheaper_methods(row: Row) -> list[Proposal]:
     ]
 
 
-def _shorter(row: Row) -> list[Proposal]:
+def _shorter(row: FinetuneRow) -> list[Proposal]:
     length = row["max_seq_len"] // STEP_TOKENS * STEP_TOKENS
     return [Proposal(f"sequences of {length:,} tokens", {"seq_len": length}, "length")] if length else []
 
 
-def _more_hardware(row: Row) -> list[Proposal]:
+def _more_hardware(row: FinetuneRow) -> list[Proposal]:
     sharding = row["sharding"] if row["sharding"] in SHARDS_WEIGHTS else "fsdp"
     counts = [row["n_gpus"] * times for times in (2, 4, 8, 16)]
     out = [Proposal(f"{n} GPUs ({sharding})", {"n_gpus": n, "sharding": sharding}, "more") for n in counts]
@@ -220,7 +221,7 @@ def _more_hardware(row: Row) -> list[Proposal]:
     return out + [Proposal(gpu_name(name), {"gpu": name, "device_gib": None}, "gpu") for name in larger]
 
 
-def _larger(row: Row) -> list[Proposal]:
+def _larger(row: FinetuneRow) -> list[Proposal]:
     """What a run that fits could still afford."""
     out = []
     if row["max_batch_size"] > row["batch_size"]:

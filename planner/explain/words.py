@@ -6,12 +6,11 @@ Everything here reads rows of `Estimate.rows()`; the only arithmetic is rounding
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.errors import PlannerError
-
-Row = dict[str, Any]
+from planner.estimate.columns import EstimateRow
 
 VERDICT_RANK = {"no": 0, "starts": 1, "queues": 2, "holds": 3, "meets_slo": 4}
 VERDICT_WORDS = {
@@ -54,14 +53,14 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
     return f"{round(value, -place):,.{min(max(0, -place), 9)}f}"
 
 
-def interval(row: Row, name: str) -> str:
+def interval(row: EstimateRow, name: str) -> str:
     """A column with its 80 % interval: 74 (61–88)."""
     text = figure(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
     ends = span(row, name)
     return f"{text} ({ends})" if ends else text
 
 
-def span(row: Row, name: str) -> str:
+def span(row: EstimateRow, name: str) -> str:
     """The 80 % interval of a column alone: 61–88; blank where there is none."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is None or high is None or row[name] is None or low == high:
@@ -71,7 +70,7 @@ def span(row: Row, name: str) -> str:
     return f"{figure(low, low, high)}–{figure(high, low, high)}"
 
 
-def duration(row: Row, name: str) -> tuple[str, str]:
+def duration(row: EstimateRow, name: str) -> tuple[str, str]:
     """A column of milliseconds in the unit that reads best, and its interval in the same: ("0.31 s", "0.20–0.50 s")."""
     value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
     if value is None:
@@ -85,7 +84,7 @@ def duration(row: Row, name: str) -> tuple[str, str]:
 _UNITS = ((3.6e6, "h", 7.2e6), (6e4, "min", 1.2e5), (1e3, "s", 1e2), (1.0, "ms", 0.0))
 
 
-def verdict(row: Row) -> Verdict:
+def verdict(row: EstimateRow) -> Verdict:
     """The verdict of one row with its margin."""
     state = row["verdict"]
     headline = VERDICT_WORDS[state] + (", but misses an objective" if misses(row) else "")
@@ -97,7 +96,7 @@ def verdict(row: Row) -> Verdict:
     return Verdict(state, headline + ".", f"{deployment(row)} {_margin(row)} {beyond_the_model(row)}".strip())
 
 
-def beyond_the_model(row: Row) -> str:
+def beyond_the_model(row: EstimateRow) -> str:
     """What to know of requests that fit and are longer than the model was made for; blank where they are not."""
     if VERDICT_RANK[row["verdict"]] < VERDICT_RANK["starts"] or row["max_model_len"]:
         return ""
@@ -110,12 +109,12 @@ def beyond_the_model(row: Row) -> str:
     return f"Longer than the checkpoint's {most:,} tokens: engines refuse it unless told to stretch positions."
 
 
-def misses(row: Row) -> bool:
+def misses(row: EstimateRow) -> bool:
     """Whether the load is held but an objective is not met."""
     return bool(row["verdict"] == "holds" and row["reason"])
 
 
-def tight(row: Row) -> str:
+def tight(row: EstimateRow) -> str:
     """Which line the interval crosses, in words: that of starting, or that of holding the load; else blank."""
     low, high = row["max_concurrency_low"] or 0, row["max_concurrency_high"] or 0
     starts = row["fit_confidence"] == "tight"
@@ -132,7 +131,7 @@ def tight(row: Row) -> str:
             return "it might hold the load" if starts or holds else ""
 
 
-def deployment(row: Row) -> str:
+def deployment(row: EstimateRow) -> str:
     """Model, format, GPUs and engine of a row in one phrase."""
     count = row["n_gpus"] or 1
     engine = f"{engine_name(row['engine'])} {row['engine_version'] or ''}".strip()
@@ -141,7 +140,7 @@ def deployment(row: Row) -> str:
     return f"{model} in {format_name(row['weight_format'])} on {count} × {gpu_name(row['gpu'])} ({how})"
 
 
-def layout(row: Row) -> str:
+def layout(row: EstimateRow) -> str:
     """How a model lies on its GPUs: "tp 2", "2 replicas of tp 1"; blank on a single GPU."""
     names = ("tp", "pp", "ep", "attention_dp")
     split = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names if (row[name] or 1) > 1)
@@ -149,7 +148,7 @@ def layout(row: Row) -> str:
     return f"{replicas} replicas of {split or 'tp 1'}" if replicas > 1 else split
 
 
-def answer_price(row: Row) -> tuple[str, str]:
+def answer_price(row: EstimateRow) -> tuple[str, str]:
     """USD for a million answer tokens and its interval, which is that of the speed: hours cost what they cost."""
     usd, rate = row["usd_per_million_output_tokens"], row["output_tokens_per_s"]
     if not usd or not rate:
@@ -190,7 +189,7 @@ def format_name(name: str) -> str:
         return name
 
 
-def _margin(row: Row) -> str:
+def _margin(row: EstimateRow) -> str:
     lengths = f"{row['input_tokens']:,} + {row['output_tokens']:,} tokens"
     room = interval(row, "max_concurrency")
     reason = str(row["reason"] or "").rstrip(".")
@@ -206,7 +205,7 @@ def _margin(row: Row) -> str:
             return f"keeps {_asked(row)} of {lengths}; room for {room}.{missed}"
 
 
-def _asked(row: Row) -> str:
+def _asked(row: EstimateRow) -> str:
     """The load in words."""
     if row["request_rate_per_s"]:
         return f"{row['request_rate_per_s']:,.4g} requests/s"

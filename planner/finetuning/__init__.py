@@ -14,7 +14,7 @@ from planner.catalog.finetune import constants
 from planner.errors import PlannerError
 from planner.estimate.library import NO_LIBRARY, Library
 from planner.finetuning.answer import FinetuneAnswer, FinetuneEstimate, answer_columns, documented
-from planner.finetuning.resolve import Row, resolve
+from planner.finetuning.resolve import ResolvedFinetune, resolve
 from planner.params import parameters
 from planner.specs.finetune import FinetuneScenario
 from planner.training import PHASES, Array, Batch, Division, Plan, finetune_plan, trained_count
@@ -52,7 +52,7 @@ def _answer(scenario: FinetuneScenario, library: Library) -> FinetuneAnswer:
         return FinetuneAnswer(scenario, error=str(error))
 
 
-def plan_of(row: Row, batch_size: Array | None = None, seq_len: Array | None = None) -> Plan:
+def plan_of(row: ResolvedFinetune, batch_size: Array | None = None, seq_len: Array | None = None) -> Plan:
     """The run's memory in bytes, at its own micro-batch or at others (arrays)."""
     run = row.scenario
     division = Division(
@@ -68,7 +68,7 @@ def plan_of(row: Row, batch_size: Array | None = None, seq_len: Array | None = N
     return finetune_plan(row.model, row.recipe, division, batch, constants().shared)
 
 
-def _answered(row: Row) -> FinetuneAnswer:
+def _answered(row: ResolvedFinetune) -> FinetuneAnswer:
     run = row.scenario
     plan = plan_of(row)
     peak, phase = float(plan.device) / GIB, PHASES[int(plan.phase)]
@@ -87,7 +87,7 @@ def _answered(row: Row) -> FinetuneAnswer:
     return replace(answer, **terms, **_fit(row, answer))  # type: ignore[arg-type]
 
 
-def _fit(row: Row, answer: FinetuneAnswer) -> dict[str, object]:
+def _fit(row: ResolvedFinetune, answer: FinetuneAnswer) -> dict[str, object]:
     """Whether the peak stays within the card, and what else would."""
     run, peak = row.scenario, answer.peak_gib or 0.0
     if run.device_gib is None:

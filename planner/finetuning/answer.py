@@ -13,6 +13,8 @@ from planner.specs.finetune import FinetuneScenario
 if TYPE_CHECKING:
     import pandas as pd
 
+FinetuneRow = dict[str, Any]  # one run: its columns as resolved, then the answer's; None: no such figure
+
 
 def column(says: str) -> Any:
     """A column of the answer and its line in the nomenclature."""
@@ -58,7 +60,7 @@ class FinetuneAnswer:
     max_seq_len: int | None = column("longest sequence of this micro-batch that fits")
     planner_version: str = field(default=__version__, metadata={"says": "version of the planner"})
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> FinetuneRow:
         """The scenario's columns, then the answer's."""
         return self.scenario.__dict__ | {name: getattr(self, name) for name in answer_columns()}
 
@@ -69,7 +71,7 @@ class FinetuneEstimate:
 
     answers: tuple[FinetuneAnswer, ...]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[FinetuneRow]:
         """One dict per scenario; None where there is no figure."""
         return [answer.row() for answer in self.answers]
 

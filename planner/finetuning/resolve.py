@@ -24,7 +24,7 @@ SIXTEEN_BIT = ("bf16", "fp16", "fp32")
 ADAPTER_COLUMNS = ("lora_rank", "lora_targets", "train_embeddings")
 
 
-class Row(NamedTuple):
+class ResolvedFinetune(NamedTuple):
     """A scenario with every default filled in, and what its names stand for."""
 
     scenario: FinetuneScenario
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     recipe: Recipe
 
 
-def resolve(scenario: FinetuneScenario, library: Library = NO_LIBRARY) -> Row:
+def resolve(scenario: FinetuneScenario, library: Library = NO_LIBRARY) -> ResolvedFinetune:
     """Look up names and fill defaults. Raises PlannerError with one line that names the column."""
     if not scenario.model:
         raise BadValue("column 'model' is blank; 'planner models' lists what is known")
@@ -47,7 +47,7 @@ def resolve(scenario: FinetuneScenario, library: Library = NO_LIBRARY) -> Row:
     )
     filled = filled.model_copy(update=_habits(filled, framework))
     _check(scenario, filled)
-    return Row(filled, found.model, _recipe(filled, framework))
+    return ResolvedFinetune(filled, found.model, _recipe(filled, framework))
 
 
 def _device(scenario: FinetuneScenario, library: Library) -> dict[str, Any]:

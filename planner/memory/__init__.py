@@ -11,15 +11,25 @@ from planner.memory.budget import Runs, default_utilization
 from planner.memory.concurrency import slots_that_fit, with_slots
 from planner.memory.extras import adapted_tensors, adapter_values
 from planner.memory.plan import memory_plan
-from planner.memory.terms import Device, Draft, KvCapacity, Load, MemoryInputs, MemoryPlan, Settings, Terms, Verdict
+from planner.memory.terms import (
+    Device,
+    Draft,
+    KvCapacity,
+    MemoryInputs,
+    MemoryPlan,
+    ReplicaLoad,
+    Settings,
+    Terms,
+    Verdict,
+)
 
 __all__ = [
     "Device",
     "Draft",
     "KvCapacity",
-    "Load",
     "MemoryInputs",
     "MemoryPlan",
+    "ReplicaLoad",
     "Runs",
     "Settings",
     "Terms",

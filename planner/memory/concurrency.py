@@ -9,7 +9,7 @@ from planner.memory.budget import available_bytes
 from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.placement import placements
 from planner.memory.stages import Stages, rank_concurrency, stages_of
-from planner.memory.terms import Array, Floats, KvCapacity, Load, MemoryInputs, floats, slot_tokens
+from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, ReplicaLoad, floats, slot_tokens
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
@@ -23,7 +23,7 @@ def usable_bytes(table: CacheTable, engine: EngineSpec, pool_bytes: Floats) -> F
     return np.where(table.pool_block_bytes > 0, whole, np.maximum(pool_bytes, 0))
 
 
-def load_bytes(table: CacheTable, load: Load, output_part: Array, live: bool) -> tuple[Floats, Floats]:
+def load_bytes(table: CacheTable, load: ReplicaLoad, output_part: Array, live: bool) -> tuple[Floats, Floats]:
     """(S, R) bytes of the shared prefix, and of one sequence beside it, `output_part` of its output written."""
     shared = shared_bytes(table, np.minimum(load.shared_prefix_tokens, load.input_tokens))
     tokens = load.input_tokens + output_part * floats(load.output_tokens)

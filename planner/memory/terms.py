@@ -57,7 +57,7 @@ class Settings(NamedTuple):
     draft_tokens: Array = 0.0  # drafted per step and sequence
 
 
-class Load(NamedTuple):
+class ReplicaLoad(NamedTuple):
     """What one replica serves at once."""
 
     input_tokens: Array
@@ -85,7 +85,7 @@ class MemoryInputs(NamedTuple):
     kv_v_bytes: Array  # bytes per cached value
     device: Device
     settings: Settings
-    load: Load
+    load: ReplicaLoad
     parallel: Parallel = Parallel()
     kv_head_bytes: Array = 0.0  # more bytes per head and token (per-head scales), K and V together
     value_bytes: Array = 2.0  # bytes per activation value

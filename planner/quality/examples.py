@@ -27,7 +27,7 @@ TEMPLATE = Path(__file__).resolve().parent.parent / "data" / "quality_check_temp
 _JSON_COLUMNS = ("messages", "tools", "schema", "scorers", "tool_calls")
 
 Identity = Annotated[str, Field(min_length=1, max_length=200)]
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -63,8 +63,8 @@ class Example(Spec):
     """One task of the user's own."""
 
     id: Identity
-    messages: Annotated[list[Row], Field(min_length=1, max_length=1000)]
-    tools: list[Row] | None = None
+    messages: Annotated[list[JsonObject], Field(min_length=1, max_length=1000)]
+    tools: list[JsonObject] | None = None
     answer_schema: Annotated[Any, Field(alias="schema")] = None
     reference: Any = None
     tags: Annotated[tuple[Identity, ...], Field(max_length=50)] = ()
@@ -107,7 +107,7 @@ class Answer(Spec):
     id: Identity
     repeat: Annotated[int, Field(ge=0, le=1000)] = 0
     output: str = ""
-    tool_calls: tuple[Row, ...] = ()
+    tool_calls: tuple[JsonObject, ...] = ()
     finish_reason: str | None = None
     prompt_tokens: Annotated[int, Field(ge=0)] | None = None
     completion_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -153,7 +153,7 @@ def read_answers(path: str | Path, side: str) -> list[Answer]:
     return answers
 
 
-def checked(record: type[Record], row: Row, where: str, line: int) -> Record:
+def checked(record: type[Record], row: JsonObject, where: str, line: int) -> Record:
     """`row` as a record. Raises BadFile that names the example, the field and what is wrong."""
     try:
         return record.model_validate(row)
@@ -166,7 +166,7 @@ def _named(row: Any) -> str:
     return f"example {str(name)[:80]!r}" if name not in (None, "") else "an example without id"
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+def _rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
     """Line number and fields of each record of a .csv or JSON-lines file."""
     data = read_bytes(path, MAX_BYTES)
     if path.suffix.lower() == ".csv":
@@ -181,7 +181,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
             yield line, _with_text_id(row)
 
 
-def _csv_rows(data: bytes, name: str) -> Iterator[tuple[int, Row]]:
+def _csv_rows(data: bytes, name: str) -> Iterator[tuple[int, JsonObject]]:
     try:
         reader = csv.DictReader(io.StringIO(decoded(data, name, MAX_BYTES), newline=""), strict=True)
         csv.field_size_limit(MAX_LINE_BYTES)
@@ -206,6 +206,6 @@ def _cell(column: str, text: str, name: str, line: int) -> Any:
         return text
 
 
-def _with_text_id(row: Row) -> Row:
+def _with_text_id(row: JsonObject) -> JsonObject:
     number = isinstance(row.get("id"), int) and not isinstance(row["id"], bool)
     return {**row, "id": str(row["id"])} if number else row

@@ -35,7 +35,7 @@ class Passes(NamedTuple):
         return (sum(self.candidate) - sum(self.baseline)) / len(self.baseline)
 
 
-class Part(NamedTuple):
+class SliceResult(NamedTuple):
     """All examples, or those of one tag. Rates are fractions, `p` one-sided (adjusted over the tags)."""
 
     tag: str
@@ -55,8 +55,8 @@ class Finding(NamedTuple):
     verdict: Verdict
     headline: str
     sentences: tuple[str, ...]
-    whole: Part
-    tags: tuple[Part, ...]
+    whole: SliceResult
+    tags: tuple[SliceResult, ...]
     mcnemar_p: float | None  # two-sided exact; None with repeats
     visible_drop: float | None
     examples_needed: int | None
@@ -92,7 +92,7 @@ def finding(pairs: Sequence[Passes], tolerance: float, unanswered: int = 0, unde
 
 def judged(
     pairs: Sequence[Passes], tolerance: float, unanswered: int = 0, undecided: int = 0
-) -> tuple[Verdict, Part, tuple[Part, ...]]:
+) -> tuple[Verdict, SliceResult, tuple[SliceResult, ...]]:
     """The verdict alone, with the whole and the tags it rests on."""
     whole = _part("", pairs)
     whole = whole._replace(verdict=_judged(whole, _lowest(whole, pairs, unanswered, undecided), tolerance))
@@ -101,7 +101,7 @@ def judged(
     return (Verdict.CRACKS if cracked else whole.verdict), whole, tags
 
 
-def _lowest(whole: Part, pairs: Sequence[Passes], unanswered: int, undecided: int) -> float:
+def _lowest(whole: SliceResult, pairs: Sequence[Passes], unanswered: int, undecided: int) -> float:
     """The lower limit with every unanswered and undecided example counted as lost."""
     if not (unanswered or undecided):
         return whole.difference.low
@@ -122,16 +122,16 @@ def _interval(steps: Ints, unit: int) -> Interval:
     return statistics.mean_interval(steps / unit)
 
 
-def _part(tag: str, pairs: Sequence[Passes]) -> Part:
+def _part(tag: str, pairs: Sequence[Passes]) -> SliceResult:
     steps, unit = _steps(pairs)
     sides = zip(*((pair.baseline, pair.candidate) for pair in pairs), strict=True)
     rates = [sum(sum(side) / len(side) for side in one) / len(pairs) for one in sides]
     difference, p = _interval(steps, unit), statistics.sign_flip_p(steps)
     losses, gains = int((steps < 0).sum()), int((steps > 0).sum())
-    return Part(tag, len(pairs), rates[0], rates[1], difference, losses, gains, p, Verdict.CANNOT_TELL)
+    return SliceResult(tag, len(pairs), rates[0], rates[1], difference, losses, gains, p, Verdict.CANNOT_TELL)
 
 
-def _judged(part: Part, low: float, tolerance: float) -> Verdict:
+def _judged(part: SliceResult, low: float, tolerance: float) -> Verdict:
     if part.baseline_rate <= tolerance:  # a drop beyond the tolerance is not possible, so its absence shows nothing
         return Verdict.CANNOT_TELL
     if low > -tolerance:
@@ -140,7 +140,7 @@ def _judged(part: Part, low: float, tolerance: float) -> Verdict:
     return Verdict.CRACKS if significant else Verdict.CANNOT_TELL
 
 
-def _tags(pairs: Sequence[Passes], tolerance: float, complete: bool) -> tuple[Part, ...]:
+def _tags(pairs: Sequence[Passes], tolerance: float, complete: bool) -> tuple[SliceResult, ...]:
     members: dict[str, list[Passes]] = {}
     for pair in pairs:
         for tag in dict.fromkeys(pair.tags):
@@ -164,7 +164,7 @@ def span(interval: Interval) -> str:
     return f"{100 * interval.estimate:+.1f} points ({low} to {high})"
 
 
-def _headline(verdict: Verdict, whole: Part, tolerance: float, cracked: Sequence[str]) -> str:
+def _headline(verdict: Verdict, whole: SliceResult, tolerance: float, cracked: Sequence[str]) -> str:
     if verdict is Verdict.HOLDS:
         return f"Holds: a drop of more than {points(tolerance)} points is excluded"
     if verdict is Verdict.CANNOT_TELL and whole.baseline_rate <= tolerance:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 from planner import explain
 from planner.explain.quality import in_short
@@ -13,7 +12,6 @@ from planner.report.launch import launch_command
 from planner.search import Recommendation, words
 from planner.specs.wish import Wish
 
-Row = dict[str, Any]
 MOST = 50
 HEAD = (
     "", "tokens/s for each user", "first token, ms", "tokens/s, all", "USD per 1,000 requests",

@@ -12,9 +12,9 @@ from planner.catalog import gpus
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
 from planner.errors import BadValue, PlannerError
+from planner.estimate.columns import EstimateRow
 from planner.report.launch import launch_command
 
-Row = dict[str, Any]
 HEADS = {"vllm": 2, "sglang": 3, "tensorrt-llm": 1, "llama.cpp": 1}  # words of the program
 MODELS = "/models"  # where files and folders of one's own are mounted
 HEADER = """# docker compose up -d
@@ -27,12 +27,12 @@ def _images() -> dict[str, dict[str, Any]]:
     return dict(read_yaml(data_dir() / "compose.yaml"))
 
 
-def start_words(row: Row) -> list[str]:
+def start_words(row: EstimateRow) -> list[str]:
     """The start line in words, as a shell splits it."""
     return shlex.split(launch_command(row).replace("\\\n", " "), comments=True)
 
 
-def compose_file(row: Row) -> str:
+def compose_file(row: EstimateRow) -> str:
     """The file for a row of `Estimate.rows()`. BadValue for engines and GPUs that containers do not serve."""
     engine = row["engine"]
     if engine not in _images():
@@ -45,7 +45,7 @@ def compose_file(row: Row) -> str:
     return HEADER + str(yaml.safe_dump({"services": services}, sort_keys=False, width=10_000))
 
 
-def _vendor(row: Row) -> str:
+def _vendor(row: EstimateRow) -> str:
     try:
         return gpus.gpu(row["gpu"]).vendor
     except PlannerError:  # an uploaded profile
@@ -56,7 +56,7 @@ def _name(engine: str) -> str:
     return engine.replace(".", "-")
 
 
-def _service(row: Row, number: int) -> dict[str, Any]:
+def _service(row: EstimateRow, number: int) -> dict[str, Any]:
     facts = _images()[row["engine"]]
     words = start_words(row)
     head = HEADS[row["engine"]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 from planner import explain
 from planner.catalog.quality import OWN, family
+from planner.estimate.columns import EstimateRow
 from planner.estimate.quality import quality_of
 from planner.explain.quality import quality_lines
 from planner.explain.words import BOUND_WORDS
@@ -15,8 +15,6 @@ from planner.report import svg
 from planner.report.launch import launch_command
 from planner.specs.model import ModelSpec
 from planner.specs.scenario import Scenario
-
-Row = dict[str, Any]
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2126;--soft:#5d656e;--line:#d5dae0;--ground:#fff;--good:#12734a;--bad:#b3261e}
@@ -56,7 +54,7 @@ FIGURES = (
 )
 
 
-def report(row: Row, curve: Sequence[Row], model: ModelSpec, link: str = "") -> str:
+def report(row: EstimateRow, curve: Sequence[EstimateRow], model: ModelSpec, link: str = "") -> str:
     """The report of a row of `Estimate.rows()`, with the rows of its load curve and its model; `link` is a query."""
     said = explain.verdict(row)
     parts = [
@@ -82,14 +80,14 @@ def page(title: str, body: str) -> str:
     return f"{head}{meta}{policy}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
 
-def _figures(row: Row) -> Iterable[tuple[str, str, str]]:
+def _figures(row: EstimateRow) -> Iterable[tuple[str, str, str]]:
     for label, name in FIGURES:
         if row[name] is not None:
             low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
             yield label, explain.figure(row[name], low, high), explain.span(row, name)
 
 
-def _scenario(row: Row) -> Iterable[tuple[str, str]]:
+def _scenario(row: EstimateRow) -> Iterable[tuple[str, str]]:
     return ((name, str(row[name])) for name in Scenario.model_fields if row[name] is not None)
 
 
@@ -109,7 +107,7 @@ def _formula(item: explain.Formula) -> str:
     return f"<p><b>{escape(item.title)}</b></p><pre>{lines}</pre>{basis}"
 
 
-def _quality(row: Row, model: ModelSpec) -> str:
+def _quality(row: EstimateRow, model: ModelSpec) -> str:
     """What the formats cost in quality, with the sources; a check of the user's own is in the columns alone."""
     if row["quality_evidence"] == OWN:
         return f"<h2>Quality</h2><p>By your own test: {row['quality_loss_points']:.1f} points lost.</p>"
@@ -120,13 +118,13 @@ def _quality(row: Row, model: ModelSpec) -> str:
     return f"<h2>Quality that the formats cost</h2>{''.join(parts)}"
 
 
-def _start(row: Row) -> str:
+def _start(row: EstimateRow) -> str:
     command = launch_command(row)
     which = f"<p>Checkpoint: {escape(str(row['checkpoint']))}</p>" if row["checkpoint"] else ""
     return f"<h2>Start it</h2>{which}" + (f"<pre>{escape(command)}</pre>" if command else "")
 
 
-def _evidence(row: Row, link: str) -> str:
+def _evidence(row: EstimateRow, link: str) -> str:
     names = ("memory_evidence", "speed_evidence", "engine_evidence")
     basis = ", ".join(f"{name.removesuffix('_evidence')}: {row[name]}" for name in names if row[name])
     scenario = f"<p>The same scenario in the calculator: <code>?{escape(link)}</code></p>" if link else ""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import Any
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog.commands import ALL_LAYERS
 from planner.errors import PlannerError
+from planner.estimate.columns import EstimateRow
 from planner.estimate.resolve import default_kv_format
 
-Row = dict[str, Any]
 Flags = list[tuple[str, object]]
 
 ON_LOAD = {"fp8": "fp8", "bnb-nf4": "bitsandbytes", "bnb-int8": "bitsandbytes"}  # what vLLM quantizes while it loads
@@ -23,7 +22,7 @@ UPLOADED = "upload:"  # how the name of a model begins whose files only its owne
 MULTIPLE = 256  # to which a stated length is rounded up
 
 
-def launch_command(row: Row) -> str:
+def launch_command(row: EstimateRow) -> str:
     """The line that starts the engine of a row of `Estimate.rows()`; blank for engines without a server.
 
     Replicas are started one by one; the line says so above.
@@ -46,7 +45,7 @@ def launch_command(row: Row) -> str:
     return (f"# {replicas} of these, {where}, behind a load balancer\n" if replicas > 1 else "") + command
 
 
-def checkpoint(row: Row) -> str:
+def checkpoint(row: EstimateRow) -> str:
     """The repository to download; blank where the row says how to make it instead."""
     name = str(row["checkpoint"] or "")
     return "" if " " in name else name
@@ -67,7 +66,7 @@ def _wrapped(words: list[str], head: int) -> str:
     return " \\\n".join(lines)
 
 
-def _fraction(row: Row) -> float | None:
+def _fraction(row: EstimateRow) -> float | None:
     """The engine's memory fraction; instances that share a GPU get equal parts of it, so that all of them start."""
     whole: float | None = row["gpu_memory_utilization"]
     copies = row["copies_per_gpu"] or 1
@@ -79,7 +78,7 @@ def _more(value: int | None, least: int = 1) -> int | None:
     return value if value and value > least else None
 
 
-def _length(row: Row) -> int | None:
+def _length(row: EstimateRow) -> int | None:
     """The longest sequence, where the scenario states one or the checkpoint's own does not fit the pool."""
     if row["max_model_len"]:
         return int(row["max_model_len"])
@@ -90,12 +89,12 @@ def _length(row: Row) -> int | None:
     return -(-longest // MULTIPLE) * MULTIPLE if at_most is not None and at_most < 1 else None
 
 
-def _kv(row: Row, names: dict[str, str]) -> str | None:
+def _kv(row: EstimateRow, names: dict[str, str]) -> str | None:
     """The cache's type, where it is not what the engine takes for this checkpoint."""
     return names.get(row["kv_format"]) if row["kv_format"] not in SIXTEEN_BIT or _asks_less(row) else None
 
 
-def _asks_less(row: Row) -> bool:
+def _asks_less(row: EstimateRow) -> bool:
     """Whether the checkpoint asks for a cache below 16 bit."""
     try:
         model, gpu = models.model(checkpoint(row) or row["model"]), gpus.gpu(row["gpu"])
@@ -106,12 +105,12 @@ def _asks_less(row: Row) -> bool:
     return default not in SIXTEEN_BIT
 
 
-def _dtype(row: Row) -> str | None:
+def _dtype(row: EstimateRow) -> str | None:
     """The 16-bit type, where the checkpoint has another."""
     return PLAIN.get(row["weight_format"]) if not checkpoint(row) else None
 
 
-def _repository(row: Row) -> str:
+def _repository(row: EstimateRow) -> str:
     """What stands in a start line: the checkpoint, else the base model that the engine quantizes, else a folder."""
     stands_for_itself = row["weight_format"] in PLAIN or (row["engine"] == "vllm" and row["weight_format"] in ON_LOAD)
     base = _base(row)
@@ -120,7 +119,7 @@ def _repository(row: Row) -> str:
     return checkpoint(row) or (base if stands_for_itself else f"./{base.rsplit('/', 1)[-1]}-{row['weight_format']}")
 
 
-def _base(row: Row) -> str:
+def _base(row: EstimateRow) -> str:
     """The id behind the model's name; an uploaded one stands for itself."""
     name = str(row["model"]).removeprefix(UPLOADED)
     try:
@@ -131,7 +130,7 @@ def _base(row: Row) -> str:
         return name
 
 
-def _vllm(row: Row) -> tuple[list[str], Flags]:
+def _vllm(row: EstimateRow) -> tuple[list[str], Flags]:
     ranks = row["attention_dp"] or 1
     on_load = ON_LOAD.get(row["weight_format"]) if not checkpoint(row) else None
     flags: Flags = [
@@ -157,7 +156,7 @@ def _vllm(row: Row) -> tuple[list[str], Flags]:
     return ["vllm", "serve", _repository(row)], flags
 
 
-def _sglang(row: Row) -> tuple[list[str], Flags]:
+def _sglang(row: EstimateRow) -> tuple[list[str], Flags]:
     flags: Flags = [
         ("--tp", _more(row["tp"])),
         ("--dp", _more(row["attention_dp"])),
@@ -179,7 +178,7 @@ def _sglang(row: Row) -> tuple[list[str], Flags]:
     return ["python", "-m", "sglang.launch_server", "--model-path", _repository(row)], flags
 
 
-def _options(row: Row) -> list[str]:
+def _options(row: EstimateRow) -> list[str]:
     """Lines of TensorRT-LLM's options file: what an estimate takes for granted and no flag sets."""
     graphs = f"{{enable_padding: true, max_batch_size: {row['max_num_seqs']}}}"
     found = [f"cuda_graph_config: {'null' if row['enforce_eager'] else graphs}"]
@@ -191,7 +190,7 @@ def _options(row: Row) -> list[str]:
     return found
 
 
-def _tensorrt(row: Row) -> tuple[list[str], Flags]:
+def _tensorrt(row: EstimateRow) -> tuple[list[str], Flags]:
     flags: Flags = [
         ("--tp_size", _more(row["tp"])),
         ("--pp_size", _more(row["pp"])),
@@ -206,7 +205,7 @@ def _tensorrt(row: Row) -> tuple[list[str], Flags]:
     return ["trtllm-serve", _repository(row)], flags
 
 
-def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
+def _llama_cpp(row: EstimateRow) -> tuple[list[str], Flags]:
     """Every slot has its share of the context, so the context is that of all slots together."""
     asked = -(-(row["concurrency"] or 1) // (row["dp"] or 1))
     slots = row["parallel_slots"] or min(asked, row["max_num_seqs"] or asked)  # more would not start: no room for them
@@ -231,5 +230,5 @@ def _llama_cpp(row: Row) -> tuple[list[str], Flags]:
     return ["llama-server", "--model", f"{base}-{kind}.gguf"], flags
 
 
-def _mlx(row: Row) -> tuple[list[str], Flags]:
+def _mlx(row: EstimateRow) -> tuple[list[str], Flags]:
     return ["mlx_lm.server", "--model", _repository(row)], []

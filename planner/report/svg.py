@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
+from planner.estimate.columns import EstimateRow
 from planner.explain.words import figure
 
-Row = dict[str, Any]
 Points = Sequence[tuple[float, float]]
 
 WIDTH, BAR_HEIGHT, PANEL_HEIGHT = 900, 120, 190
@@ -25,7 +24,7 @@ SEGMENTS = (
 )
 
 
-def memory_bar(row: Row) -> str:
+def memory_bar(row: EstimateRow) -> str:
     """One GPU's memory, GiB: a segment for each use, the card and the engine's budget as lines."""
     parts = [(name, row[column] or 0.0, kind) for name, column, kind in SEGMENTS if (row[column] or 0) > 0.005]
     most = max(sum(size for _, size, _ in parts), row["device_gib"])
@@ -47,7 +46,7 @@ def memory_bar(row: Row) -> str:
     )
 
 
-def load_speed(curve: Sequence[Row], row: Row) -> str:
+def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> str:
     """Tokens/s for each user and the time to first token against requests at once, with their 80 % intervals."""
     rows = [item for item in curve if item["ttft_ms"] is not None]
     if not rows:
@@ -59,7 +58,7 @@ def load_speed(curve: Sequence[Row], row: Row) -> str:
     return _svg(2 * PANEL_HEIGHT + 22, body, "Speed for each user and time to first token against requests at once")
 
 
-def _panel(rows: Sequence[Row], row: Row, name: str, where: tuple[float, bool, str]) -> list[str]:
+def _panel(rows: Sequence[EstimateRow], row: EstimateRow, name: str, where: tuple[float, bool, str]) -> list[str]:
     """One panel: its place from the top, whether its axis is logarithmic, its title."""
     top, logarithmic, title = where
     x0, x1 = math.log(rows[0]["concurrency"]), math.log(max(rows[-1]["concurrency"], rows[0]["concurrency"] + 1))
@@ -93,7 +92,7 @@ def _panel(rows: Sequence[Row], row: Row, name: str, where: tuple[float, bool, s
     return out
 
 
-def _ticks(rows: Sequence[Row]) -> list[int]:
+def _ticks(rows: Sequence[EstimateRow]) -> list[int]:
     powers = (2**n for n in range(0, 24, 2))
     return [n for n in powers if rows[0]["concurrency"] <= n <= rows[-1]["concurrency"]]
 

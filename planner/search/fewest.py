@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from planner.estimate.columns import EstimateRow
 from planner.explain import VERDICT_RANK
 from planner.search.limits import OBJECTIVES
 from planner.specs.scenario import Scenario
@@ -12,19 +13,17 @@ from planner.specs.scenario import Scenario
 HOLDS = VERDICT_RANK["holds"]
 WIDTHS = (2, 4, 8)  # GPUs of one replica to try
 
-Row = dict[str, Any]
-
 
 class Found(NamedTuple):
     """The smallest deployment that holds a load and meets its objectives, else the nearest to it."""
 
     scenario: Scenario
-    row: Row
+    row: EstimateRow
     holds: bool
 
 
 def smallest_count(
-    scenario: Scenario, counts: Sequence[int], estimator: Callable[[Sequence[Scenario]], list[Row]]
+    scenario: Scenario, counts: Sequence[int], estimator: Callable[[Sequence[Scenario]], list[EstimateRow]]
 ) -> Found:
     """The fewest GPUs of the scenario's kind that hold its load and meet its objectives; all counts in one call.
 
@@ -48,5 +47,5 @@ def _splits(scenario: Scenario, count: int) -> list[dict[str, int]]:
     return [{}, *({"tp": width} for width in WIDTHS if bounded and width <= count)]
 
 
-def _nearness(row: Row) -> tuple[float, ...]:
+def _nearness(row: EstimateRow) -> tuple[float, ...]:
     return row["error"] is None, VERDICT_RANK.get(row["verdict"] or "no", 0), row["max_concurrency"] or 0.0

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.catalog.quality import NATIVE, TRAINED, family
+from planner.estimate.columns import EstimateRow
 from planner.search.records import Kept
 from planner.specs.wish import RankBy, Wish
 
-Row = dict[str, Any]
 Floats = NDArray[np.float64]
 TINY = 1e-12
 IN_REACH = 20.0  # points of expected quality, some 2.5 doublings of size, that a blend weighs against money and time
@@ -41,7 +41,7 @@ AFTER = {  # what decides between equals
 }
 
 
-def worth(row: Row, by: RankBy) -> float:
+def worth(row: EstimateRow, by: RankBy) -> float:
     """A figure as "more is better"; the worst where it is not known. Cost without prices counts GPUs."""
     name, less = METRICS[by]
     value = row[name]
@@ -81,7 +81,7 @@ def _fronts(points: Floats) -> NDArray[np.bool_]:
     return found
 
 
-def blended(rows: Sequence[Row], wish: Wish) -> list[float]:
+def blended(rows: Sequence[EstimateRow], wish: Wish) -> list[float]:
     """Weighted sum of how near each figure comes to the best one: 1 there, 0 at IN_REACH points of quality less, or at
     FACTOR times the money or the time; below 0 beyond.
 
@@ -102,7 +102,7 @@ def blended(rows: Sequence[Row], wish: Wish) -> list[float]:
     return total
 
 
-def _scaled(row: Row, by: RankBy) -> float:
+def _scaled(row: EstimateRow, by: RankBy) -> float:
     value = worth(row, by)
     if by is RankBy.QUALITY or not math.isfinite(value):
         return value
@@ -129,19 +129,19 @@ def patience(load: Mapping[str, Any], wish: Wish) -> Patience:
     return Patience(0.0 if paced else READ_TOKENS_PER_S, waited)
 
 
-def crawls(row: Row, limits: Patience) -> bool:
+def crawls(row: EstimateRow, limits: Patience) -> bool:
     """Whether nobody would sit before this."""
     each, first = row["output_tokens_per_s_per_request"], row["ttft_ms"]
     return (each is not None and each < limits.tokens_per_s) or (first is not None and first > limits.ttft_ms)
 
 
-def ordered(rows: Sequence[Row], wish: Wish, limits: Patience = ENDLESS) -> list[Row]:
+def ordered(rows: Sequence[EstimateRow], wish: Wish, limits: Patience = ENDLESS) -> list[EstimateRow]:
     """Rows, best first; those that are too slow for one's patience after all others."""
     quick, slow = [row for row in rows if not crawls(row, limits)], [row for row in rows if crawls(row, limits)]
     return _ordered(quick, wish) + _ordered(slow, wish)
 
 
-def plainest_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
+def plainest_first(rows: Sequence[EstimateRow], wish: Wish) -> list[EstimateRow]:
     """Rows in order, but first of each model what starts as is usual, and in the format in which it was released,
     where that costs and takes as good as the same: nothing to set, nothing lost and nothing to make."""
     left, seen = list(rows), set[str]()
@@ -158,24 +158,24 @@ def plainest_first(rows: Sequence[Row], wish: Wish) -> list[Row]:
     return left
 
 
-def _plainness(row: Row) -> tuple[bool, bool]:
+def _plainness(row: EstimateRow) -> tuple[bool, bool]:
     return not row["settings_needed"], row["quality_evidence"] in RELEASED
 
 
-def _alike(row: Row, first: Row) -> bool:
+def _alike(row: EstimateRow, first: EstimateRow) -> bool:
     same = all(row[name] == first[name] for name in ("model", "gpu", "n_gpus"))
     names = ("usd_per_request", "e2e_ms")
     close = all((row[name] or 0.0) <= ALIKE * (first[name] or 0.0) for name in names)
     return same and close and row["quality_score"] >= first["quality_score"]
 
 
-def _ordered(rows: Sequence[Row], wish: Wish) -> list[Row]:
+def _ordered(rows: Sequence[EstimateRow], wish: Wish) -> list[EstimateRow]:
     first = blended(rows, wish) if wish.rank_by is RankBy.BLEND else [worth(row, wish.rank_by) for row in rows]
     keys = [(value, *(worth(row, by) for by in AFTER[wish.rank_by])) for value, row in zip(first, rows, strict=True)]
     return [rows[index] for index in sorted(range(len(rows)), key=keys.__getitem__, reverse=True)]
 
 
-def pareto(rows: Sequence[Row]) -> list[int]:
+def pareto(rows: Sequence[EstimateRow]) -> list[int]:
     """Indices of rows that no other row beats in quality, cost and latency at once."""
     points = np.array([[worth(row, by) for by in FRONT] for row in rows]).reshape(-1, len(FRONT))
     order = np.lexsort(tuple(-points[:, axis] for axis in reversed(range(len(FRONT)))))
@@ -188,7 +188,7 @@ def pareto(rows: Sequence[Row]) -> list[int]:
     return sorted(front)
 
 
-def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
+def interval_of(row: EstimateRow, by: RankBy) -> tuple[float, float]:
     """80 % interval of what the order compares; cost has that of the requests it is divided by, quality the noise of
     its tests."""
     name, _ = METRICS[by]
@@ -205,7 +205,7 @@ def interval_of(row: Row, by: RankBy) -> tuple[float, float]:
     return (value if low is None else low, value if high is None else high)
 
 
-def near_ties(rows: Sequence[Row], by: RankBy, most: int) -> list[list[int]]:
+def near_ties(rows: Sequence[EstimateRow], by: RankBy, most: int) -> list[list[int]]:
     """Of each of the first `most` rows, in order: which of them its intervals overlap, by index.
 
     Quality and blends compare money too: equal answers for less are no tie.
@@ -222,7 +222,7 @@ def foremost(kept: Sequence[Kept], wish: Wish, most: int, limits: Patience = END
     """The first `most` by the wish, a third of them at most for the Pareto front's sake."""
     if len(kept) <= most:
         return list(kept)
-    rows: list[Row] = [one.figures | {"index": index} for index, one in enumerate(kept)]
+    rows: list[EstimateRow] = [one.figures | {"index": index} for index, one in enumerate(kept)]
     front = ordered([rows[index] for index in pareto(rows)], wish, limits)[: most // 3]
     chosen = {row["index"]: None for row in front}
     for row in ordered(rows, wish, limits):

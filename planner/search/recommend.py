@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from planner.estimate import NO_LIBRARY, Library, estimate
+from planner.estimate.columns import EstimateRow
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.quality import Results, stored_checks
 from planner.explain.words import HOLDING
@@ -22,7 +23,6 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
 
-Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 MOST_CANDIDATES = 200
 MOST_REJECTED = 2000
@@ -41,8 +41,8 @@ class Recommendation(NamedTuple):
     many `combinations` it stands. Both lists are cut; `reasons` counts all.
     """
 
-    candidates: list[Row]
-    rejected: list[Row]
+    candidates: list[EstimateRow]
+    rejected: list[EstimateRow]
     pareto: list[int]  # ranks
     near_ties: list[int]  # ranks that tie with the winner
     reasons: Mapping[str, int]  # combinations by why they were rejected
@@ -125,7 +125,7 @@ def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library
     )
 
 
-def _ranked(rows: Sequence[Row], wish: Wish) -> list[int]:
+def _ranked(rows: Sequence[EstimateRow], wish: Wish) -> list[int]:
     """Number the rows, mark the front and the ties; the ranks of the front."""
     ties = near_ties(rows, wish.rank_by, MOST_TIED)
     front = {index + 1 for index in pareto(rows)}
@@ -154,7 +154,7 @@ def scenario_of(load: Scenario, columns: Mapping[str, Any], wish: Wish, library:
     return load.model_copy(update=dict(columns) | limits.price_of(library.gpu(columns["gpu"]), wish))
 
 
-def _fault(row: Row, wish: Wish) -> tuple[str, str]:
+def _fault(row: EstimateRow, wish: Wish) -> tuple[str, str]:
     """Code and words of the first reason against a priced row; blank for a candidate."""
     if row["error"]:
         return "error", row["error"]
@@ -163,7 +163,7 @@ def _fault(row: Row, wish: Wish) -> tuple[str, str]:
     return limits.fault_of(row, wish)
 
 
-def _with_worth(row: Row, asked: Scenario, library: Library, checks: Results) -> Row:
+def _with_worth(row: EstimateRow, asked: Scenario, library: Library, checks: Results) -> EstimateRow:
     """The row with its replicas, its watts and its quality; `asked` names model and GPU as the caller knows them."""
     kinds = row["weight_format"] or "", row["kv_format"] or ""
     found = judge(library.model(asked.model or ""), *kinds, row["task_family"], checks)
@@ -182,12 +182,12 @@ def _needed_settings(load: Scenario, asked: Scenario) -> str:
     return " ".join(name for name in SETTABLE if getattr(load, name) != getattr(asked, name))
 
 
-def _watts(row: Row, gpu: GpuSpec) -> float | None:
+def _watts(row: EstimateRow, gpu: GpuSpec) -> float | None:
     board = row["power_limit_w"] or gpu.tdp_w
     return None if board is None else float(board) * (row["n_gpus"] or 1)
 
 
-def _refused_row(load: Scenario, one: Refused) -> Row:
+def _refused_row(load: Scenario, one: Refused) -> EstimateRow:
     """A rejected combination as a row: what it is and why it is out."""
     asked = {
         name: getattr(load, name) for name in ("input_tokens", "output_tokens", "concurrency", "request_rate_per_s")
@@ -205,7 +205,7 @@ def best_of(parts: Iterable[Mapping[str, Reached]]) -> dict[str, Reached]:
     return found
 
 
-def _late_best(rows: Sequence[Row], wish: Wish) -> Iterator[dict[str, Reached]]:
+def _late_best(rows: Sequence[EstimateRow], wish: Wish) -> Iterator[dict[str, Reached]]:
     """The best of least figures that only an estimate tells."""
     for row in rows:
         for bound, _ in limits.given(wish):

@@ -22,7 +22,7 @@ from planner.estimate.heap import busy
 from planner.estimate.library import Library
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
-from planner.estimate.resolve import Row, default_kv_format, resolve, supported
+from planner.estimate.resolve import ResolvedRow, default_kv_format, resolve, supported
 from planner.estimate.screen import Planned, curves, planned, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same
@@ -78,7 +78,7 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     return found._replace(kept=foremost(found.kept, task.wish, task.most, bearable))
 
 
-def _places(job: Job, gpu_name: str) -> Iterator[Row]:
+def _places(job: Job, gpu_name: str) -> Iterator[ResolvedRow]:
     """The model on one GPU in every engine: a row with the load's blanks filled."""
     task = job.task
     gpu = job.library.gpu(gpu_name)
@@ -102,7 +102,7 @@ def _refuse_place(job: Job, columns: Columns, why: tuple[str, str]) -> None:
     job.ledger.refuse(lambda: columns, why, len(job.loads), FAR)
 
 
-def _beyond(row: Row) -> str:
+def _beyond(row: ResolvedRow) -> str:
     """Why a request is longer than the model was made for; blank where it is not, or the load states the length."""
     s = row.scenario
     longest = max(s.input_tokens or 0, s.input_tokens_p95 or 0) + max(s.output_tokens or 0, s.output_tokens_p95 or 0)
@@ -114,7 +114,7 @@ def _beyond(row: Row) -> str:
     )
 
 
-def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
+def _replicas(job: Job, gpu_name: str, row: ResolvedRow) -> Iterator[Replica]:
     """Every format, KV format and division of a place that the masks let through."""
     task, space = job.task, job.task.space
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
@@ -146,7 +146,7 @@ def _replicas(job: Job, gpu_name: str, row: Row) -> Iterator[Replica]:
                     yield Replica(config, Deployment(own, layout, tier))
 
 
-def _held(job: Job, row: Row, weights: FormatSpec) -> Row:
+def _held(job: Job, row: ResolvedRow, weights: FormatSpec) -> ResolvedRow:
     """The row with its checkpoint in this format: a draft model and published FP4 hold other tensors."""
     if row.draft is None and weights.family != "fp4":
         return row
@@ -154,7 +154,7 @@ def _held(job: Job, row: Row, weights: FormatSpec) -> Row:
     return refined(resolve(stored, job.library), job.library)
 
 
-def _unsupported(job: Job, row: Row, place: Place) -> tuple[str, str]:
+def _unsupported(job: Job, row: ResolvedRow, place: Place) -> tuple[str, str]:
     """Why nobody would run these formats here; blank when somebody would."""
     level, reason, _ = supported(place.weights, place.kv, place.engine, Same(row.gpu))
     if level is Level.UNSUPPORTED:

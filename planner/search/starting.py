@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.estimate.deployments import Deployments
-from planner.estimate.resolve import Row
+from planner.estimate.resolve import ResolvedRow
 from planner.estimate.screen import planned
 from planner.explain.changes import FULLER
 from planner.search.records import Columns, Replica
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def host_bytes(row: Row) -> float:
+def host_bytes(row: ResolvedRow) -> float:
     """Bytes of host memory that may hold layers: what the load states, where llama.cpp has a card beside it."""
     stated = any(getattr(row.scenario, name) is not None for name in PLACING)
     if row.engine.id != LLAMA_CPP or row.gpu.unified_memory or stated:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from planner.estimate.columns import EstimateRow
 from planner.explain import duration, engine_name, figure, format_name, gpu_name, interval, model_name
 from planner.explain.quality import distance_in_short, in_short
 from planner.search.emptied import failed
@@ -13,7 +13,6 @@ from planner.search.recommend import Recommendation
 from planner.specs.wish import RankBy, Wish
 from planner.units import MS_PER_S
 
-Row = dict[str, Any]
 THOUSAND = 1000  # requests, for a price that can be read
 
 ORDERS = {
@@ -25,7 +24,7 @@ ORDERS = {
 }
 
 
-def arrangement(row: Row) -> str:
+def arrangement(row: EstimateRow) -> str:
     """Replicas, GPUs and division of a row: "4 replicas x tp 2 on 8 x H100 SXM"."""
     parts = [
         f"{name.replace('_', ' ')} {row[name]}" for name in ("tp", "pp", "ep", "attention_dp") if (row[name] or 1) > 1
@@ -40,7 +39,7 @@ def arrangement(row: Row) -> str:
     )
 
 
-def settings(row: Row) -> str:
+def settings(row: EstimateRow) -> str:
     """Model, formats and engine of a row."""
     kv = "" if row["kv_format"] in ("bf16", "fp16") else f", KV cache in {row['kv_format']}"
     model = model_name(row["model"])
@@ -48,7 +47,7 @@ def settings(row: Row) -> str:
     return f"{model} in {format_name(row['weight_format'])}{kv} ({engine})"
 
 
-def thousand_price(row: Row) -> str:
+def thousand_price(row: EstimateRow) -> str:
     """USD for 1,000 requests, which is what an order by cost compares; a dash where no price is known."""
     usd = row["usd_per_request"]
     return figure(None if usd is None else usd * THOUSAND)
@@ -64,7 +63,7 @@ NEEDED = {  # of settings without which it does not start
 }
 
 
-def needed(row: Row) -> str:
+def needed(row: EstimateRow) -> str:
     """The settings that a row starts with and not without; blank where it starts as is usual."""
     parts = [NEEDED[name].format(f"{row[name]:,}") for name in (row["settings_needed"] or "").split()]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
@@ -115,7 +114,7 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
     return said + _close(found)
 
 
-def _speed(row: Row) -> str:
+def _speed(row: EstimateRow) -> str:
     """How quick each is served and how much all are; models that write nothing only answer."""
     value, ends = duration(row, "ttft_ms")
     first = " ".join(filter(None, (value, ends and f"({ends})")))
