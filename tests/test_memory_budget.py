@@ -68,6 +68,16 @@ def test_sglang_default_fraction_follows_the_model(
     assert found == pytest.approx(fraction, abs=1.5e-3)
 
 
+@pytest.mark.parametrize(("captured", "per_sequence_mib"), [(256.0, 3.0), (512.0, 4.5)])
+def test_sglang_reserves_more_for_every_rank_that_captures_many_sequences(
+    captured: float, per_sequence_mib: float
+) -> None:
+    settings = Settings(0.0, 1.0, 8192.0, 8192.0, graph_batch=captured)
+    device, sglang = Device(140 * GIB), engine("sglang", "0.5.6")
+    alone, ranks = (default_utilization(sglang, device, settings, Parallel(8, attention_dp=dp)) for dp in (1, 8))
+    assert 140 * GIB * (alone - ranks) == pytest.approx(8 * captured * per_sequence_mib * 2**20, rel=0.02)
+
+
 def test_sglang_lowers_any_fraction_for_long_contexts_on_instinct() -> None:
     """Qwen3-0.6B on MI355X at 0.6: 145.30 GB of pool."""
     pools = [

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from planner.catalog import models
+from planner.catalog.engines import engine as named_engine
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
 from planner.catalog.kernel_families import kernel_families
@@ -17,6 +18,7 @@ from planner.catalog.rates import (
     usable_bandwidth_bytes_per_s,
 )
 from planner.errors import BadValue
+from planner.estimate.attention_kernels import picked_attention
 from planner.ops import Slot
 from planner.roofline import Rates
 from planner.specs.base import Kind
@@ -75,6 +77,16 @@ def test_every_gpu_and_family_has_a_finite_positive_rate(gpu_id: str) -> None:
 @pytest.mark.parametrize("family", family_ids())
 def test_every_kernel_family_of_the_formats_can_be_priced(family: str) -> None:
     assert isinstance(figures("xe2", False, "none", family), Figures)
+
+
+@pytest.mark.parametrize(
+    ("version", "gpu_id", "suffix"), [("0.5.9", "b200", ""), ("0.5.10", "b200", "-fused"), ("0.5.10", "h200-sxm", "")]
+)
+def test_sglang_reads_picked_latents_in_8_bit_as_they_are_on_blackwell(version: str, gpu_id: str, suffix: str) -> None:
+    found = [
+        picked_attention(named_engine("sglang", version), gpu(gpu_id), f"attention-gather-{bits}") for bits in (8, 16)
+    ]
+    assert found == [f"attention-gather-8{suffix}", "attention-gather-16"]
 
 
 @pytest.mark.parametrize("gpu_id", ["h100-sxm", "b200", "a100-80-sxm", "l40s", "rtx4090", "mi300x"])

@@ -133,6 +133,15 @@ def test_a_checkpoint_s_own_cache_format_holds_where_the_engine_has_it() -> None
     assert (found["kv_format"], found["fits"]) == ("fp16", True)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "engine", "kv"), [("b200", "sglang", "fp8"), ("h200-sxm", "sglang", "bf16"), ("b200", "vllm", "bf16")]
+)
+def test_sglang_caches_picked_latents_in_fp8_on_blackwell(gpu: str, engine: str, kv: str) -> None:
+    asked = {"gpu": gpu, "engine": engine, "tp": 8, "weight_format": "fp8-block128"}
+    assert row(model="deepseek-ai/DeepSeek-V3.2", **asked)["kv_format"] == kv
+    assert row(model="deepseek-ai/DeepSeek-V3.1", **asked)["kv_format"] == "bf16"
+
+
 def test_fp4_of_a_base_model_leaves_in_16_bit_what_its_published_checkpoint_does() -> None:
     asked = {"gpu": "b200", "tp": 8, "concurrency": 4}
     base = Scenario(model="Qwen/Qwen3.5-397B-A17B", weight_format="nvfp4", **asked)

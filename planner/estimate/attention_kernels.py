@@ -8,6 +8,9 @@ from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
 from planner.ops import Scores, WideHeads
 from planner.specs.engine import EngineSpec
+from planner.specs.gpu import GpuSpec
+
+UNPACKED, FUSED_PICKS = "attention-gather-8", "attention-gather-8-fused"
 
 
 def is_fused(d: Deployment) -> bool:
@@ -21,6 +24,12 @@ def prompt_attention(d: Deployment) -> str:
     if not is_fused(d):
         return UNFUSED
     return VECTOR_UNITS if d.row.gpu.generation in d.row.engine.attention_kernels.slow_fused else MATRIX_UNITS
+
+
+def picked_attention(engine: EngineSpec, gpu: GpuSpec, family: str) -> str:
+    """The family of prompts whose tokens pick their keys, `family` by the cache: 8-bit keys unpacked first, or not."""
+    fused = family == UNPACKED and gpu.generation in engine.attention_kernels.fused_picks_on
+    return FUSED_PICKS if fused else family
 
 
 def scores(deployments: Sequence[Deployment]) -> Scores:

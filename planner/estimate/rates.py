@@ -13,7 +13,7 @@ from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
 from planner.catalog.kernel_families import kernel_families
 from planner.catalog.rates import RateSet, Topology, rates_for, stack
-from planner.estimate.attention_kernels import prompt_attention
+from planner.estimate.attention_kernels import picked_attention, prompt_attention
 from planner.estimate.deployments import (
     Deployment,
     Deployments,
@@ -139,6 +139,7 @@ def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str
     kernel = kernel_for(weights, kernel_level(d.row))
     shared = d.row.engine.attention_kernels.shared_heads
     found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, prompt_attention(d)))
+    found[Slot.GATHER] = picked_attention(d.row.engine, d.row.gpu, found[Slot.GATHER])
     found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
     return tuple(found)
 

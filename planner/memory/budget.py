@@ -119,11 +119,13 @@ def effective_utilization(
 
 
 def _static_reserve_bytes(reserve: StaticReserve, total: Floats, settings: Settings, parallel: Parallel) -> Floats:
-    """SGLang: 512 MiB + 1.5 MiB per prefill token + 2 MiB per captured sequence + 128 MiB per GPU."""
-    groups = floats(parallel.attention_dp)
-    per_sequence = reserve.per_graph_sequence_bytes + reserve.per_dp_graph_sequence_bytes * np.where(
-        groups > 1, groups, 0
-    )
+    """SGLang: 512 MiB + 1.5 MiB per prefill token + 2 MiB per captured sequence + 128 MiB per GPU.
+
+    Data-parallel attention: for every captured sequence 3 MiB per rank, 4.5 where more than 300 are captured.
+    """
+    ranks = np.where(floats(parallel.attention_dp) > 1, floats(parallel.attention_dp), 0)
+    large = np.where(settings.graph_batch > reserve.large_graph_from, reserve.per_large_dp_graph_sequence_bytes, 0)
+    per_sequence = reserve.per_graph_sequence_bytes + (reserve.per_dp_graph_sequence_bytes + large) * ranks
     return floats(
         reserve.fixed_bytes
         + reserve.per_prefill_token_bytes * floats(settings.max_num_batched_tokens)

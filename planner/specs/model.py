@@ -302,6 +302,11 @@ class ModelSpec(Spec):
         """Whether any mixer is latent attention."""
         return any(isinstance(mixer, LatentAttention) for mixer in self.mixers)
 
+    @property
+    def picks_latents(self) -> bool:
+        """Whether any latent attention reads only the tokens that an indexer picks."""
+        return any(isinstance(mixer, LatentAttention) and mixer.indexer is not None for mixer in self.mixers)
+
     def ffn_layers(self, index: int) -> int:
         """How many layers hold ffn `index`."""
         return sum(layer.count for layer in self.layers if layer.ffn == index)

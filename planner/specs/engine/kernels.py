@@ -35,6 +35,7 @@ class AttentionKernels(Spec):
 
     shared_heads: Amount = 0  # query heads per cached head that decode attention takes together; 0: any number
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
+    fused_picks_on: tuple[Name, ...] = ()  # generations whose kernel reads picked latents in 8 bit as they are
     score_traffic_bytes: Amount = 0  # moved per query, key and head where attention is not fused
     # parts of a sequence that are read side by side where heads are wider than fused kernels take; 0: no such kernel
     wide_segments: Amount = 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.specs.base import Spec
+from planner.specs.base import Name, Spec
 from planner.specs.engine.ranges import Amount, Share, Tokens
 from planner.specs.model import Role
 
@@ -45,7 +45,9 @@ class StaticReserve(Spec):
     per_prefill_token_bytes: Amount
     per_graph_sequence_bytes: Amount
     per_gpu_bytes: Amount  # of the tp x pp group
-    per_dp_graph_sequence_bytes: Amount  # with data-parallel attention
+    per_dp_graph_sequence_bytes: Amount  # with data-parallel attention, for every rank ...
+    per_large_dp_graph_sequence_bytes: Amount = 0  # ... and so much more where a rank captures more sequences than ...
+    large_graph_from: Amount = 0  # ... these
     floor_bytes: Amount  # at least this much ...
     floor_from_bytes: Amount  # ... on devices larger than this
     per_prompt_graph_bytes: Amount = 0  # of every size at which prompts are captured as CUDA graphs ...
@@ -94,6 +96,7 @@ class CacheRules(Spec):
     reserves_full: bool = False  # a sequence starts only when the pool holds it to its last token, not by its prompt
     computed_again: Share = 0  # of what a full pool takes from the latest requests; 0: it sets none back
     fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
+    fp8_picked_on: tuple[Name, ...] = ()  # generations on which latents that an indexer picks from are cached in FP8
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
 
