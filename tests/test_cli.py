@@ -285,6 +285,7 @@ def test_accuracy_is_counted_over_the_measured_rows(program: Program) -> None:
     rows = json.loads(program("accuracy", "--by", "part", "--json").out)
     assert {"files", "engine memory"} <= {row["part"] for row in rows}
     assert all(row["rows"] > 0 and row["median"] >= 0 for row in rows)
+    assert "out_of_weights" in program("accuracy").out  # rows without an answer, by reason
     assert program("accuracy", "--by", "nothing").code == 2
 
 

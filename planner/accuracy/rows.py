@@ -30,7 +30,8 @@ STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found 
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
 THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected later
-FOURTH = {"no": ", fourth blind test, looked at", "yes": ", fourth blind test"}  # collected last
+FOURTH = {"no": ", fourth blind test, looked at", "yes": ", fourth blind test"}
+FIFTH = {"no": ", fifth blind test, looked at", "yes": ", fifth blind test"}  # collected last
 
 OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
@@ -100,7 +101,7 @@ def questions() -> Iterator[Question]:
 def _found(row: MeasuredRow) -> str:
     """When a row was found, where that is later than the constants, as the end of its part's name."""
     names = BLIND if row.file in BLIND_FILES else LATER if row.file in SPEED_FILES else {}
-    names = {"blind_serving": THIRD, "blind_fourth": FOURTH}.get(row.file, names)
+    names = {"blind_serving": THIRD, "blind_fourth": FOURTH, "blind_fifth": FIFTH}.get(row.file, names)
     return names.get(row.about.get("held_out", ""), "")
 
 

@@ -27,6 +27,7 @@ BLIND_FILES = (
     "blind_speed",
     "blind_serving",
     "blind_fourth",
+    "blind_fifth",
     "blind_single",
     "blind_spark",
 )
@@ -38,6 +39,7 @@ SPEED_FILES = (
     "blind_speed",
     "blind_serving",
     "blind_fourth",
+    "blind_fifth",
     "blind_single",
     "blind_spark",
 )

@@ -21,7 +21,7 @@ Markdown = Annotated[
 def accuracy(by: By = "part,figure,regime", markdown: Markdown = "", json: Json = False, csv: Csv = "") -> None:
     """Predicted against every measured row that ships: median and p90 error, bias, coverage of the intervals."""
     from planner.accuracy.report import markdown as page
-    from planner.accuracy.score import GROUPED, compared, grouped, score
+    from planner.accuracy.score import GROUPED, compared, grouped, reasons, score
     from planner.catalog.files import write_atomically
 
     names = [name.strip() for name in by.split(",") if name.strip()]
@@ -33,5 +33,10 @@ def accuracy(by: By = "part,figure,regime", markdown: Markdown = "", json: Json 
         write_atomically(markdown, page(found))
     groups = grouped(found.comparisons, lambda row: tuple(getattr(row, name) for name in names))
     rows = [dict(zip(names, key, strict=True)) | score(group)._asdict() for key, group in groups.items()]
-    if not written(list(rows[0]), rows, json, csv):
-        show_table({name: name.replace("_", " ") for name in rows[0]}, rows)
+    if written(list(rows[0]), rows, json, csv):
+        return
+    show_table({name: name.replace("_", " ") for name in rows[0]}, rows)
+    without = reasons(found.unanswered).most_common()
+    if without:
+        shown = [{"part": part, "reason": reason, "rows": count} for (part, reason), count in without]
+        show_table({"part": "rows without an answer", "reason": "reason", "rows": "rows"}, shown)
