@@ -53,27 +53,28 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     at full steps, then its own chunks.
     """
     n = request.decode_steps
-    base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
-    plain = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
-    step = np.where(n > 0, times.decode_s, 0) + held_up_share(request, capacity, m) * (times.busy_s - base)
-    squares = plain * times.decode_s**2 + m.busy_share * times.busy_s**2
-    any_step = np.where(request.random_arrivals, step / (1 + m.busy_share), times.decode_s)
-    follows = np.where(capacity.chunks_mixed, step, any_step)
-    random = at_random(request, follows)
-    rest = random * squares / (2 * np.maximum(step, TINY)) + (1 - random) * np.maximum(follows - request.gap_s, 0)
-    late, polls = late_steps(request, m.prompts) * follows, (request.rules.poll_steps - 1) / 2 * follows
-    full = base + (times.busy_s - base) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
+    base_s = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
+    plain_share = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
+    mean_step_s = np.where(n > 0, times.decode_s, 0) + held_up_share(request, capacity, m) * (times.busy_s - base_s)
+    mean_square_s2 = plain_share * times.decode_s**2 + m.busy_share * times.busy_s**2
+    any_step_s = np.where(request.random_arrivals, mean_step_s / (1 + m.busy_share), times.decode_s)
+    next_step_s = np.where(capacity.chunks_mixed, mean_step_s, any_step_s)
+    random_share = at_random(request, next_step_s)
+    rest_s = random_share * mean_square_s2 / (2 * np.maximum(mean_step_s, TINY))
+    rest_s = rest_s + (1 - random_share) * np.maximum(next_step_s - request.gap_s, 0)
+    late_s, polls_s = late_steps(request, m.prompts) * next_step_s, (request.rules.poll_steps - 1) / 2 * next_step_s
+    full_step_s = base_s + (times.busy_s - base_s) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
     prefills = request.prefill_tokens > 0
-    ahead_s = np.where(prefills, m.backlog_tokens / m.room_tokens * full, 0)
+    ahead_s = np.where(prefills, m.backlog_tokens / m.room_tokens * full_step_s, 0)
     return Life(
-        queue_s=np.where(prefills, running(request, m) * (rest + late), 0) + ahead_s,
-        missed_s=np.where(prefills, running(request, m) * (late - polls), 0),
+        queue_s=np.where(prefills, running(request, m) * (rest_s + late_s), 0) + ahead_s,
+        missed_s=np.where(prefills, running(request, m) * (late_s - polls_s), 0),
         ahead_s=ahead_s,
         own_prefill_s=np.where(prefills, in_a_row(m.chunks, capacity), 1) * times.own_s,
-        step_s=step,
-        step_sd_s=np.sqrt(m.busy_share * plain) * np.abs(times.busy_s - base),
-        decode_s=n * step,
-        others_per_s=m.prompts / np.maximum(step, TINY),
+        step_s=mean_step_s,
+        step_sd_s=np.sqrt(m.busy_share * plain_share) * np.abs(times.busy_s - base_s),
+        decode_s=n * mean_step_s,
+        others_per_s=m.prompts / np.maximum(mean_step_s, TINY),
     )
 
 
@@ -85,9 +86,9 @@ def late_steps(request: Request, prompts: Array) -> Array:
     Ref: TensorRT-LLM py_executor.py, _balance_adp_requests.
     """
     ranks = request.rules.ranks
-    gap = ranks * harmonic(ranks) / np.maximum(prompts, TINY)
-    waits = np.where(ranks > 1, np.minimum(gap, request.rules.balance_steps) / 2, 0)
-    return np.asarray(request.late_steps + waits)
+    gap_steps = ranks * harmonic(ranks) / np.maximum(prompts, TINY)
+    wait_steps = np.where(ranks > 1, np.minimum(gap_steps, request.rules.balance_steps) / 2, 0)
+    return np.asarray(request.late_steps + wait_steps)
 
 
 def harmonic(n: Array) -> Array:
@@ -200,16 +201,15 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
 
     Others are counted by steps, not by seconds: a long prefill step, too, brings each of them one token only.
     """
-    one = life(request, capacity, m, times)
-    shared = capacity.chunks_mixed
-    held_s = one.own_prefill_s + one.decode_s
-    held = np.where(request.prefill_tokens > 0, np.where(shared, m.chunks, 0), 1) + request.decode_steps
-    random = at_random(request, np.where(shared, one.step_s, times.decode_s))
-    missed = (
-        random * (request.gap_s / np.maximum(one.step_s, TINY) + 0.5) + (1 - random) + late_steps(request, m.prompts)
-    )
-    ahead = running(request, m) * missed + np.where(shared, m.backlog_tokens / m.room_tokens, 0)
-    return LoadCurve(m, times, one, request.gap_s, held_s, held, ahead + held)
+    lived = life(request, capacity, m, times)
+    mixed = capacity.chunks_mixed
+    held_s = lived.own_prefill_s + lived.decode_s
+    held_steps = np.where(request.prefill_tokens > 0, np.where(mixed, m.chunks, 0), 1) + request.decode_steps
+    random_share = at_random(request, np.where(mixed, lived.step_s, times.decode_s))
+    missed_steps = random_share * (request.gap_s / np.maximum(lived.step_s, TINY) + 0.5) + (1 - random_share)
+    missed_steps = missed_steps + late_steps(request, m.prompts)
+    ahead_steps = running(request, m) * missed_steps + np.where(mixed, m.backlog_tokens / m.room_tokens, 0)
+    return LoadCurve(m, times, lived, request.gap_s, held_s, held_steps, ahead_steps + held_steps)
 
 
 def resident(curve: LoadCurve) -> Array:

@@ -48,7 +48,7 @@ def normal_quantile(percentile: Array) -> Array:
     return np.array([known[value] for value in flat]).reshape(np.shape(percentile))
 
 
-def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Array) -> Tail:
+def tail(load: Load, request: Request, lived: Life, slot_s: Array, percentile: Array) -> Tail:
     """A percentile of TTFT, TPOT and end-to-end time by three stated rules.
 
     TTFT: its own prefill grows with a log-normal prompt, waiting has an exponential tail, -ln(1 - p) means; the steps
@@ -58,21 +58,21 @@ def tail(load: Load, request: Request, one: Life, slot_s: Array, percentile: Arr
     `slot_s` waits for a slot in the closed loop, where it hardly varies, are constant.
     """
     percentile = np.broadcast_to(np.asarray(percentile, dtype=float), np.shape(load.input_tokens))
-    z, waits = normal_quantile(percentile), -np.log1p(-percentile / 100)
+    z, means = normal_quantile(percentile), -np.log1p(-percentile / 100)
     varies, grows = request.random_arrivals, np.isinf(slot_s)
-    slot = np.where(grows, 0, slot_s)
-    alike = np.minimum(one.missed_s, one.queue_s)
-    waiting = one.queue_s - alike + np.where(varies, slot, 0)
-    mean_ttft = request.overhead_s + np.where(varies, 0, slot) + one.own_prefill_s + alike + waiting
-    longer = one.own_prefill_s * (np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2) - 1)
-    later = longer + waiting * (waits - 1)
-    slower = z * one.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
-    outputs = one.decode_s * (np.exp(z * load.output_log_sd - load.output_log_sd**2 / 2) - 1)
-    apart = np.sqrt(later**2 + (slower * request.decode_steps) ** 2 + outputs**2)
+    finite_slot_s = np.where(grows, 0, slot_s)
+    alike_s = np.minimum(lived.missed_s, lived.queue_s)
+    waiting_s = lived.queue_s - alike_s + np.where(varies, finite_slot_s, 0)
+    mean_ttft_s = request.overhead_s + np.where(varies, 0, finite_slot_s) + lived.own_prefill_s + alike_s + waiting_s
+    longer_prefill_s = lived.own_prefill_s * (np.exp(z * load.input_log_sd - load.input_log_sd**2 / 2) - 1)
+    later_s = longer_prefill_s + waiting_s * (means - 1)
+    slower_step_s = z * lived.step_sd_s / np.sqrt(np.maximum(request.decode_steps, 1))
+    longer_decode_s = lived.decode_s * (np.exp(z * load.output_log_sd - load.output_log_sd**2 / 2) - 1)
+    apart_s = np.sqrt(later_s**2 + (slower_step_s * request.decode_steps) ** 2 + longer_decode_s**2)
     return Tail(
-        np.where(grows, np.inf, mean_ttft + later),
-        np.where(load.output_tokens > 1, (one.step_s + slower) / load.tokens_per_step, np.nan),
-        np.where(grows, np.inf, mean_ttft + one.decode_s + np.sign(z) * apart),
+        np.where(grows, np.inf, mean_ttft_s + later_s),
+        np.where(load.output_tokens > 1, (lived.step_s + slower_step_s) / load.tokens_per_step, np.nan),
+        np.where(grows, np.inf, mean_ttft_s + lived.decode_s + np.sign(z) * apart_s),
     )
 
 
@@ -85,9 +85,9 @@ def margin(found: Tail, objectives: Objectives) -> Array:
 def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
     """Whether the load as it settles meets the objectives; never where its queue grows."""
     load, request, lane = offered.load, offered.request, offered.lane
-    wait = slot_wait_s(load, lane, settled)
-    found = tail(load, request, settled.point.life, wait, objectives.percentile)
-    return np.isfinite(wait) & (margin(found, objectives) <= 1)
+    wait_s = slot_wait_s(load, lane, settled)
+    found = tail(load, request, settled.point.life, wait_s, objectives.percentile)
+    return np.isfinite(wait_s) & (margin(found, objectives) <= 1)
 
 
 def slots_taken(standing: Array, slots: Array) -> Array:
@@ -101,26 +101,30 @@ def slots_taken(standing: Array, slots: Array) -> Array:
 
 
 def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
-    """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals."""
+    """Read the largest sustainable load off the load curve, for a closed loop and for random arrivals.
+
+    Along the curve both are limited by their slots and by the objectives, as shares that reach 1 there.
+    """
     load, capacity, request, lane, curve, prompts = offered
-    closed = resident(curve) / lane.slots
-    apart = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
-    random = lives(apart, capacity, curve.mix, curve.times)
+    arriving = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
+    arrivals = lives(arriving, capacity, curve.mix, curve.times)
     occupancy = slots_taken(resident(curve), lane.slots)
-    rate = occupancy * lane.slots / np.maximum(random.held_s, TINY)
-    open_loop = occupancy
+    closed_share, open_share = resident(curve) / lane.slots, occupancy
     if not np.all(np.isnan(objectives[:3])):
-        none, wait = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, random.held_s)
-        lived = at_random(apart, capacity, lane.slots, random, prompts.full_s).life
-        closed = np.maximum(margin(tail(load, request, curve.life, none, objectives.percentile), objectives), closed)
-        missed = margin(tail(load, apart, lived, wait, objectives.percentile), objectives)
-        open_loop = np.maximum(missed, occupancy)
-    most = read(population(curve), position(closed, np.ones_like(lane.slots))) * lane.lanes
-    full = position(resident(curve), lane.slots)
-    completed = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
-    completed_most = read(completed, np.where(request.random_arrivals, standing_at(offered), full))
-    per_s = np.minimum(read(rate, position(open_loop, np.ones_like(lane.slots))), completed_most)
+        no_wait_s, wait_s = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, arrivals.held_s)
+        lived = at_random(arriving, capacity, lane.slots, arrivals, prompts.full_s).life
+        closed_tail = tail(load, request, curve.life, no_wait_s, objectives.percentile)
+        open_tail = tail(load, arriving, lived, wait_s, objectives.percentile)
+        closed_share = np.maximum(margin(closed_tail, objectives), closed_share)
+        open_share = np.maximum(margin(open_tail, objectives), open_share)
+    whole = np.ones_like(lane.slots)
+    standing = read(population(curve), position(closed_share, whole)) * lane.lanes
+    looped_per_s = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
+    full_at = position(resident(curve), lane.slots)
+    most_per_s = read(looped_per_s, np.where(request.random_arrivals, standing_at(offered), full_at))
+    open_per_s = occupancy * lane.slots / np.maximum(arrivals.held_s, TINY)
+    per_s = np.minimum(read(open_per_s, position(open_share, whole)), most_per_s)
     return Sustainable(
-        concurrency=np.where(closed[0] > 1 + ROUNDING, 0, np.floor(most + ROUNDING)),
+        concurrency=np.where(closed_share[0] > 1 + ROUNDING, 0, np.floor(standing + ROUNDING)),
         request_rate_per_s=per_s * np.where(request.random_arrivals, lane.active, lane.lanes),
     )

@@ -20,8 +20,8 @@ def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> A
     rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) * S / 2. Ref: Sakasegawa 1977, Ann. Inst. Statist. Math. 29.
     """
     free = 1 - np.minimum(occupancy, 1)
-    wait = np.minimum(occupancy, 1) ** (np.sqrt(2 * (servers + 1)) - 1) * service_s / (2 * servers)
-    return np.where(free > 0, wait / np.where(free > 0, free, 1), np.inf)
+    wait_s = np.minimum(occupancy, 1) ** (np.sqrt(2 * (servers + 1)) - 1) * service_s / (2 * servers)
+    return np.where(free > 0, wait_s / np.where(free > 0, free, 1), np.inf)
 
 
 def at_random(request: Request, capacity: Capacity, slots: Array, point: LoadCurve, full_s: Array) -> LoadCurve:

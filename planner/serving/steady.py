@@ -84,13 +84,12 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
     load, capacity, request, lane, curve, prompts = offered
     capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, lane.active / capacity.replicas))
-    full, closed_at = position(resident(curve), lane.slots), standing_at(offered)
-    ceiling = ceiling_per_s(request, capacity, prompts)
-    completed = np.minimum(completed_per_s(curve, lane.slots), ceiling)
+    full_at, closed_at = position(resident(curve), lane.slots), standing_at(offered)
+    bound_per_s = ceiling_per_s(request, capacity, prompts)
+    along_per_s = np.minimum(completed_per_s(curve, lane.slots), bound_per_s)
     crowd = crowding(load, capacity, lane.slots, lane.population)
     request = request._replace(again_tokens=crowd.again_tokens)
-    ceiling = ceiling / (1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1))
-    open_loop = lane.request_rate_per_s < read(completed, closed_at)
+    open_loop = lane.request_rate_per_s < read(along_per_s, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, lane.request_rate_per_s), closed_at)
     m = mix(request, capacity, read(curve.mix.prompts, at))
     times = Times(*price(step_s, step_batches(request, capacity, m)))
@@ -98,16 +97,25 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     point = set_aside(lives(request, capacity, m, times), crowd)
     point = at_random(request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s)
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
-    standing = np.minimum(lane.population, population(curve)[-1] * (1 + crowd.aside))
-    most_per_s = most_completed_per_s(capacity, lane, completed, full)
-    looped = np.minimum(standing / point.cycle_s, lane.slots / np.maximum(point.held_s, TINY))
-    looped = np.minimum(looped, ceiling)
-    in_lockstep = ~capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
-    below = (at < full) & (lane.population > lane.slots) & ~in_lockstep  # full slots, none completes more
-    looped = np.where(below, np.minimum(looped, most_per_s), looped)
-    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped))
-    per_s = np.where(open_loop, lane.request_rate_per_s, looped)
-    return Settled(m, exact, point, open_loop, per_s, most_per_s)
+    most_per_s = most_completed_per_s(capacity, lane, along_per_s, full_at)
+    bound_per_s = bound_per_s / (1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1))
+    full_per_s = np.where(at < full_at, most_per_s, np.inf)
+    looped_per_s = np.minimum(_looped_per_s(offered, crowd, point, full_per_s), bound_per_s)
+    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped_per_s))
+    return Settled(m, exact, point, open_loop, np.where(open_loop, lane.request_rate_per_s, looped_per_s), most_per_s)
+
+
+def _looped_per_s(offered: Offered, crowd: Crowding, point: LoadCurve, full_per_s: Array) -> Array:
+    """Requests that a closed loop completes: each that stands one in a cycle, as many as hold the slots.
+
+    Where some wait for a slot, no more than full slots complete (`full_per_s`), but for waves in lockstep.
+    """
+    load, lane = offered.load, offered.lane
+    standing = np.minimum(lane.population, population(offered.curve)[-1] * (1 + crowd.aside))
+    looped_per_s = np.minimum(standing / point.cycle_s, lane.slots / np.maximum(point.held_s, TINY))
+    in_lockstep = ~offered.capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
+    queues = (lane.population > lane.slots) & ~in_lockstep
+    return np.asarray(np.where(queues, np.minimum(looped_per_s, full_per_s), looped_per_s))
 
 
 def standing_at(offered: Offered) -> Array:
@@ -134,14 +142,14 @@ def _prompt_s(offered: Offered) -> Array:
 def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
     """Requests that a full pool sets back wait between their tokens, and hold no cache meanwhile."""
     more_s = crowd.aside * point.life.decode_s
-    step = point.life.step_s * (1 + crowd.aside)
-    return point._replace(life=point.life._replace(step_s=step, decode_s=point.life.decode_s + more_s))
+    mean_step_s = point.life.step_s * (1 + crowd.aside)
+    return point._replace(life=point.life._replace(step_s=mean_step_s, decode_s=point.life.decode_s + more_s))
 
 
 def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
     """A cycle lasts as long as all that stand take to complete; what is missing passes before its own prompt."""
-    missing = np.maximum(least_s - point.cycle_s, 0)
-    return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing))
+    missing_s = np.maximum(least_s - point.cycle_s, 0)
+    return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing_s))
 
 
 def first_wave_share(load: Load, lane: Lane) -> Array:
@@ -156,22 +164,22 @@ def slot_wait_s(load: Load, lane: Lane, s: Settled) -> Array:
     A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do. Nobody waits
     where each has a slot: what is left there is the curve's error against the steps priced where the load settles.
     """
-    closed = np.maximum(lane.population / s.per_s - s.point.cycle_s, 0) * (lane.population > lane.slots)
-    closed = closed * (1 - (1 + np.minimum(1, lane.slots / lane.population)) / (2 * load.waves))
+    closed_s = np.maximum(lane.population / s.per_s - s.point.cycle_s, 0) * (lane.population > lane.slots)
+    closed_s = closed_s * (1 - (1 + np.minimum(1, lane.slots / lane.population)) / (2 * load.waves))
     occupancy = lane.request_rate_per_s * s.point.held_s / lane.slots
-    return np.where(s.open_loop, multi_server_wait_s(lane.slots, occupancy, s.point.held_s), closed)
+    return np.where(s.open_loop, multi_server_wait_s(lane.slots, occupancy, s.point.held_s), closed_s)
 
 
 def decode_step_s(load: Load, lane: Lane, s: Settled) -> Array:
     """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed."""
-    step = s.point.life.step_s
-    return step - np.maximum(step - s.point.times.decode_s, 0) * first_wave_share(load, lane) / 2
+    steady_s = s.point.life.step_s
+    return steady_s - np.maximum(steady_s - s.point.times.decode_s, 0) * first_wave_share(load, lane) / 2
 
 
 def first_token_s(load: Load, lane: Lane, s: Settled) -> Array:
     """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
-    steady = s.point.life.queue_s + s.point.life.own_prefill_s
-    return steady + np.maximum(s.exact.wave.first_s - steady, 0) * first_wave_share(load, lane)
+    steady_s = s.point.life.queue_s + s.point.life.own_prefill_s
+    return steady_s + np.maximum(s.exact.wave.first_s - steady_s, 0) * first_wave_share(load, lane)
 
 
 def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
@@ -182,11 +190,11 @@ def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
     """
     load, lane, think_s = offered.load, offered.lane, offered.request.gap_s - offered.request.overhead_s
     everybody = ~s.open_loop & (lane.population <= lane.slots)
-    looped = lane.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
+    looped_per_s = lane.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
     ends = s.open_loop & np.isfinite(load.run_requests)
     sent = np.where(ends, load.run_requests, 1)
     lasts_s = np.where(ends, (sent - 1) / load.request_rate_per_s + e2e_s, 1)
-    return np.where(everybody, looped, np.where(ends, sent / lasts_s / lane.active, s.per_s))
+    return np.where(everybody, looped_per_s, np.where(ends, sent / lasts_s / lane.active, s.per_s))
 
 
 def _rounds_filled(load: Load) -> Array:
@@ -199,27 +207,27 @@ def _rounds_filled(load: Load) -> Array:
 def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     """The figures of the whole deployment from where one lane settles."""
     load, request, lane = offered.load, offered.request, offered.lane
-    wait, step = slot_wait_s(load, lane, s), decode_step_s(load, lane, s)
-    tpot = np.where(load.output_tokens > 1, step / load.tokens_per_step, np.nan)
-    ttft = request.overhead_s + wait + first_token_s(load, lane, s)
-    e2e = ttft + request.decode_steps * step
-    requests = completed_in_run_per_s(offered, s, e2e) * lane.active
+    wait_s, mean_step_s = slot_wait_s(load, lane, s), decode_step_s(load, lane, s)
+    tpot_s = np.where(load.output_tokens > 1, mean_step_s / load.tokens_per_step, np.nan)
+    ttft_s = request.overhead_s + wait_s + first_token_s(load, lane, s)
+    e2e_s = ttft_s + request.decode_steps * mean_step_s
+    requests_per_s = completed_in_run_per_s(offered, s, e2e_s) * lane.active
     prompt_s = np.where(load.input_tokens > 0, s.exact.prefill_s, np.nan)
     return ServingPoint(
         ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
-        ttft_s=ttft,
-        tpot_s=tpot,
-        e2e_s=e2e,
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        e2e_s=e2e_s,
         prefill_tokens_per_s=request.prefill_tokens / prompt_s,
-        output_tokens_per_s=requests * load.output_tokens,
-        output_tokens_per_s_per_request=1 / tpot,
-        requests_per_s=requests,
-        decode_sequences=requests * request.decode_steps * step,
-        waiting_sequences=requests * (wait + s.point.life.queue_s),
-        slot_wait_s=wait,
+        output_tokens_per_s=requests_per_s * load.output_tokens,
+        output_tokens_per_s_per_request=1 / tpot_s,
+        requests_per_s=requests_per_s,
+        decode_sequences=requests_per_s * request.decode_steps * mean_step_s,
+        waiting_sequences=requests_per_s * (wait_s + s.point.life.queue_s),
+        slot_wait_s=wait_s,
         utilisation=np.minimum(s.per_s / s.most_per_s, 1),
         prefill_time_share=prefill_time_share(offered, s),
-        above_capacity=~np.isnan(lane.request_rate_per_s) & (~s.open_loop | np.isinf(wait)),
+        above_capacity=~np.isnan(lane.request_rate_per_s) & (~s.open_loop | np.isinf(wait_s)),
         cap=np.where(request.random_arrivals & (lane.population < lane.slots), load.concurrency, np.inf),
     )
 
@@ -230,7 +238,7 @@ def prefill_time_share(offered: Offered, s: Settled) -> Array:
     Of a lone request that is its own prefill against its own decode steps.
     """
     times, n = s.exact.times, offered.request.decode_steps
-    base = np.where(offered.capacity.chunks_mixed, times.decode_s, 0)
-    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base, 0)
+    base_s = np.where(offered.capacity.chunks_mixed, times.decode_s, 0)
+    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base_s, 0)
     decode_s = np.maximum(s.m.prompts, TINY) * n / np.maximum(s.m.decodes, 1) * times.decode_s
     return np.where(n > 0, prompt_s / np.maximum(prompt_s + decode_s, TINY**2), 1)

@@ -75,25 +75,27 @@ def density(offered: Offered, wave: Wave, point: LoadCurve) -> Array:
     After k waves ends are s_k of a cycle apart: s_k^2 = (prefill of all / cycle)^2 / 12 + k v, v a cycle's relative
     variance. One of a normal density meets 1 / (2 sqrt(pi) s_k) times the mean; its mean over k is an integral.
     """
-    waves, cycle = offered.load.waves, np.maximum(point.cycle_s, TINY)
+    waves, cycle_s = offered.load.waves, np.maximum(point.cycle_s, TINY)
     later = np.where(np.isfinite(waves), np.maximum(waves - 1, TINY), 1)
-    first = EVEN_VARIANCE * (wave.all_s / cycle / 2) ** 2
-    spread = np.where(offered.load.output_log_sd > 0, offered.load.output_log_sd, VARY)
-    varies = np.maximum(np.expm1(spread**2) * (point.life.decode_s / cycle) ** 2, TINY)
-    apart = (np.sqrt(first + (later + 1 / 2) * varies) - np.sqrt(first + varies / 2)) * 2 / (varies * later)
-    return np.asarray(np.maximum(1 / (2 * np.sqrt(np.pi)) * apart, 1))
+    prefill_variance = EVEN_VARIANCE * (wave.all_s / cycle_s / 2) ** 2
+    log_sd = np.where(offered.load.output_log_sd > 0, offered.load.output_log_sd, VARY)
+    cycle_variance = np.maximum(np.expm1(log_sd**2) * (point.life.decode_s / cycle_s) ** 2, TINY)
+    first_sd = np.sqrt(prefill_variance + cycle_variance / 2)
+    last_sd = np.sqrt(prefill_variance + (later + 1 / 2) * cycle_variance)
+    mean_inverse_sd = (last_sd - first_sd) * 2 / (cycle_variance * later)
+    return np.asarray(np.maximum(1 / (2 * np.sqrt(np.pi)) * mean_inverse_sd, 1))
 
 
 def in_clumps(offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Mask) -> LoadCurve:
     """First tokens take longer by what they do where prompts come denser and as many decode."""
-    most = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * offered.request.prefill_tokens, TINY)
-    dense = np.maximum(np.minimum(density(offered, wave, point), most), 1)
-    met, even = (lived_among(offered, m, point.times, much) for much in (dense, np.ones_like(dense)))
+    most_dense = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * offered.request.prefill_tokens, TINY)
+    density_ratio = np.maximum(np.minimum(density(offered, wave, point), most_dense), 1)
+    met, even = (lived_among(offered, m, point.times, much) for much in (density_ratio, np.ones_like(density_ratio)))
     clumps = clumps & (wave.requests > 1)
-    own = np.where(clumps, met.own_prefill_s - even.own_prefill_s, 0)
-    queue = point.life.queue_s + np.where(clumps, met.queue_s - even.queue_s, 0)
-    found = point.life._replace(queue_s=queue, own_prefill_s=point.life.own_prefill_s + own)
-    return point._replace(life=found, held_s=point.held_s + own)
+    own_s = np.where(clumps, met.own_prefill_s - even.own_prefill_s, 0)
+    queue_s = point.life.queue_s + np.where(clumps, met.queue_s - even.queue_s, 0)
+    found = point.life._replace(queue_s=queue_s, own_prefill_s=point.life.own_prefill_s + own_s)
+    return point._replace(life=found, held_s=point.held_s + own_s)
 
 
 def lived_among(offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
@@ -101,10 +103,10 @@ def lived_among(offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
     request, capacity = offered.request, offered.capacity
     denser = request._replace(decode_steps=request.decode_steps / dense)
     met = mix(denser, capacity, m.prompts * dense)
-    base = np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
-    busy = base + (times.busy_s - base) * met.busy_tokens / np.maximum(m.busy_tokens, TINY)
-    own = own_step(denser, capacity, met, times.decode_s, busy)
-    return life(denser, capacity, met, times._replace(busy_s=busy, own_s=own))
+    base_s = np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
+    busy_s = base_s + (times.busy_s - base_s) * met.busy_tokens / np.maximum(m.busy_tokens, TINY)
+    own_s = own_step(denser, capacity, met, times.decode_s, busy_s)
+    return life(denser, capacity, met, times._replace(busy_s=busy_s, own_s=own_s))
 
 
 def whole_share(request: Request, m: Mix, wave: Wave) -> Array:
@@ -125,11 +127,11 @@ def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve,
         return apart + whole * (together - apart)
 
     life, n = point.life, request.decode_steps
-    step = part(decode_s + (wave.all_s - wave.first_s) / np.maximum(n, 1), life.step_s)
-    queue = part(np.maximum(wave.first_s - life.own_prefill_s, 0), life.queue_s)
+    mean_step_s = part(decode_s + (wave.all_s - wave.first_s) / np.maximum(n, 1), life.step_s)
+    queue_s = part(np.maximum(wave.first_s - life.own_prefill_s, 0), life.queue_s)
     return point._replace(
-        life=life._replace(step_s=step, decode_s=n * step, queue_s=queue),
-        times=point.times._replace(decode_s=part(step, point.times.decode_s)),
+        life=life._replace(step_s=mean_step_s, decode_s=n * mean_step_s, queue_s=queue_s),
+        times=point.times._replace(decode_s=part(mean_step_s, point.times.decode_s)),
         held_s=part(wave.all_s + n * decode_s, point.held_s),
     )
 
@@ -165,13 +167,14 @@ def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several:
     where a front end that takes requests one after another has parted them.
     """
     life, n = point.life, offered.request.decode_steps
-    own = np.where(several, m.chunks * group.step_s, life.own_prefill_s)
-    wait = np.maximum(group.step_s - offered.request.gap_s, life.queue_s + life.own_prefill_s - own)
-    queue = np.where(several, np.maximum(wait, 0), life.queue_s)
-    plain, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
-    cheaper = np.maximum(group.step_s - plain, 0) / np.maximum(group.tokens, 1) * m.busy_tokens / single_s
-    shared = plain + np.minimum(cheaper, 1) * (life.step_s - plain)
+    own_s = np.where(several, m.chunks * group.step_s, life.own_prefill_s)
+    wait_s = np.maximum(group.step_s - offered.request.gap_s, life.queue_s + life.own_prefill_s - own_s)
+    queue_s = np.where(several, np.maximum(wait_s, 0), life.queue_s)
+    plain_s, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
+    cheaper = np.maximum(group.step_s - plain_s, 0) / np.maximum(group.tokens, 1) * m.busy_tokens / single_s
+    shared_s = plain_s + np.minimum(cheaper, 1) * (life.step_s - plain_s)
     together = several & (n > 0) & (m.busy_tokens > 0) & (offered.request.serial_s <= 0)
-    more = np.where(together, shared - life.step_s, 0)
-    life = life._replace(queue_s=queue, step_s=life.step_s + more, decode_s=life.decode_s + n * more, own_prefill_s=own)
-    return point._replace(life=life, held_s=point.held_s + own - point.life.own_prefill_s + n * more)
+    more_s = np.where(together, shared_s - life.step_s, 0)
+    life = life._replace(queue_s=queue_s, own_prefill_s=own_s)
+    life = life._replace(step_s=life.step_s + more_s, decode_s=life.decode_s + n * more_s)
+    return point._replace(life=life, held_s=point.held_s + own_s - point.life.own_prefill_s + n * more_s)
