@@ -128,7 +128,24 @@ def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
     resolved = resolve(Scenario(**asked), NO_LIBRARY)
     priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
     fixed = resolved.engine.launches
-    assert priced.clock.launches.whole_s == pytest.approx(26 * fixed.layer_s + 23 * fixed.expert_layer_s)
+    kinds_s = 26 * fixed.layer_s + 23 * fixed.expert_layer_s + 23 * fixed.recurrent_layer_s
+    assert priced.clock.launches.whole_s == pytest.approx(kinds_s)
+
+
+def captured(gpu: str, version: str, **stated: int) -> float:
+    """Most tokens of a step that vLLM's graphs replay for Qwen3-235B."""
+    asked = {"engine": "vllm", "engine_version": version, "model": "qwen3-235b-a22b", "gpu": gpu, "tp": 8, **LONE}
+    resolved = resolve(Scenario(**{**asked, **stated}), NO_LIBRARY)
+    priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
+    return float(priced.clock.graph_batch[0])
+
+
+def test_vllm_captures_twice_its_slots() -> None:
+    """vllm/config/vllm.py: min(2 x max_num_seqs, 512), and 1024 on B200 from 0.28 on."""
+    assert captured("h100-sxm", "0.18", max_num_seqs=16) == 32
+    assert captured("b200", "0.18") == captured("h100-sxm", "0.28") == 512
+    assert captured("b200", "0.28") == captured("b300", "0.28") == 1024
+    assert captured("b300", "0.28", max_num_seqs=16, max_cudagraph_capture_size=64) == 64
 
 
 def test_vllm_captures_larger_graphs_for_gpt_oss() -> None:

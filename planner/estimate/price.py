@@ -96,16 +96,20 @@ def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
 
 def graph_batches(deployments: Sequence[Deployment]) -> Floats:
     """Largest batch of each row that is captured as a CUDA graph: as stated, else the engine's own limit."""
-
     defaults = deployments[0].row.engine.defaults
-    wide = deployments[0].row.model.model_type in defaults.wide_graph_types
+    if deployments[0].row.model.model_type in defaults.wide_graph_types:
+        return numbers(deployments, "max_cudagraph_capture_size", defaults.wide_graph_batch)
 
     def own(d: Deployment) -> int:
-        if wide:
+        if d.row.gpu.generation in defaults.wide_graph_on:
             return defaults.wide_graph_batch
         return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
 
-    return numbers(deployments, "max_cudagraph_capture_size", column(deployments, own, Part.LIMITS, Part.LAYOUT))
+    limit = column(deployments, own, Part.GPU, Part.LIMITS, Part.LAYOUT)
+    if defaults.graph_slot_tokens is not None:
+        tokens = numbers(deployments, "max_num_seqs") * (1 + numbers(deployments, "speculative_tokens", 0))
+        limit = np.minimum(limit, defaults.graph_slot_tokens * tokens)
+    return numbers(deployments, "max_cudagraph_capture_size", limit)
 
 
 def _linked(d: Deployment) -> bool:

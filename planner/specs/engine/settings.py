@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from planner.specs.base import Spec
+from planner.specs.base import Name, Spec
 from planner.specs.engine.ranges import Amount, Ratio, Share, Tokens
 
 
@@ -47,5 +47,8 @@ class Defaults(Spec):
     wide_graph_types: tuple[str, ...] = ()  # model_type of configs for which the engine captures larger batches ...
     wide_graph_batch: Tokens = 512  # ... up to this ...
     wide_graph_step: Tokens = 16  # ... and every so many beyond `graphs.fine_to`
+    wide_graph_on: tuple[Name, ...] = ()  # generations on which it captures as large ones of any model
+    # captured tokens for each slot and token that it generates in a step, at most; None: any
+    graph_slot_tokens: Amount | None = None
     n_ubatch: Tokens = 512
     flash_attention: bool = True  # llama.cpp: attention is fused unless the scenario says otherwise
