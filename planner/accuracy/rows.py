@@ -12,8 +12,6 @@ from planner.catalog.truth import BLIND_FILES, SPEED_FILES, MeasuredRow, measure
 from planner.formats import tensor_bytes
 from planner.params import tensors
 from planner.specs.model import (
-    CompressedAttention,
-    LatentAttention,
     LinearAttention,
     Mamba,
     ModelSpec,
@@ -62,7 +60,7 @@ def model_kind(model: ModelSpec) -> str:
     """What makes an architecture's memory and time of their own kind."""
     if any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.mixers):
         kind = "hybrid"
-    elif any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in model.mixers):
+    elif model.caches_latents:
         kind = "latent"
     elif any(getattr(mixer, "window", None) or getattr(mixer, "chunk", None) for mixer in model.mixers):
         kind = "sliding"

@@ -9,7 +9,7 @@ import numpy as np
 from planner.collectives import Parallel
 from planner.memory.terms import Array, Device, Floats, Settings, floats
 from planner.specs.engine import BudgetRule, EngineSpec, StaticReserve
-from planner.specs.model import CompressedAttention, LatentAttention, ModelSpec
+from planner.specs.model import ModelSpec
 
 _SMALLEST_FRACTION = 0.01
 _PROMPT_GRAPHS = ((32, 4), (256, 16), (512, 32), (1024, 64), (4096, 256))  # up to, step; ref: sglang cuda_graph_hook
@@ -44,11 +44,6 @@ def prompt_graphs(tokens: Array) -> Floats:
         count = count + np.floor(np.clip(left - start, 0, end - start) / step)
         start = end
     return floats(count + np.floor(np.maximum(left - start, 0) / _PROMPT_GRAPHS_BEYOND))
-
-
-def latent(model: ModelSpec) -> bool:
-    """Whether any layer caches a latent instead of keys and values."""
-    return any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in model.mixers)
 
 
 class Runs(NamedTuple):
@@ -87,7 +82,7 @@ def _reserved_fraction(
     if runs is not None:
         sizes = prompt_graphs(np.minimum(runs.replayed, settings.max_num_batched_tokens))
         prompts = sizes * reserve.per_prompt_graph_bytes
-        if latent(runs.model):
+        if runs.model.caches_latents:
             prompts = floats(reserve.latent_prompt_graphs_bytes)
         kept = kept + np.where((floats(runs.replayed) > 0) & ~np.asarray(settings.enforce_eager), prompts, 0.0)
         kept = kept + (reserve.draft_bytes if runs.drafts else 0.0)
@@ -112,7 +107,7 @@ def effective_utilization(
 ) -> Floats:
     """The fraction in the end: with AITER's attention kernels SGLang lowers any for long contexts."""
     reserve = engine.budget.reserve
-    if reserve is None or reserve.aiter_share == 1 or latent(model):
+    if reserve is None or reserve.aiter_share == 1 or model.caches_latents:
         return floats(utilization)
     long = floats(settings.max_model_len) > reserve.aiter_share_from
     return floats(utilization * np.where(long & np.asarray(device.aiter), reserve.aiter_share, 1.0))

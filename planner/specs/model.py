@@ -303,6 +303,11 @@ class ModelSpec(Spec):
         return any(isinstance(mixer, LatentAttention) for mixer in self.mixers)
 
     @property
+    def caches_latents(self) -> bool:
+        """Whether any layer caches a latent instead of keys and values."""
+        return any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in self.mixers)
+
+    @property
     def picks_latents(self) -> bool:
         """Whether any latent attention reads only the tokens that an indexer picks."""
         return any(isinstance(mixer, LatentAttention) and mixer.indexer is not None for mixer in self.mixers)
