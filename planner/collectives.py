@@ -17,7 +17,6 @@ from planner.specs.model import Role
 Array = NDArray[np.float64]
 Number = Any  # a float, or an array (R,): NumPy's stubs cannot say that a formula returns what it is given
 
-VOCAB_PADDING = 64  # rows; vLLM and SGLang pad the vocabulary to a multiple of 64 per GPU
 TINY = np.finfo(np.float64).tiny
 
 
@@ -61,10 +60,18 @@ def is_by_rank(tensor: Tensor, whole: frozenset[Role]) -> bool:
     return tensor.attention or tensor.role in whole
 
 
-def local_shape(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset()) -> LocalShape:
+def padded(size: int, multiple: int) -> int:
+    """The size rounded up to a multiple."""
+    return -(-size // multiple) * multiple
+
+
+def local_shape(
+    tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset(), vocab_multiple: int = 1
+) -> LocalShape:
     """What one GPU holds of `tensor`. Past `units` parts a COLUMN or ROW is replicated (KV heads).
 
-    Attention, and the roles in `whole`, are divided inside an attention data-parallel rank only.
+    Attention, and the roles in `whole`, are divided inside an attention data-parallel rank only. The vocabulary is
+    padded to a multiple before it is split.
     """
     group = parallel.attention_group if is_by_rank(tensor, whole) else parallel.tp
     parts = np.minimum(group, tensor.units)
@@ -73,15 +80,17 @@ def local_shape(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = fro
     if tensor.shard is Shard.ROW:
         return LocalShape(tensor.copies, tensor.n, tensor.k / parts)
     if tensor.shard is Shard.VOCAB:
-        return LocalShape(tensor.copies, VOCAB_PADDING * np.ceil(tensor.n / (VOCAB_PADDING * group)), tensor.k)
+        return LocalShape(tensor.copies, padded(tensor.n, vocab_multiple) / group, tensor.k)
     if tensor.shard is Shard.EXPERT:
         return LocalShape(tensor.copies / parallel.ep, tensor.n * parallel.ep / parallel.tp, tensor.k)
     return LocalShape(tensor.copies, tensor.n, tensor.k)
 
 
-def local_fraction(tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset()) -> Number:
+def local_fraction(
+    tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset(), vocab_multiple: int = 1
+) -> Number:
     """Bytes of a tensor that one GPU holds, as a fraction of the whole."""
-    local = local_shape(tensor, parallel, whole)
+    local = local_shape(tensor, parallel, whole, vocab_multiple)
     return local.copies * local.n * local.k / (tensor.copies * tensor.n * tensor.k)
 
 

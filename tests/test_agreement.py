@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import pytest
 
-from planner.accuracy.choices import (
+from planner.accuracy.score import held_out
+from tests.choices import (
     AXES,
     CHOSEN,
     CLOSED,
@@ -20,7 +21,6 @@ from planner.accuracy.choices import (
     replicas,
     unshaped,
 )
-from planner.accuracy.score import held_out
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.collectives import Parallel
-from planner.ops import Batch, Op, OpKind, Ranks, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
+from planner.ops import Batch, Division, Op, OpKind, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
 from planner.ops.attention import causal_pairs, chunked_pairs
 from planner.ops.products import SKEW, busiest_rank, popular_experts
 from planner.ops.traffic import remote_gpus
@@ -285,20 +285,20 @@ def test_attention_data_parallelism_exchanges_instead_of_reducing() -> None:
     assert by_name(ops, "attention.decode").m == 8
 
 
-def on_ranks(ffn: Ffn, ranks: Ranks) -> list[Op]:
+def on_ranks(ffn: Ffn, division: Division) -> list[Op]:
     model, parallel = build(ffn=ffn), Parallel(tp=8, ep=8, attention_dp=8)
-    return batch_ops(prepare(model, widths(model), parallel, ranks=ranks), Batch(64.0, 100.0))
+    return batch_ops(prepare(model, widths(model), parallel, division=division), Batch(64.0, 100.0))
 
 
 def test_gathered_tokens_reach_every_other_gpu() -> None:
-    routed, gathered = (by_name(on_ranks(MOE, Ranks(gathered=asked)), "dispatch.moe") for asked in (False, True))
+    routed, gathered = (by_name(on_ranks(MOE, Division(gathered=asked)), "dispatch.moe") for asked in (False, True))
     assert gathered.bytes == 8 * 7 * build().hidden_size * 2  # eight tokens of each rank to seven others, 16 bit
     assert routed.bytes < gathered.bytes
     assert gathered.rate is Slot.ALL_GATHER
 
 
 def test_a_dense_layer_that_each_rank_holds_reads_it_whole_and_sends_nothing() -> None:
-    shared, own = (on_ranks(DENSE, Ranks(whole)) for whole in (frozenset[Role](), frozenset({Role.MLP})))
+    shared, own = (on_ranks(DENSE, Division(whole)) for whole in (frozenset[Role](), frozenset({Role.MLP})))
     assert by_name(shared, "dispatch.dense").bytes > 0
     assert not [op for op in own if op.name.startswith("dispatch")]
     assert by_name(own, "mlp.down").flops == pytest.approx(by_name(shared, "mlp.down").flops)

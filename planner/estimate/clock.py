@@ -30,11 +30,11 @@ from planner.formats import HALF_BYTES, kernel_for
 from planner.memory import MemoryInputs
 from planner.ops import (
     Batch,
+    Division,
     HostShare,
     Op,
     OpKind,
     Prepared,
-    Ranks,
     Slot,
     Unfused,
     Widths,
@@ -225,9 +225,12 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         wide_heads=wide_heads(engine, deployments),
         dispatch=_dispatch(deployments),
     )
-    ranks = Ranks(frozenset(engine.weights.attention_dp_roles), engine.routing.tokens_gathered)
+    rules = engine.weights
+    division = Division(
+        frozenset(rules.attention_dp_roles), engine.routing.tokens_gathered, vocab_multiple=rules.vocab_multiple
+    )
     unfused = Unfused(engine.unfused_state.kernels, engine.unfused_state.passes)
-    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, ranks, unfused)
+    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, division, unfused)
     attained = rates(deployments, own, drafts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),

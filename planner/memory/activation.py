@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.collectives import Parallel
+from planner.collectives import Parallel, padded
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
-from planner.memory.weights import cache_group, padded, result_ways, streamed_tensor_bytes
+from planner.memory.weights import cache_group, result_ways, streamed_tensor_bytes
 from planner.specs.engine import EngineSpec, Graphs
 from planner.specs.model import (
     Attention,

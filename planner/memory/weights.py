@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.collectives import Parallel
+from planner.collectives import Parallel, padded
 from planner.formats.identity import Same
 from planner.memory.placement import Placement, Placements, stage_of_layer
 from planner.memory.terms import Array, Floats, MemoryInputs, floats
@@ -60,11 +60,6 @@ def cache_group(engine: EngineSpec, parallel: Parallel) -> Floats:
 def result_ways(engine: EngineSpec, parallel: Parallel) -> Floats:
     """GPUs over which what a layer computes is divided; llama.cpp gathers it on the first when it splits matrices."""
     return floats(parallel.tp) if engine.cache.sharded else np.ones_like(floats(parallel.tp))
-
-
-def padded(vocab: int, multiple: int) -> int:
-    """The vocabulary rounded up to a multiple."""
-    return -(-vocab // multiple) * multiple
 
 
 def stage_shares(model: ModelSpec, placement: Placement) -> Floats:

@@ -141,11 +141,12 @@ class Product(NamedTuple):
     by_rank: bool  # runs on the tokens of one attention-DP rank
 
 
-class Ranks(NamedTuple):
-    """How an engine runs attention data-parallel ranks."""
+class Division(NamedTuple):
+    """How an engine divides a model over a tensor-parallel group and its attention data-parallel ranks."""
 
-    whole: frozenset[Role] = frozenset()  # weights beside attention that each holds, for its own tokens
+    whole: frozenset[Role] = frozenset()  # weights beside attention that each rank holds, for its own tokens
     gathered: bool = False  # experts see the tokens of all by an all-gather; false: each is sent where it is routed
+    vocab_multiple: int = 1  # to which the vocabulary is padded before it is split
 
 
 class Work(NamedTuple):

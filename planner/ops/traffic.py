@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
-from planner.ops.records import Op, OpKind, Ranks, Slot, Widths, Work
+from planner.ops.records import Division, Op, OpKind, Slot, Widths, Work
 from planner.specs.model import (
     Attention,
     CompressedAttention,
@@ -127,7 +127,7 @@ def communication_ops(
     widths: Widths,
     parallel: Parallel,
     work: Work,
-    ranks: Ranks = Ranks(),  # noqa: B008
+    division: Division = Division(),  # noqa: B008
 ) -> list[Op]:
     """Messages of one step; none where a group has one GPU.
 
@@ -143,7 +143,7 @@ def communication_ops(
         mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
         ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
         apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
-        together, inner = 1 - apart, mixers + apart * _own_ffn_layers(model, ranks)
+        together, inner = 1 - apart, mixers + apart * _own_ffn_layers(model, division)
         inside = all_reduce_wire_bytes(work.rank_tokens * row, group)
         whole = all_reduce_wire_bytes(work.tokens * row, parallel.tp) * together
         logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp) * together
@@ -158,7 +158,7 @@ def communication_ops(
         if model.lm_head:
             ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, logits, work.sampled, model.vocab_size))
     if _divided(parallel.attention_dp):
-        ops += _exchange(model, widths, parallel, work, ranks)
+        ops += _exchange(model, widths, parallel, work, division)
     if _divided(parallel.pp):
         ops.append(_message("send", Slot.SEND, parallel.pp - 1, work.tokens * row, work.tokens, model.hidden_size))
     return ops
@@ -179,25 +179,25 @@ def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number
     return ffn.top_k, parallel.ep, widths.dispatch
 
 
-def _own_ffn_layers(model: ModelSpec, ranks: Ranks) -> int:
+def _own_ffn_layers(model: ModelSpec, division: Division) -> int:
     """Layers whose ffn each attention data-parallel rank runs on its own tokens."""
     dense = [index for index, ffn in enumerate(model.ffns) if isinstance(ffn, DenseFfn)]
-    return sum(model.ffn_layers(index) for index in dense) if Role.MLP in ranks.whole else 0
+    return sum(model.ffn_layers(index) for index in dense) if Role.MLP in division.whole else 0
 
 
-def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, ranks: Ranks) -> list[Op]:
+def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, division: Division) -> list[Op]:
     """Dispatch and combine around every ffn that ranks share: tokens go to the GPUs that compute them, and return.
 
     By all-gather and reduce-scatter every other GPU is reached.
     """
-    ops, slot = [], Slot.ALL_GATHER if ranks.gathered else Slot.ALL_TO_ALL
+    ops, slot = [], Slot.ALL_GATHER if division.gathered else Slot.ALL_TO_ALL
     own = work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
     own = own * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
     for index, ffn in enumerate(model.ffns):
-        if isinstance(ffn, DenseFfn) and Role.MLP in ranks.whole:
+        if isinstance(ffn, DenseFfn) and Role.MLP in division.whole:
             continue
         routes, ep, width = _route(ffn, widths, parallel)
-        ep = 1.0 if ranks.gathered else ep
+        ep = 1.0 if division.gathered else ep
         sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
             ops.append(_message(f"{name}.{ffn.kind}", slot, layers, wire, work.rank_tokens, model.hidden_size))

@@ -13,7 +13,7 @@ class Shard(StrEnum):
 
     COLUMN = "column"  # n is split; at most into `units` parts, past which it is replicated (KV heads)
     ROW = "row"  # k is split, the result is summed over the group
-    VOCAB = "vocab"  # n is padded to a multiple of 64 x tp, then split
+    VOCAB = "vocab"  # n is split, padded to a multiple before where an engine says so
     EXPERT = "expert"  # copies over ep, then n or k over tp / ep
     REPLICATED = "replicated"
     FIRST = "replicated on the first stage"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from planner.accuracy.choices import (
+from tests.choices import (
     CLOSED,
     Configuration,
     agreements,
