@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only what stands in an earlier line, or earlier in its own line.
 LAYERS = (
     "units errors specs params formats collectives memory ops roofline serving billing events training uncertainty",
-    "catalog calibration.fit",
+    "workers catalog calibration.fit",
     "estimate finetuning",
     "quality explain search report accuracy simulation observe",
     "calibration",

@@ -165,8 +165,10 @@ def test_a_long_csv_written_in_parts_is_the_same(
         return out.read_bytes().decode() if to_file else done.out, done.code, done.err
 
     whole = exported()
-    for name in ("answers", "estimate"):
-        monkeypatch.setattr(f"planner.cli.{name}.PART_ROWS", 2)  # the second part starts with a row that cannot be read
+    monkeypatch.setattr("planner.cli.estimate.LONG_CSV", 2)
+    monkeypatch.setattr(
+        sys.modules["planner.estimate.batch"], "GROUP_ROWS", 2
+    )  # one part ends with a row that cannot be read
     assert exported() == whole and whole[1] == 2
 
 

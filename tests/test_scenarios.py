@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.catalog.scenarios import MAX_BYTES, MAX_ROWS, parse_scenarios, read_scenarios, scenarios_from_flags
+from planner.catalog.scenarios import (
+    MAX_BYTES,
+    MAX_ROWS,
+    parse_scenarios,
+    read_cells,
+    scenario_in,
+    scenarios_from_flags,
+)
 from planner.catalog.values import columns, value_of
 from planner.errors import BadFile, BadValue, PlannerError, UnknownName
 
@@ -146,7 +153,7 @@ def test_any_json_scalars_are_a_row(item: dict[str, object]) -> None:
 
 def test_a_file_is_read_by_its_ending(tmp_path: Path) -> None:
     (tmp_path / "a.JSON").write_text('{"model": "llama"}')
-    assert read_scenarios(tmp_path / "a.JSON")[0].scenario.model == "llama"
+    assert scenario_in(read_cells(tmp_path / "a.JSON")[0]).scenario.model == "llama"
 
 
 def test_a_range_by_factor_includes_both_ends() -> None:

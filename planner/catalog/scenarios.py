@@ -18,17 +18,17 @@ SCENARIOS = Table("scenario", check_column, MAX_ROWS, MAX_BYTES)
 _HOLDS_COMMAS = ("name", "tensor_split")  # text columns in which a comma does not start a list
 
 
-def read_scenarios(path: str | Path) -> list[Read[Scenario]]:
-    """Rows of a file, or of standard input for `-`. Raises as `rows.read_rows` does."""
-    return [_row(cells) for cells in read_rows(path, SCENARIOS)]
+def read_cells(path: str | Path) -> list[Cells]:
+    """Rows of a file as they stand there, or of standard input for `-`. Raises as `rows.read_rows` does."""
+    return read_rows(path, SCENARIOS)
 
 
 def parse_scenarios(data: bytes, suffix: str, where: str) -> list[Read[Scenario]]:
     """Rows of a file's bytes; `suffix` says how they are written."""
-    return [_row(cells) for cells in parse_rows(data, suffix, where, SCENARIOS)]
+    return [scenario_in(cells) for cells in parse_rows(data, suffix, where, SCENARIOS)]
 
 
-def _row(read: Cells) -> Read[Scenario]:
+def scenario_in(read: Cells) -> Read[Scenario]:
     """The row with the values that can be read, and what is wrong with the first of the others."""
     values: dict[str, Value] = {}
     faults = [read.error] if read.error else []

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from planner.catalog.files import write_atomically
-from planner.catalog.rows import Read
+from planner.catalog.rows import Cells, Read
+from planner.catalog.scenarios import scenario_in
 from planner.catalog.values import columns
 from planner.cli.output import console
-from planner.report import csv_text
+from planner.estimate import estimate
+from planner.estimate.batch import blocks
+from planner.estimate.columns import answer_columns
+from planner.report import csv_lines, csv_text
 from planner.specs.scenario import Scenario
+from planner.workers import mapped, usable
 
 LONG_BATCH = 2000  # scenarios from which a progress bar is worth its line
-PART_ROWS = 10_000  # answers of a long CSV that are held at a time, some 25 kB each
+LONG_CSV = 10_000  # from which it is written by parts and processes: answers that are held take some 25 kB each
 
 Answer = dict[str, Any]
+Asked = Cells | Read[Scenario]  # a row as it stands in a file, or as it was read
 
 
 class Tally(NamedTuple):
@@ -35,10 +43,17 @@ class Tally(NamedTuple):
         return Tally(self.answers + other.answers, self.errors + other.errors, first, missing)
 
 
-def answered(rows: Sequence[Read[Scenario]]) -> list[Answer]:
-    """An answer per row; a row that could not be read answers with its error."""
-    answers = iter(_estimated([row.scenario for row in rows if not row.error]))
-    return [_spoilt(row) if row.error else row.placed(next(answers)) for row in rows]
+def answered(rows: Sequence[Asked], told: Callable[[int], None] | None = None) -> list[Answer]:
+    """An answer per row; a row that could not be read answers with its error. `told` as `estimate`'s progress."""
+    read = [scenario_in(row) if isinstance(row, Cells) else row for row in rows]
+    answers = iter(estimate([row.scenario for row in read if not row.error], told).rows())
+    return [_spoilt(row) if row.error else row.placed(next(answers)) for row in read]
+
+
+def shown(rows: Sequence[Asked]) -> list[Answer]:
+    """The same with a bar where it takes long."""
+    with _bar(len(rows)) as told:
+        return answered(rows, told)
 
 
 def tallied(answers: Sequence[Answer], required: Sequence[str]) -> Tally:
@@ -48,37 +63,59 @@ def tallied(answers: Sequence[Answer], required: Sequence[str]) -> Tally:
     return Tally(len(answers), len(errors), errors[0] if errors else "", missing)
 
 
-def export(rows: Sequence[Read[Scenario]], path: str, required: Sequence[str]) -> Tally:
-    """Answer R > 0 rows into a CSV file, - being standard output, a part at a time so that memory stays bounded."""
-    tallies: list[Tally] = []
+class Part(NamedTuple):
+    """Answers of a part of a file as they are written, and how they stand."""
 
-    def text() -> Iterator[str]:
-        for start in range(0, len(rows), PART_ROWS):
-            answers = answered(rows[start : start + PART_ROWS])
-            yield csv_text(list(answers[0]), answers, header=not tallies)
-            tallies.append(tallied(answers, required))
+    lines: list[str]
+    errors: list[str]  # of each; blank where there is none
+    tally: Tally
 
+
+def export(rows: Sequence[Asked], path: str, required: Sequence[str]) -> Tally:
+    """Answer R > 0 rows into a CSV file, - being standard output: a part at a time, of which only lines are kept."""
+    places = blocks([_kind(row) for row in rows])
+    lines, errors = [""] * len(rows), [""] * len(rows)
+    tally = Tally(0, 0, "", (0,) * len(required))
+    with _bar(len(rows)) as told:
+        parts = mapped(partial(_part, required), [[rows[i] for i in block] for block in places], usable())
+        for block, part in zip(places, parts, strict=True):
+            for i, line, error in zip(block, part.lines, part.errors, strict=True):
+                lines[i], errors[i] = line, error
+            tally = tally.plus(part.tally)
+            told(len(block))
+    text = itertools.chain([csv_text(answer_columns(), ())], lines)
     if path == "-":
-        sys.stdout.writelines(text())
+        sys.stdout.writelines(text)
     else:
-        write_atomically(path, text())
-    return reduce(Tally.plus, tallies)
+        write_atomically(path, text)
+    return tally._replace(first_error=next(filter(None, errors), ""))
 
 
-def _estimated(scenarios: list[Scenario]) -> list[Answer]:
-    from planner.estimate import estimate
+def _part(required: Sequence[str], rows: Sequence[Asked]) -> Part:
+    answers = answered(rows)
+    errors = [answer["error"] or "" for answer in answers]
+    return Part(list(csv_lines(answer_columns(), answers)), errors, tallied(answers, required))
 
-    if len(scenarios) < LONG_BATCH or not sys.stderr.isatty():
-        return estimate(scenarios).rows() if scenarios else []
+
+def _kind(row: Asked) -> tuple[str, str]:
+    """Model and engine as they stand there: what rows must share to be priced together."""
+    named = row.cells if isinstance(row, Cells) else vars(row.scenario)
+    return str(named.get("model")), str(named.get("engine"))
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    """Told how many more are done, it moves on; there is none for little work and where nobody looks."""
+    if total < LONG_BATCH or not sys.stderr.isatty():
+        yield lambda done: None
+        return
     from rich.progress import Progress
 
     with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pricing", total=len(scenarios))
-        return estimate(scenarios, progress=lambda done: bar.advance(task, done)).rows()
+        task = bar.add_task("pricing", total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def _spoilt(row: Read[Scenario]) -> Answer:
-    from planner.estimate.columns import answer_columns
-
     known = {name: getattr(row.scenario, name) for name in columns()}
     return {**dict.fromkeys(answer_columns()), **known, "error": f"{row.where}: {row.error}"}

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from planner.catalog.rows import Read
-from planner.catalog.scenarios import read_scenarios, scenarios_from_flags
-from planner.cli.answers import PART_ROWS, Tally, answered, export, tallied
+from planner.catalog.scenarios import read_cells, scenarios_from_flags
+from planner.cli.answers import LONG_CSV, Asked, Tally, export, shown, tallied
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, written
@@ -49,9 +49,9 @@ def estimate(
     """
     required = _requirements(require)
     rows = _rows(flags, scenarios, from_command)
-    if csv and not json and len(rows) > PART_ROWS:
+    if csv and not json and len(rows) > LONG_CSV:
         return _outcome(export(rows, csv, required), required)
-    answers = answered(rows)
+    answers = shown(rows)
     tally = tallied(answers, required)
     if tally.errors and len(answers) == 1 and not scenarios:
         raise BadValue(tally.first_error)
@@ -62,11 +62,11 @@ def estimate(
     return _outcome(tally, required)
 
 
-def _rows(flags: Mapping[str, str], file: str, line: str) -> list[Read[Scenario]]:
+def _rows(flags: Mapping[str, str], file: str, line: str) -> Sequence[Asked]:
     if file and (flags or line):
         raise BadValue("--scenarios takes no other scenario options; put the columns into the file")
     if file:
-        return read_scenarios(file)
+        return read_cells(file)
     if not line:
         return [Read(scenario) for scenario in scenarios_from_flags(flags)]
     from planner.catalog.commands import scenario_from_command

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from planner.estimate.batch import priced
-from planner.estimate.columns import INTERVALS, Estimate, documented, estimate_columns
+import numpy as np
+
+from planner.estimate.batch import blocks, priced
+from planner.estimate.columns import INTERVALS, Estimate, documented, estimate_columns, joined
 from planner.estimate.evidence import folder_stamp
 from planner.estimate.library import NO_LIBRARY, Library
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
 from planner.estimate.resolve import Known, resolve
 from planner.specs.scenario import Scenario
+from planner.workers import mapped, usable
+
+LONG = 20_000  # scenarios from which it pays to start other processes
 
 __all__ = ["INTERVALS", "NO_LIBRARY", "Estimate", "Library", "documented", "estimate", "estimate_columns"]
 
@@ -20,12 +26,14 @@ def estimate(
     scenarios: Scenario | Sequence[Scenario],
     progress: Callable[[int], None] | None = None,
     library: Library = NO_LIBRARY,
+    processes: int | None = None,
 ) -> Estimate:
     """Estimate one scenario or many: R scenarios in, a record of columns out, each an array (R,).
 
     Raises nothing for what scenarios say: one that names something unknown or contradicts itself gets an `error`, which
     is one line, and stops no other. `progress` is called with the number of scenarios done since its last call.
-    `library` holds models, GPUs, runs and checks that no catalogue does.
+    `library` holds models, GPUs, runs and checks that no catalogue does. From LONG scenarios on other processes take
+    their share, if this one has more than one processor; `processes=1` keeps them all here.
 
     KV bytes per token of Llama-3.1-8B: 2 x 32 layers x 8 heads x 128 x 2 bytes; over two GPUs half of it each.
 
@@ -39,5 +47,19 @@ def estimate(
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     known = stored() if library.observations is None else library.observations
     library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks(), observations=known)
+    if len(asked) < LONG:
+        return _alone(library, asked, progress)
+    places = blocks([(scenario.model, scenario.engine) for scenario in asked])
+    parts = []
+    work, items = partial(_alone, library), [[asked[i] for i in block] for block in places]
+    for part in mapped(work, items, usable() if processes is None else processes):
+        parts.append(part)
+        if progress:
+            progress(len(part))
+    return joined(parts, np.argsort(np.concatenate(places)))
+
+
+def _alone(library: Library, asked: Sequence[Scenario], progress: Callable[[int], None] | None = None) -> Estimate:
+    """All of them in this process."""
     named: Known = {}
     return priced(asked, lambda scenario: refined(resolve(scenario, library, named), library), progress)

@@ -52,6 +52,12 @@ def priced(
     return Estimate(tuple(echoed), **(collected | texts), low=low, high=high, planner_version=__version__)
 
 
+def blocks(kinds: Sequence[tuple[str | None, ...]]) -> list[list[int]]:
+    """Places of many rows in blocks of GROUP_ROWS, those of a kind beside each other, so that they make few groups."""
+    order = sorted(range(len(kinds)), key=lambda place: [name or "" for name in kinds[place]])
+    return [order[start : start + GROUP_ROWS] for start in range(0, len(order), GROUP_ROWS)]
+
+
 def _empty(rows: int) -> dict[str, Any]:
     names = estimate_columns()
     columns: dict[str, Any] = dict(zip(names, np.full((len(names), rows), np.nan), strict=True))

@@ -7,8 +7,8 @@ the name says otherwise. NaN is "no such figure"; a row with an `error` holds no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +161,25 @@ class Estimate:
             return self.high[name[:-5]]
         values: NDArray[Any] = getattr(self, name)
         return values
+
+
+def joined(parts: Sequence[Estimate], order: NDArray[np.intp]) -> Estimate:
+    """Parts of a batch as one, of whose rows `order` says which comes next."""
+
+    def rows(arrays: Iterator[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([*arrays])[order]
+
+    scenarios = [scenario for part in parts for scenario in part.scenarios]
+    columns: dict[str, Any] = {
+        item.name: rows(getattr(part, item.name) for part in parts) for item in fields(Estimate) if item.metadata
+    }
+    return replace(
+        parts[0],
+        scenarios=tuple(scenarios[place] for place in order.tolist()),
+        low={name: rows(part.low[name] for part in parts) for name in INTERVALS},
+        high={name: rows(part.high[name] for part in parts) for name in INTERVALS},
+        **columns,
+    )
 
 
 def answer_columns() -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
@@ -28,14 +28,25 @@ def safe_cell(value: object) -> object:
     return f"'{text}" if text.startswith(_RUN_BY_SPREADSHEETS) else text
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]], header: bool = True) -> str:
-    """RFC 4180 text; a column that a row lacks is an empty cell."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n")
-    if header:
-        writer.writerow(columns)
-    writer.writerows([safe_cell(row.get(column)) for column in columns] for row in rows)
-    return out.getvalue()
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """RFC 4180 text with a header; a column that a row lacks is an empty cell."""
+    header = dict(zip(columns, columns, strict=True))
+    return "".join(csv_lines(columns, itertools.chain([header], rows)))
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """The same text line by line, without a header."""
+    writer = csv.writer(_Line, lineterminator="\r\n")
+    for row in rows:
+        yield writer.writerow([safe_cell(row.get(column)) for column in columns])
+
+
+class _Line:
+    """What a CSV writer writes to: it hands the line back."""
+
+    @staticmethod
+    def write(text: str) -> str:
+        return text
 
 
 def json_text(document: object) -> str:
