@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog.support import support
-from planner.estimate.resolve import default_kv_format
+from planner.estimate.defaults import default_kv_format
 from planner.specs.formats import Level
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, Task

@@ -30,7 +30,7 @@ from links import Form, Link, Names, column_value, query_of, read
 from planner import explain
 from planner.errors import PlannerError
 from planner.estimate import Library
-from planner.estimate.resolve import own_format
+from planner.estimate.defaults import own_format
 from planner.search.limits import check_lengths
 from planner.specs.formats import Level
 from planner.specs.model import Task

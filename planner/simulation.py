@@ -11,9 +11,10 @@ from planner import events
 from planner.errors import BadValue
 from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import Priced
+from planner.estimate.capacity import front_end_of
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
-from planner.estimate.price import front_end_of, images
+from planner.estimate.loads import images
 from planner.estimate.refine import refined
 from planner.estimate.resolve import resolve
 from planner.events import (

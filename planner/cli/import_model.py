@@ -65,7 +65,7 @@ def _about(model: ModelSpec, imported: Imported | None) -> dict[str, Any]:
     """Everything but the table of classes."""
     from planner.catalog import models
     from planner.catalog.headers.compare import nearest
-    from planner.estimate.resolve import own_format
+    from planner.estimate.defaults import own_format
     from planner.params import active_parameters, parameters
 
     like = nearest(model, ((entry.id, entry.parameters) for entry in models.model_index()), models.model)
@@ -102,7 +102,7 @@ def _weights(imported: Imported) -> dict[str, Any]:
 def _classes(model: ModelSpec) -> list[dict[str, object]]:
     """Parameters and bytes by class of tensor, the largest first, and all together."""
     from planner.catalog.formats import weight_format
-    from planner.estimate.resolve import own_format
+    from planner.estimate.defaults import own_format
     from planner.formats import tensor_bytes
     from planner.params import tensors
 

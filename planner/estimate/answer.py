@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from planner import serving
 from planner.estimate.clock import Clock, refined_columns
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, replicas
-from planner.estimate.price import is_closed
+from planner.estimate.loads import is_closed
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind
 from planner.roofline import Priced as RooflineParts

@@ -12,7 +12,7 @@ from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, Priced
 from planner.estimate.deployments import Deployment, Part, column, each, numbers
-from planner.estimate.price import HOPPER
+from planner.estimate.memory_plans import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 from planner.specs.model import Attention

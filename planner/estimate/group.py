@@ -22,6 +22,7 @@ from planner.estimate.answer import (
     speed_columns,
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
+from planner.estimate.capacity import capacity_of, front_end_of, scheduling_of
 from planner.estimate.clock import clock
 from planner.estimate.deployments import (
     Deployment,
@@ -36,7 +37,8 @@ from planner.estimate.deployments import (
 )
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
-from planner.estimate.price import capacity_of, front_end_of, is_closed, load_of, memory_of, scheduling_of
+from planner.estimate.loads import is_closed, load_of
+from planner.estimate.memory_plans import memory_of
 from planner.estimate.quality import quality_columns
 from planner.estimate.resolve import ResolvedRow
 from planner.memory import MemoryInputs, MemoryPlan

@@ -12,28 +12,27 @@ from typing import Any, NamedTuple
 from planner.catalog import engines, formats, models
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Source
-from planner.catalog.checkpoints import checkpoint, published
+from planner.catalog.checkpoints import checkpoint
 from planner.catalog.quality import family
 from planner.catalog.rates import check_interconnect
 from planner.catalog.values import shares_of
 from planner.errors import BadValue
+from planner.estimate.defaults import default_engine, default_kv_format, default_load, loaded_format, own_format
 from planner.estimate.drafting import Drafter, Target, drafter, drafting_defaults
 from planner.estimate.evidence import source_for
 from planner.estimate.factors import NOT_REFINED, Refined
-from planner.estimate.library import Library, known_model
+from planner.estimate.library import Library
+from planner.estimate.matched import as_published, with_router, with_states, without_windows
 from planner.formats.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support
 from planner.specs.gpu import GpuSpec
-from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, MoeFfn, Task
+from planner.specs.model import ModelSpec
 from planner.specs.quality import QualityResult
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 
-GENERATOR_WAVES = 10.0  # requests over concurrency that load generators offer by custom
-DEFAULT_INPUT_TOKENS = 2000
-DEFAULT_OUTPUT_TOKENS = 500
 ENGINES_OF = {  # columns that only these engines have
     "cpu_offload_gib": ("vllm", "sglang"),
     "scheduler_recv_interval": ("sglang",),
@@ -138,7 +137,7 @@ def _looked_up(scenario: Scenario, library: Library) -> ResolvedRow:
     if engine.id == "llama.cpp":
         weights = formats.as_gguf(weights)
     named = found  # before the published FP4 checkpoint takes its place
-    found = _as_published(found, weights)
+    found = as_published(found, weights)
     _check_engine_columns(scenario, engine, gpu)
     if not engine.cache.windows:
         found = found._replace(model=without_windows(Same(found.model)))
@@ -163,51 +162,6 @@ def _looked_up(scenario: Scenario, library: Library) -> ResolvedRow:
     )
 
 
-@lru_cache(maxsize=512)
-def without_windows(model: Same[ModelSpec]) -> ModelSpec:
-    """The model in an engine that keeps and reads whole sequences in its window layers too."""
-    mixers = (m.model_copy(update={"window": None}) if isinstance(m, Attention) else m for m in model.value.mixers)
-    return model.value.model_copy(update={"mixers": tuple(mixers)})
-
-
-@lru_cache(maxsize=512)
-def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
-    """The engine as it runs recurrent states: with what keeping prefixes of them takes, or without."""
-    cache, host = engine.value.cache, engine.value.host
-    if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
-        return engine.value
-    if not cached:
-        slots = cache.state_slots if cache.plain_state_slots is None else cache.plain_state_slots
-        return engine.value.model_copy(update={"cache": cache.model_copy(update={"state_slots": slots})})
-    later = {
-        "step_s": host.step_s + host.state_step_s,
-        "sequence_s": host.sequence_s + host.state_sequence_s,
-    }
-    return engine.value.model_copy(update={"host": host.model_copy(update=later)})
-
-
-@lru_cache(maxsize=512)
-def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
-    """The engine as it chooses experts: where a bias corrects the choice and no kernel of it does so, in several."""
-    routing = engine.value.routing
-    corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
-    if not (routing.unfused_router_s and corrected) or model.value.model_type in routing.fused_router_types:
-        return engine.value
-    if routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
-        return engine.value
-    later = routing.model_copy(update={"router_s": routing.router_s + routing.unfused_router_s})
-    return engine.value.model_copy(update={"routing": later})
-
-
-def _as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
-    """The model as its published FP4 checkpoint holds it, which says what stays in 16 bit; the format does not."""
-    name = published(found.model.id, weights.id) if weights.family == "fp4" else None
-    if name is None or own_format(found.model) == weights.id:
-        return found
-    stored = known_model(name).model
-    return found._replace(model=stored) if stored.quantization else found
-
-
 def _draft_model(name: str, library: Library) -> tuple[ModelSpec, FormatSpec]:
     """A draft model and the format of its own checkpoint."""
     found = library.resolved(name)
@@ -229,57 +183,6 @@ def _check_engine_columns(scenario: Scenario, engine: EngineSpec, gpu: GpuSpec) 
         raise BadValue(f"column 'tensor_split': {scenario.tensor_split[:40]!r} does not name {scenario.pp} GPUs")
     if scenario.power_limit_w and not gpu.tdp_w:
         raise BadValue(f"column 'power_limit_w': the profile of {gpu.id} states no tdp_w")
-
-
-def own_format(model: ModelSpec) -> str:
-    """The weight format of the checkpoint as published."""
-    return model.quantization.weight_format if model.quantization else model.dtype
-
-
-def loaded_format(own: str, model: ModelSpec, engine: EngineSpec) -> str:
-    """The format that an engine gives a checkpoint of `own` unless told otherwise: servers load fp32 in 16 bit.
-
-    Ref: vLLM's dtype auto takes fp16 for pooling models and bf16 for others; both have the same bytes.
-    """
-    if own != "fp32" or engine.id not in engines.SERVERS:
-        return own
-    return "bf16" if model.task == Task.GENERATE else "fp16"
-
-
-def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
-    """Who serves this when nobody says: llama.cpp for GGUF and Apple, MLX for its own format, else vLLM."""
-    if weights.family == "mlx":
-        return "mlx"
-    return "llama.cpp" if weights.family == "gguf" or gpu.vendor == "Apple" else "vllm"
-
-
-def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
-    """16 bit, unless the checkpoint asks for less, those that the engine loads in this format do, or the engine itself
-    does for latents that are picked, and it has it."""
-    checkpoint = model.quantization.kv_format if model.quantization else None
-    picked = model.picks_latents and gpu.generation in engine.cache.fp8_picked_on
-    own = checkpoint or ("fp8" if picked or weights.id in engine.cache.fp8_kv_with else None)
-    if own and all(
-        supports.support(one, engine.id, gpu).level is not Level.UNSUPPORTED for one in formats.kv_format(own)
-    ):
-        return own
-    return "fp16" if engine.id == "llama.cpp" or model.dtype == "fp16" else "bf16"
-
-
-def default_load(scenario: Scenario, task: str, model: ModelSpec) -> dict[str, Any]:
-    """Lengths and concurrency where the scenario leaves them blank; a model without a head writes nothing."""
-    output = DEFAULT_OUTPUT_TOKENS if task == Task.GENERATE else 0
-    output = output if scenario.output_tokens is None else scenario.output_tokens
-    filled: dict[str, Any] = {
-        "input_tokens": DEFAULT_INPUT_TOKENS if scenario.input_tokens is None else scenario.input_tokens,
-        "output_tokens": output if model.lm_head else 0,
-    }
-    service = scenario.request_rate_per_s is not None or scenario.users is not None
-    if scenario.concurrency is None and not service:
-        filled["concurrency"] = 1
-    if scenario.waves is None:
-        filled["waves"] = 0.0 if service else GENERATOR_WAVES
-    return filled
 
 
 def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from planner import serving
 from planner.estimate.answer import n_gpus
+from planner.estimate.capacity import capacity_of, front_end_of, scheduling_of
 from planner.estimate.clock import clock
 from planner.estimate.deployments import Deployment, Floats, numbers
 from planner.estimate.group import objectives
-from planner.estimate.price import capacity_of, front_end_of, is_closed, load_of, memory_of, scheduling_of
+from planner.estimate.loads import is_closed, load_of
+from planner.estimate.memory_plans import memory_of
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Offered, ServingPoint, Tail
 from planner.serving.offered import lane_of

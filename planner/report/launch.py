@@ -9,7 +9,7 @@ from planner.catalog import engines, formats, gpus, models
 from planner.catalog.commands import ALL_LAYERS
 from planner.errors import PlannerError
 from planner.estimate.columns import EstimateRow
-from planner.estimate.resolve import default_kv_format
+from planner.estimate.defaults import default_kv_format
 
 Flags = list[tuple[str, object]]
 

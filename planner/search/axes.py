@@ -12,9 +12,9 @@ from planner.catalog import engines, formats, gpus, models
 from planner.catalog.checkpoints import checkpoint
 from planner.catalog.quality import family
 from planner.catalog.rates import is_half_rate
+from planner.estimate.defaults import own_format
 from planner.estimate.layout import Layout, fault
 from planner.estimate.library import Library
-from planner.estimate.resolve import own_format
 from planner.formats import bits_per_weight
 from planner.formats.identity import Same
 from planner.search.usual import usual_formats

@@ -15,6 +15,7 @@ import numpy as np
 from planner.catalog import formats
 from planner.errors import PlannerError
 from planner.estimate.answer import STOPS, shortfall
+from planner.estimate.defaults import default_kv_format
 from planner.estimate.deployments import Deployment, Deployments, limits_of
 from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
@@ -22,7 +23,7 @@ from planner.estimate.heap import busy
 from planner.estimate.library import Library
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
-from planner.estimate.resolve import ResolvedRow, default_kv_format, resolve, supported
+from planner.estimate.resolve import ResolvedRow, resolve, supported
 from planner.estimate.screen import Planned, curves, planned, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same

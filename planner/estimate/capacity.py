@@ -1,0 +1,95 @@
+"""What one replica runs at once, when its engine starts prompts, and what a server adds to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
+from planner.estimate.memory_plans import asks_slots
+from planner.memory import MemoryInputs, MemoryPlan
+from planner.serving import Capacity, FrontEnd, Scheduling
+from planner.specs.engine import Allocation, EngineSpec
+from planner.specs.model import LatentAttention
+
+
+def capacity_of(
+    engine: EngineSpec, plan: MemoryPlan, inputs: MemoryInputs, deployments: Sequence[Deployment]
+) -> Capacity:
+    """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
+    slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
+    ranks = np.asarray(inputs.parallel.attention_dp if engine.scheduler.rank_budget else 1.0)
+    reserved = engine.cache.allocation is Allocation.CONTEXT
+    whole = reserved or engine.cache.reserves_full
+    sequences = np.maximum(plan.kv.max_concurrency if whole else plan.kv.max_concurrency_expected, 1)
+    return Capacity(
+        sequences=sequences,
+        max_num_seqs=np.where(reserved & asks_slots(deployments), sequences, slots) * inputs.parallel.attention_dp,
+        max_num_batched_tokens=step_room(engine, inputs) * ranks,
+        chunks_mixed=engine.scheduler.chunks_mixed,
+        lanes=inputs.parallel.pp,
+        chunk_overlap=_chunk_overlap(engine, deployments),
+        replicas=replicas(deployments),
+        graph_batch=captured(inputs),
+        computed_again=engine.cache.computed_again,
+        waits_on=inputs.parallel.pp if engine.scheduler.stages_wait else 1.0,
+    )
+
+
+def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+    """How far chunks of one prompt overlap in the stages of a pipeline: not where the host waits between experts.
+
+    Nor on other GPUs than NVIDIA's, whose back-ends have no events between devices.
+    """
+    overlap = engine.scheduler.chunk_overlap
+    if not overlap or deployments[0].row.model.has_experts:
+        return 0.0
+    return column(deployments, lambda d: overlap * (d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+
+
+def captured(inputs: MemoryInputs) -> Floats:
+    """Largest batch of each row that a CUDA graph replays; attention data-parallel ranks replay one each."""
+    ranks = np.asarray(inputs.parallel.attention_dp)
+    return np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch * ranks)
+
+
+def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+    """Most tokens of one pass through the layers: llama.cpp cuts its batch into physical batches."""
+    physical = engine.activation.logit_rows == "tokens"
+    return np.asarray(inputs.settings.n_ubatch if physical else inputs.settings.max_num_batched_tokens, dtype=float)
+
+
+def scheduling_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Scheduling:
+    """When the engine starts prompts, and which of them together."""
+    scheduler, ranks = engine.scheduler, np.asarray(parallel(deployments).attention_dp)
+    return Scheduling(
+        late_steps=scheduler.late_steps,
+        poll_steps=numbers(deployments, "scheduler_recv_interval", 1),
+        ranks=ranks if scheduler.ranks_together else 1.0,
+        balance_steps=scheduler.balance_steps,
+        attention_ranks=ranks,
+        group_prompts=scheduler.group_prompts,
+        group_share=scheduler.group_share,
+        group_whole=scheduler.group_whole,
+        group_waves=scheduler.group_waves,
+    )
+
+
+def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> FrontEnd:
+    """Engine time outside of steps."""
+    server, model = engine.front_end, deployments[0].row.model
+    return FrontEnd(
+        request_s=server.request_s + server.latent_layer_s * model.layers_of(LatentAttention),
+        input_token_s=server.prompt_token_s,
+        serial_s=_serial_s(engine, deployments),
+    )
+
+
+def _serial_s(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
+    """Seconds of a request in the front end's turn; a run of one wave is a library's own, without a server."""
+    server = engine.front_end
+    sent_s = server.serial_token_s * numbers(deployments, "output_tokens", 0) / server.stream_interval
+    alone = numbers(deployments, "waves", np.inf) == 1
+    return np.where(alone, 0.0, np.maximum(server.serial_request_s, sent_s))

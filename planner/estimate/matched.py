@@ -1,0 +1,59 @@
+"""A model and an engine as they run each other: what either does depends on the other."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from planner.catalog import models
+from planner.catalog.checkpoints import published
+from planner.estimate.defaults import own_format
+from planner.estimate.library import known_model
+from planner.formats.identity import Same
+from planner.specs.engine import EngineSpec
+from planner.specs.formats import FormatSpec
+from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, MoeFfn
+
+
+@lru_cache(maxsize=512)
+def without_windows(model: Same[ModelSpec]) -> ModelSpec:
+    """The model in an engine that keeps and reads whole sequences in its window layers too."""
+    mixers = (m.model_copy(update={"window": None}) if isinstance(m, Attention) else m for m in model.value.mixers)
+    return model.value.model_copy(update={"mixers": tuple(mixers)})
+
+
+@lru_cache(maxsize=512)
+def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
+    """The engine as it runs recurrent states: with what keeping prefixes of them takes, or without."""
+    cache, host = engine.value.cache, engine.value.host
+    if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
+        return engine.value
+    if not cached:
+        slots = cache.state_slots if cache.plain_state_slots is None else cache.plain_state_slots
+        return engine.value.model_copy(update={"cache": cache.model_copy(update={"state_slots": slots})})
+    later = {
+        "step_s": host.step_s + host.state_step_s,
+        "sequence_s": host.sequence_s + host.state_sequence_s,
+    }
+    return engine.value.model_copy(update={"host": host.model_copy(update=later)})
+
+
+@lru_cache(maxsize=512)
+def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
+    """The engine as it chooses experts: where a bias corrects the choice and no kernel of it does so, in several."""
+    routing = engine.value.routing
+    corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
+    if not (routing.unfused_router_s and corrected) or model.value.model_type in routing.fused_router_types:
+        return engine.value
+    if routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
+        return engine.value
+    later = routing.model_copy(update={"router_s": routing.router_s + routing.unfused_router_s})
+    return engine.value.model_copy(update={"routing": later})
+
+
+def as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
+    """The model as its published FP4 checkpoint holds it, which says what stays in 16 bit; the format does not."""
+    name = published(found.model.id, weights.id) if weights.family == "fp4" else None
+    if name is None or own_format(found.model) == weights.id:
+        return found
+    stored = known_model(name).model
+    return found._replace(model=stored) if stored.quantization else found

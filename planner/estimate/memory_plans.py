@@ -1,0 +1,197 @@
+"""Memory of many deployments of one model in one engine: everything else is an array over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import memory
+from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
+from planner.estimate.hosting import settings_of
+from planner.estimate.launches import piece_tokens
+from planner.estimate.loads import length_log_sd, prompt_lengths
+from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
+from planner.memory import MemoryInputs, MemoryPlan, memory_plan
+from planner.params import tensors
+from planner.specs.engine import Allocation, EngineSpec
+from planner.specs.gpu import uses_link
+from planner.specs.model import Role
+from planner.units import GIB
+
+WIDE_TP = 4  # group from which SGLang captures larger batches
+HOPPER = 9.0  # compute capability
+AITER = ("cdna3", "cdna4")  # generations for which AMD's own attention kernels are built
+SWITCHED = 8  # GPUs that a link joins, from which a switch does
+MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
+
+
+def draft_columns(deployments: Sequence[Deployment]) -> Floats:
+    """Resident bytes of every tensor of the draft model, (T, R)."""
+    draft = deployments[0].row.draft
+    assert draft is not None and draft.model is not None
+    one = tensor_bytes(draft.model, draft.weights, True)
+    return np.broadcast_to(one[:, None], (len(one), len(deployments)))
+
+
+def weight_columns(deployments: Sequence[Deployment]) -> Floats:
+    """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
+    kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.LAYOUT, Part.WORDS)
+    keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in kinds]
+    rows = dict(zip(keys, (d.row for d in kinds), strict=True))
+    columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
+    seen = np.array([tensor.role is not Role.VISION for tensor in tensors(deployments[0].row.model)])
+    found = np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
+    return np.take(found, at, axis=-1)
+
+
+def _leaves_encoder(d: Deployment) -> bool:
+    """Whether the engine loads the model without its image encoder, because no request has images."""
+    return d.row.engine.weights.separate_encoder and not d.row.scenario.images_per_request
+
+
+def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
+    """Bytes per cached key value, per cached value, and more per head and token."""
+    return (
+        column(deployments, lambda d: d.row.kv[0].bytes_per_value, Part.CACHE),
+        column(deployments, lambda d: d.row.kv[1].bytes_per_value, Part.CACHE),
+        column(deployments, lambda d: d.row.kv[0].head_bytes + d.row.kv[1].head_bytes, Part.CACHE),
+    )
+
+
+def graph_batches(deployments: Sequence[Deployment]) -> Floats:
+    """Largest batch of each row that is captured as a CUDA graph: as stated, else the engine's own limit."""
+    defaults = deployments[0].row.engine.defaults
+    if deployments[0].row.model.model_type in defaults.wide_graph_types:
+        return numbers(deployments, "max_cudagraph_capture_size", defaults.wide_graph_batch)
+
+    def own(d: Deployment) -> int:
+        if d.row.gpu.generation in defaults.wide_graph_on:
+            return defaults.wide_graph_batch
+        return d.limits.graph_batch_tp4 if d.layout.tp >= WIDE_TP else d.limits.graph_batch
+
+    limit = column(deployments, own, Part.GPU, Part.LIMITS, Part.LAYOUT)
+    if defaults.graph_slot_tokens is not None:
+        tokens = numbers(deployments, "max_num_seqs") * (1 + numbers(deployments, "speculative_tokens", 0))
+        limit = np.minimum(limit, defaults.graph_slot_tokens * tokens)
+    return numbers(deployments, "max_cudagraph_capture_size", limit)
+
+
+def _linked(d: Deployment) -> bool:
+    """Over a switch; bridges, and the links of a node of GH200, do not add up."""
+    gpu = d.row.gpu
+    switched = bool(gpu.link_bytes_per_s) and (gpu.link_gpus or 0) >= SWITCHED
+    return switched and uses_link(gpu.link_apart, d.row.scenario.interconnect)
+
+
+def _device(deployments: Sequence[Deployment]) -> memory.Device:
+    """The memory of a GPU, and what of it decides how much its libraries take."""
+    flags = partial(column, deployments, dtype=bool)
+    early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER, Part.GPU)
+    linked = flags(_linked, Part.GPU, Part.WORDS)
+    named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
+    return memory.Device(
+        total_bytes=numbers(deployments, "device_gib", 0) * GIB,
+        reserved_bytes=numbers(deployments, "reserved_gib", 0) * GIB,
+        copies=numbers(deployments, "copies_per_gpu", 1),
+        host_bytes=numbers(deployments, "host_memory_gib", np.inf) * GIB,
+        early=early,
+        aiter=flags(lambda d: d.row.gpu.generation in AITER, Part.GPU),
+        unified=flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
+        multicast=linked & named & ~early,
+    )
+
+
+def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Settings:
+    """The engine's settings, as stated or its own; the fraction as stated, else nan."""
+    flags = partial(column, deployments, dtype=bool)
+    return memory.Settings(
+        utilization=numbers(deployments, "gpu_memory_utilization", np.nan),
+        max_num_seqs=numbers(deployments, "max_num_seqs"),
+        max_num_batched_tokens=numbers(deployments, "max_num_batched_tokens"),
+        max_model_len=numbers(deployments, "max_model_len", deployments[0].row.model.max_position),
+        max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
+        block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
+        enforce_eager=flags(lambda d: d.row.scenario.enforce_eager, Part.WORDS),
+        n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
+        flash_attention=flags(lambda d: d.row.scenario.flash_attention is not False, Part.WORDS),
+        graph_batch=graph_batches(deployments),
+        cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
+        **settings_of(deployments),
+    )
+
+
+def _value_bytes(d: Deployment) -> float:
+    return FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES
+
+
+def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
+    """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
+    split, device, settings = parallel(deployments), _device(deployments), _settings(engine, deployments)
+    default = memory.default_utilization(engine, device, settings, split, _runs(engine, deployments))
+    given = settings.utilization
+    k, v, head = kv_widths(deployments)
+    (prompts, _), outputs = prompt_lengths(deployments), numbers(deployments, "output_tokens", 0)
+    return MemoryInputs(
+        tensor_bytes=weight_columns(deployments),
+        kv_k_bytes=k,
+        kv_v_bytes=v,
+        kv_head_bytes=head,
+        value_bytes=column(deployments, _value_bytes, Part.WEIGHTS),
+        device=device,
+        settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
+        load=memory.ReplicaLoad(
+            input_tokens=prompts,
+            output_tokens=outputs,
+            concurrency=np.ceil(in_flight / replicas(deployments)),
+            shared_prefix_tokens=numbers(deployments, "shared_prefix_tokens", 0),
+            written=np.exp(length_log_sd(deployments, "output", outputs) ** 2) / 2,
+        ),
+        parallel=split,
+        draft=_draft(deployments, k, v),
+    )
+
+
+def _runs(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Runs:
+    row = deployments[0].row
+    drafts = row.draft is not None and row.draft.model is not None
+    return memory.Runs(row.model, drafts, piece_tokens(engine, deployments))
+
+
+def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:
+    """The draft model's own part of a memory plan; rows of a group share it."""
+    draft = deployments[0].row.draft
+    if draft is None or draft.model is None:
+        return None
+    return memory.Draft(draft.model, draft_columns(deployments), k, v, draft.own_vocabulary)
+
+
+def memory_of(
+    engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats
+) -> tuple[MemoryInputs, MemoryPlan]:
+    """The memory plan with `in_flight` requests on the whole deployment.
+
+    An engine that allocates every slot's context at start gets as many slots as are asked for and fit, unless
+    the scenario states them.
+    """
+    model = deployments[0].row.model
+    inputs = memory_inputs(engine, deployments, in_flight)
+    if engine.cache.allocation is not Allocation.CONTEXT:
+        return inputs, memory_plan(model, engine, inputs)
+    asks = asks_slots(deployments)
+    slots = np.fmax(numbers(deployments, "parallel_slots", np.nan), numbers(deployments, "max_num_seqs", np.nan))
+    room = memory.slots_that_fit(model, engine, inputs, np.where(asks, MOST_SLOTS, slots))
+    fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(room, 1))
+    inputs = memory.with_slots(inputs, np.where(asks, fitting, slots))
+    plan = memory_plan(model, engine, inputs)
+    kv = plan.kv._replace(max_concurrency=room, max_concurrency_expected=room)
+    holds = plan.verdict.starts & (np.asarray(inputs.load.concurrency) <= np.asarray(inputs.settings.max_num_seqs))
+    return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
+
+
+def asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
+    """Rows whose number of slots follows the load, because the scenario does not state it."""
+    slots, sequences = (numbers(deployments, name, np.nan) for name in ("parallel_slots", "max_num_seqs"))
+    return np.isnan(slots) & np.isnan(sequences)
