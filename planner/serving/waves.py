@@ -141,6 +141,8 @@ class Group(NamedTuple):
 
     tokens: Array
     step_s: Array
+    fills: Array  # steps that a prompt takes where it is longer than a step's room, else 1
+    standing: Array  # requests of all groups
 
 
 def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
@@ -150,31 +152,54 @@ def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
     waits for another.
     """
     request = offered.request
-    most = np.minimum(m.room_tokens / np.maximum(request.prefill_tokens, 1), wave.requests / 2)
+    room = m.room_tokens / np.maximum(request.prefill_tokens, 1)
+    most = np.minimum(room, wave.requests / 2)
     stay = np.maximum(request.rules.group_prompts, request.rules.group_share * wave.requests)
     stay = np.where(offered.load.waves <= request.rules.group_waves, np.inf, stay)
     prompts = np.maximum(np.minimum(stay, most), 1)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
     (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
-    return Group(tokens, found)
+    return Group(tokens, found, np.maximum(1 / room, 1), wave.requests)
 
 
 def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several: Mask) -> LoadCurve:
     """Requests of one length on an engine that mixes chunks end in the order in which they were prefilled.
 
-    One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled.
-    What prompts add to others' steps shrinks as a token of a group costs less than one of prompts that come singly, but
-    where a front end that takes requests one after another has parted them.
+    One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled;
+    prompts of several steps meet whole prompts (`prompts_ahead`). What prompts add to others' steps shrinks as a token
+    of a group costs less than one of prompts that come singly, but where a front end that takes requests one after
+    another has parted them, and by those for which a request waits before it decodes.
     """
-    life, n = point.life, offered.request.decode_steps
-    own_s = np.where(several, m.chunks * group.step_s, life.own_prefill_s)
-    wait_s = np.maximum(group.step_s - offered.request.gap_s, life.queue_s + life.own_prefill_s - own_s)
-    queue_s = np.where(several, np.maximum(wait_s, 0), life.queue_s)
+    request, life, n = offered.request, point.life, offered.request.decode_steps
     plain_s, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
+    own_s = np.where(several, m.chunks * group.step_s, life.own_prefill_s)
+    ahead = np.where(group.fills > 1, prompts_ahead(request, group, plain_s), 0)
+    behind_s = away_steps(request) * plain_s + ahead * group.fills * (group.step_s - plain_s)
+    met_s = np.where(group.fills > 1, behind_s, group.step_s - request.gap_s)
+    wait_s = np.maximum(met_s, life.queue_s + life.own_prefill_s - own_s)
+    queue_s = np.where(several, np.maximum(wait_s, 0), life.queue_s)
     cheaper = np.maximum(group.step_s - plain_s, 0) / np.maximum(group.tokens, 1) * m.busy_tokens / single_s
-    shared_s = plain_s + np.minimum(cheaper, 1) * (life.step_s - plain_s)
-    together = several & (n > 0) & (m.busy_tokens > 0) & (offered.request.serial_s <= 0)
+    beside = 1 - ahead / np.maximum(group.standing - 1, 1) * (1 - 1 / offered.load.waves)  # the first wave follows none
+    shared_s = plain_s + np.minimum(cheaper, 1) * beside * (life.step_s - plain_s)
+    together = several & (n > 0) & (m.busy_tokens > 0) & (request.serial_s <= 0)
     more_s = np.where(together, shared_s - life.step_s, 0)
     life = life._replace(queue_s=queue_s, own_prefill_s=own_s)
     life = life._replace(step_s=life.step_s + more_s, decode_s=life.decode_s + n * more_s)
     return point._replace(life=life, held_s=point.held_s + own_s - point.life.own_prefill_s + n * more_s)
+
+
+def away_steps(request: Request) -> Array:
+    """Steps from the arrival of a request to the first that may prefill it: the running one's rest and late ones."""
+    return np.asarray(request.late_steps + 1 / 2)
+
+
+def prompts_ahead(request: Request, group: Group, decode_s: Array) -> Array:
+    """Prompts of several steps that a request of one length finds before its own, on average over a wave.
+
+    Ends come as many steps apart as a prompt takes, so that a queue keeps its length. It forms before the first prompt
+    of a wave starts: until then the engine only decodes, and A others end. Of N requests the i-th, from 0, then meets
+    min(i, A).
+    """
+    decoded = request.gap_s / np.maximum(decode_s, TINY) + away_steps(request)
+    most = np.minimum(decoded / group.fills, group.standing - 1)
+    return np.asarray(most * (1 - (most + 1) / (2 * group.standing)))
