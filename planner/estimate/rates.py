@@ -28,6 +28,7 @@ from planner.estimate.deployments import (
 from planner.estimate.expert_kernels import experts_family
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import ResolvedRow
+from planner.estimate.untuned_kernels import untuned_s
 from planner.formats import kernel_for
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
@@ -96,6 +97,7 @@ def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Seq
     found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
     link = pcie_bytes_per_s(numbers(deployments, "host_link_gb_s", np.nan) * GB) / copies
     found.bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), found.bytes_per_s[Slot.HOST_COPY], link)
+    found.k_s[: len(Slot)] += untuned_s(deployments)
     attained = deployments[0].row.engine.attained
     found.bytes_per_s[Slot.HOST_COPY] *= attained.copied_weights
     found.flops_per_s[Slot.EXPERT_GEMM] *= attained.expert_arithmetic

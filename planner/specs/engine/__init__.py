@@ -12,7 +12,14 @@ from pydantic import Field
 
 from planner.specs.base import Kind, Name, Spec
 from planner.specs.engine.graphs import Graphs, PromptPieces
-from planner.specs.engine.kernels import Attained, AttentionKernels, ExpertKernels, MergedKernels, UnfusedState
+from planner.specs.engine.kernels import (
+    Attained,
+    AttentionKernels,
+    ExpertKernels,
+    MergedKernels,
+    UnfusedState,
+    UntunedProducts,
+)
 from planner.specs.engine.memory import (
     Activation,
     Allocation,
@@ -52,6 +59,7 @@ __all__ = [
     "StaticReserve",
     "Tier",
     "UnfusedState",
+    "UntunedProducts",
     "WeightRules",
 ]
 
@@ -75,6 +83,7 @@ class EngineSpec(Spec):
     launches: LaunchTimes
     routing: Routing
     expert_kernels: ExpertKernels
+    untuned_products: UntunedProducts
     merged_kernels: MergedKernels
     attention_kernels: AttentionKernels
     unfused_state: UnfusedState

@@ -19,6 +19,14 @@ class ExpertKernels(Spec):
     mx4_inputs_except: tuple[str, ...] = ()
 
 
+class UntunedProducts(Spec):
+    """Block FP8 products whose shape an engine's kernel has no tiles for: few tiles, each of which walks all inputs."""
+
+    untuned_on: tuple[Name, ...] = ()  # generations
+    tuned: tuple[str, ...] = ()  # shapes on one GPU that have tiles of their own: outputs x inputs
+    inputs_1024_s: Amount = 0  # more for every 1024 inputs of the others
+
+
 class MergedKernels(Spec):
     """Work that an engine merges into kernels of other work, or runs beside it."""
 
