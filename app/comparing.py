@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -60,6 +60,16 @@ ANSWERS = {
     "support": "Support",
     "speed_evidence": "Speed from",
     "memory_evidence": "Memory from",
+}
+SAID: Mapping[str, Callable[[Any], str]] = {  # how values of a column are said, where not as they are
+    "support": lambda level: LEVELS[Level(level)],
+    "verdict": explain.VERDICT_WORDS.__getitem__,
+    "weight_format": explain.format_name,
+    "gpu": explain.gpu_name,
+    "bound": explain.BOUND_WORDS.__getitem__,
+    "usd_per_hour": "{:,.2f}".format,
+    "usd_per_gpu_hour": "{:,.2f}".format,
+    "quality_loss_points": "{:.1f}".format,
 }
 COMPARED = frozenset(
     "bf16 fp8 int8-w8a8 awq-int4-g128 nvfp4 mxfp4 bnb-nf4 mlx-4bit-g64 mlx-8bit-g64 gguf-f16 gguf-q8_0 gguf-q6_k "
@@ -187,23 +197,10 @@ def _shown(row: EstimateRow, name: str, ends: bool = False) -> str:
     value = row[name]
     if value is None:
         return "–"
-    match name:
-        case "support":
-            return LEVELS[Level(value)]
-        case "verdict":
-            return explain.VERDICT_WORDS[value]
-        case "weight_format":
-            return explain.format_name(value)
-        case "gpu":
-            return explain.gpu_name(value)
-        case "bound":
-            return explain.BOUND_WORDS[value]
-        case "usd_per_million_output_tokens":
-            return explain.answer_price(row)[0] or "–"
-        case "usd_per_hour" | "usd_per_gpu_hour":
-            return f"{value:,.2f}"
-        case "quality_loss_points":
-            return f"{value:.1f}"
+    if name == "usd_per_million_output_tokens":
+        return explain.answer_price(row)[0] or "–"
+    if name in SAID:
+        return SAID[name](value)
     if isinstance(value, str):
         return value
     if isinstance(value, int) and name in INPUTS:

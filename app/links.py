@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -27,6 +27,12 @@ MAX_LINK = 12_000  # characters of a whole query
 MAX_VALUE = 200  # of one parameter; a pin is a query of its own
 MAX_PINS = 6
 WHERE = "in the Calculator, Your own model or GPU"
+LOOKED_UP: Mapping[str, Callable[[str], object]] = {  # columns of names that the catalogue has, and who raises if not
+    "engine": engines.engine_id,
+    "weight_format": formats.weight_format,
+    "kv_format": formats.kv_format,
+    "task_family": family,
+}
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+: -]*(?:/[\w.+:-]+)?", re.ASCII)
 
 Query = dict[str, list[str]]
@@ -140,27 +146,30 @@ def known_name(column: str, name: str, names: Names) -> str:
 
 
 def _known_name(column: str, name: str, names: Names) -> str:
-    match column:
-        case "model" | "gpu" if name.startswith("upload:") and name not in names.models | names.gpus:
-            raise BadValue(f"{column} {shown(name)} was uploaded in another session; upload its file here too")
-        case "model" if name not in names.models:
-            if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
-                raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")
-            found = models.resolve(name)
-            return name if "/" in name or found.weight_format else found.checkpoint
-        case "gpu" if name not in names.gpus:
-            if not PLAIN_NAME.fullmatch(name) or name.lower().endswith((".yaml", ".yml")):
-                raise BadValue(f"gpu {shown(name)} is no bundled GPU; upload its profile instead")
-            return gpus.gpu(name).id
-        case "engine":
-            engines.engine_id(name)
-        case "weight_format":
-            formats.weight_format(name)
-        case "kv_format":
-            formats.kv_format(name)
-        case "task_family":
-            family(name)
+    if name in names.models | names.gpus:
+        return name
+    if column in ("model", "gpu") and name.startswith("upload:"):
+        raise BadValue(f"{column} {shown(name)} was uploaded in another session; upload its file here too")
+    if column == "model":
+        return _bundled_model(name)
+    if column == "gpu":
+        return _bundled_gpu(name)
+    if column in LOOKED_UP:
+        LOOKED_UP[column](name)
     return name
+
+
+def _bundled_model(name: str) -> str:
+    if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
+        raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")
+    found = models.resolve(name)
+    return name if "/" in name or found.weight_format else found.checkpoint
+
+
+def _bundled_gpu(name: str) -> str:
+    if not PLAIN_NAME.fullmatch(name) or name.lower().endswith((".yaml", ".yml")):
+        raise BadValue(f"gpu {shown(name)} is no bundled GPU; upload its profile instead")
+    return gpus.gpu(name).id
 
 
 def _pins(texts: Iterable[str], names: Names, dropped: list[str]) -> tuple[Scenario, ...]:

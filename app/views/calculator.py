@@ -5,6 +5,8 @@ The verdict is sent first and the charts last, because browsers take longest ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -36,10 +38,7 @@ def views(found: Answer, library: Library) -> None:
     load, context, step, compared, roof, quality, formulas = tabs
     row = found.row
     if formulas.open:
-        for formula in explain.formulas(row, library.model(row["model"])):
-            formulas.markdown(f"**{plain(formula.title)}**")
-            formulas.code("\n".join(formula.lines), language=None, wrap_lines=True)
-            formulas.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
+        shown_formulas(formulas, explain.formulas(row, library.model(row["model"])))
     elif context.open:
         drawn(context, "chart_context", *charts.kv_context(context_curve(found.scenario, row, library), row))
     elif quality.open:
@@ -57,6 +56,14 @@ def views(found: Answer, library: Library) -> None:
         drawn(roof, "chart_roofline", *advice.roofline_of(found.scenario, row, library))
     elif step.open:
         drawn(step, "chart_step", *bars.step_bars(breakdown(found.scenario, library)))
+
+
+def shown_formulas(place: DeltaGenerator, found: Sequence[explain.Formula]) -> None:
+    """Each with this scenario's numbers, its source and its evidence."""
+    for formula in found:
+        place.markdown(f"**{plain(formula.title)}**")
+        place.code("\n".join(formula.lines), language=None, wrap_lines=True)
+        place.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
 
 
 def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,8 +81,19 @@ def _timed(torch: Any, call: Callable[[], Any], on_gpu: bool) -> list[float]:
     return seconds
 
 
+def _slowest(torch: Any, family: str, size: int, group: Group, device: Any) -> list[float] | str:
+    """Seconds of every repetition on the slowest rank, or why the backend does not know the collective."""
+    try:
+        seconds = torch.tensor(_timed(torch, _call(torch, family, size, group, device), group.device == "cuda"))
+    except (RuntimeError, AttributeError) as error:
+        return str(error).splitlines()[0]
+    seconds = seconds.to(device)
+    torch.distributed.all_reduce(seconds, op=torch.distributed.ReduceOp.MAX)
+    return list(seconds.tolist())
+
+
 def _rank(rank: int, group: Group, port: int, sizes: Sequence[int], answers: Any) -> None:
-    """One process of the group: the slowest rank's time of every repetition counts; rank 0 reports."""
+    """One process of the group; rank 0 reports."""
     if group.uuids:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(group.uuids)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -92,18 +104,10 @@ def _rank(rank: int, group: Group, port: int, sizes: Sequence[int], answers: Any
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(group.backend, rank=rank, world_size=group.ranks)
     try:
-        for family in FAMILIES:
-            for size in sizes:
-                try:
-                    own = torch.tensor(_timed(torch, _call(torch, family, size, group, device), group.device == "cuda"))
-                except (RuntimeError, AttributeError) as error:
-                    if rank == 0:
-                        answers.put((family, size, str(error).splitlines()[0]))
-                    continue
-                own = own.to(device)
-                torch.distributed.all_reduce(own, op=torch.distributed.ReduceOp.MAX)
-                if rank == 0:
-                    answers.put((family, size, own.tolist()))
+        for family, size in product(FAMILIES, sizes):
+            found = _slowest(torch, family, size, group, device)
+            if rank == 0:
+                answers.put((family, size, found))
         if rank == 0:
             answers.put(None)
     finally:

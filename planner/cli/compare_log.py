@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, show_table, written
+
+if TYPE_CHECKING:
+    from planner.estimate.logs import Compared
 
 COLUMNS = {
     "term": "term",
@@ -18,6 +21,7 @@ COLUMNS = {
     "error_percent": "error %",
     "line": "line",
 }
+WRITTEN = ("term", "meaning", "predicted", "measured", "error_percent", "line", "text")
 
 
 @with_scenario_flags
@@ -41,20 +45,8 @@ def compare_log(
     log = read_log(data, file)
     given = {name: value for name, text in flags.items() if (value := value_of(name, text)) is not None}
     found = compare(log, scenario_of_log(log, given))
-    rows = [
-        {
-            "term": row.term,
-            "meaning": row.meaning,
-            "predicted": row.predicted,
-            "measured": row.measured,
-            "error_percent": None if row.error is None else 100 * row.error,
-            "line": row.line.number,
-            "text": row.line.text,
-        }
-        for row in found.terms
-    ]
-    names = ["term", "meaning", "predicted", "measured", "error_percent", "line", "text"]
-    if written(names, rows, json, csv):
+    rows = [_row(one) for one in found.terms]
+    if written(WRITTEN, rows, json, csv):
         return 0
     answer = found.answer
     print(
@@ -63,9 +55,19 @@ def compare_log(
     )
     show_table(COLUMNS, rows)
     if log.fault:
-        says = "does not start either" if not answer["starts"] else "starts by the estimate"
-        print(
-            f"the log's engine did not start (line {log.fault.number}): {log.fault.text}\nhere it {says}"
-            + (f": {answer['reason']}" if answer["reason"] else "")
-        )
+        says = "starts by the estimate" if answer["starts"] else "does not start either"
+        print(f"the log's engine did not start (line {log.fault.number}): {log.fault.text}")
+        print(f"here it {says}" + (f": {answer['reason']}" if answer["reason"] else ""))
     return 0
+
+
+def _row(one: Compared) -> dict[str, Any]:
+    return {
+        "term": one.term,
+        "meaning": one.meaning,
+        "predicted": one.predicted,
+        "measured": one.measured,
+        "error_percent": None if one.error is None else 100 * one.error,
+        "line": one.line.number,
+        "text": one.line.text,
+    }

@@ -152,17 +152,10 @@ def _say(done: Any, settings: Settings, json: bool, csv: str) -> int:
     from planner.quality.document import document, manner_rows
     from planner.quality.verdict import rows
     from planner.report import csv_text, json_text
-    from planner.report.quality import html_report
 
     check = done.check
     check_outputs(json, csv)
-    if settings.html:
-        write_atomically(settings.html, html_report(check))
-    speed = done.observations.get("candidate")
-    if settings.observation and speed is None:
-        print("no observation: the candidate was not asked in one go, or counts no tokens", file=sys.stderr)
-    elif settings.observation:
-        write_atomically(settings.observation, json_text(speed))
+    _write_files(done, settings)
     if csv == "-":
         sys.stdout.write(csv_text(EXAMPLE_COLUMNS, example_rows(check)))
     elif csv:
@@ -177,6 +170,21 @@ def _say(done: Any, settings: Settings, json: bool, csv: str) -> int:
     for name, why in list(check.failed.items())[:10]:
         print(f"no answer: {name}: {why}", file=sys.stderr)
     return BAD_INPUT if check.failed else 0
+
+
+def _write_files(done: Any, settings: Settings) -> None:
+    """The report, and the candidate's speed, where they are asked for."""
+    from planner.catalog.files import write_atomically
+    from planner.report import json_text
+    from planner.report.quality import html_report
+
+    if settings.html:
+        write_atomically(settings.html, html_report(done.check))
+    speed = done.observations.get("candidate")
+    if settings.observation and speed is None:
+        print("no observation: the candidate was not asked in one go, or counts no tokens", file=sys.stderr)
+    elif settings.observation:
+        write_atomically(settings.observation, json_text(speed))
 
 
 @contextmanager

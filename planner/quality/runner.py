@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -113,6 +114,42 @@ def ask(
     return Asked(answers, failed, seconds, resumed)
 
 
+@dataclass
+class _Asking:
+    """How far an endpoint has answered."""
+
+    endpoint: Endpoint
+    kept: Journal
+    progress: Progress | None
+    total: int
+    done: int
+    failed: dict[str, str] = field(default_factory=dict)  # why, by example
+    in_a_row: int = 0  # failures since the last answer
+
+    def tell(self) -> None:
+        if self.progress:
+            self.progress(self.done, self.total, len(self.failed))
+
+    async def work(self, client: AsyncOpenAI, jobs: Iterator[tuple[Example, int]]) -> None:
+        """Ask until no job is left. Raises BadValue when the endpoint is of no use."""
+        for example, repeat in jobs:
+            try:
+                self.kept.add(await _answer(client, self.endpoint, example, repeat))
+                self.in_a_row, self.done = 0, self.done + 1
+            except _Failed as error:
+                self._note(example, error)
+            self.tell()
+
+    def _note(self, example: Example, error: _Failed) -> None:
+        said = _without(str(error), _key(self.endpoint))
+        self.failed[example.id] = said
+        self.in_a_row += 1
+        n = len(self.kept.answers)
+        if error.fatal or self.in_a_row >= GIVE_UP_AFTER or (error.down and not n):
+            kept_words = f"; {n} answers are kept, a rerun goes on from there" if n else ""
+            raise BadValue(f"{self.endpoint.side}: {self.endpoint.base_url}: {said}{kept_words}") from None
+
+
 async def _ask_all(
     endpoint: Endpoint, examples: Sequence[Example], kept: Journal, progress: Progress | None
 ) -> tuple[dict[str, str], float]:
@@ -121,44 +158,20 @@ async def _ask_all(
 
     wanted = list(itertools.product(examples, range(endpoint.repeats)))
     missing = [job for job in wanted if (job[0].id, job[1]) not in kept.answers]
-    jobs, failed, in_a_row, done = iter(missing), dict[str, str](), 0, len(wanted) - len(missing)
-    key = _key(endpoint)
-
-    def tell() -> None:
-        if progress:
-            progress(done, len(wanted), len(failed))
-
-    async def work(client: AsyncOpenAI, jobs: Iterator[tuple[Example, int]]) -> None:
-        nonlocal in_a_row, done
-        for example, repeat in jobs:
-            try:
-                kept.add(await _answer(client, endpoint, example, repeat))
-                in_a_row, done = 0, done + 1
-            except _Failed as error:
-                said = _without(str(error), key)
-                failed[example.id] = said
-                in_a_row += 1
-                if error.fatal or in_a_row >= GIVE_UP_AFTER or (error.down and not kept.answers):
-                    n = len(kept.answers)
-                    kept_words = f"; {n} answers are kept, a rerun goes on from there" if n else ""
-                    raise BadValue(f"{endpoint.side}: {endpoint.base_url}: {said}{kept_words}") from None
-            tell()
-
-    tell()
-    # "none" is what servers without keys are sent: the client insists on one
+    asking, jobs = _Asking(endpoint, kept, progress, len(wanted), len(wanted) - len(missing)), iter(missing)
+    key = _key(endpoint) or "none"  # what servers without keys are sent: the client insists on one
+    asking.tell()
     transport = DefaultAsyncHttpxClient(follow_redirects=False)  # examples go where they were sent and nowhere else
-    async with AsyncOpenAI(
-        base_url=endpoint.base_url, api_key=key or "none", max_retries=0, http_client=transport
-    ) as client:
+    async with AsyncOpenAI(base_url=endpoint.base_url, api_key=key, max_retries=0, http_client=transport) as client:
         begun = time.monotonic()
-        tasks = [asyncio.create_task(work(client, jobs)) for _ in range(endpoint.concurrency)]
+        tasks = [asyncio.create_task(asking.work(client, jobs)) for _ in range(endpoint.concurrency)]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return failed, time.monotonic() - begun
+        return asking.failed, time.monotonic() - begun
 
 
 def _key(endpoint: Endpoint) -> str:

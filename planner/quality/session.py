@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
@@ -61,6 +62,14 @@ class Done(NamedTuple):
     observations: dict[str, dict[str, Any]]
 
 
+class Answered(NamedTuple):
+    """The answers of one side; of an endpoint also what failed and why, and its speed if it was asked in one go."""
+
+    answers: Sequence[Answer]
+    failed: Mapping[str, str] = MappingProxyType({})
+    speed: dict[str, Any] | None = None
+
+
 def missing_libraries() -> str:
     """What is to be installed before a check can run, in a line; "" when nothing is."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -101,30 +110,32 @@ def run(
     for side, answers in zip(sides, from_files, strict=True):
         if answers is not None:
             matched(examples, answers, side.name)
-    failed: dict[str, str] = {}
     if None in from_files:  # what scores at the end takes a second to load: while servers work, not after them
         threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
-    both: list[Sequence[Answer]] = []
-    observations: dict[str, dict[str, Any]] = {}
-    for side, answers in zip(sides, from_files, strict=True):
-        if answers is None:
-            endpoint = side.endpoint()
-            asked = ask(endpoint, examples, side.journal(path), progress(side.name) if progress else None)
-            if speed := observation(endpoint, asked):
-                observations[side.name] = speed
-            failed |= {f"{side.name}: {name}": why for name, why in asked.failed.items()}
-            answers = asked.answers
-        both.append(answers)
-    answered, tolerance = (both[0], both[1]), settings.tolerance_points / 100
+    baseline, candidate = (
+        Answered(answers) if answers is not None else _asked(side, examples, path, progress)
+        for side, answers in zip(sides, from_files, strict=True)
+    )
+    failed = {**baseline.failed, **candidate.failed}
+    speeds = {side.name: one.speed for side, one in zip(sides, (baseline, candidate), strict=True) if one.speed}
+    answered, tolerance = (baseline.answers, candidate.answers), settings.tolerance_points / 100
     if judge is None:
-        return Done(compare(examples, answered, scorers, tolerance, failed), observations)
+        return Done(compare(examples, answered, scorers, tolerance, failed), speeds)
     listener = progress("judge") if progress else None
     said = judged(judge.endpoint(), examples, answered, scorers, judge.journal(path), listener)
     failed |= {f"judge: {name}": why for name, why in said.failed.items()}
     kept = tuple([one for one in side if one.id not in said.failed] for side in answered)
     check = compare(examples, (kept[0], kept[1]), scorers, tolerance, failed, said.preferences)
     sentences = (*check.finding.sentences, said.sentence)
-    return Done(check._replace(finding=check.finding._replace(sentences=sentences)), observations)
+    return Done(check._replace(finding=check.finding._replace(sentences=sentences)), speeds)
+
+
+def _asked(side: _Side, examples: Sequence[Example], path: str, progress: Callable[[str], Progress] | None) -> Answered:
+    """The answers of an endpoint."""
+    endpoint = side.endpoint()
+    found = ask(endpoint, examples, side.journal(path), progress(side.name) if progress else None)
+    failed = {f"{side.name}: {name}": why for name, why in found.failed.items()}
+    return Answered(found.answers, failed, observation(endpoint, found))
 
 
 def _judge(settings: Settings, scorers: Scorers) -> _Side | None:
