@@ -57,11 +57,19 @@ def test_measured_families_take_the_place_of_the_datasheet() -> None:
 def test_latent_attention_takes_its_own_curve_or_that_of_grouped_heads() -> None:
     model = build(MLA)
     families = kernel_families(model, weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
-    latent = asked()._replace(families=families)
+    latent = asked(engine="sglang")._replace(families=families)
     own = source(family("attention-decode-16"), family("attention-decode-latent", bytes_per_s=3e12))
     assert Rates(*calibrated(own, latent).values).bytes_per_s[Slot.DECODE] == 3e12
     assert Rates(*calibrated(source(), latent).values).bytes_per_s[Slot.DECODE] == 4e12
     assert Rates(*calibrated(own, asked()).values).bytes_per_s[Slot.DECODE] == 4e12
+
+
+def test_an_engines_own_latent_attention_keeps_its_form_where_only_grouped_heads_were_measured() -> None:
+    families = kernel_families(build(MLA), weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
+    theirs = Rates(*calibrated(source(), asked()._replace(families=families)).values)
+    others = Rates(*calibrated(source(), asked(engine="sglang")._replace(families=families)).values)
+    assert theirs.t0_s[Slot.DECODE] > 10 * others.t0_s[Slot.DECODE]
+    assert theirs.bytes_per_s[Slot.DECODE] < others.bytes_per_s[Slot.DECODE]
 
 
 def test_engines_experts_and_what_a_run_lacks_come_from_the_reference() -> None:

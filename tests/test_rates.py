@@ -64,6 +64,14 @@ def test_query_heads_that_share_no_kernel_attend_beside_the_matrix_units(model: 
     assert found[Slot.PREFILL] == "attention-prefill-16"
 
 
+@pytest.mark.parametrize(
+    ("model", "family"), [("deepseek-ai/DeepSeek-V3", "latent"), ("deepseek-ai/DeepSeek-V3.2", "16")]
+)
+def test_picked_latents_are_not_read_by_the_kernel_of_whole_ones(model: str, family: str) -> None:
+    found = kernel_families(models.model(model), weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
+    assert found[Slot.DECODE] == f"attention-decode-{family}"
+
+
 @pytest.mark.parametrize("gpu_id", gpu_ids())
 def test_every_gpu_and_family_has_a_finite_positive_rate(gpu_id: str) -> None:
     card = gpu(gpu_id)

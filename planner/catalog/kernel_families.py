@@ -42,7 +42,7 @@ def _families(
     own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
-    latent = width == "16" and model.value.has_latents
+    latent = width == "16" and model.value.has_latents and not model.value.picks_latents
     fused = prompts == MATRIX_UNITS
     shared = fused and _shares_reads(model.value, shared_heads)
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
