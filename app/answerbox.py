@@ -10,8 +10,8 @@ import streamlit as st
 import bars
 from drawing import draw
 from planner import explain
+from planner.billing import HOURS_PER_MONTH
 from planner.estimate.columns import EstimateRow
-from planner.serving.cost import HOURS_PER_MONTH
 from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
 

@@ -1,4 +1,5 @@
-"""What serving costs: a month of GPUs, idle hours and spare replicas among them, against a price per token.
+"""What serving costs: an hour of a deployment, its requests and tokens; a month of GPUs, idle hours and spare replicas
+among them, against a price per token.
 
 Scalars or arrays in, the same out. USD, tokens, requests, seconds.
 """
@@ -9,11 +10,42 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.cost import HOURS_PER_MONTH, MILLION, SECONDS_PER_HOUR
-from planner.serving.load import Array, Mask
+from planner.serving.load import Array, Load, Mask
+from planner.serving.steady import ServingPoint
 
 Number = float | Array
+HOURS_PER_MONTH = 730.0  # 365 days / 12, as clouds bill
+SECONDS_PER_HOUR = 3600.0
+MILLION = 1e6
 SECONDS_PER_MONTH = HOURS_PER_MONTH * SECONDS_PER_HOUR
+
+
+class Cost(NamedTuple):
+    """USD of the whole deployment; nan where a rate is zero or unknown."""
+
+    usd_per_hour: Array
+    usd_per_month: Array
+    usd_per_request: Array
+    usd_per_million_input_tokens: Array
+    usd_per_million_output_tokens: Array
+
+
+def cost(usd_per_gpu_hour: Array, n_gpus: Array, load: Load, point: ServingPoint) -> Cost:
+    """Cost of the deployment, of its requests and of their tokens at the load given.
+
+    An hour's price is split by step time: what prefill adds to steps is charged to the input tokens sent,
+    cached ones among them, the rest to output tokens.
+    """
+    hourly = np.asarray(usd_per_gpu_hour, dtype=float) * n_gpus
+    per_second = hourly / SECONDS_PER_HOUR
+    share = point.prefill_time_share
+    return Cost(
+        hourly,
+        hourly * HOURS_PER_MONTH,
+        _over(per_second, point.requests_per_s),
+        MILLION * _over(per_second * share, point.requests_per_s * load.input_tokens),
+        MILLION * _over(per_second * (1 - share), point.output_tokens_per_s),
+    )
 
 
 class Fleet(NamedTuple):
@@ -74,7 +106,7 @@ def month(fleet: Fleet, traffic: Traffic, capacity_requests_per_s: Number, input
     """A month's bill divided over what it served; nan where nothing is served.
 
     `capacity_requests_per_s` of the serving replicas together; `input_share` of the cost that prefill takes, as
-    `planner.serving.cost` splits an hour by step time.
+    `cost` splits an hour by step time.
     """
     usd = fleet_usd_per_hour(fleet) * HOURS_PER_MONTH
     served = requests_per_month(traffic)

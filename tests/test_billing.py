@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from planner import billing
-from planner.billing import Fleet, TokenPrice, Traffic
+from planner.billing import Fleet, TokenPrice, Traffic, cost
 from planner.catalog.gpus import gpu
 from planner.catalog.prices import checked, prices
 from planner.errors import BadValue
 from planner.estimate import estimate
-from planner.serving import Load, cost
+from planner.serving import Load
 from planner.specs.scenario import Scenario
 from tests.oracle.toy_gpu import serve
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from planner.calibration.collect import SIZES, SIZES_QUICK, Group, measure_group, sizes_of_groups
+from planner.calibration.collectives import SIZES, SIZES_QUICK, Group, measure_group, sizes_of_groups
 from planner.calibration.environment import Card, Driver, Missing, TorchBuild, check_installed, device_token, nvml
 from planner.calibration.profile import describe, write_profile
 from planner.calibration.run import JOURNALS, Plan, Progress, calibrate, finish, opened

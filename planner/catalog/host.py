@@ -1,4 +1,4 @@
-"""What the host adds, defaults of speculative decoding, and power limits: planner/data/host.yaml."""
+"""What is taken for granted around a GPU where a scenario does not say: planner/data/host.yaml."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import serving
+from planner import billing, serving
 from planner.estimate.clock import Clock, refined_columns
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, replicas
 from planner.estimate.loads import is_closed
@@ -101,7 +101,7 @@ def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
 def cost_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
     """Money, where the price of a GPU hour is known; that of tokens where the deployment runs."""
     price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
-    found: Columns = serving.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
+    found: Columns = billing.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
     return {name: value if name in FIXED_COST else np.where(runs, value, np.nan) for name, value in found.items()}
 
 

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from planner import serving
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
-from planner.estimate.memory_plans import asks_slots
+from planner.estimate.memory_plans import Planned, asks_slots
 from planner.memory import MemoryInputs, MemoryPlan
-from planner.serving import Capacity, FrontEnd, Scheduling
+from planner.serving import Capacity, FrontEnd, Load, Scheduling
+from planner.serving.steps import StepTime
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import LatentAttention
+
+
+def offered_to(
+    engine: EngineSpec, deployments: Sequence[Deployment], memory: Planned, load: Load, step_s: StepTime
+) -> serving.Offered:
+    """The load beside the curve of these deployments."""
+    capacity = capacity_of(engine, memory.plan, memory.inputs, deployments)
+    return serving.offer(step_s, load, capacity, scheduling_of(engine, deployments), front_end_of(engine, deployments))
 
 
 def capacity_of(

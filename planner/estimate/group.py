@@ -22,7 +22,7 @@ from planner.estimate.answer import (
     speed_columns,
 )
 from planner.estimate.bounds import evidence_widths, fit_confidence, interval_columns
-from planner.estimate.capacity import capacity_of, front_end_of, scheduling_of
+from planner.estimate.capacity import offered_to
 from planner.estimate.clock import clock
 from planner.estimate.deployments import (
     Deployment,
@@ -38,10 +38,10 @@ from planner.estimate.deployments import (
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
 from planner.estimate.loads import is_closed, load_of
-from planner.estimate.memory_plans import memory_of
+from planner.estimate.memory_plans import Planned, planned
 from planner.estimate.quality import quality_columns
 from planner.estimate.resolve import ResolvedRow
-from planner.memory import MemoryInputs, MemoryPlan
+from planner.memory import MemoryPlan
 from planner.serving import Load
 from planner.serving.steady import slot_wait_s
 from planner.specs.engine import EngineSpec
@@ -50,8 +50,6 @@ from planner.units import MS_PER_S
 
 SIZES = ("tp", "pp", "ep", "attention_dp", "dp", "n_gpus")
 
-
-Planned = tuple[MemoryInputs, MemoryPlan]
 Record = TypeVar("Record")
 
 
@@ -96,43 +94,40 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequen
     load = load_of(ways)
     closed = is_closed(load)
     in_flight = np.where(closed, load.concurrency, 1.0)
-    inputs, plan = memory_of(engine, ways, in_flight)
+    memory = planned(engine, ways, in_flight)
     if len(ways) > len(rows) and np.all(closed):
-        at = best_layouts(counts, plan.verdict.holds_load, plan, ways)
+        at = best_layouts(counts, memory.plan.verdict.holds_load, memory.plan, ways)
         ways = ways.taken(at)
-        load, in_flight, inputs, plan = taken((load, in_flight, inputs, plan), at)
-    p, in_flight = timed(engine, ways, load, in_flight, (inputs, plan))
+        load, in_flight, memory = taken((load, in_flight, memory), at)
+    p, in_flight = timed(engine, ways, load, in_flight, memory)
     if len(ways) > len(rows):
         at = best_layouts(counts, answer(p, in_flight).holds, p.plan, ways)
         chosen = ways.taken(at)
-        load, in_flight, inputs, plan = taken((load, in_flight, p.inputs, p.plan), at)
-        p, in_flight = timed(engine, chosen, load, in_flight, (inputs, plan))
+        load, in_flight, memory = taken((load, in_flight, Planned(p.inputs, p.plan)), at)
+        p, in_flight = timed(engine, chosen, load, in_flight, memory)
     return p, in_flight
 
 
 def timed(
-    engine: EngineSpec, deployments: Sequence[Deployment], load: Load, in_flight: Floats, planned: Planned
+    engine: EngineSpec, deployments: Sequence[Deployment], load: Load, in_flight: Floats, memory: Planned
 ) -> tuple[Priced, Floats]:
     """Settle the load on planned deployments; where only that says what is in flight, plan memory again for it."""
-    inputs, plan = planned
     closed = is_closed(load)
-    steps = clock(engine, deployments, inputs)
-    capacity = capacity_of(engine, plan, inputs, deployments)
-    rules = scheduling_of(engine, deployments), front_end_of(engine, deployments)
-    offered = serving.offer(steps.step_s, load, capacity, *rules)
+    steps = clock(engine, deployments, memory.inputs)
+    offered = offered_to(engine, deployments, memory, load, steps.step_s)
     settled = serving.settle(steps.step_s, offered)
     point = serving.serving_point(offered, settled)
     if not np.all(closed):
-        full = plan.kv.max_concurrency_expected * replicas(deployments)
+        full = memory.plan.kv.max_concurrency_expected * replicas(deployments)
         standing = np.where(point.above_capacity, full, point.requests_per_s * point.e2e_s)
         standing = np.minimum(standing, load.concurrency)
         in_flight = np.where(closed, in_flight, np.maximum(standing, 1.0))
-        inputs, plan = memory_of(engine, deployments, in_flight)
+        memory = planned(engine, deployments, in_flight)
     wishes = objectives(deployments)
     wait = slot_wait_s(offered.load, offered.lane, settled)
     found = serving.tail(offered.load, offered.request, settled.point.life, wait, wishes.percentile)
     most = serving.sustainable(offered, wishes)
-    return Priced(deployments, inputs, plan, steps, offered, point, found, most), in_flight
+    return Priced(deployments, memory.inputs, memory.plan, steps, offered, point, found, most), in_flight
 
 
 def best_layouts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,10 +169,15 @@ def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Dr
     return memory.Draft(draft.model, draft_columns(deployments), k, v, draft.own_vocabulary)
 
 
-def memory_of(
-    engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats
-) -> tuple[MemoryInputs, MemoryPlan]:
-    """The memory plan with `in_flight` requests on the whole deployment.
+class Planned(NamedTuple):
+    """Memory of the deployments, (R,)."""
+
+    inputs: MemoryInputs
+    plan: MemoryPlan
+
+
+def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> Planned:
+    """What starts, and how many requests there is room for, with `in_flight` requests on the whole deployment.
 
     An engine that allocates every slot's context at start gets as many slots as are asked for and fit, unless
     the scenario states them.
@@ -179,7 +185,7 @@ def memory_of(
     model = deployments[0].row.model
     inputs = memory_inputs(engine, deployments, in_flight)
     if engine.cache.allocation is not Allocation.CONTEXT:
-        return inputs, memory_plan(model, engine, inputs)
+        return Planned(inputs, memory_plan(model, engine, inputs))
     asks = asks_slots(deployments)
     slots = np.fmax(numbers(deployments, "parallel_slots", np.nan), numbers(deployments, "max_num_seqs", np.nan))
     room = memory.slots_that_fit(model, engine, inputs, np.where(asks, MOST_SLOTS, slots))
@@ -188,7 +194,7 @@ def memory_of(
     plan = memory_plan(model, engine, inputs)
     kv = plan.kv._replace(max_concurrency=room, max_concurrency_expected=room)
     holds = plan.verdict.starts & (np.asarray(inputs.load.concurrency) <= np.asarray(inputs.settings.max_num_seqs))
-    return inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds))
+    return Planned(inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds)))
 
 
 def asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:

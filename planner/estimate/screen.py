@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import serving
+from planner import billing, serving
 from planner.estimate.answer import n_gpus
-from planner.estimate.capacity import capacity_of, front_end_of, scheduling_of
+from planner.estimate.capacity import offered_to
 from planner.estimate.clock import clock
 from planner.estimate.deployments import Deployment, Floats, numbers
 from planner.estimate.group import objectives
 from planner.estimate.loads import is_closed, load_of
-from planner.estimate.memory_plans import memory_of
-from planner.memory import MemoryInputs, MemoryPlan
+from planner.estimate.memory_plans import Planned
 from planner.serving import Offered, ServingPoint, Tail
 from planner.serving.offered import lane_of
 from planner.serving.steady import slot_wait_s
@@ -41,13 +40,6 @@ class Loads(NamedTuple):
     replicas: Floats
 
 
-class Planned(NamedTuple):
-    """Memory of the deployments, (C,)."""
-
-    inputs: MemoryInputs
-    plan: MemoryPlan
-
-
 class Screened(NamedTuple):
     """Figures (N, C) in SI units; those of a whole deployment count its replicas."""
 
@@ -56,19 +48,13 @@ class Screened(NamedTuple):
     above_capacity: Bools
     tail: Tail  # of TTFT, TPOT, end-to-end at the percentile of the objectives, seconds
     point: ServingPoint
-    cost: serving.Cost
+    cost: billing.Cost
 
 
 def shares_memory(engine: EngineSpec) -> bool:
     """Whether an engine's memory is the same whatever is in flight: a pool is sized, and a step profiled, at start."""
     running = engine.activation.logit_rows == "running" or engine.activation.whole_prompt
     return not running and engine.cache.allocation is not Allocation.GROWING
-
-
-def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> Planned:
-    """What starts, and how many requests there is room for; `in_flight` (C,) of one replica matters only where
-    memory is not the same whatever is in flight."""
-    return Planned(*memory_of(engine, deployments, in_flight))
 
 
 def replicas_needed(found: Curves, most: serving.Sustainable, concurrency: Floats) -> Floats:
@@ -106,12 +92,8 @@ class Curves(NamedTuple):
 
 def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planned) -> Curves:
     """Price the load curve of deployments that start."""
-    inputs, plan = memory
-    load = load_of(deployments)
-    steps = clock(engine, deployments, inputs)
-    capacity = capacity_of(engine, plan, inputs, deployments)
-    rules = scheduling_of(engine, deployments), front_end_of(engine, deployments)
-    offered = serving.offer(steps.step_s, load, capacity, *rules)
+    steps, plan = clock(engine, deployments, memory.inputs), memory.plan
+    offered = offered_to(engine, deployments, memory, load_of(deployments), steps.step_s)
     room = np.where(is_closed(offered.load), plan.kv.max_concurrency, plan.kv.max_concurrency_expected)
     return Curves(deployments, steps.step_s, offered, room, objectives(deployments))
 
@@ -135,7 +117,7 @@ def screen(found: Curves, loads: Loads) -> Screened:
         point.above_capacity,
         tail,
         point,
-        serving.cost(price, gpus, offered.load, point),
+        billing.cost(price, gpus, offered.load, point),
     )
 
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.billing import HOURS_PER_MONTH
 from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds, rate_exceeded
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Sizing
 from planner.search.order import METRICS, READ_TOKENS_PER_S, TINY, front_mask, scores
 from planner.search.records import Config, Kept, Ledger
-from planner.serving.cost import HOURS_PER_MONTH
 from planner.specs.wish import Wish
 from planner.units import MS_PER_S
 

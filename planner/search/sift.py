@@ -21,10 +21,11 @@ from planner.estimate.evidence import Stamp, folder_stamp
 from planner.estimate.group import taken
 from planner.estimate.heap import busy
 from planner.estimate.library import Library
+from planner.estimate.memory_plans import Planned, planned
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
 from planner.estimate.resolve import ResolvedRow, resolve, supported
-from planner.estimate.screen import Planned, curves, planned, shares_memory
+from planner.estimate.screen import curves, shares_memory
 from planner.formats import tensor_bytes
 from planner.formats.identity import Same
 from planner.params import tensors

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.estimate.deployments import Deployments
+from planner.estimate.memory_plans import planned
 from planner.estimate.resolve import ResolvedRow
-from planner.estimate.screen import planned
 from planner.explain.changes import FULLER
 from planner.search.records import Columns, Replica
 from planner.specs.engine import EngineSpec

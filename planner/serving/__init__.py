@@ -6,7 +6,7 @@ point = serving_point(offered, settled)              # its figures; steady_state
 sustainable(offered, objectives)                     # the largest load that meets objectives
 """
 
-from planner.serving.cost import Bound, Cost, cost, dominant_bound
+from planner.serving.bound import Bound, dominant_bound
 from planner.serving.load import (
     AT_ONCE,
     NO_SERVER,
@@ -38,7 +38,6 @@ __all__ = [
     "Bound",
     "Capacity",
     "Conversation",
-    "Cost",
     "FrontEnd",
     "Load",
     "Objectives",
@@ -49,7 +48,6 @@ __all__ = [
     "Sustainable",
     "Tail",
     "conversation",
-    "cost",
     "dominant_bound",
     "log_sd",
     "margin",

@@ -1,7 +1,7 @@
 import pytest
 
-from planner.calibration import collect
-from planner.calibration.collect import Group, measure_group, sizes_of_groups
+from planner.calibration import collectives
+from planner.calibration.collectives import Group, measure_group, sizes_of_groups
 from planner.errors import PlannerError
 from planner.specs.run import CollectiveShape, Status
 
@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 def test_two_ranks_measure_every_collective_they_have() -> None:
     points = measure_group(Group(2, "gloo", "cpu"), (2**10, 2**16))
-    assert len(points) == len(collect.FAMILIES) * 2 and {point.kernel for point in points} == {"gloo"}
+    assert len(points) == len(collectives.FAMILIES) * 2 and {point.kernel for point in points} == {"gloo"}
     by_family = {point.family: point for point in points}
     reduced = by_family["all_reduce"]
     assert reduced.status is Status.OK and reduced.shape == CollectiveShape(ranks=2, size_bytes=2**16)
@@ -23,7 +23,7 @@ def test_ranks_that_die_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failed_collective_is_recorded_without_paths() -> None:
-    failed = collect.point("all_to_all", CollectiveShape(ranks=2, size_bytes=8), "not at /usr/lib", "gloo")
+    failed = collectives.point("all_to_all", CollectiveShape(ranks=2, size_bytes=8), "not at /usr/lib", "gloo")
     assert failed.status is Status.FAILED and "/" not in failed.note
 
 
