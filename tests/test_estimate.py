@@ -249,3 +249,12 @@ def test_sglang_chooses_experts_in_several_kernels_where_none_of_its_own_takes_s
     assert [round(us) for us in router_us.pop("zai-org/GLM-4.6")] == [50, 50, 0]
     assert [round(us) for us in router_us.pop("MiniMaxAI/MiniMax-M2.5")] == [50, 0, 0]
     assert not any(map(any, router_us.values()))
+
+
+def test_sglang_divides_its_sequences_among_attention_ranks() -> None:
+    sharded = {"model": "deepseek-ai/DeepSeek-V3.2", "gpu": "h200-sxm", "tp": 8, "attention_dp": 8, "concurrency": 512}
+    most = {name: row(**sharded, engine=name, max_num_seqs=60)["max_concurrency"] for name in ("vllm", "sglang")}
+    assert most == {"vllm": 480, "sglang": 56}  # 60 a rank; 60 of all, so 7 a rank
+    blank = row(**sharded, engine="sglang")
+    again = row(**sharded, engine="sglang", max_num_seqs=blank["max_num_seqs"])
+    assert again["tpot_ms"] == blank["tpot_ms"] and again["max_num_seqs"] == blank["max_num_seqs"]

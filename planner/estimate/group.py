@@ -192,11 +192,20 @@ def memory_evidence(d: Deployment) -> str:
     return "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet"
 
 
+def _stated_slots(p: Priced) -> NDArray[np.float64]:
+    """Most sequences as a scenario would state them to this engine: of one attention-DP rank, or of all together."""
+    slots = np.asarray(p.inputs.settings.max_num_seqs, dtype=float)
+    if p.deployments[0].row.engine.scheduler.rank_slots:
+        return slots
+    stated = numbers(p.deployments, "max_num_seqs", np.nan)
+    return np.where(np.isnan(stated), slots * np.asarray(p.inputs.parallel.attention_dp), stated)
+
+
 def _echoes(p: Priced) -> list[Scenario]:
     """The scenarios with every default that was filled in."""
     sizes = each(p.deployments, lambda d: dict(zip(SIZES, (*d.layout[:5], d.layout.n_gpus), strict=True)), Part.LAYOUT)
     settings = p.inputs.settings
-    shares = (settings.utilization, settings.max_num_seqs, settings.max_num_batched_tokens, settings.block_tokens)
+    shares = (settings.utilization, _stated_slots(p), settings.max_num_batched_tokens, settings.block_tokens)
     columns = (np.asarray(column).tolist() for column in shares)
     return [
         d.row.scenario.filled(

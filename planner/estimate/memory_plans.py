@@ -110,7 +110,7 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
     flags = partial(column, deployments, dtype=bool)
     return memory.Settings(
         utilization=numbers(deployments, "gpu_memory_utilization", np.nan),
-        max_num_seqs=numbers(deployments, "max_num_seqs"),
+        max_num_seqs=rank_slots(engine, deployments),
         max_num_batched_tokens=numbers(deployments, "max_num_batched_tokens"),
         max_model_len=numbers(deployments, "max_model_len", deployments[0].row.model.max_position),
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
@@ -126,6 +126,16 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
 
 def _value_bytes(d: Deployment) -> float:
     return FP32_BYTES if d.row.weights.base_dtype == "fp32" else HALF_BYTES
+
+
+def rank_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
+    """Most sequences of one attention-DP rank: as the scenario states them, of a rank or of all, else the default."""
+    slots = numbers(deployments, "max_num_seqs")
+    if engine.scheduler.rank_slots:
+        return slots
+    stated = numbers(deployments, "max_num_seqs", np.nan)
+    shared = np.maximum(np.floor(stated / np.asarray(parallel(deployments).attention_dp)), 1)
+    return np.where(np.isnan(stated), slots, shared)
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:

@@ -68,7 +68,9 @@ class Scenario(Spec):
     max_model_len: Annotated[int, Field(ge=1, le=2**26)] | None = says(
         "longest sequence that the engine must be able to hold, tokens; blank: the checkpoint's, not enforced"
     )
-    max_num_seqs: Annotated[int, Field(ge=1, le=2**20)] | None = says("most sequences that the engine runs at once")
+    max_num_seqs: Annotated[int, Field(ge=1, le=2**20)] | None = says(
+        "most sequences that the engine runs at once (with attention_dp: each rank of vLLM, SGLang as a whole)"
+    )
     max_num_batched_tokens: Annotated[int, Field(ge=1, le=2**26)] | None = says("most tokens of one forward pass")
     scheduler_recv_interval: Annotated[int, Field(ge=1, le=10**6)] | None = says(
         "SGLang: decode steps between looks at new requests; blank: 1"

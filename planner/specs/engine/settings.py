@@ -16,6 +16,7 @@ class Scheduler(Spec):
     stages_wait: bool = False  # a prompt in one micro-batch of a pipeline holds up the others
     ranks_together: bool = False  # attention-DP ranks start prompts in the same step
     rank_budget: bool = True  # max_num_batched_tokens holds for every attention-DP rank; false: for all together
+    rank_slots: bool = True  # a max_num_seqs that is stated, likewise; the default holds for every rank
     late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs ...
     balance_steps: Amount = 0  # ... and for which attention-DP ranks wait at most until each has a prompt
     # of a benchmark's requests of one length, how many stay together from wave to wave: so many ...
