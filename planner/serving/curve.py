@@ -19,6 +19,7 @@ from planner.serving.steps import (
     PromptSteps,
     StepTime,
     Times,
+    beside_ranks,
     held_up_share,
     in_a_row,
     mix,
@@ -190,6 +191,7 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
     decode_s, busy_s, lone_s, full_s = price(
         step_s, (*step_batches(request, capacity, coarse)[:2], *prompt_batches(request, capacity))
     )
+    decode_s = beside_ranks(step_s, request, coarse, decode_s)
     m = mix(request, capacity, steps.prompts(refined(places)))
     decode_s, busy_s = (np.exp(refined(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
     times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
@@ -204,7 +206,8 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     lived = life(request, capacity, m, times)
     mixed = capacity.chunks_mixed
     held_s = lived.own_prefill_s + lived.decode_s
-    held_steps = np.where(request.prefill_tokens > 0, np.where(mixed, m.chunks, 0), 1) + request.decode_steps
+    own_steps = np.where(request.prefill_tokens > 0, np.where(mixed, 1, m.others.decoding) * m.chunks, 1)
+    held_steps = own_steps + request.decode_steps
     random_share = at_random(request, np.where(mixed, lived.step_s, times.decode_s))
     missed_steps = random_share * (request.gap_s / np.maximum(lived.step_s, TINY) + 0.5) + (1 - random_share)
     missed_steps = missed_steps + late_steps(request, m.prompts)

@@ -124,6 +124,8 @@ class Request(NamedTuple):
     late_steps: Array  # missed on arrival
     rules: Scheduling
     random_arrivals: Mask  # at a rate, not one for one
+    ranks_apart: Array  # attention data-parallel ranks that start prompts each for itself; 1: none
+    density: Array  # of prompts, times their mean rate, where a benchmark's come in clumps
     image_patches: Array
     patches_per_image: Array
     again_tokens: Any = 0.0  # computed again for one that ends, of others that a full pool set back
@@ -155,6 +157,8 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
         late_steps=np.where(steps > 0, scheduling.late_steps, 0) + (scheduling.poll_steps - 1) / 2,
         rules=Scheduling(*(np.asarray(field, dtype=float) for field in scheduling)),
         random_arrivals=~np.isnan(load.request_rate_per_s),
+        ranks_apart=np.asarray(1.0),
+        density=np.asarray(1.0),
         image_patches=load.image_patches,
         patches_per_image=load.patches_per_image,
     )

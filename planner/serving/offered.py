@@ -19,6 +19,7 @@ from planner.serving.load import (
     Scheduling,
     request_shape,
 )
+from planner.serving.ranks import ranks_apart
 from planner.serving.steps import PromptSteps, StepTime
 
 
@@ -82,4 +83,5 @@ def offer(
         chunks_mixed=capacity.chunks_mixed | (request.decode_steps <= 0),
         chunk_overlap=np.where(lane.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
     )
+    request = request._replace(ranks_apart=ranks_apart(load, capacity, scheduling))
     return Offered(load, capacity, request, lane, *load_curve(step_s, request, capacity, lane.slots))

@@ -8,7 +8,7 @@ import numpy as np
 
 from planner.serving.crowding import Crowding, crowding
 from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
-from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Scheduling
+from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Request, Scheduling
 from planner.serving.offered import Lane, Offered, offer
 from planner.serving.open_loop import at_random, multi_server_wait_s
 from planner.serving.steps import (
@@ -16,6 +16,7 @@ from planner.serving.steps import (
     Mix,
     StepTime,
     Times,
+    beside_ranks,
     ceiling_per_s,
     in_a_row,
     lone_chunks,
@@ -23,7 +24,7 @@ from planner.serving.steps import (
     price,
     step_batches,
 )
-from planner.serving.waves import Wave, first_wave, in_step
+from planner.serving.waves import Wave, density, first_wave, in_step
 
 
 class ServingPoint(NamedTuple):
@@ -53,6 +54,7 @@ class Exact(NamedTuple):
     """Steps priced where the deployment settles, seconds."""
 
     times: Times
+    beside_s: Array  # of the decode step, because other ranks prefill in some
     prefill_s: Array  # of a lone prompt
     wave: Wave  # all that fit in the slots
 
@@ -91,9 +93,13 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     request = request._replace(again_tokens=crowd.again_tokens)
     open_loop = lane.request_rate_per_s < read(along_per_s, closed_at)
     at = np.where(open_loop, position(curve.life.others_per_s, lane.request_rate_per_s), closed_at)
-    m = mix(request, capacity, read(curve.mix.prompts, at))
-    times = Times(*price(step_s, step_batches(request, capacity, m)))
-    exact = Exact(times, _prompt_s(offered), first_wave(offered, m, times.decode_s))
+    prompts_per_step = read(curve.mix.prompts, at)
+    m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
+    if np.any(request.ranks_apart > 1):
+        dense = density(offered, first_wave(offered, m, times.decode_s), lives(request, capacity, m, times))
+        request = request._replace(density=np.where(np.isfinite(load.waves) & ~open_loop, dense, 1))
+        m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
+    exact = Exact(times, beside_s, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
     point = at_random(request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s)
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
@@ -103,6 +109,22 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     looped_per_s = np.minimum(_looped_per_s(offered, crowd, point, full_per_s), bound_per_s)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped_per_s))
     return Settled(m, exact, point, open_loop, np.where(open_loop, lane.request_rate_per_s, looped_per_s), most_per_s)
+
+
+class _Steps(NamedTuple):
+    """The steps at a mix."""
+
+    m: Mix
+    times: Times
+    beside_s: Array  # of a decode step, because other ranks prefill
+
+
+def _steps(step_s: StepTime, request: Request, capacity: Capacity, prompts: Array) -> _Steps:
+    """The steps where `prompts` arrive in each."""
+    m = mix(request, capacity, prompts)
+    times = Times(*price(step_s, step_batches(request, capacity, m)))
+    decode_s = beside_ranks(step_s, request, m, times.decode_s)
+    return _Steps(m, times._replace(decode_s=decode_s), decode_s - times.decode_s)
 
 
 def _looped_per_s(offered: Offered, crowd: Crowding, point: LoadCurve, full_per_s: Array) -> Array:
@@ -136,7 +158,7 @@ def _prompt_s(offered: Offered) -> Array:
     """A lone prompt's seconds; without a prompt the first token comes from a decode step, here of nobody else."""
     p, capacity = offered.request.prefill_tokens, offered.capacity
     alone_s = offered.curve.times.decode_s[0]
-    return np.where(p > 0, in_a_row(lone_chunks(p, capacity), capacity) * offered.prompts.lone_s, alone_s)
+    return np.where(p > 0, in_a_row(lone_chunks(offered.request, capacity), capacity) * offered.prompts.lone_s, alone_s)
 
 
 def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
@@ -171,9 +193,13 @@ def slot_wait_s(load: Load, lane: Lane, s: Settled) -> Array:
 
 
 def decode_step_s(load: Load, lane: Lane, s: Settled) -> Array:
-    """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed."""
+    """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed.
+
+    All ranks prefill theirs in the same steps, so that nobody decodes beside it.
+    """
     steady_s = s.point.life.step_s
-    return steady_s - np.maximum(steady_s - s.point.times.decode_s, 0) * first_wave_share(load, lane) / 2
+    missed_s = np.maximum(steady_s - s.point.times.decode_s, 0) / 2 + s.exact.beside_s
+    return steady_s - missed_s * first_wave_share(load, lane)
 
 
 def first_token_s(load: Load, lane: Lane, s: Settled) -> Array:
@@ -239,6 +265,6 @@ def prefill_time_share(offered: Offered, s: Settled) -> Array:
     """
     times, n = s.exact.times, offered.request.decode_steps
     base_s = np.where(offered.capacity.chunks_mixed, times.decode_s, 0)
-    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base_s, 0)
-    decode_s = np.maximum(s.m.prompts, TINY) * n / np.maximum(s.m.decodes, 1) * times.decode_s
+    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base_s, 0) + s.exact.beside_s
+    decode_s = np.maximum(s.m.prompts, TINY) * n / np.maximum(s.m.decodes, 1) * (times.decode_s - s.exact.beside_s)
     return np.where(n > 0, prompt_s / np.maximum(prompt_s + decode_s, TINY**2), 1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.ops import Batch
 from planner.serving.load import Array, Capacity, Request
+from planner.serving.ranks import Others, others_of
 
 # Seconds of one step of every scenario, (R,) in and out, or of P steps at once, (P, R).
 StepTime = Callable[[Batch], Array]
@@ -30,12 +31,14 @@ class Mix(NamedTuple):
     busy_tokens: Array  # prefilled in such a step
     own_tokens: Array  # prefilled in the steps that prefill the followed request
     backlog_tokens: Array  # waiting to be prefilled before it
+    others: Others
+    beside_tokens: Array  # prefilled by other ranks while its own decodes, where any of them prefills
 
 
 class Times(NamedTuple):
     """Seconds of the three steps that a request sees."""
 
-    decode_s: Array  # decodes only
+    decode_s: Array  # decodes only, on its own rank
     busy_s: Array  # with others' prefill
     own_s: Array  # with its own prefill
 
@@ -45,41 +48,47 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
 
     Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
     steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
-    together), and L P / room where a prompt takes several.
+    together, or each of r for itself), and L P / room where a prompt takes several.
     Backlog of a mixed engine: Pollaczek-Khinchine,
     L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
     """
     p, n = request.prefill_tokens, request.decode_steps
-    mixed = capacity.chunks_mixed
+    mixed, ranks, apart = capacity.chunks_mixed, request.rules.attention_ranks, request.ranks_apart
     decodes = np.where(n > 0, 1 + prompts * n, 0)
     room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
     own_room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed & (n > 0), decodes - 1, 0), 1)
-    chunks = np.ceil(p / own_room)
+    chunks = np.ceil(p * ranks / own_room)
     brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
     demand = prompts * brought / room
-    some, together = np.maximum(prompts, TINY), prompts * request.rules.poll_steps
+    some, together = np.maximum(prompts, TINY), prompts * request.rules.poll_steps / apart
     share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
     alone = np.maximum(prompts + np.where(request.random_arrivals, 0, 1 / 2), 1)  # of 2 L + 1 that stand one half waits
     arriving = np.where(n > 0, some / np.where(share > 0, share, 1), alone)
-    beside = np.where((request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
-    left_over = np.clip((1 + 2 * together) * p - room, 0, 2 * together * p)
+    in_step = np.where((request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
+    left_over = np.clip((1 + 2 * together) * p - room / apart, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
+    others = others_of(apart, share, request.density)
+    rank_tokens = np.minimum(arriving * brought, room) / apart
+    chunk_tokens = np.minimum(in_step, ranks / apart) * p / np.maximum(chunks, 1)
+    own_tokens = np.where(chunks > 1, chunk_tokens, np.minimum(in_step * p, own_room / apart))
     return Mix(
         prompts=prompts,
         decodes=decodes,
         room_tokens=room,
         chunks=chunks,
         busy_share=share,
-        busy_tokens=np.minimum(arriving * brought, room),
-        own_tokens=np.where(chunks > 1, p / np.maximum(chunks, 1), np.minimum(beside * p, own_room)),
-        backlog_tokens=np.where(mixed, waiting, left_over / 2),
+        busy_tokens=rank_tokens * (1 + others.prefilling),
+        own_tokens=own_tokens + rank_tokens * others.prefilling,
+        backlog_tokens=np.where(mixed, waiting, left_over / 2 * (1 + others.prefilling)),
+        others=others,
+        beside_tokens=rank_tokens * others.prefilling / np.maximum(others.share * request.density, TINY),
     )
 
 
 def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
     """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
     polls = request.rules.poll_steps
-    some = -np.expm1(-prompts * polls / request.rules.ranks) / polls
+    some = -np.expm1(-prompts * polls / (request.rules.ranks * request.ranks_apart)) / polls
     return np.asarray(np.maximum(some, prompts * filled))
 
 
@@ -132,11 +141,22 @@ def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, B
     """The steps of `Times`, as batches: decodes only, with others' prefill, with its own prefill."""
     mixed = capacity.chunks_mixed
     others = np.where(request.prefill_tokens > 0, np.maximum(m.decodes - 1, 0), m.decodes)
+    beside = m.decodes * m.others.decoding
     return (
         batch(request, m.decodes, 0 * m.decodes, m.room_tokens),
-        batch(request, np.where(mixed, m.decodes, 0), m.busy_tokens, m.room_tokens),
-        batch(request, np.where(mixed | (m.own_tokens <= 0), others, 0), m.own_tokens, m.room_tokens),
+        batch(request, np.where(mixed, m.decodes, beside), m.busy_tokens, m.room_tokens),
+        batch(request, np.where(mixed | (m.own_tokens <= 0), others, beside), m.own_tokens, m.room_tokens),
     )
+
+
+def beside_ranks(step_s: StepTime, request: Request, m: Mix, decode_s: Array) -> Array:
+    """A decode step's mean seconds where other ranks prefill in some of them, `decode_s` in the rest."""
+    if not np.any(m.others.share):
+        return decode_s
+    prefilling = m.others.prefilling / np.maximum(m.others.share * request.density, TINY)
+    decodes = m.decodes * (1 - prefilling / request.ranks_apart)
+    (beside_s,) = price(step_s, (batch(request, decodes, m.beside_tokens, m.room_tokens),))
+    return decode_s + m.others.share * (beside_s - decode_s)
 
 
 def in_a_row(chunks: Array, capacity: Capacity) -> Array:
@@ -164,7 +184,7 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
     room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
     tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / np.maximum(prompts.lone_s, TINY))
     p = request.prefill_tokens
-    chunks = lone_chunks(p, capacity)
+    chunks = lone_chunks(request, capacity)
     return np.where(p > 0, tokens_per_s / np.maximum(p, TINY) * chunks / in_a_row(chunks, capacity), np.inf)
 
 
@@ -176,14 +196,14 @@ def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) ->
 
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
     """Prefilled in one step of a prompt that has the engine to itself."""
-    p = request.prefill_tokens
-    found: Array = p / lone_chunks(p, capacity)
+    found: Array = request.prefill_tokens / lone_chunks(request, capacity)
     return found
 
 
-def lone_chunks(prefill_tokens: Array, capacity: Capacity) -> Array:
-    """Steps that prefill such a prompt."""
-    found: Array = np.maximum(np.ceil(prefill_tokens / capacity.max_num_batched_tokens), 1)
+def lone_chunks(request: Request, capacity: Capacity) -> Array:
+    """Steps that prefill such a prompt, on one attention data-parallel rank."""
+    room = capacity.max_num_batched_tokens / request.rules.attention_ranks
+    found: Array = np.maximum(np.ceil(request.prefill_tokens / room), 1)
     return found
 
 

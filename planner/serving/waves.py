@@ -31,22 +31,24 @@ class Wave(NamedTuple):
 def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     """The prompts that find all slots empty and are prefilled in full steps.
 
-    One of them has (wave + 1) / 2 prompts to prefill on average, itself included; of its last step half is over
-    where several prompts end within steps. A step takes time in proportion to its tokens between a lone prompt's and a
-    full one's; where chunks are mixed into several steps, half of those that will decode beside each other do so
-    already.
+    One of them has (wave + 1) / 2 prompts to prefill on average, itself included, those of its own attention
+    data-parallel rank; of its last step half is over where several prompts end within steps. A step takes time in
+    proportion to its tokens between a lone prompt's and a full one's; where chunks are mixed into several steps, half
+    of those that will decode beside each other do so already.
     """
     request, lane, (lone_s, full_s) = offered.request, offered.lane, offered.prompts
     wave, p = np.minimum(lane.population, lane.slots), request.prefill_tokens
-    burst = np.minimum(wave * p, m.room_tokens)
+    rank_room = m.room_tokens / request.rules.attention_ranks
+    burst = np.minimum(wave * np.minimum(p, rank_room), m.room_tokens)
     least, most = lone_tokens(request, offered.capacity), offered.capacity.max_num_batched_tokens
     filled = np.clip((burst - least) / np.maximum(most - least, 1), 0, 1)
     beside = np.maximum(decode_s - offered.curve.times.decode_s[0], 0) / 2
     mixes = offered.capacity.chunks_mixed & (wave * p > m.room_tokens)
     step = lone_s + filled * (full_s - lone_s) + np.where(mixes, beside, 0)
     fills = wave * p / np.maximum(burst, TINY)
-    ragged = (m.chunks - p / m.room_tokens) / 2 * (wave * p > m.room_tokens) * np.minimum(wave - 1, 1)
-    first = np.maximum(fills * (wave + 1) / (2 * wave) + ragged, 1)
+    ragged = (m.chunks - p / rank_room) / 2 * (wave * p > m.room_tokens) * np.minimum(wave - 1, 1)
+    turns = wave / np.minimum(wave, request.rules.attention_ranks)
+    first = np.maximum(fills * (turns + 1) / (2 * turns) + ragged, 1)
     steps = (in_a_row(count, offered.capacity) for count in (first, np.maximum(fills, 1)))
     return Wave(wave, *(count * step for count in steps))
 

@@ -47,6 +47,20 @@ class Request:
     end_s: float = 0.0
 
 
+class Plan(NamedTuple):
+    """The work of one step."""
+
+    decoding: list[Request]
+    chunks: list[tuple[Request, int]]  # with the tokens that it prefills
+
+    def batch(self) -> tuple[float, float, float, float, float]:
+        """The same as the fields of a Batch."""
+        context = sum(r.prompt + r.produced for r in self.decoding) / max(len(self.decoding), 1)
+        tokens = sum(size for _, size in self.chunks)
+        before = sum(r.prefilled for r, _ in self.chunks) / max(len(self.chunks), 1)
+        return len(self.decoding), context, tokens, before, len(self.chunks)
+
+
 @dataclass
 class Engine:
     setting: Setting
@@ -57,19 +71,23 @@ class Engine:
 
     def step(self) -> list[Request]:
         """One step; the requests that end with it."""
+        planned = self.plan()
+        self.now += self.step_s(*planned.batch())
+        return self.done(planned)
+
+    def plan(self) -> Plan:
+        """What the next step works on."""
         s = self.setting
         decoding = [r for r in self.running if r.prefilled >= r.prompt]
         room = s.budget_tokens - (len(decoding) if s.mixed else 0)
         chunks = self.chunks([r for r in self.running if r.prefilled < r.prompt], room)
-        if not s.mixed and chunks:
-            decoding = []
-        context = sum(r.prompt + r.produced for r in decoding) / max(len(decoding), 1)
-        tokens = sum(size for _, size in chunks)
-        before = sum(r.prefilled for r, _ in chunks) / max(len(chunks), 1)
-        self.now += self.step_s(len(decoding), context, tokens, before, len(chunks))
-        for request, size in chunks:
+        return Plan(decoding if s.mixed or not chunks else [], chunks)
+
+    def done(self, planned: Plan) -> list[Request]:
+        """The requests that end with that step, which ends now."""
+        for request, size in planned.chunks:
             request.prefilled += size
-        produced = decoding + [r for r, _ in chunks if r.prefilled >= r.prompt]
+        produced = planned.decoding + [r for r, _ in planned.chunks if r.prefilled >= r.prompt]
         for request in produced:
             request.produced += 1
             request.first_s = request.first_s or self.now
@@ -104,7 +122,9 @@ def measured(requests: list[Request]) -> Means:
     return Means(sum(first) / len(first), sum(decoding) / max(len(decoding), 1), rate, p95)
 
 
-def _request(setting: Setting, random: Random, sent_s: float) -> Request:
+def drawn(setting: Setting, random: Random, sent_s: float) -> Request:
+    """A request of random lengths."""
+
     def length(nominal: int) -> int:
         return max(round(nominal * (1 - setting.spread * random.random())), 1)
 
@@ -120,7 +140,7 @@ def run(setting: Setting, step_s: Step, sent: list[float], replaced: int) -> lis
         if not engine.waiting and not engine.running:
             engine.now = max(engine.now, arrivals[0][0])
         while arrivals and arrivals[0][0] <= engine.now:
-            engine.waiting.append(_request(setting, random, heapq.heappop(arrivals)[2]))
+            engine.waiting.append(drawn(setting, random, heapq.heappop(arrivals)[2]))
         for request in engine.step():
             done.append(request)
             if replaced > 0:
