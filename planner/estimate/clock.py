@@ -226,7 +226,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         wide_heads=wide_heads(engine, deployments),
         dispatch=_dispatch(deployments),
     )
-    rules = engine.weights
+    rules = engine.division
     division = Division(
         frozenset(rules.attention_dp_roles), engine.routing.tokens_gathered, vocab_multiple=rules.vocab_multiple
     )

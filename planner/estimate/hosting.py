@@ -38,7 +38,7 @@ def _places(d: Deployment) -> bool:
 
 def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] | None:
     """Placements of all rows; None where none says more than the engine's own rule."""
-    if deployments[0].row.engine.id != "llama.cpp" or not any(map(_places, deployments)):
+    if not deployments[0].row.engine.division.by_layers or not any(map(_places, deployments)):
         return None
     found = np.empty(len(deployments), dtype=object)
     found[:] = [placement_of(d) for d in deployments]

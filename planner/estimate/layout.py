@@ -81,10 +81,10 @@ def _layouts(model: Same[ModelSpec], engine: Same[EngineSpec], s: Sizes) -> tupl
     """One record per layout, so that what follows from it is found once."""
     row = Divided(model.value, engine.value)
     pp, ep, attention_dp = s.pp or 1, s.ep or 1, s.attention_dp or 1
-    if row.engine.id == "llama.cpp" and s.tp is None and s.pp is None:
+    if row.engine.division.by_layers and s.tp is None and s.pp is None:
         return (_split_over_gpus(row, s),)
     total = s.n_gpus or (s.tp or 1) * pp * (s.dp or 1)
-    if s.tp is not None or s.n_gpus is None or row.engine.id == "llama.cpp":
+    if s.tp is not None or s.n_gpus is None or row.engine.division.by_layers:
         tp = s.tp or 1
         dp = s.dp or max(total // (tp * pp), 1)
         if tp * pp * dp != total:
@@ -123,7 +123,7 @@ def _checked(row: Divided, layout: Layout) -> Layout:
 def fault(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     """Why an engine refuses this division, whatever its replicas; "" when it does not."""
     tp, pp, ep, attention_dp = layout[:4]
-    if pp > model.n_layers and not engine.weights.head_is_layer:
+    if pp > model.n_layers and not engine.division.head_is_layer:
         return f"pp {pp} exceeds the model's {model.n_layers} layers"
     if tp % attention_dp:
         return f"attention_dp {attention_dp} does not divide tp {tp}"
@@ -132,8 +132,8 @@ def fault(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     experts = min((ffn.n_experts for ffn in model.ffns if isinstance(ffn, MoeFfn)), default=ep)
     if ep > experts:
         return f"ep {ep} exceeds the model's {experts} experts"
-    vocabulary = padded(model.vocab_size, engine.weights.vocab_multiple)
-    if engine.weights.vocab_multiple > 1 and model.lm_head and vocabulary % tp:
+    vocabulary = padded(model.vocab_size, engine.division.vocab_multiple)
+    if engine.division.vocab_multiple > 1 and model.lm_head and vocabulary % tp:
         return f"the padded vocabulary of {vocabulary} does not divide by tp {tp}"
     if not engine.cache.sharded:
         return ""  # llama.cpp splits rows of matrices, not heads, and leaves GPUs idle that get no layer

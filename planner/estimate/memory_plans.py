@@ -24,7 +24,6 @@ from planner.units import GIB
 
 WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
-AITER = ("cdna3", "cdna4")  # generations for which AMD's own attention kernels are built
 SWITCHED = 8  # GPUs that a link joins, from which a switch does
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
 
@@ -87,9 +86,10 @@ def _linked(d: Deployment) -> bool:
     return switched and uses_link(gpu.link_apart, d.row.scenario.interconnect)
 
 
-def _device(deployments: Sequence[Deployment]) -> memory.Device:
+def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Device:
     """The memory of a GPU, and what of it decides how much its libraries take."""
-    flags = partial(column, deployments, dtype=bool)
+    flags, reserve = partial(column, deployments, dtype=bool), engine.budget.reserve
+    aiter_on = reserve.aiter_on if reserve else ()
     early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER, Part.GPU)
     linked = flags(_linked, Part.GPU, Part.WORDS)
     named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
@@ -99,7 +99,7 @@ def _device(deployments: Sequence[Deployment]) -> memory.Device:
         copies=numbers(deployments, "copies_per_gpu", 1),
         host_bytes=numbers(deployments, "host_memory_gib", np.inf) * GIB,
         early=early,
-        aiter=flags(lambda d: d.row.gpu.generation in AITER, Part.GPU),
+        aiter=flags(lambda d: d.row.gpu.generation in aiter_on, Part.GPU),
         unified=flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
         multicast=linked & named & ~early,
     )
@@ -140,7 +140,7 @@ def rank_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
     """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
-    split, device, settings = parallel(deployments), _device(deployments), _settings(engine, deployments)
+    split, device, settings = parallel(deployments), _device(engine, deployments), _settings(engine, deployments)
     default = memory.default_utilization(engine, device, settings, split, _runs(engine, deployments))
     given = settings.utilization
     k, v, head = kv_widths(deployments)

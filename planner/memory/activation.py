@@ -44,7 +44,7 @@ def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     constants, tokens = engine.activation, step_tokens(engine, inputs)
     drafted = np.minimum(inputs.settings.draft_tokens, constants.draft_rows)
     rows = np.minimum(_logit_rows(engine, inputs) * (1 + drafted), tokens)
-    vocab = padded(model.vocab_size, engine.weights.vocab_multiple) if model.lm_head else 0
+    vocab = padded(model.vocab_size, engine.division.vocab_multiple) if model.lm_head else 0
     hidden = _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
     return floats(constants.logits_bytes * rows * vocab + hidden)
 

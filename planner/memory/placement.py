@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -99,8 +99,8 @@ def placements(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows:
         at = [known.setdefault(one, len(known)) for one in np.broadcast_to(given, (rows,)).tolist()]
         return Placements(tuple(known), np.asarray(at, dtype=np.intp))
     sizes, at_size = np.unique(np.asarray(inputs.parallel.pp, dtype=int), return_inverse=True)
-    rules = engine.weights
-    found = tuple(_even(model.n_layers, int(pp), rules.head_is_layer, rules.host_roles) for pp in sizes)
+    spread = partial(_even, model.n_layers, head_is_layer=engine.division.head_is_layer)
+    found = tuple(spread(int(pp), host_roles=engine.weights.host_roles) for pp in sizes)
     return Placements(found, np.broadcast_to(np.ravel(at_size), (rows,)))
 
 

@@ -38,13 +38,13 @@ def shard_fraction(tensor: Tensor, parallel: Parallel, engine: EngineSpec) -> Ar
     vocabulary after padding; norms and routers are replicated.
     """
     tp = floats(parallel.tp)
-    divided = tensor.attention or tensor.role in engine.weights.attention_dp_roles
+    divided = tensor.attention or tensor.role in engine.division.attention_dp_roles
     parts = floats(parallel.attention_group) if divided else tp
     if tensor.shard is Shard.VOCAB:
-        return padded(tensor.n, engine.weights.vocab_multiple) / tensor.n / parts
+        return padded(tensor.n, engine.division.vocab_multiple) / tensor.n / parts
     if tensor.shard is Shard.EXPERT:
         return largest_part(tensor.copies, parallel.ep) * floats(parallel.ep) / tp
-    if tensor.role is Role.VISION and engine.weights.encoder_split and tensor.name in _SPLIT_IN_ENCODER:
+    if tensor.role is Role.VISION and engine.division.encoder_split and tensor.name in _SPLIT_IN_ENCODER:
         return 1 / tp
     if tensor.shard in (Shard.COLUMN, Shard.ROW):
         return largest_part(tensor.units, parts)

@@ -102,7 +102,7 @@ def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario
     ranks = product(space.eps or (load.ep or 1,), space.attention_dps or (load.attention_dp or 1,))
     found: dict[Layout, None] = {}
     for (ep, attention_dp), tp, pp in product(ranks, tps, pps):
-        split = (1, tp * pp) if engine.id == LLAMA_CPP and load.split_mode != "row" else (tp, pp)
+        split = (1, tp * pp) if engine.division.by_layers and load.split_mode != "row" else (tp, pp)
         one = Layout(*split, ep, attention_dp, dp=1)
         found[one._replace(invalid=fault(model, engine, one) or _cannot_start(model, engine, one))] = None
     return list(found)
@@ -113,10 +113,10 @@ def _cannot_start(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
     tp, _, ep, attention_dp = layout[:4]
     if attention_dp > 1 and not model.has_experts:
         return "attention data-parallel is for models with experts; replicas do the same for others"
-    if engine.id == "vllm" and ep not in (1, tp):
-        return f"vLLM divides experts over all of tp {tp} or not at all"
-    if engine.id == "tensorrt-llm" and attention_dp not in (1, tp):
-        return f"TensorRT-LLM runs attention data-parallel on all of tp {tp} or not at all"
+    if engine.division.whole_ep and ep not in (1, tp):
+        return f"{engine.name} divides experts over all of tp {tp} or not at all"
+    if engine.division.whole_attention_dp and attention_dp not in (1, tp):
+        return f"{engine.name} runs attention data-parallel on all of tp {tp} or not at all"
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from planner.specs.base import Kind, Name, Spec
+from planner.specs.engine.division import Division
 from planner.specs.engine.graphs import Graphs, PromptPieces
 from planner.specs.engine.kernels import (
     Attained,
@@ -45,6 +46,7 @@ __all__ = [
     "CacheRules",
     "Constant",
     "Defaults",
+    "Division",
     "EngineSpec",
     "ExpertKernels",
     "FrontEnd",
@@ -74,6 +76,7 @@ class EngineSpec(Spec):
     kernels: str = ""  # whose figures price its kernels: its id, with a back-end that has kernels of its own behind a /
     budget: Budget
     weights: WeightRules
+    division: Division
     cache: CacheRules
     activation: Activation
     process: ProcessMemory

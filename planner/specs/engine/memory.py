@@ -55,8 +55,9 @@ class StaticReserve(Spec):
     draft_bytes: Amount = 0  # with a model or head that drafts
     encoder_share: Share = 1  # of the fraction where images are read, and less with a large encoder ...
     encoder_depths: tuple[str, ...] = ()  # ... whose layers it does not find: model_type of configs begins so
-    aiter_share: Share = 1  # of any fraction, given or not, with AMD's attention kernels for Instinct ...
-    aiter_share_from: Tokens = 1  # ... and longer contexts
+    aiter_share: Share = 1  # of any fraction, given or not, with AMD's own attention kernels ...
+    aiter_on: tuple[Name, ...] = ()  # ... on these generations ...
+    aiter_share_from: Tokens = 1  # ... and in longer contexts
 
 
 class Budget(Spec):
@@ -103,22 +104,18 @@ class CacheRules(Spec):
 class WeightRules(Spec):
     """What the engine's process holds of a checkpoint beyond its tensors."""
 
-    vocab_multiple: Tokens = 1  # to which the vocabulary is padded before it is split
     host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
-    encoder_split: bool = False  # the image encoder's matrices are divided over the tensor-parallel group
     separate_encoder: bool = False  # the image encoder is a file of its own, loaded for images only
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
     rope_value_bytes: Amount = 0  # of its entries; 0: as activations
     rope_longer: Amount = 1  # times as many positions in models of `rope_longer_types`
     rope_longer_types: tuple[str, ...] = ()  # model_type of configs
     image_levels: bool = False  # results of the encoder's inner levels have buffers for every token of a step
-    head_is_layer: bool = False  # layers are spread over GPUs in proportion, the head counted as one more
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
     block_from_bytes: Amount = 0
     draft_vocabulary: bool = False  # a prediction head holds an embedding and a head of its own while the pool is sized
     lora_roles: tuple[Role, ...] = ()  # whose matrices have adapters
-    attention_dp_roles: tuple[Role, ...] = ()  # outside of attention, that its data-parallel ranks replicate
     block_slack_bytes: Amount = 0  # ... where at most this much is left over, else the rest is reused
 
 
