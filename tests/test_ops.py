@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planner.collectives import Parallel
 from planner.ops import Batch, Division, Op, OpKind, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
 from planner.ops.attention import causal_pairs, chunked_pairs
-from planner.ops.products import SKEW, busiest_rank, popular_experts
+from planner.ops.products import SKEW, busiest_rank, busiest_share, popular_experts
 from planner.ops.traffic import remote_gpus
 from planner.params import active_parameters, tensors
 from planner.roofline import step_seconds
@@ -230,6 +230,17 @@ def test_the_busiest_of_eight_gpus_waits_for_as_many_tokens_as_drawing_says() ->
     loads = asked.sum(axis=2) / asked.sum(axis=(1, 2))[:, None] * 8
     assert busiest_rank(256, 8) == pytest.approx(np.mean(loads.max(axis=1)), rel=0.1)
     assert busiest_rank(256, 1) == 1
+
+
+@pytest.mark.parametrize(("ep", "tokens"), [(8, 1), (8, 4), (4, 16), (16, 32)])
+def test_a_group_waits_for_the_gpu_that_reads_most_experts(ep: int, tokens: int) -> None:
+    rng = np.random.default_rng(0)
+    chances = SKEW * rng.standard_normal((300, 1, 256)) + rng.gumbel(size=(300, tokens, 256))
+    reads = np.zeros((300, 256))
+    np.put_along_axis(reads, np.argsort(-chances)[..., :8].reshape(300, -1), 1, axis=1)
+    most = reads.reshape(300, ep, -1).sum(axis=2).max(axis=1).mean()
+    assert busiest_share(reads.mean(), 256, ep) * 256 / ep == pytest.approx(most, rel=0.1)
+    assert busiest_share(0.3, 256, 1) == 0.3 and busiest_share(1.0, 256, ep) == 1
 
 
 def test_a_large_batch_reads_every_expert_once() -> None:

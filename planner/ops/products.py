@@ -108,6 +108,7 @@ def product(group: Group, widths: Widths, parallel: Parallel, division: Division
         busiest_rank(first.copies, parallel.ep) / parallel.ep if experts else 1.0,
         not first.layers,
         is_by_rank(first, division.whole),
+        parallel.ep if experts else 1.0,
     )
 
 
@@ -132,7 +133,20 @@ def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number
 def busiest_rank(n_experts: Number, ep: Number) -> Number:
     """Tokens of the GPU with the most popular experts over the mean: 1 + spread of its E/ep experts x largest of ep."""
     spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
-    return 1 + spread * np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
+    return 1 + spread * _largest_deviate(ep)
+
+
+def _largest_deviate(ep: Number) -> Number:
+    return np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
+
+
+def busiest_share(share: Number, n_experts: Number, ep: Number) -> Number:
+    """Share of its E/ep experts that the GPU reads which reads most of them, where all together read `share` of E.
+
+    share + (share (1 - share) ep/E)^0.5 x largest of ep: each expert of a GPU is read or not, independently.
+    """
+    spread = np.sqrt(share * (1 - share) * ep / n_experts)
+    return np.minimum(share + spread * _largest_deviate(ep), 1.0)
 
 
 def products(model: ModelSpec, widths: Widths, parallel: Parallel, division: Division) -> tuple[Product, ...]:
@@ -159,7 +173,8 @@ def product_op(part: Product, work: Work, activation: Number, expanded: Number =
     weights, matrices = part.weight_bytes, 1.0
     if part.kind is OpKind.MOE:
         reached = popular_experts(part.copies, part.active, tokens)
-        weights, matrices = weights * reached / part.copies, np.maximum(reached * part.experts_local, 1.0)
+        weights = weights * busiest_share(reached / part.copies, part.copies, part.shards)
+        matrices = np.maximum(reached * part.experts_local, 1.0)
     moved = weights + m * (part.n + part.k) * activation
     flops = 2 * m * part.n * part.k
     return Op(part.name, part.kind, part.rate, part.layers * np.sign(m), flops, moved, m, part.n, part.k, matrices)

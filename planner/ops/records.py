@@ -139,6 +139,7 @@ class Product(NamedTuple):
     experts_local: Number  # fraction of the experts' assignments that this GPU computes
     sampled: bool  # runs on one token per sequence only
     by_rank: bool  # runs on the tokens of one attention-DP rank
+    shards: Number = 1.0  # GPUs among which whole experts are dealt out
 
 
 class Division(NamedTuple):
