@@ -180,6 +180,8 @@ def engine_limits(p: Priced) -> EngineLimits:
         longest_tokens=_one(longest),
         late_steps=round(_one(p.offered.request.late_steps) - (polls - 1) / 2),
         poll_steps=round(polls),
+        ranks=round(_one(p.offered.request.rules.ranks)),
+        balance_steps=_one(p.offered.request.rules.balance_steps),
     )
 
 

@@ -305,3 +305,14 @@ def test_lanes_that_decode_alike_do_not_wait_for_each_other() -> None:
     trace = trace_of([0.0, 0.0, 0.0], 100, 200)
     waits, apart = (replayed(trace, Service(limits(), lanes=3, stages_wait=wait)).requests for wait in (True, False))
     assert np.max(waits.end_s) == pytest.approx(np.max(apart.end_s), rel=0.01)
+
+
+def test_ranks_start_prompts_in_the_same_step() -> None:
+    """The second request waits for the third, so that both ranks have a prompt; alone it waits `balance_steps`."""
+    two = Service(limits()._replace(ranks=2, balance_steps=50))
+    pair = replayed(trace_of([0.0, 0.1, 0.2], 512, 400), two).requests
+    _, second, third = sorted(zip(pair.sent_s, pair.admitted_s, strict=True))
+    assert second[1] == third[1] >= 0.2
+    lone = replayed(trace_of([0.0, 0.1], 512, 400), two).requests
+    step = (lone.end_s[0] - lone.first_s[0]) / 399
+    assert max(lone.admitted_s) - 0.1 == pytest.approx(50 * step, rel=0.1)

@@ -1,4 +1,4 @@
-"""Attention with heads of 512 values, which fused kernels do not take."""
+"""Attention with heads of 512 values or with sinks, which fused kernels do not take, or not everywhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import pytest
 from planner.catalog import models
 from planner.collectives import Parallel
 from planner.estimate import estimate
+from planner.estimate.group import settled_layouts
+from planner.estimate.layout import layouts
+from planner.estimate.library import NO_LIBRARY
+from planner.estimate.resolve import resolve
 from planner.ops import Batch, OpKind, WideHeads, Widths, batch_ops, prepare
 from planner.params import tensors
 from planner.specs.scenario import Scenario
@@ -54,3 +58,13 @@ def test_a_cached_token_takes_as_long_with_two_heads_as_with_four(model: str, la
     )
     short, long = (row["tpot_ms"] for row in found.rows())
     assert (long - short) * 1e6 / 31744 / layers == pytest.approx(14.5, rel=0.15)
+
+
+@pytest.mark.parametrize(("gpu", "cost"), [("a100-80-sxm", 3), ("rtxpro6000-server", 3), ("h100-sxm", 1), ("b200", 1)])
+def test_prompts_with_sinks_run_in_a_general_kernel_where_no_fused_one_takes_them(gpu: str, cost: float) -> None:
+    row = resolve(Scenario(model="gpt-oss-120b", engine="vllm", gpu=gpu, tp=1), NO_LIBRARY)
+    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    step = priced.clock.ops(Batch(prefill_tokens=4096.0, prefill_seqs=1.0))
+    attention = [float(np.max(op.flops)) for op in step if op.kind is OpKind.ATTENTION]
+    pairs, heads, flops_per_pair = 4096 * 4097 / 2, 64, 4 * 64
+    assert max(attention) == pytest.approx(cost * pairs * heads * flops_per_pair)

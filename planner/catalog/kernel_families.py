@@ -11,7 +11,7 @@ from planner.ops import Slot
 from planner.ops.products import SLOTS
 from planner.params import tensors
 from planner.specs.formats import FormatSpec, KvFormatSpec
-from planner.specs.model import Attention, ModelSpec, Role
+from planner.specs.model import Attention, CompressedAttention, ModelSpec, Role
 
 PLAIN, FULL = "gemm-16", "gemm-32"
 BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
@@ -48,6 +48,8 @@ def _families(
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
     slots[Slot.PREFILL] = f"attention-prefill-{prompts}"
     slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
+    if any(isinstance(mixer, CompressedAttention) for mixer in model.value.mixers):
+        slots[Slot.GATHER] = "attention-gather-pooled"
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
@@ -46,3 +47,16 @@ def wide_heads(engine: EngineSpec, deployments: Sequence[Deployment]) -> WideHea
     segments = engine.attention_kernels.wide_segments
     blocks = column(deployments, lambda d: d.row.gpu.sm_count or 0.0, Part.GPU)
     return WideHeads(segments, blocks, engine.attention_kernels.wide_prompt_cost) if segments else WideHeads()
+
+
+def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+    """FLOPs of prompts with attention sinks, in those of prompts without, (R,): more in general kernels."""
+    kernels = engine.attention_kernels
+    if kernels.sink_prompt_cost == 1:
+        return 1.0
+
+    def cost(d: Deployment) -> float:
+        general = d.row.gpu.vendor == "NVIDIA" and d.row.gpu.generation not in kernels.sinks_fused_on
+        return kernels.sink_prompt_cost if general else 1.0
+
+    return column(deployments, cost, Part.GPU)

@@ -9,6 +9,7 @@ import numpy as np
 
 from planner import serving
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
+from planner.estimate.launches import host_share
 from planner.estimate.memory_plans import Planned, asks_slots
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Capacity, FrontEnd, Load, Scheduling
@@ -90,8 +91,9 @@ def scheduling_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Sche
 def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> FrontEnd:
     """Engine time outside of steps."""
     server, model = engine.front_end, deployments[0].row.model
+    launched_s = server.latent_layer_s * model.layers_of(LatentAttention)
     return FrontEnd(
-        request_s=server.request_s + server.latent_layer_s * model.layers_of(LatentAttention),
+        request_s=server.request_s + launched_s * host_share(deployments),
         input_token_s=server.prompt_token_s,
         serial_s=_serial_s(engine, deployments),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from planner import memory
 from planner.catalog.rates import RateSet
 from planner.collectives import p_norm
-from planner.estimate.attention_kernels import scores, wide_heads
+from planner.estimate.attention_kernels import scores, sink_cost, wide_heads
 from planner.estimate.capacity import captured
 from planner.estimate.deployments import (
     Deployment,
@@ -224,6 +224,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         *(inputs.tensor_bytes, k, v),
         scores=scores(deployments),
         wide_heads=wide_heads(engine, deployments),
+        sink_cost=sink_cost(engine, deployments),
         dispatch=_dispatch(deployments),
     )
     rules = engine.division

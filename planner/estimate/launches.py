@@ -40,7 +40,7 @@ NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
     """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
     own, model = engine.launches, deployments[0].row.model
-    share = column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
+    share = host_share(deployments)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     kinds, at = distinct(kernels)
@@ -56,6 +56,11 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
         piece_tokens=piece_tokens(engine, deployments),
         between_s=share * more_s,
     )
+
+
+def host_share(deployments: Sequence[Deployment]) -> Any:
+    """What a launch takes on the hosts of each GPU's boards, of what it takes on those that engines were fitted on."""
+    return column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
 
 
 def _quantizes(rates: RateSet) -> bool:

@@ -68,6 +68,7 @@ class Engine:
         self._latest: list[tuple[int, int, Request]] = []  # running ones: -order, stamp
         self._orders = 0
         self._crowded = False  # somebody was preempted for this step
+        self._held_from: int | None = None  # the step since which prompts wait for those of other ranks
 
     # ---- what others ask
 
@@ -100,9 +101,11 @@ class Engine:
         return sorted(found, key=lambda request: request.order)
 
     def admits(self) -> bool:
-        """Whether the next waiting request would join the next step."""
+        """Whether the next waiting request would join the next step, or begin to wait for other ranks'."""
         upcoming = self.waiting[0] if self.waiting else self.unseen[0][1] if self.unseen else None
         if upcoming is None or self.running >= self.limits.slots:
+            return False
+        if self._held_from is not None and self._lacks_prompts(len(self.waiting) + len(self.unseen)):
             return False
         spare = self._decoding < self.limits.budget_tokens or not self.limits.mixed
         return spare and self._blocks(self._claimed(upcoming)) <= self.free
@@ -169,6 +172,7 @@ class Engine:
         straight = 1 + (self.prices.straight_until(context) - context) / per_step
         steps = int(min(self._ends[0][0] - self._count, straight))
         steps = min(steps, self.unseen[0][0] - self._steps) if self.unseen else steps
+        steps = min(steps, self._held_steps()) if self._held_from is not None else steps
         steps = 1 if self._crowded else self._steps_that_fit(max(steps, 1))
         first = self.prices.decode_s(n, context)
         if steps == 1:
@@ -179,13 +183,14 @@ class Engine:
     def _chunks(self, now_s: float, room: int) -> list[tuple[Request, int]]:
         """Prefill chunks of this step, of running prompts first, then of those admitted now."""
         found, reserved = [], self._taken(1) if self.limits.mixed else 0
+        lacks = self._lacks_prompts(len(self.waiting))
         for request in self.prefilling:
             if room <= 0:
                 break
             size = min(request.todo, room)
             room -= size
             found.append((request, size))
-        while room > 0 and not self._crowded and self.waiting and self.running < self.limits.slots:
+        while room > 0 and not (self._crowded or lacks) and self.waiting and self.running < self.limits.slots:
             needed = self._blocks(self._claimed(self.waiting[0]))
             if needed + reserved > self.free:
                 break
@@ -193,7 +198,28 @@ class Engine:
             size = min(request.todo, room)
             room -= size
             found.append((request, size))
+        self._hold(lacks)
         return found
+
+    # ---- ranks that wait for each other
+
+    def _lacks_prompts(self, prompts: int) -> bool:
+        """Whether so many that wait cannot start: no slot is free, or not every decoding rank has one yet."""
+        ready = min(prompts, self.limits.slots - self.running)
+        return ready < 1 or (ready < self.limits.ranks and self._decoding > 0 and self._held_steps() > 0)
+
+    def _held_steps(self) -> int:
+        """Steps for which ranks wait at most from here on."""
+        held = 0 if self._held_from is None else self._steps - self._held_from
+        return math.ceil(self.limits.balance_steps) - held
+
+    def _hold(self, lacks: bool) -> None:
+        """Count the steps of waiting from the first in which a prompt could start."""
+        could_start = bool(self.waiting) and self.running < self.limits.slots
+        if not (lacks and could_start):
+            self._held_from = None
+        elif self._held_from is None:
+            self._held_from = self._steps
 
     # ---- one request's way
 

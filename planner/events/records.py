@@ -61,6 +61,8 @@ class EngineLimits(NamedTuple):
     longest_tokens: float = float("inf")  # of prompt and output; longer ones are refused
     late_steps: int = 0  # of a busy engine, before its scheduler takes a request in, beyond the one that runs
     poll_steps: int = 1  # steps between its looks at new requests
+    ranks: int = 1  # attention data-parallel ones that start prompts in the same step ...
+    balance_steps: float = 0  # ... and that wait for each other's while they decode, at most so many steps
 
 
 class Requests(NamedTuple):

@@ -60,7 +60,8 @@ class Reading(NamedTuple):
     prefill: Heads
     reach: float = np.inf  # the most cached tokens that one new token reads
     chunk: int | None = None  # of block-local attention
-    picked: bool = False  # beyond `reach` a prompt's tokens gather keys that they picked, each its own, as in decode
+    gather: Heads | None = None  # of prompts whose tokens read keys of their own each ...
+    gathers_from: Number = np.inf  # ... where they see more than so many tokens
     idle: Number = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
 
 
@@ -147,10 +148,12 @@ def readings(
         own = Reading("attention", heads, heads, reach, mixer.chunk)
         if mixer.head_dim > NARROW and widths.wide_heads.segments:
             own = wide_reading(mixer, own, widths, parallel)
+        elif mixer.sinks:
+            own = own._replace(prefill=heads._replace(flops_per_pair=widths.sink_cost * heads.flops_per_pair))
     else:
         decode = absorbed_heads(mixer, widths, parallel)
         prefill = decode if latent_prompts else expanded_heads(mixer, widths, parallel)
-        own = Reading("attention", decode, prefill, reach, picked=mixer.indexer is not None)
+        own = Reading("attention", decode, prefill, reach, gather=decode, gathers_from=reach)
     if mixer.indexer is None or mixer.indexer.shared:
         return [own]
     scores = indexer_heads(mixer.indexer, widths)
@@ -180,7 +183,7 @@ def decode_op(reading: Reading, work: Work, layers: int, scores: Scores = FUSED_
 
 
 def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int, scores: Scores = FUSED_SCORES) -> list[Op]:
-    """Every prompt's keys and values are read once, its pairs are computed; or every pair's key is read, if picked.
+    """Every prompt's keys and values are read once, its pairs are computed; or every pair's key is read, if gathered.
 
     Attention that is not fused writes the scores of every query against every key of its reach, masked ones too.
     """
@@ -193,9 +196,9 @@ def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int, scores:
     flops, count = work.prefill_seqs * pairs * heads.flops_per_pair, layers * np.sign(work.prefill)
     name, k = f"{reading.name}.prefill", np.maximum(pairs / np.maximum(length, 1.0), 1.0)
     dense = Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)
-    if not reading.picked:
+    if reading.gather is None:
         return [dense]
-    gathers, each = np.greater(work.prefill_context + length, reading.reach), reading.decode
+    gathers, each = np.greater(work.prefill_context + length, reading.gathers_from), reading.gather
     read = work.prefill_seqs * pairs
     moved, flops = read * each.cache_bytes + work.prefill * each.io_bytes, read * each.flops_per_pair
     sparse = dense._replace(rate=Slot.GATHER, count=count * gathers, flops=flops, bytes=moved, n=each.queries)

@@ -12,6 +12,8 @@ from planner.ops.attention import Heads, Reading, indexer_heads
 from planner.ops.records import Widths
 from planner.specs.model import CompressedAttention
 
+GATHERED_HEADS = 64
+
 
 def window_heads(mixer: CompressedAttention, widths: Widths, parallel: Parallel) -> Heads:
     """Every head reads the one cached vector of a token, as key and as value."""
@@ -20,19 +22,29 @@ def window_heads(mixer: CompressedAttention, widths: Widths, parallel: Parallel)
     return Heads(queries, 2 * values, mixer.head_dim * widths.kv_k, values * widths.activation)
 
 
+def gathering(heads: Heads) -> Heads:
+    """What a kernel computes that gathers keys: at least `GATHERED_HEADS`, empty ones too (FlashMLA pads to 64)."""
+    padded = np.maximum(GATHERED_HEADS / heads.queries, 1.0)
+    return heads._replace(flops_per_pair=padded * heads.flops_per_pair)
+
+
 def pooled(heads: Heads, ratio: int) -> Heads:
     """Prices of one token where a vector stands for `ratio` of them; queries and results went with the window."""
     return Heads(heads.queries, heads.flops_per_pair / ratio, heads.cache_bytes / ratio, 0.0)
 
 
 def compressed_readings(mixer: CompressedAttention, widths: Widths, parallel: Parallel) -> list[Reading]:
-    """Window, pooled vectors (all, or those that the indexer picks), and the indexer's scores."""
+    """Window, pooled vectors (all, or those that the indexer picks), and the indexer's scores.
+
+    Every token of a prompt gathers the vectors of its own window and pool, whatever the prompt's length.
+    """
     local = window_heads(mixer, widths, parallel)
-    found = [Reading("window", local, local, mixer.window)]
+    each = gathering(local)
+    found = [Reading("window", local, local, mixer.window, gather=each, gathers_from=0)]
     if mixer.ratio:
         vectors = pooled(local, mixer.ratio)
         reach = mixer.indexer.top_k if mixer.indexer else np.inf
-        found.append(Reading("pooled", vectors, vectors, reach))
+        found.append(Reading("pooled", vectors, vectors, reach, gather=pooled(each, mixer.ratio), gathers_from=0))
     if mixer.ratio and mixer.indexer:
         scores = indexer_heads(mixer.indexer, widths)
         found.append(Reading("indexer", scores, scores))

@@ -120,6 +120,7 @@ class Widths(NamedTuple):
     activation: Any = 2.0
     scores: Scores = FUSED_SCORES
     wide_heads: WideHeads = NO_WIDE_HEADS
+    sink_cost: Any = 1.0  # FLOPs of prompts in layers with attention sinks, in those of layers without
     dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
     index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
 

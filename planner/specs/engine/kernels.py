@@ -48,6 +48,8 @@ class AttentionKernels(Spec):
     # parts of a sequence that are read side by side where heads are wider than fused kernels take; 0: no such kernel
     wide_segments: Amount = 0
     wide_prompt_cost: Amount = 1  # FLOPs of prompts with such heads, in those of narrow ones
+    sinks_fused_on: tuple[Name, ...] = ()  # whose fused kernels take attention sinks; on NVIDIA's others ...
+    sink_prompt_cost: Amount = 1  # ... FLOPs of prompts with them, in those of prompts without
 
 
 class UnfusedState(Spec):
