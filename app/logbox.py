@@ -16,7 +16,7 @@ from planner.catalog.logs import LogTerms, read_log
 from planner.errors import PlannerError
 from planner.estimate import Library
 from planner.estimate.columns import EstimateRow
-from planner.estimate.logs import Compared, Comparison, compare, scenario_of_log
+from planner.estimate.logs import ComparedLog, ComparedTerm, compare, scenario_of_log
 from planner.specs.scenario import Scenario
 from state import apply, names_of
 from words import plain
@@ -35,7 +35,7 @@ BARE = frozenset(("engine", "engine_version", "max_model_len"))  # all that a fe
 class Beside(NamedTuple):
     """A log beside an estimate, and what of the scenario is the page's because the log does not say it."""
 
-    found: Comparison
+    found: ComparedLog
     scenario: Scenario
     notes: tuple[str, ...]
 
@@ -133,7 +133,7 @@ FORMATS = {
 }
 
 
-def _table(terms: Sequence[Compared]) -> pd.DataFrame:
+def _table(terms: Sequence[ComparedTerm]) -> pd.DataFrame:
     lines = [
         {
             "Term": term.meaning,
@@ -149,7 +149,7 @@ def _table(terms: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _words(terms: Sequence[Compared]) -> str:
+def _words(terms: Sequence[ComparedTerm]) -> str:
     first = terms[0]
     figures = f"{first.predicted:.4g} predicted, {first.measured:.4g} in the log"
     return f"{len(terms)} terms, the largest difference first: {first.meaning}, {figures}"

@@ -14,7 +14,7 @@ from links import Form
 from planner.catalog import engines, gpus
 from planner.catalog.models import model_index
 from planner.catalog.presets import presets
-from planner.catalog.prices import Priced, checked, prices
+from planner.catalog.prices import PublishedPrice, checked, prices
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from planner.estimate import Library
@@ -269,7 +269,7 @@ def _prices(given: dict[str, str], library: Library) -> None:
         st.error(plain(st.session_state.pop("price_fault")), icon=":material/error:")
 
 
-def _price_line(name: str, own: dict[str, float], known: Priced | None, library: Library) -> dict[str, object]:
+def _price_line(name: str, own: dict[str, float], known: PublishedPrice | None, library: Library) -> dict[str, object]:
     published = f"{known.provider}, {known.date}" if known else "no price found: enter yours"
     return {
         "gpu": name,

@@ -82,7 +82,7 @@ class Month(NamedTuple):
     busy_fraction: Number  # of what the serving replicas could do
 
 
-class Comparison(NamedTuple):
+class AgainstApi(NamedTuple):
     """One's own GPUs against an API."""
 
     own_usd_per_month: Number
@@ -125,12 +125,12 @@ def api_usd_per_request(traffic: Traffic, price: TokenPrice) -> Number:
     return (spent + np.asarray(traffic.output_tokens) * price.usd_per_million_output) / MILLION
 
 
-def compare(fleet: Fleet, traffic: Traffic, capacity_requests_per_s: Number, price: TokenPrice) -> Comparison:
+def compare(fleet: Fleet, traffic: Traffic, capacity_requests_per_s: Number, price: TokenPrice) -> AgainstApi:
     """One's own GPUs against an API at this traffic, and the rate at which both cost the same."""
     own = fleet_usd_per_hour(fleet) * HOURS_PER_MONTH
     each = api_usd_per_request(traffic, price)
     even = _over(own, each * SECONDS_PER_MONTH)
-    return Comparison(own, each * requests_per_month(traffic), even, even <= np.asarray(capacity_requests_per_s))
+    return AgainstApi(own, each * requests_per_month(traffic), even, even <= np.asarray(capacity_requests_per_s))
 
 
 def input_share(usd_per_million_input: Number, usd_per_million_output: Number, traffic: Traffic) -> Number:

@@ -42,7 +42,7 @@ class Figure(NamedTuple):
     refined: float | None
 
 
-class Compared(NamedTuple):
+class ComparedResult(NamedTuple):
     """One configuration of a result file."""
 
     reading: Reading
@@ -100,7 +100,7 @@ def _gpu(reading: Reading) -> str:
         raise BadValue(f"{reading.where}: {error}; give --gpu") from None
 
 
-def compared(readings: Sequence[Reading], given: Mapping[str, Any]) -> list[Compared]:
+def compared(readings: Sequence[Reading], given: Mapping[str, Any]) -> list[ComparedResult]:
     """Every reading beside its estimate. Raises BadValue as `scenario_of` does, and where there is no estimate."""
     scenarios = [scenario_of(reading, given) for reading in readings]
     plain = estimate(scenarios, library=NOTHING_OBSERVED).rows()
@@ -111,7 +111,9 @@ def compared(readings: Sequence[Reading], given: Mapping[str, Any]) -> list[Comp
     return [_compared(*row) for row in zip(readings, scenarios, plain, refined, strict=True)]
 
 
-def _compared(reading: Reading, scenario: Scenario, answer: Mapping[str, Any], refined: Mapping[str, Any]) -> Compared:
+def _compared(
+    reading: Reading, scenario: Scenario, answer: Mapping[str, Any], refined: Mapping[str, Any]
+) -> ComparedResult:
     changed = bool(refined["observations"])
     measured = dict(reading.measured)
     if "output_tokens_per_s" not in measured and "requests_per_s" in measured and scenario.output_tokens:
@@ -128,7 +130,7 @@ def _compared(reading: Reading, scenario: Scenario, answer: Mapping[str, Any], r
         for name, value in measured.items()
         if not (name == "tpot_ms" and scenario.output_tokens == 1)
     )
-    return Compared(reading, scenario, answer, figures, (*reading.faults, *_faults(scenario, answer, figures)))
+    return ComparedResult(reading, scenario, answer, figures, (*reading.faults, *_faults(scenario, answer, figures)))
 
 
 def _faults(scenario: Scenario, answer: Mapping[str, Any], figures: Sequence[Figure]) -> list[str]:
@@ -173,7 +175,7 @@ def _elsewhere(figure: Figure) -> str:
     return f"{figure.name} is more than {MOST:g} times away from the estimate: another configuration than was read?"
 
 
-def observation(one: Compared) -> Observation:
+def observation(one: ComparedResult) -> Observation:
     """What is kept of it: columns of deployment and load, and the figures. Raises BadValue when it is flagged."""
     where = one.reading.where
     if one.faults:

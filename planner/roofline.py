@@ -54,7 +54,7 @@ class Rates(NamedTuple):
     tile_spare: Any  # of a tile that one of many matrices leaves half empty: at most so many times what it fills
 
 
-class Priced(NamedTuple):
+class PricedOps(NamedTuple):
     """Seconds of every operation in a step, all its executions together (n_ops, R), and their parts.
 
     Parts are what each bound alone would take: start-up and launches, memory, arithmetic. `total` is not
@@ -201,9 +201,9 @@ def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: s
     return _Parts(total, start, memory, compute, _rows([op.count for op in ops], rows, shape))
 
 
-def _whole(parts: _Parts) -> Priced:
+def _whole(parts: _Parts) -> PricedOps:
     """All executions of every operation together."""
-    return Priced(*(parts.times * part for part in parts[:-1]))
+    return PricedOps(*(parts.times * part for part in parts[:-1]))
 
 
 def _shape(ops: Sequence[Op], rates: Rates) -> tuple[int, ...]:
@@ -221,12 +221,14 @@ def _cut(shape: tuple[int, ...], rows: slice) -> tuple[int, ...]:
     return (len(range(*rows.indices(shape[0]))),) if len(shape) == 1 else shape
 
 
-def priced(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> Priced:
+def priced(ops: Sequence[Op], rates: Rates, residuals: Residuals | None = None) -> PricedOps:
     """Seconds of every operation in a step and their parts, each (n_ops, R) or (n_ops, P, R)."""
     shape = _shape(ops, rates)
     blocks = [_whole(_block(ops, rates, residuals, rows, _cut(shape, rows))) for rows in _blocks(shape)]
     return (
-        blocks[0] if len(blocks) == 1 else Priced(*(np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)))
+        blocks[0]
+        if len(blocks) == 1
+        else PricedOps(*(np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)))
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from planner import events
 from planner.errors import BadValue
 from planner.estimate import NO_LIBRARY, Library, estimate
-from planner.estimate.answer import Priced
+from planner.estimate.answer import PricedGroup
 from planner.estimate.capacity import front_end_of
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
@@ -110,7 +110,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
     return Simulated(row | columns(p, run, sent.measured), run, sent.measured)
 
 
-def _reach(p: Priced, sent: Sent, limits: EngineLimits) -> Reach:
+def _reach(p: PricedGroup, sent: Sent, limits: EngineLimits) -> Reach:
     """How far the table of steps goes."""
     request = p.offered.request
     return Reach(
@@ -123,7 +123,7 @@ def _reach(p: Priced, sent: Sent, limits: EngineLimits) -> Reach:
     )
 
 
-def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
+def _service(p: PricedGroup, protocol: Protocol, limits: EngineLimits) -> Service:
     """The deployment's replicas behind a router. Raises BadValue where none would be left to serve."""
     capacity, front_end = p.offered.capacity, front_end_of(p.clock.engine, p.deployments)
     replicas = int(_one(capacity.replicas))
@@ -147,7 +147,7 @@ def _service(p: Priced, protocol: Protocol, limits: EngineLimits) -> Service:
     )
 
 
-def step_time(p: Priced) -> StepTime:
+def step_time(p: PricedGroup) -> StepTime:
     """Seconds of K steps of the one deployment of a group."""
     return lambda batch: p.clock.step_s(Batch(*(np.reshape(field, (-1, 1)) for field in batch)))[:, 0]
 
@@ -159,7 +159,7 @@ def _one(value: Any) -> float:
 # ---- what the engine may run
 
 
-def engine_limits(p: Priced) -> EngineLimits:
+def engine_limits(p: PricedGroup) -> EngineLimits:
     """Limits of one lane of one replica, from the plan of its memory."""
     capacity, engine, settings = p.offered.capacity, p.clock.engine, p.inputs.settings
     lanes, slots = _one(capacity.lanes), _one(capacity.max_num_seqs)
@@ -185,7 +185,7 @@ def engine_limits(p: Priced) -> EngineLimits:
     )
 
 
-def _ranks(p: Priced) -> float:
+def _ranks(p: PricedGroup) -> float:
     return _one(p.inputs.parallel.attention_dp)
 
 
@@ -195,7 +195,7 @@ def state_slots(stages: Stages) -> float:
     return float(np.floor(np.min(held)))
 
 
-def pool(p: Priced, stages: Stages) -> Pool:
+def pool(p: PricedGroup, stages: Stages) -> Pool:
     """The pool of one lane, on the stage that holds the fewest sequences.
 
     Of a cache with windows or states, bytes of a sequence are a straight line through those after the mean prompt
@@ -229,7 +229,7 @@ def _bytes(table: CacheTable, tokens: float) -> Any:
 # ---- what is asked of it
 
 
-def source(p: Priced, protocol: Protocol) -> Sent:
+def source(p: PricedGroup, protocol: Protocol) -> Sent:
     """Requests as the protocol or the scenario's load has them arrive."""
     load = p.offered.load
     prefix, fraction = int(_one(load.shared_prefix_tokens)), _one(load.cached_input_fraction)
@@ -251,7 +251,7 @@ def source(p: Priced, protocol: Protocol) -> Sent:
     return Sent(Replay(trace, Cached(prefix, fraction)), slice(warm, None), math.inf, longest)
 
 
-def users(p: Priced, protocol: Protocol, prefix: int) -> Sent:
+def users(p: PricedGroup, protocol: Protocol, prefix: int) -> Sent:
     """A closed loop: of a service, whose first requests are spread over a cycle and which goes on until all that count
     ended; or of a load generator, which offers so many waves of requests at once, all of which count.
     """
@@ -272,7 +272,7 @@ def users(p: Priced, protocol: Protocol, prefix: int) -> Sent:
     return Sent(Loop(group, lengths, cached, count, protocol.seed), measured, people, longest)
 
 
-def length_spreads(p: Priced, protocol: Protocol, prompt: float) -> tuple[Lengths, Lengths]:
+def length_spreads(p: PricedGroup, protocol: Protocol, prompt: float) -> tuple[Lengths, Lengths]:
     """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else uniform or fixed."""
     s, means = p.deployments[0].row.scenario, (prompt, _one(p.offered.load.output_tokens))
     closed = s.request_rate_per_s is None and not protocol.burst
@@ -306,7 +306,7 @@ def simulate_columns() -> tuple[str, ...]:
     return spreads + rates + counts
 
 
-def columns(p: Priced, run: Run, measured: slice) -> dict[str, float | int | None]:
+def columns(p: PricedGroup, run: Run, measured: slice) -> dict[str, float | int | None]:
     """What the simulation saw, in the units of the screen; None where there is no such figure."""
     wishes = objectives(p.deployments)
     found: Summary = events.summary(run, measured, Limits(*(_one(limit) for limit in wishes[:3])))

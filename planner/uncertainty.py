@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 TINY = np.finfo(np.float64).tiny
 
 
-class Widths(NamedTuple):
+class HalfWidths(NamedTuple):
     """Relative half-widths of 80 % intervals; arrays (R,) or scalars."""
 
     budget: Any  # what is taken of it that no term explains
@@ -51,7 +51,7 @@ def interval(value: Array, width: Array) -> Interval:
     return Interval(np.asarray(value / factor), np.asarray(value * factor))
 
 
-class Budget(NamedTuple):
+class MemoryParts(NamedTuple):
     """What a GPU's memory is spent on, bytes; arrays (R,)."""
 
     budget: Any
@@ -62,7 +62,7 @@ class Budget(NamedTuple):
     pool: Any  # what is left for the cache
 
 
-def pool_half_width_bytes(parts: Budget, widths: Widths) -> Array:
+def pool_half_width_bytes(parts: MemoryParts, widths: HalfWidths) -> Array:
     """Half-width of the pool in bytes: errors of the terms that it is the difference of add in squares.
 
     The last is what no term explains: a share of the budget, because that is what engines lose whole parts of, to
@@ -78,13 +78,13 @@ def pool_half_width_bytes(parts: Budget, widths: Widths) -> Array:
     return np.asarray(np.sqrt(squares))
 
 
-def pool_interval(parts: Budget, widths: Widths) -> Interval:
+def pool_interval(parts: MemoryParts, widths: HalfWidths) -> Interval:
     """Interval of the KV pool in bytes, never below nothing."""
     half = pool_half_width_bytes(parts, widths)
     return Interval(np.maximum(parts.pool - half, 0), np.maximum(parts.pool + half, 0))
 
 
-def sequences_interval(sequences: Array, parts: Budget, widths: Widths) -> Interval:
+def sequences_interval(sequences: Array, parts: MemoryParts, widths: HalfWidths) -> Interval:
     """Interval of how many sequences the pool holds, from those of the pool and of one sequence's cache."""
     holds = np.asarray(parts.pool) > 0
     half = pool_half_width_bytes(parts, widths) / np.where(holds, parts.pool, 1)
@@ -118,7 +118,7 @@ class TimeWidths(NamedTuple):
     e2e: Array  # and a closed loop's rates
 
 
-def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths:
+def time_widths(shares: Shares, widths: HalfWidths, pool_width: Array) -> TimeWidths:
     """Half-widths of times.
 
     TTFT: what a lone prompt does not take is queueing. A wait for a slot lasts as the steps of others do, and is the
@@ -136,7 +136,7 @@ def time_widths(shares: Shares, widths: Widths, pool_width: Array) -> TimeWidths
     return TimeWidths(tpot, alone, ttft, _held(shares, widths, pool_width, tpot, alone))
 
 
-def _held(shares: Shares, widths: Widths, pool_width: Array, tpot: Array, alone: Array) -> Array:
+def _held(shares: Shares, widths: HalfWidths, pool_width: Array, tpot: Array, alone: Array) -> Array:
     wait_s, e2e_s = np.asarray(shares.slot_wait_s), np.maximum(shares.e2e_s, TINY)
     first_s, held_s = np.maximum(shares.ttft_s - wait_s, TINY), np.maximum(e2e_s - wait_s, TINY)
     queued = np.clip(1 - shares.ttft_unloaded_s / first_s, 0, 1)

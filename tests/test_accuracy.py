@@ -114,7 +114,9 @@ def test_weights_that_are_far_off_say_what_is_known_of_them() -> None:
 
 
 def test_caches_of_llamacpp_are_exact_to_the_mebibyte() -> None:
-    for c in picked("llama.cpp memory", figures=("kv_pool_gib",)):
+    caches = picked("llama.cpp memory", figures=("kv_pool_gib",))
+    assert caches
+    for c in caches:
         assert abs(c.predicted - c.measured) * 1024 < 1, c.label
 
 

@@ -102,7 +102,7 @@ def test_the_runs_own_memory_is_not_anothers() -> None:
 @pytest.mark.parametrize("size", [0, 300 * MIB])
 def test_a_gpu_in_use_is_refused_unless_told_otherwise(size: int) -> None:
     found = driver(nvmlDeviceGetComputeRunningProcesses=processes(p17=size))
-    machine = process.Found(found, BUILD, found.cards())
+    machine = process.Machine(found, BUILD, found.cards())
     refuse_busy(machine, force=True)
     if size:
         with pytest.raises(BadValue, match="other processes hold 300 MiB; --force"):
@@ -115,7 +115,7 @@ def test_a_process_that_has_just_ended_does_not_count_as_busy() -> None:
     looks = iter((90, 30, 0))
     found = driver(nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=next(looks)))
     waits: list[float] = []
-    refuse_busy(process.Found(found, BUILD, found.cards()), force=False, pause=waits.append)
+    refuse_busy(process.Machine(found, BUILD, found.cards()), force=False, pause=waits.append)
     assert len(waits) == 2
 
 

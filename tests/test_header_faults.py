@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -133,23 +134,19 @@ GGUF = {
 }
 
 
-@pytest.mark.parametrize("what", SAFETENSORS)
-def test_a_bad_safetensors_header_is_one_line_that_names_the_field(what: str) -> None:
-    data, field = SAFETENSORS[what]
-    with pytest.raises(PlannerError, match=r"^bad\.safetensors: ") as caught:
-        read_safetensors(data, "bad.safetensors")
+@pytest.mark.parametrize(
+    ("read", "name", "data", "field"),
+    [pytest.param(read_safetensors, "bad.safetensors", *SAFETENSORS[what], id=what) for what in SAFETENSORS]
+    + [pytest.param(read_gguf, "bad.gguf", *GGUF[what], id=what) for what in GGUF],
+)
+def test_a_bad_header_is_one_line_that_names_the_field(
+    read: Callable[[bytes, str], object], name: str, data: bytes, field: str
+) -> None:
+    with pytest.raises(PlannerError, match=rf"^{re.escape(name)}: ") as caught:
+        read(data, name)
     assert field in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize("what", GGUF)
-def test_a_bad_gguf_header_is_one_line_that_names_the_field(what: str) -> None:
-    data, field = GGUF[what]
-    with pytest.raises(PlannerError, match=r"^bad\.gguf: ") as caught:
-        read_gguf(data, "bad.gguf")
-    assert field in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 MANY = {f"model.layers.{i // 1000}.mlp.experts.{i % 1000}.up_proj.weight": GOOD[FIRST] for i in range(98_000)}

@@ -23,27 +23,19 @@ from planner.search import Space, Wish, sift, tasks
 from planner.specs.scenario import Scenario
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+SERVED = (
+    "tp",
+    "pp",
+    "ep",
+    "attention_dp",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_format",
+)
 READ_BACK = {
-    "vllm": (
-        "tp",
-        "pp",
-        "ep",
-        "attention_dp",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "kv_format",
-    ),
-    "sglang": (
-        "tp",
-        "pp",
-        "ep",
-        "attention_dp",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "kv_format",
-    ),
+    "vllm": SERVED,
+    "sglang": SERVED,
     "tensorrt-llm": ("tp", "pp", "ep", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "kv_format"),
     "llama.cpp": ("parallel_slots", "n_ubatch", "kv_format", "backend"),
 }

@@ -7,8 +7,8 @@ from planner.catalog.uncertainty import BY_MEMORY, uncertainty, widths
 from planner.estimate import estimate
 from planner.specs.scenario import Scenario
 from planner.uncertainty import (
-    Budget,
     Interval,
+    MemoryParts,
     Shares,
     combined,
     fit_confidence,
@@ -20,7 +20,7 @@ from planner.uncertainty import (
 
 Z80 = 1.2815515655446004  # half an 80 % interval in standard deviations
 OTHERWISE = {"front_s", "own_kernels", "decode_engines"}  # not by level of evidence
-PARTS = Budget(70e9, 40e9, 5e9, 1e9, 0.0, 24e9)
+PARTS = MemoryParts(70e9, 40e9, 5e9, 1e9, 0.0, 24e9)
 
 
 def some(level=0):

@@ -45,7 +45,7 @@ class Wish(NamedTuple):
     extra: tuple[Point, ...] = ()
 
 
-class Found(NamedTuple):
+class Machine(NamedTuple):
     """This machine, as far as it can be calibrated."""
 
     driver: Driver
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     cards: list[Card]
 
 
-def machine(wanted: tuple[int, ...] = ()) -> Found:
+def machine(wanted: tuple[int, ...] = ()) -> Machine:
     """The GPUs to measure. Raises Missing, with the one thing to do, and BadValue for a GPU that is not there."""
     driver = Driver(nvml())
     build = check_installed()
@@ -61,7 +61,7 @@ def machine(wanted: tuple[int, ...] = ()) -> Found:
     for number in wanted:
         if not any(card.number == number for card in cards):
             raise BadValue(f"GPU {number}: this machine has {', '.join(str(card.number) for card in cards)}")
-    return Found(driver, build, [card for card in cards if not wanted or card.number in wanted])
+    return Machine(driver, build, [card for card in cards if not wanted or card.number in wanted])
 
 
 def allowed(cards: list[Card], visible: str | None) -> list[Card]:
@@ -75,7 +75,7 @@ def allowed(cards: list[Card], visible: str | None) -> list[Card]:
     return found
 
 
-def refuse_busy(found: Found, force: bool, pause: Callable[[float], None] = time.sleep) -> None:
+def refuse_busy(found: Machine, force: bool, pause: Callable[[float], None] = time.sleep) -> None:
     """Raises BadValue for a GPU that others use, unless told to measure it anyway.
 
     The driver's utilization is that of the last second: a process that has just ended still shows in it.
@@ -115,7 +115,7 @@ def locked(folder: Path, token: str) -> Iterator[None]:
         lock.release()
 
 
-def collective_points(found: Found, quick: bool) -> tuple[Point, ...]:
+def collective_points(found: Machine, quick: bool) -> tuple[Point, ...]:
     """Collectives among 2, 4, 8 ... of the GPUs; nothing where there is one, or instances of one."""
     cards = [card for card in found.cards if card.mig is None]
     sizes = SIZES_QUICK if quick else SIZES

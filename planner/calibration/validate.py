@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     tokens: int
 
 
-class Compared(NamedTuple):
+class ComparedStep(NamedTuple):
     """A step as predicted and as measured."""
 
     model: str
@@ -134,7 +134,7 @@ class Instruments(NamedTuple):
 
 def compare(
     predictor: Predictor, setting: Setting, wanted: Sequence[Shape], instruments: Instruments
-) -> list[Compared]:
+) -> list[ComparedStep]:
     """Every step that fits, predicted and measured, in time and in memory."""
     before = instruments.allocated() if instruments.allocated else 0.0
     runner = Transformer(predictor.model, setting)
@@ -148,7 +148,7 @@ def compare(
 
 def _compared(
     predictor: Predictor, runner: Transformer, shape: Shape, instruments: Instruments, before_bytes: float
-) -> Compared:
+) -> ComparedStep:
     """One step. Its buffers go when it returns; what is measured are weights and cache, not inputs and results."""
     step = (runner.decode if shape.phase == "decode" else runner.prefill)(shape.batch, shape.tokens)
     held = float(runner.held_bytes)
@@ -156,4 +156,4 @@ def _compared(
         held = instruments.allocated() - before_bytes - runner.working_bytes
     times = predictor.step_s(shape), instruments.seconds(step)
     expected = predictor.weight_bytes() + predictor.cache_bytes(shape)
-    return Compared(predictor.model.id, predictor.format_id, *shape, *times, expected, held)
+    return ComparedStep(predictor.model.id, predictor.format_id, *shape, *times, expected, held)

@@ -10,7 +10,7 @@ from planner.errors import BadValue
 MOST_USD = 100_000  # per GPU and hour
 
 
-class Priced(NamedTuple):
+class PublishedPrice(NamedTuple):
     """One GPU's price."""
 
     gpu: str
@@ -20,10 +20,10 @@ class Priced(NamedTuple):
     source: str
 
 
-def prices() -> tuple[Priced, ...]:
+def prices() -> tuple[PublishedPrice, ...]:
     """Every price of the profiles, the cheapest first."""
     found = ((name, gpus.gpu(name).price) for name in gpus.gpu_ids())
-    rows = (Priced(name, one.usd_per_hour, one.provider, one.date, one.source) for name, one in found if one)
+    rows = (PublishedPrice(name, one.usd_per_hour, one.provider, one.date, one.source) for name, one in found if one)
     return tuple(sorted(rows, key=lambda row: row.usd_per_hour))
 
 

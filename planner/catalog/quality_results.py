@@ -23,7 +23,7 @@ MAX_RESULT_BYTES = 16 * 2**10
 MOST_RESULTS = 1000
 
 
-class Found(NamedTuple):
+class StoredResults(NamedTuple):
     """What lies in the folder: results, newest first, and a line for every file that is none."""
 
     results: tuple[QualityResult, ...]
@@ -61,7 +61,7 @@ def keep(result: QualityResult, folder: Path | None = None) -> Path:
     return path
 
 
-def found(folder: Path | None = None) -> Found:
+def found(folder: Path | None = None) -> StoredResults:
     """All results that are kept, newest first; a folder that is missing holds none."""
     results: list[QualityResult] = []
     damaged: list[str] = []
@@ -71,7 +71,7 @@ def found(folder: Path | None = None) -> Found:
         except BadFile as error:
             damaged.append(str(error))
     results.sort(key=lambda one: (one.made, one.id), reverse=True)
-    return Found(tuple(results), tuple(damaged))
+    return StoredResults(tuple(results), tuple(damaged))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ class Stored(NamedTuple):
     run: Run
 
 
-class Found(NamedTuple):
+class StoredRuns(NamedTuple):
     """Everything that lies in the folders, newest first."""
 
     runs: tuple[Stored, ...]
@@ -178,7 +178,7 @@ def gpu_of(run: Run) -> GpuSpec:
         raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
 
 
-def found(*places: Path) -> Found:
+def found(*places: Path) -> StoredRuns:
     """Every run in `places` (default: `folders()`), newest first, and every file that is none."""
     runs: dict[str, Stored] = {}
     damaged = []
@@ -194,7 +194,7 @@ def found(*places: Path) -> Found:
             else:
                 runs.setdefault(read.id, Stored(path, read))
     newest_first = sorted(runs.values(), key=lambda stored: (stored.run.created, stored.run.id), reverse=True)
-    return Found(tuple(newest_first), tuple(damaged))
+    return StoredRuns(tuple(newest_first), tuple(damaged))
 
 
 def newest(gpu_id: str, *places: Path) -> Run | None:

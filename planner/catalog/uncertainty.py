@@ -13,7 +13,7 @@ from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, first_fault
 from planner.specs.uncertainty import Uncertainty
-from planner.uncertainty import Widths
+from planner.uncertainty import HalfWidths
 
 BY_MEMORY = ("budget", "device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
 BY_SPEED = ("decode_operators", "prefill_operators")
@@ -30,12 +30,12 @@ def uncertainty() -> Uncertainty:
         raise BadFile(f"{path.name}: {first_fault(error)}") from None
 
 
-def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> Widths:
+def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> HalfWidths:
     """Half-widths of rows with these levels of evidence of each part of memory (`BY_MEMORY`), of operators and of
     the engine; arrays (R,).
     """
     levels = dict(memory) | dict.fromkeys(BY_SPEED, speed) | dict.fromkeys(BY_ENGINE, engine)
-    return Widths(**{name: _column(name, given) for name, given in levels.items()})
+    return HalfWidths(**{name: _column(name, given) for name, given in levels.items()})
 
 
 def _column(quantity: str, levels: Sequence[str]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, show_table, written
 
 if TYPE_CHECKING:
-    from planner.estimate.logs import Compared
+    from planner.estimate.logs import ComparedTerm
 
 COLUMNS = {
     "term": "term",
@@ -61,7 +61,7 @@ def compare_log(
     return 0
 
 
-def _row(one: Compared) -> dict[str, Any]:
+def _row(one: ComparedTerm) -> dict[str, Any]:
     return {
         "term": one.term,
         "meaning": one.meaning,

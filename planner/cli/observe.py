@@ -12,7 +12,7 @@ from planner.cli.flags import with_scenario_flags
 from planner.cli.output import NO_VALUE, Csv, Json, show_table, written
 
 if TYPE_CHECKING:
-    from planner.observe import Compared
+    from planner.observe import ComparedResult
 
 COLUMNS = {
     "configuration": "configuration",
@@ -67,7 +67,7 @@ def observe(
     return 0
 
 
-def _rows(one: Compared) -> list[dict[str, Any]]:
+def _rows(one: ComparedResult) -> list[dict[str, Any]]:
     from planner.accuracy.score import label
 
     return [
@@ -94,7 +94,7 @@ def _percent(predicted: float | None, measured: float) -> float | None:
     return None if predicted is None else 100 * (predicted / measured - 1)
 
 
-def _keep(found: Sequence[Compared], folder: str) -> str:
+def _keep(found: Sequence[ComparedResult], folder: str) -> str:
     """Store everything that is not flagged; what was done in one line."""
     from planner.catalog import observed
     from planner.observe import observation

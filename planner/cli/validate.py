@@ -13,7 +13,7 @@ from planner.errors import PlannerError
 
 if TYPE_CHECKING:
     from planner.calibration.environment import Card
-    from planner.calibration.validate import Compared
+    from planner.calibration.validate import ComparedStep
 
 Model = Annotated[list[str] | None, typer.Option(help="A bundled model; may be repeated.", show_default=False)]
 Format = Annotated[
@@ -35,7 +35,7 @@ def validate(
 
     found = machine((gpu,))
     os.environ[VISIBLE] = found.cards[0].uuid
-    compared: list[Compared] = []
+    compared: list[ComparedStep] = []
     failed: list[PlannerError] = []
     for name in model or MODELS:
         for format_id in weight_format or FORMATS:
@@ -51,12 +51,12 @@ def validate(
         show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
 
 
-def _errors_percent(row: Compared) -> dict[str, float]:
+def _errors_percent(row: ComparedStep) -> dict[str, float]:
     memory = row.predicted_bytes / row.measured_bytes - 1
     return {"error_percent": 100 * row.error, "memory_error_percent": 100 * memory}
 
 
-def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[Compared]:
+def _on_gpu(driver: Any, card: Card, name: str, format_id: str) -> list[ComparedStep]:
     from planner.calibration.graphs import Tuner
     from planner.calibration.kernels.launch import Launcher
     from planner.calibration.profile import describe

@@ -14,8 +14,7 @@ from planner.estimate.deployments import Deployment, Floats, Part, column, numbe
 from planner.estimate.loads import is_closed
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.ops import Batch, Op, OpKind
-from planner.roofline import Priced as RooflineParts
-from planner.roofline import priced
+from planner.roofline import PricedOps, priced
 from planner.serving import ServingPoint, Sustainable
 from planner.serving.objectives import Tail
 from planner.serving.offered import Offered
@@ -33,7 +32,7 @@ WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the
 Columns = dict[str, NDArray[Any]]
 
 
-class Priced(NamedTuple):
+class PricedGroup(NamedTuple):
     """A group of deployments with everything that was computed for it."""
 
     deployments: Sequence[Deployment]
@@ -46,7 +45,7 @@ class Priced(NamedTuple):
     most: Sustainable
 
 
-def memory_columns(p: Priced, possible: NDArray[np.bool_]) -> Columns:
+def memory_columns(p: PricedGroup, possible: NDArray[np.bool_]) -> Columns:
     """Memory and KV columns of CONTRACT; of a layout that no engine takes only the budget of one GPU."""
     terms, kv = p.plan.terms, p.plan.kv
     share = replicas(p.deployments)
@@ -78,7 +77,7 @@ def memory_columns(p: Priced, possible: NDArray[np.bool_]) -> Columns:
     }
 
 
-def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
+def speed_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
     """Times and rates; blank where the deployment does not run."""
     point = p.point
     gpus = n_gpus(p.deployments)
@@ -98,7 +97,7 @@ def speed_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
     return {name: np.where(runs & np.isfinite(value), value, np.nan) for name, value in columns.items()}
 
 
-def cost_columns(p: Priced, runs: NDArray[np.bool_]) -> Columns:
+def cost_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
     """Money, where the price of a GPU hour is known; that of tokens where the deployment runs."""
     price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
     found: Columns = billing.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
@@ -110,7 +109,7 @@ def n_gpus(deployments: Sequence[Deployment]) -> Floats:
     return np.asarray(column(deployments, lambda d: d.layout.n_gpus, Part.LAYOUT))
 
 
-def mean_batch(p: Priced) -> Batch:
+def mean_batch(p: PricedGroup) -> Batch:
     """The mean step of one pipeline lane: its decoding sequences and the prompts that arrive with each step."""
     request, capacity = p.offered.request, p.offered.capacity
     generates = p.offered.load.output_tokens > 0
@@ -124,11 +123,11 @@ class StepParts(NamedTuple):
     """A mean step's operations and their seconds: all together, and what each bound alone would take, (n_ops, R)."""
 
     ops: Sequence[Op]
-    seconds: RooflineParts
+    seconds: PricedOps
     engine_s: Floats
 
 
-def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
+def step_parts(p: PricedGroup, batch: Batch | None = None) -> StepParts:
     """A step, operation by operation; the mean one unless another is given."""
     batch = mean_batch(p) if batch is None else batch
     ops = p.clock.ops(batch)
@@ -136,7 +135,7 @@ def step_parts(p: Priced, batch: Batch | None = None) -> StepParts:
     waits = p.clock.engine_s(batch, ops, seconds.total.sum(axis=0))
     if p.clock.is_refined:
         factor = p.clock.step_s(batch) / (seconds.total.sum(axis=0) + waits)
-        seconds, waits = RooflineParts(*(part * factor for part in seconds)), waits * factor
+        seconds, waits = PricedOps(*(part * factor for part in seconds)), waits * factor
     return StepParts(ops, seconds, np.broadcast_to(waits, seconds.total.shape[1:]))
 
 
@@ -150,7 +149,7 @@ def observation_columns(deployments: Sequence[Deployment]) -> Columns:
     }
 
 
-def bound_column(p: Priced) -> NDArray[np.object_]:
+def bound_column(p: PricedGroup) -> NDArray[np.object_]:
     """What limits the mean step: an operation counts towards the larger of its memory and compute parts."""
     ops, parts, engine_s = step_parts(p)
     network = np.array([op.kind is OpKind.COMMUNICATION for op in ops])[:, None]
@@ -175,7 +174,7 @@ class Answer(NamedTuple):
     reasons: list[str]
 
 
-def answer(p: Priced, in_flight: Floats) -> Answer:
+def answer(p: PricedGroup, in_flight: Floats) -> Answer:
     """Whether each row starts, holds its load and meets its objectives, and the first reason why not."""
     invalid = column(p.deployments, lambda d: d.layout.invalid, Part.LAYOUT, dtype=bool)
     unsupported = column(p.deployments, lambda d: d.row.support.level is Level.UNSUPPORTED, Part.SUPPORT, dtype=bool)
@@ -193,7 +192,7 @@ def answer(p: Priced, in_flight: Floats) -> Answer:
     return Answer(starts, holds, meets, [code for code, _ in told], [reason for _, reason in told])
 
 
-def missed_objectives(p: Priced) -> list[list[str]]:
+def missed_objectives(p: PricedGroup) -> list[list[str]]:
     """Objectives that each row misses at its percentile, as "p95 TTFT 812 ms is above 500 ms".
 
     A load generator's first wave waits longer than requests do later; objectives are held against those.
@@ -237,7 +236,7 @@ def _wait(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= FINE_S else f"{seconds:.1f} s"
 
 
-def _waiting(p: Priced, i: int) -> str:
+def _waiting(p: PricedGroup, i: int) -> str:
     """Who waits; where the mean length fits and only the full length does not, who may be set back."""
     if p.point.slot_wait_s[i] > 0:
         count = max(round(p.point.waiting_sequences[i]), 1)
@@ -258,7 +257,7 @@ def shortfall(short_bytes: float) -> str:
     return f" ({short:,.{1 if short >= CLOSE_GIB else 3}f} GiB short)" if short > 0 else ""
 
 
-def _reason(p: Priced, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:
+def _reason(p: PricedGroup, i: int, starts: bool, holds: bool, missed: list[str]) -> tuple[str, str]:
     d, plan = p.deployments[i], p.plan
     if d.layout.invalid:
         return "tp_invalid", d.layout.invalid

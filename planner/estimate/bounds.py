@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, widths
 from planner.catalog.uncertainty import uncertainty as shipped
-from planner.estimate.answer import Columns, Priced
+from planner.estimate.answer import Columns, PricedGroup
 from planner.estimate.deployments import Deployment, Part, column, each, numbers
 from planner.estimate.memory_plans import HOPPER
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 from planner.specs.model import Attention
 from planner.specs.uncertainty import StreamLevels
-from planner.uncertainty import Budget, Interval, Shares, Widths
+from planner.uncertainty import HalfWidths, Interval, MemoryParts, Shares
 from planner.units import GIB, MS_PER_S
 
 PLAIN = ("bf16", "fp16", "fp32")
@@ -30,7 +30,7 @@ FIRST_TOKENS = ("ttft_ms", "ttft_unloaded_ms")
 BY_LIFE = ("e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_gpu", "requests_per_s")
 
 
-def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> Widths:
+def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> HalfWidths:
     """Half-widths at each row's levels of evidence."""
     kinds = cache_kinds(deployments[0].row.model)
     uniform = len(kinds.parts) == 1 and not kinds.states
@@ -48,7 +48,9 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     )
 
 
-def _own_kernels(found: Widths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]) -> Widths:
+def _own_kernels(
+    found: HalfWidths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]
+) -> HalfWidths:
     """One width for operators and engine, where a lone request meets kernels that were fitted in that engine."""
     own, row = shipped().own_kernels, deployments[0].row
     if row.engine.id != own.engine:
@@ -116,7 +118,7 @@ def _budget_level(d: Deployment, uniform: bool) -> str:
     return "measured" if plain else "reference"
 
 
-def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Widths) -> Columns:
+def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width: HalfWidths) -> Columns:
     """Lower and upper ends by column, in the column's unit."""
     parts = _budget(engine, p)
     pool = _pool(engine, parts, width)
@@ -138,14 +140,14 @@ def interval_columns(engine: EngineSpec, p: Priced, columns: Columns, width: Wid
     return out
 
 
-def _shares(p: Priced) -> Shares:
+def _shares(p: PricedGroup) -> Shares:
     """The times that widths are weighed by; a queue that grows has none, and its interval stays blank."""
     point = p.point
     seconds = (point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s)
     return Shares(*(np.where(point.above_capacity, 0.0, value) for value in seconds))
 
 
-def _sequences(engine: EngineSpec, parts: Budget, columns: Columns, width: Widths) -> Interval:
+def _sequences(engine: EngineSpec, parts: MemoryParts, columns: Columns, width: HalfWidths) -> Interval:
     """Whole sequences; an engine that allocates every slot at start holds exactly those."""
     if engine.cache.allocation is Allocation.CONTEXT:
         return Interval(columns["max_concurrency"], columns["max_concurrency"])
@@ -153,23 +155,23 @@ def _sequences(engine: EngineSpec, parts: Budget, columns: Columns, width: Width
     return Interval(np.floor(low), np.ceil(high))
 
 
-def _pool(engine: EngineSpec, parts: Budget, width: Widths) -> Interval:
+def _pool(engine: EngineSpec, parts: MemoryParts, width: HalfWidths) -> Interval:
     """The pool is what the budget leaves, or what the slots' contexts take where they are allocated at start."""
     if engine.cache.allocation is Allocation.CONTEXT:
         return uncertainty.interval(np.asarray(parts.pool), width.sequence)
     return uncertainty.pool_interval(parts, width)
 
 
-def _budget(engine: EngineSpec, p: Priced) -> Budget:
+def _budget(engine: EngineSpec, p: PricedGroup) -> MemoryParts:
     terms = p.plan.terms
     graphs = terms.cuda_graph_bytes if engine.graphs.in_budget else np.zeros_like(terms.cuda_graph_bytes)
     beside = engine.budget.rule is BudgetRule.FREE_BEFORE
     activation = np.zeros_like(terms.activation_bytes) if beside else terms.activation_bytes
     spent = (terms.weights_bytes, activation, terms.non_torch_bytes)
-    return Budget(terms.budget_bytes, *spent, graphs, terms.kv_pool_bytes)
+    return MemoryParts(terms.budget_bytes, *spent, graphs, terms.kv_pool_bytes)
 
 
-def fit_confidence(engine: EngineSpec, p: Priced, width: Widths) -> NDArray[np.str_]:
+def fit_confidence(engine: EngineSpec, p: PricedGroup, width: HalfWidths) -> NDArray[np.str_]:
     """yes | tight | no: whether what the tightest condition leaves could as well be a shortfall, at 95 %."""
     verdict = p.plan.verdict
     half = SURE * uncertainty.pool_half_width_bytes(_budget(engine, p), width)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.estimate.answer import Priced, mean_batch, step_parts
+from planner.estimate.answer import PricedGroup, mean_batch, step_parts
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY, Library
@@ -99,7 +99,7 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, l
     return limits, found
 
 
-def _phase(name: str, priced: Priced, batch: Batch) -> Phase:
+def _phase(name: str, priced: PricedGroup, batch: Batch) -> Phase:
     parts = step_parts(priced, batch)
     own = [index for index, op in enumerate(parts.ops) if op.kind is not OpKind.COMMUNICATION]
     moved = sum(_first(parts.ops[i].count) * _first(parts.ops[i].bytes) for i in own)

@@ -13,7 +13,7 @@ from planner.estimate.answer import (
     DEFAULT_PERCENTILE,
     Answer,
     Columns,
-    Priced,
+    PricedGroup,
     answer,
     bound_column,
     cost_columns,
@@ -80,7 +80,9 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[
     return Outcome(columns, _echoes(p))
 
 
-def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[Layout]]]) -> tuple[Priced, Floats]:
+def settled_layouts(
+    engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[Layout]]]
+) -> tuple[PricedGroup, Floats]:
     """Every row priced in its best layout, and its requests in flight on the whole deployment.
 
     A closed loop's layout follows from memory alone, so only the chosen ones are timed. A rate or thinking
@@ -110,7 +112,7 @@ def settled_layouts(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequen
 
 def timed(
     engine: EngineSpec, deployments: Sequence[Deployment], load: Load, in_flight: Floats, memory: Planned
-) -> tuple[Priced, Floats]:
+) -> tuple[PricedGroup, Floats]:
     """Settle the load on planned deployments; where only that says what is in flight, plan memory again for it."""
     closed = is_closed(load)
     steps = clock(engine, deployments, memory.inputs)
@@ -127,7 +129,7 @@ def timed(
     wait = slot_wait_s(offered.load, offered.lane, settled)
     found = serving.tail(offered.load, offered.request, settled.point.life, wait, wishes.percentile)
     most = serving.sustainable(offered, wishes)
-    return Priced(deployments, memory.inputs, memory.plan, steps, offered, point, found, most), in_flight
+    return PricedGroup(deployments, memory.inputs, memory.plan, steps, offered, point, found, most), in_flight
 
 
 def best_layouts(
@@ -165,7 +167,7 @@ def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
     )
 
 
-def _texts(p: Priced, verdict: Answer) -> dict[str, NDArray[np.object_]]:
+def _texts(p: PricedGroup, verdict: Answer) -> dict[str, NDArray[np.object_]]:
     asked = ~np.all([np.isnan(limit) for limit in objectives(p.deployments)[:3]], axis=0)
     one = p.plan.kv.max_concurrency * replicas(p.deployments) <= 1
     conditions = [~verdict.starts, verdict.meets & asked, verdict.holds, one]
@@ -192,7 +194,7 @@ def memory_evidence(d: Deployment) -> str:
     return "reference" if d.row.gpu.device_bytes_kind == "measured" else "datasheet"
 
 
-def _stated_slots(p: Priced) -> NDArray[np.float64]:
+def _stated_slots(p: PricedGroup) -> NDArray[np.float64]:
     """Most sequences as a scenario would state them to this engine: of one attention-DP rank, or of all together."""
     slots = np.asarray(p.inputs.settings.max_num_seqs, dtype=float)
     if p.deployments[0].row.engine.scheduler.rank_slots:
@@ -201,7 +203,7 @@ def _stated_slots(p: Priced) -> NDArray[np.float64]:
     return np.where(np.isnan(stated), slots * np.asarray(p.inputs.parallel.attention_dp), stated)
 
 
-def _echoes(p: Priced) -> list[Scenario]:
+def _echoes(p: PricedGroup) -> list[Scenario]:
     """The scenarios with every default that was filled in."""
     sizes = each(p.deployments, lambda d: dict(zip(SIZES, (*d.layout[:5], d.layout.n_gpus), strict=True)), Part.LAYOUT)
     settings = p.inputs.settings

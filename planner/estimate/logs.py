@@ -27,7 +27,7 @@ WORDS = {
 }
 
 
-class Compared(NamedTuple):
+class ComparedTerm(NamedTuple):
     """One term: what the planner says, what the engine printed, and where."""
 
     term: str  # columns of the estimate, joined by +
@@ -42,12 +42,12 @@ class Compared(NamedTuple):
         return self.predicted / self.measured - 1 if self.measured > 0 else None
 
 
-class Comparison(NamedTuple):
+class ComparedLog(NamedTuple):
     """A log beside an estimate."""
 
     log: LogTerms
     answer: Mapping[str, Any]  # the estimate's row: scenario as resolved, verdict, every column
-    terms: tuple[Compared, ...]
+    terms: tuple[ComparedTerm, ...]
 
 
 def scenario_of_log(log: LogTerms, given: Mapping[str, Value] | None = None) -> Scenario:
@@ -90,7 +90,7 @@ def _gpu(stated: Mapping[str, Any]) -> str:
     return best
 
 
-def compare(log: LogTerms, scenario: Scenario, library: Library = NO_LIBRARY) -> Comparison:
+def compare(log: LogTerms, scenario: Scenario, library: Library = NO_LIBRARY) -> ComparedLog:
     """What the planner says of this scenario beside what the log says. Raises BadValue where it cannot be estimated."""
     from planner.estimate import estimate
 
@@ -102,13 +102,13 @@ def compare(log: LogTerms, scenario: Scenario, library: Library = NO_LIBRARY) ->
         predicted = [answer[column] for column in term.columns]
         if all(value is not None for value in predicted):
             meaning = " + ".join(WORDS.get(column, column) for column in term.columns)
-            rows.append(Compared("+".join(term.columns), meaning, sum(predicted), term.value, term.line))
-    return Comparison(log, answer, tuple(rows))
+            rows.append(ComparedTerm("+".join(term.columns), meaning, sum(predicted), term.value, term.line))
+    return ComparedLog(log, answer, tuple(rows))
 
 
 def compare_text(
     data: str | bytes, given: Mapping[str, Value] | None = None, library: Library = NO_LIBRARY
-) -> Comparison:
+) -> ComparedLog:
     """Read a log and compare it: the door for a pasted or uploaded one. Raises BadFile or BadValue."""
     log = read_log(data)
     return compare(log, scenario_of_log(log, given), library)

@@ -23,7 +23,7 @@ from planner.specs.quality import QualityResult
 Results = tuple[QualityResult, ...]
 
 
-class Found(NamedTuple):
+class WeightsAndCache(NamedTuple):
     """Evidence of a deployment's weights and of its KV cache."""
 
     weights: Evidence
@@ -52,19 +52,19 @@ def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.g
     return columns | {name: np.array(values, dtype=object)[at] for name, values in texts.items()}
 
 
-def quality_of(model: ModelSpec, weight_format: str, kv_format: str, task: Family, checks: Results) -> Found:
+def quality_of(model: ModelSpec, weight_format: str, kv_format: str, task: Family, checks: Results) -> WeightsAndCache:
     """Evidence for one deployment; a check of the user's own speaks of weights and cache together."""
     for check in checks:
         if _speaks_of(check, model.id, weight_format, kv_format, task):
             own = own_evidence(check)
-            return Found(own, own._replace(loss_points=None, worst_points=None))
+            return WeightsAndCache(own, own._replace(loss_points=None, worst_points=None))
     return _published(Same(model), weight_format, kv_format, Same(task))
 
 
 @lru_cache(maxsize=65536)
-def _published(model: Same[ModelSpec], weight_format: str, kv_format: str, task: Same[Family]) -> Found:
+def _published(model: Same[ModelSpec], weight_format: str, kv_format: str, task: Same[Family]) -> WeightsAndCache:
     total = float(parameters(model.value))
-    return Found(
+    return WeightsAndCache(
         weight_evidence(model.value, total, weight_format, task.value), kv_evidence(total, kv_format, task.value)
     )
 

@@ -21,7 +21,7 @@ from planner.catalog.quality import (
     tables,
 )
 from planner.estimate.columns import EstimateRow
-from planner.estimate.quality import Found
+from planner.estimate.quality import WeightsAndCache
 from planner.explain.words import format_name
 from planner.specs.evidence import Family
 
@@ -77,7 +77,7 @@ def _short(name: str, loss: float | None, task: Family) -> str:
     return f"{size}, {badge(name)}"
 
 
-def quality_lines(found: Found, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
+def quality_lines(found: WeightsAndCache, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
     """Everything that is known of a deployment's quality, weights and cache apart, warnings last."""
     task = family(task_family)
     said = [*_evidence("Weights", found.weights, task), *_divergence(weight_format)]
@@ -135,7 +135,7 @@ def _size(name: str) -> str:
     return name.replace("<=", "at most ").replace(">=", "at least ") or "any size"
 
 
-def _warnings(found: Found, weight_format: str, task: Family) -> list[Said]:
+def _warnings(found: WeightsAndCache, weight_format: str, task: Family) -> list[Said]:
     table, group, out = tables().warnings, found.weights.group, []
     if group and group.bits <= EDGE_BITS:
         out.append("edge")

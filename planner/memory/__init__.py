@@ -19,8 +19,8 @@ from planner.memory.terms import (
     MemoryPlan,
     ReplicaLoad,
     Settings,
+    StartVerdict,
     Terms,
-    Verdict,
 )
 
 __all__ = [
@@ -32,8 +32,8 @@ __all__ = [
     "ReplicaLoad",
     "Runs",
     "Settings",
+    "StartVerdict",
     "Terms",
-    "Verdict",
     "adapted_tensors",
     "adapter_values",
     "default_utilization",

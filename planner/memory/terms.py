@@ -128,7 +128,7 @@ class KvCapacity(NamedTuple):
     max_context_tokens: Floats  # longest input + output at this concurrency
 
 
-class Verdict(NamedTuple):
+class StartVerdict(NamedTuple):
     """Whether the engine starts and holds the load; does not fit is data."""
 
     starts: NDArray[np.bool_]
@@ -143,4 +143,4 @@ class MemoryPlan(NamedTuple):
 
     terms: Terms
     kv: KvCapacity
-    verdict: Verdict
+    verdict: StartVerdict

@@ -8,7 +8,7 @@ from planner.memory.budget import available_bytes, free_bytes, outside_bytes
 from planner.memory.cache import sequence_bytes
 from planner.memory.concurrency import without_states
 from planner.memory.stages import Stages
-from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, Verdict, floats, slot_tokens
+from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, StartVerdict, floats, slot_tokens
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 
 # What can keep an engine from starting with this load, in the order in which it meets them; "context" is a
@@ -65,7 +65,7 @@ def _own(engine: EngineSpec, missing: Floats, stages: Stages) -> Floats:
     return own
 
 
-def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> Verdict:
+def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> StartVerdict:
     """The first condition that is not met, and what it lacks."""
     missing = missing_bytes(engine, inputs, stages)
     broken = missing > 0
@@ -76,7 +76,7 @@ def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapa
     starts = ~any_broken & ~too_long
     breaks = np.where(too_long, "context", np.where(any_broken, np.asarray(BREAKS)[first], ""))
     lacking = np.take_along_axis(missing, first[None], axis=0)[0]
-    return Verdict(
+    return StartVerdict(
         starts=starts,
         holds_load=starts & (floats(inputs.load.concurrency) <= kv.max_concurrency),
         shortfall_bytes=np.where(any_broken, lacking, 0.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.search.fewest import Found, smallest_count
+from planner.search.fewest import Fewest, smallest_count
 from planner.search.judge import Judged, judge
 from planner.search.process import follow_parent
 from planner.search.recommend import Recommendation, judged, merged, recommend, tasks
@@ -11,7 +11,7 @@ from planner.search.usual import default_formats
 from planner.specs.wish import RankBy, Space, Weights, Wish
 
 __all__ = [
-    "Found",
+    "Fewest",
     "Judged",
     "RankBy",
     "Recommendation",

@@ -14,7 +14,7 @@ HOLDS = VERDICT_RANK["holds"]
 WIDTHS = (2, 4, 8)  # GPUs of one replica to try
 
 
-class Found(NamedTuple):
+class Fewest(NamedTuple):
     """The smallest deployment that holds a load and meets its objectives, else the nearest to it."""
 
     scenario: Scenario
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 def smallest_count(
     scenario: Scenario, counts: Sequence[int], estimator: Callable[[Sequence[Scenario]], list[EstimateRow]]
-) -> Found:
+) -> Fewest:
     """The fewest GPUs of the scenario's kind that hold its load and meet its objectives; all counts in one call.
 
     Where objectives bound times, replicas of more GPUs are tried too: more replicas do not make a request quicker. If
@@ -37,8 +37,8 @@ def smallest_count(
     holding = [(s, row) for s, row in priced if row["error"] is None and VERDICT_RANK[row["verdict"]] >= HOLDS]
     meeting = [(s, row) for s, row in holding if row["meets_slo"]]
     if meeting or holding:
-        return Found(*(meeting or holding)[0], holds=bool(meeting))
-    return Found(*max(priced, key=lambda pair: _nearness(pair[1])), holds=False)
+        return Fewest(*(meeting or holding)[0], holds=bool(meeting))
+    return Fewest(*max(priced, key=lambda pair: _nearness(pair[1])), holds=False)
 
 
 def _splits(scenario: Scenario, count: int) -> list[dict[str, int]]:
