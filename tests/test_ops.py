@@ -297,9 +297,9 @@ def test_attention_data_parallelism_exchanges_instead_of_reducing() -> None:
     assert by_name(ops, "attention.decode").m == 8
 
 
-def on_ranks(ffn: Ffn, division: Division) -> list[Op]:
+def on_ranks(ffn: Ffn, division: Division, batch: Batch = Batch(64.0, 100.0)) -> list[Op]:  # noqa: B008
     model, parallel = build(ffn=ffn), Parallel(tp=8, ep=8, attention_dp=8)
-    return batch_ops(prepare(model, widths(model), parallel, division=division), Batch(64.0, 100.0))
+    return batch_ops(prepare(model, widths(model), parallel, division=division), batch)
 
 
 def test_gathered_tokens_reach_every_other_gpu() -> None:
@@ -307,6 +307,16 @@ def test_gathered_tokens_reach_every_other_gpu() -> None:
     assert gathered.bytes == 8 * 7 * build().hidden_size * 2  # eight tokens of each rank to seven others, 16 bit
     assert routed.bytes < gathered.bytes
     assert gathered.rate is Slot.ALL_GATHER
+
+
+def test_tokens_of_steps_with_prompts_are_added_up_by_two_all_reduces() -> None:
+    summed = Division(gathered=True, summed=True)
+    decodes = by_name(on_ranks(MOE, summed), "dispatch.moe")
+    prompts = on_ranks(MOE, summed, Batch(64.0, 100.0, 1024.0, 0.0, 8.0))
+    assert (decodes.count, by_name(prompts, "dispatch.moe").count) == (build().n_layers, 0)
+    sums = by_name(prompts, "sum.moe")
+    assert (sums.rate, sums.count) == (Slot.ALL_REDUCE, 2 * build().n_layers)
+    assert sums.bytes == 2 * 7 / 8 * (64 + 1024) * build().hidden_size * 2  # of all tokens in 16 bit, there and back
 
 
 def test_a_dense_layer_that_each_rank_holds_reads_it_whole_and_sends_nothing() -> None:

@@ -227,10 +227,9 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         sink_cost=sink_cost(engine, deployments),
         dispatch=_dispatch(deployments),
     )
-    rules = engine.division
-    division = Division(
-        frozenset(rules.attention_dp_roles), engine.routing.tokens_gathered, vocab_multiple=rules.vocab_multiple
-    )
+    rules, routing = engine.division, engine.routing
+    sent = routing.tokens_gathered, routing.tokens_summed
+    division = Division(frozenset(rules.attention_dp_roles), *sent, vocab_multiple=rules.vocab_multiple)
     unfused = Unfused(engine.unfused_state.kernels, engine.unfused_state.passes)
     prepared = prepare(row.model, held, split, engine.cache.latent_prompts, division, unfused)
     attained = rates(deployments, own, drafts)

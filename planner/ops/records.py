@@ -148,6 +148,7 @@ class Division(NamedTuple):
 
     whole: frozenset[Role] = frozenset()  # weights beside attention that each rank holds, for its own tokens
     gathered: bool = False  # experts see the tokens of all by an all-gather; false: each is sent where it is routed
+    summed: bool = False  # ... unquantized, and by all-reduces there and back where a step has prompts
     vocab_multiple: int = 1  # to which the vocabulary is padded before it is split
 
 

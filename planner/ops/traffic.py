@@ -188,19 +188,27 @@ def _own_ffn_layers(model: ModelSpec, division: Division) -> int:
 def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, division: Division) -> list[Op]:
     """Dispatch and combine around every ffn that ranks share: tokens go to the GPUs that compute them, and return.
 
-    By all-gather and reduce-scatter every other GPU is reached.
+    By all-gather and reduce-scatter every other GPU is reached. Ranks that prefill hold tokens of any number: an engine
+    that adds up buffers of all tokens, in which each rank has filled its own, sends two all-reduces instead.
     """
     ops, slot = [], Slot.ALL_GATHER if division.gathered else Slot.ALL_TO_ALL
-    own = work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
-    own = own * np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
+    apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
+    summed = np.sign(work.prefill) if division.summed else 0.0
+    own = apart * work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
+    whole = apart * all_reduce_wire_bytes(work.tokens * model.hidden_size * widths.activation, parallel.tp)
     for index, ffn in enumerate(model.ffns):
         if isinstance(ffn, DenseFfn) and Role.MLP in division.whole:
             continue
         routes, ep, width = _route(ffn, widths, parallel)
         ep = 1.0 if division.gathered else ep
+        width = widths.activation if division.summed else width
         sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
-            ops.append(_message(f"{name}.{ffn.kind}", slot, layers, wire, work.rank_tokens, model.hidden_size))
+            count = layers * (1 - summed)
+            ops.append(_message(f"{name}.{ffn.kind}", slot, count, wire, work.rank_tokens, model.hidden_size))
+        if division.summed:
+            count = 2 * layers * summed
+            ops.append(_message(f"sum.{ffn.kind}", Slot.ALL_REDUCE, count, whole, work.tokens, model.hidden_size))
     return ops
 
 

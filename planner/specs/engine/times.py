@@ -39,6 +39,7 @@ class Routing(Spec):
     """How tokens reach their experts, and the fixed times of a layer of experts."""
 
     tokens_gathered: bool = False  # by all attention-DP ranks for their experts; false: sent where they are routed
+    tokens_summed: bool = False  # gathered unquantized, in steps with prompts by all-reduces
     router_s: Amount = 0  # per layer for choosing experts in kernels of its own, where CUDA runs
     unfused_router_s: Amount = 0  # ... the same of models that correct the choice by a bias, but for ...
     fused_router_types: tuple[str, ...] = ()  # ... these (model_type), whose choice is one kernel ...
