@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from planner.estimate.expert_kernels import product_family
 from planner.estimate.group import settled_layouts
-from planner.estimate.launches import QUANTIZED
+from planner.estimate.kernels.experts import product_family
+from planner.estimate.kernels.launches import QUANTIZED
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
 from planner.estimate.resolve import resolve

@@ -18,7 +18,7 @@ from planner.catalog.rates import (
     usable_bandwidth_bytes_per_s,
 )
 from planner.errors import BadValue
-from planner.estimate.attention_kernels import picked_attention
+from planner.estimate.kernels.attention import picked_attention
 from planner.ops import Slot
 from planner.roofline import Rates
 from planner.specs.base import Kind

@@ -9,7 +9,7 @@ import numpy as np
 
 from planner import serving
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
-from planner.estimate.launches import host_share
+from planner.estimate.kernels.launches import host_share
 from planner.estimate.memory_plans import Planned, asks_slots
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Capacity, FrontEnd, Load, Scheduling

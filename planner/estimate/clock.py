@@ -11,7 +11,6 @@ import numpy as np
 from planner import memory
 from planner.catalog.rates import RateSet
 from planner.collectives import p_norm
-from planner.estimate.attention_kernels import scores, sink_cost, wide_heads
 from planner.estimate.capacity import captured
 from planner.estimate.deployments import (
     Deployment,
@@ -23,9 +22,10 @@ from planner.estimate.deployments import (
 from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.hosting import host_share
-from planner.estimate.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
+from planner.estimate.kernels.attention import scores, sink_cost, wide_heads
+from planner.estimate.kernels.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
+from planner.estimate.kernels.merged import APART, Merging, merging
 from planner.estimate.memory_plans import draft_columns, kv_widths
-from planner.estimate.merged_kernels import APART, Merging, merging
 from planner.estimate.rates import corrections, draft_rate_sets, kernel_level, peaks, rate_sets, rates
 from planner.formats import HALF_BYTES, kernel_for
 from planner.memory import MemoryInputs

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from planner import memory
 from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.hosting import settings_of
-from planner.estimate.launches import piece_tokens
+from planner.estimate.kernels.launches import piece_tokens
 from planner.estimate.loads import length_log_sd, prompt_lengths
 from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan

@@ -13,7 +13,6 @@ from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
 from planner.catalog.kernel_families import kernel_families
 from planner.catalog.rates import RateSet, Topology, rates_for, stack
-from planner.estimate.attention_kernels import picked_attention, prompt_attention
 from planner.estimate.deployments import (
     Deployment,
     Deployments,
@@ -25,10 +24,11 @@ from planner.estimate.deployments import (
     number_of_each,
     numbers,
 )
-from planner.estimate.expert_kernels import experts_family
+from planner.estimate.kernels.attention import picked_attention, prompt_attention
+from planner.estimate.kernels.experts import experts_family
+from planner.estimate.kernels.untuned import untuned_s
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import ResolvedRow
-from planner.estimate.untuned_kernels import untuned_s
 from planner.formats import kernel_for
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot

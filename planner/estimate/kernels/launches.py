@@ -10,7 +10,7 @@ import numpy as np
 from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
-from planner.estimate.expert_kernels import product_family, routes_inside
+from planner.estimate.kernels.experts import product_family, routes_inside
 from planner.formats.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec

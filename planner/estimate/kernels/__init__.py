@@ -1,0 +1,1 @@
+"""What of its kernels an engine runs on a deployment: which ones, merged or by themselves, replayed or launched."""
