@@ -16,7 +16,7 @@ from planner.events.prices import Prices
 from planner.events.records import EngineLimits, Request, Requests, Run, Timeline
 
 SAMPLES = 2048  # of the timeline; halved and spaced twice as far when there are more
-ARRIVAL, STEP_END, STEP_START, FAILURE = range(4)  # in this order when times are equal
+SENT, ARRIVAL, STEP_END, STEP_START, FAILURE = range(5)  # in this order when times are equal
 
 
 class Routing(StrEnum):
@@ -39,7 +39,7 @@ class Service(NamedTuple):
     routing: Routing = Routing.ROUND_ROBIN
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
-    per_token_s: float = 0.0  # the same, per token of the prompt
+    per_token_s: float = 0.0  # the same, per token of the prompt; a front end takes one prompt after another
     spare: int = 0  # of the replicas, that stand by
     fails_s: float = float("inf")  # when the first replica stops: its requests start again, a spare takes its place
 
@@ -100,6 +100,7 @@ class Simulation:
         self._starting = [False] * len(self._engines)
         self._held: deque[Request] = deque()
         self._open = 0
+        self._reading_s = [0.0] * service.replicas  # until when the front ends read prompts
         self._turn = 0
         self._active = list(range(service.replicas - service.spare))
         self._spares = deque(range(service.replicas - service.spare, service.replicas))
@@ -120,7 +121,9 @@ class Simulation:
                 self._send(upcoming)
                 upcoming = next(arrivals, None)
             now, kind, number, at, request = heapq.heappop(events)
-            if request is not None:
+            if kind == SENT and request is not None:
+                self._push(self._read(request), ARRIVAL, -1, request)
+            elif request is not None:
                 self._arrive(request, now)
             elif kind == FAILURE:
                 self._fail(now)
@@ -135,9 +138,12 @@ class Simulation:
         preempted = sum(engine.preemptions for engine in self._engines)
         return Run(Requests(*table.T), self._sampler.timeline(), busy, self._refused, preempted, self._restarted)
 
-    def _scheduled(self, request: Request) -> float:
-        """When it reaches the scheduler if the client may send it at once."""
-        return request.sent_s + self._service.request_s + self._service.per_token_s * request.prompt
+    def _read(self, request: Request) -> float:
+        """When its prompt is tokenized, by the first of the replicas' front ends that is free, and at the scheduler."""
+        starts_s = max(heapq.heappop(self._reading_s), request.sent_s)
+        read_s = starts_s + self._service.per_token_s * request.prompt
+        heapq.heappush(self._reading_s, read_s)
+        return read_s + self._service.request_s
 
     def _push(self, time_s: float, kind: int, at: int, request: Request | None = None) -> int:
         self._number += 1
@@ -145,7 +151,7 @@ class Simulation:
         return self._number
 
     def _send(self, request: Request) -> None:
-        self._push(self._scheduled(request), ARRIVAL, -1, request)
+        self._push(request.sent_s, SENT, -1, request)
 
     def _arrive(self, request: Request, now_s: float) -> None:
         if not self._engines[0].holds(request):

@@ -78,7 +78,7 @@ class FrontEnd(NamedTuple):
     """What a server does for a request outside of the engine's steps, seconds."""
 
     request_s: Any = 0.0  # API, tokenizing, first answer ...
-    input_token_s: Any = 0.0  # ... and per token of the prompt
+    input_token_s: Any = 0.0  # ... and per token of the prompt, one prompt after another
     serial_s: Any = 0.0  # that the front end of a replica needs for one request, one after another
 
 
@@ -119,6 +119,7 @@ class Request(NamedTuple):
     decode_context: Array  # mean over the decode steps
     prefill_square_ratio: Array  # E[P^2] / E[P]^2
     overhead_s: Array  # outside of steps
+    tokenizing_s: Array  # of it, one prompt after another
     serial_s: Array  # of it, while no other request of the replica has its turn
     gap_s: Array  # from the end of a user's request to the arrival of the next at the scheduler
     late_steps: Array  # missed on arrival
@@ -144,7 +145,8 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
     steps = np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step
     least = np.where(steps > 0, np.minimum(load.input_tokens, 1), 1)
     prefill = np.maximum(load.input_tokens - cached, least)
-    overhead_s = front_end.request_s + front_end.input_token_s * load.input_tokens
+    tokenizing_s = front_end.input_token_s * load.input_tokens
+    overhead_s = front_end.request_s + tokenizing_s
     return Request(
         prefill_tokens=prefill,
         cached_tokens=np.maximum(load.input_tokens - prefill, 0),
@@ -152,6 +154,7 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
         decode_context=load.input_tokens + load.output_tokens * np.exp(load.output_log_sd**2) / 2,
         prefill_square_ratio=np.exp(load.input_log_sd**2),
         overhead_s=overhead_s,
+        tokenizing_s=np.asarray(tokenizing_s, dtype=float),
         serial_s=np.asarray(front_end.serial_s, dtype=float),
         gap_s=overhead_s + load.think_time_s,
         late_steps=np.where(steps > 0, scheduling.late_steps, 0) + (scheduling.poll_steps - 1) / 2,

@@ -14,7 +14,7 @@ from planner.serving.crowding import VARY
 from planner.serving.curve import Life, LoadCurve, life
 from planner.serving.load import EVEN_VARIANCE, Array, Mask, Request
 from planner.serving.offered import Offered
-from planner.serving.steps import TINY, Mix, StepTime, Times, batch, in_a_row, lone_tokens, mix, own_step, price
+from planner.serving.steps import TINY, Mix, StepTime, Times, batch, in_a_row, lone_tokens, mix, price, step_batches
 
 MOST_DENSE = 0.9  # of a step's room that the prompts of a clump take: beyond, they would wait without end
 WHOLE_SHARE = 0.5  # of a step's room: a wave that takes so much stays whole, one that fills it does not, as measured
@@ -34,7 +34,8 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     One of them has (wave + 1) / 2 prompts to prefill on average, itself included, those of its own attention
     data-parallel rank; of its last step half is over where several prompts end within steps. A step takes time in
     proportion to its tokens between a lone prompt's and a full one's; where chunks are mixed into several steps, half
-    of those that will decode beside each other do so already.
+    of those that will decode beside each other do so already. Where prompts are tokenized more slowly than prefilled,
+    they come one by one.
     """
     request, lane, (lone_s, full_s) = offered.request, offered.lane, offered.prompts
     wave, p = np.minimum(lane.population, lane.slots), request.prefill_tokens
@@ -50,7 +51,10 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     turns = wave / np.minimum(wave, request.rules.attention_ranks)
     first = np.maximum(fills * (turns + 1) / (2 * turns) + ragged, 1)
     steps = (in_a_row(count, offered.capacity) for count in (first, np.maximum(fills, 1)))
-    return Wave(wave, *(count * step for count in steps))
+    first_s, all_s = (count * step for count in steps)
+    own_s = in_a_row(np.maximum(m.chunks, 1), offered.capacity) * lone_s
+    last_s = (wave - 1) * request.tokenizing_s  # until the last is tokenized, after the first
+    return Wave(wave, np.maximum(first_s, last_s / 2 + own_s), np.maximum(all_s, last_s + own_s))
 
 
 def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadCurve, closed: Mask) -> LoadCurve:
@@ -58,10 +62,9 @@ def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadC
     load, request = offered.load, offered.request
     generated = closed & np.isfinite(load.waves) & (request.prefill_tokens > 0)
     equal = load.equal_lengths > 0
-    seldom = request.rules.poll_steps > 1  # such a scheduler gathers prompts anyway
-    equal, clumps = generated & equal, generated & ~equal & ~seldom & (request.decode_steps > 0)
+    equal, clumps = generated & equal, generated & ~equal & (request.decode_steps > 0)
     if np.any(clumps):
-        point = in_clumps(offered, m, wave, point, clumps)
+        point = in_clumps(step_s, offered, m, wave, point, clumps)
     whole = np.where(offered.capacity.chunks_mixed, whole_share(request, m, wave), 1) * equal
     if np.any(equal & (whole < 1)):
         point = in_groups(offered, m, group_of(step_s, offered, m, wave), point, equal & (wave.requests > 1))
@@ -88,11 +91,12 @@ def density(offered: Offered, wave: Wave, point: LoadCurve) -> Array:
     return np.asarray(np.maximum(1 / (2 * np.sqrt(np.pi)) * mean_inverse_sd, 1))
 
 
-def in_clumps(offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Mask) -> LoadCurve:
+def in_clumps(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Mask) -> LoadCurve:
     """First tokens take longer by what they do where prompts come denser and as many decode."""
-    most_dense = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * offered.request.prefill_tokens, TINY)
+    request, capacity = offered.request, offered.capacity
+    most_dense = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * request.prefill_tokens, TINY)
     density_ratio = np.maximum(np.minimum(density(offered, wave, point), most_dense), 1)
-    met, even = (lived_among(offered, m, point.times, much) for much in (density_ratio, np.ones_like(density_ratio)))
+    met, even = lived_among(step_s, offered, m, point.times, density_ratio), life(request, capacity, m, point.times)
     clumps = clumps & (wave.requests > 1)
     own_s = np.where(clumps, met.own_prefill_s - even.own_prefill_s, 0)
     queue_s = point.life.queue_s + np.where(clumps, met.queue_s - even.queue_s, 0)
@@ -100,14 +104,12 @@ def in_clumps(offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Ma
     return point._replace(life=found, held_s=point.held_s + own_s)
 
 
-def lived_among(offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
+def lived_among(step_s: StepTime, offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
     """The life of a request where `dense` times as many prompts come and as many decode: of answers so much shorter."""
     request, capacity = offered.request, offered.capacity
     denser = request._replace(decode_steps=request.decode_steps / dense)
     met = mix(denser, capacity, m.prompts * dense)
-    base_s = np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
-    busy_s = base_s + (times.busy_s - base_s) * met.busy_tokens / np.maximum(m.busy_tokens, TINY)
-    own_s = own_step(denser, capacity, met, times.decode_s, busy_s)
+    busy_s, own_s = price(step_s, step_batches(denser, capacity, met)[1:])
     return life(denser, capacity, met, times._replace(busy_s=busy_s, own_s=own_s))
 
 
