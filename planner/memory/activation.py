@@ -45,8 +45,8 @@ def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
     drafted = np.minimum(inputs.settings.draft_tokens, constants.draft_rows)
     rows = np.minimum(_logit_rows(engine, inputs) * (1 + drafted), tokens)
     vocab = padded(model.vocab_size, engine.division.vocab_multiple) if model.lm_head else 0
-    hidden = _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
-    return floats(constants.logits_bytes * rows * vocab + hidden)
+    hidden_bytes = _hidden_bytes(constants.hidden_copies, model, tokens, inputs)
+    return floats(constants.logits_bytes * rows * vocab + hidden_bytes)
 
 
 def _flash_mask_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> Floats:
@@ -58,9 +58,9 @@ def _flash_mask_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs
     windowed = any(getattr(mixer, "window", None) or getattr(mixer, "chunk", None) for mixer in model.mixers)
     if not engine.activation.flash_copies or windowed:
         return floats(0.0)
-    hidden = _hidden_bytes(engine.activation.flash_copies, model, step_tokens(engine, inputs), inputs)
+    hidden_bytes = _hidden_bytes(engine.activation.flash_copies, model, step_tokens(engine, inputs), inputs)
     uncut = inputs.settings.flash_attention & (floats(inputs.parallel.pp) == 1) & _on_gpus(where)
-    return np.where(uncut, engine.activation.mask_bytes * _pairs(inputs) + hidden, 0.0)
+    return np.where(uncut, engine.activation.mask_bytes * _pairs(inputs) + hidden_bytes, 0.0)
 
 
 def _logit_rows(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -102,15 +102,15 @@ def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     """
     constants, tokens = engine.activation, step_tokens(engine, inputs)
     ways = result_ways(engine, inputs.parallel)
-    inner = constants.inner_copies * _inner_width(model) / ways * tokens * inputs.value_bytes
-    experts = expert_bytes(model, engine, inputs)
+    inner_bytes = constants.inner_copies * _inner_width(model) / ways * tokens * inputs.value_bytes
+    routed_bytes = expert_bytes(model, engine, inputs)
     first = np.arange(where.n_stages).reshape(-1, 1) == 0
-    copied = np.where(first, streamed_tensor_bytes(model, inputs, where), 0.0)
-    ffn = copied + (np.maximum(inner, experts) if constants.expert_sum else inner)
-    qkv = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / cache_group(engine, inputs.parallel)
-    attention = tokens * qkv * inputs.value_bytes + score_bytes(model, engine, inputs, where)
-    layer = _hidden_bytes(constants.layer_copies, model, tokens, inputs) + np.maximum(ffn, attention)
-    return layer if constants.expert_sum else floats(layer + experts)
+    copied_bytes = np.where(first, streamed_tensor_bytes(model, inputs, where), 0.0)
+    ffn_bytes = copied_bytes + (np.maximum(inner_bytes, routed_bytes) if constants.expert_sum else inner_bytes)
+    qkv_width = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / cache_group(engine, inputs.parallel)
+    attention_bytes = tokens * qkv_width * inputs.value_bytes + score_bytes(model, engine, inputs, where)
+    widest_bytes = _hidden_bytes(constants.layer_copies, model, tokens, inputs) + np.maximum(ffn_bytes, attention_bytes)
+    return widest_bytes if constants.expert_sum else floats(widest_bytes + routed_bytes)
 
 
 def overlapped(inputs: MemoryInputs, where: Placements) -> NDArray[np.bool_]:
@@ -127,9 +127,9 @@ def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     """Attention scores and mask of a micro-batch against the whole context, where they are materialised."""
     constants = engine.activation
     heads = max((mixer.n_heads for mixer in model.mixers if isinstance(mixer, Attention | LatentAttention)), default=0)
-    scores = constants.score_bytes * heads / cache_group(engine, inputs.parallel)
-    masks = constants.mask_bytes * np.where(overlapped(inputs, where), constants.stage_masks, 1)
-    return floats((np.where(inputs.settings.flash_attention, 0.0, scores) + masks) * _pairs(inputs))
+    pair_score_bytes = constants.score_bytes * heads / cache_group(engine, inputs.parallel)
+    pair_mask_bytes = constants.mask_bytes * np.where(overlapped(inputs, where), constants.stage_masks, 1)
+    return floats((np.where(inputs.settings.flash_attention, 0.0, pair_score_bytes) + pair_mask_bytes) * _pairs(inputs))
 
 
 def _pairs(inputs: MemoryInputs) -> Floats:

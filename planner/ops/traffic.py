@@ -92,18 +92,18 @@ def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: W
     norms = model.n_layers * model.norms_per_layer
     streams = model.residual_streams
     values = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
-    moved = norms * values * model.hidden_size * work.rank_tokens
+    moved_values = norms * values * model.hidden_size * work.rank_tokens
     kernels = norms
     for index, mixer in enumerate(model.mixers):
-        moved = moved + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
+        moved_values = moved_values + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
         kernels += model.mixer_layers(index) * _mixer_kernels(mixer)
     for index, ffn in enumerate(model.ffns):
-        moved = moved + model.ffn_layers(index) * _ffn_width(ffn, parallel) * work.tokens
+        moved_values = moved_values + model.ffn_layers(index) * _ffn_width(ffn, parallel) * work.tokens
         kernels += model.ffn_layers(index) * _ffn_kernels(ffn)
-    lookup = 2 * (model.embedding_size or model.hidden_size) * work.rank_tokens
-    logits = model.vocab_size * work.sampled * LOGIT_BYTES if model.lm_head else 0.0
+    lookup_values = 2 * (model.embedding_size or model.hidden_size) * work.rank_tokens
+    logit_bytes = model.vocab_size * work.sampled * LOGIT_BYTES if model.lm_head else 0.0
     kernels += LOGIT_KERNELS
-    total = (moved + lookup) * widths.activation + logits
+    total_bytes = (moved_values + lookup_values) * widths.activation + logit_bytes
     count = kernels * np.sign(work.tokens)
     return Op(
         "elementwise",
@@ -111,7 +111,7 @@ def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: W
         Slot.ELEMENTWISE,
         count,
         0.0,
-        total / kernels,
+        total_bytes / kernels,
         work.tokens,
         model.hidden_size,
         1.0,
@@ -136,31 +136,40 @@ def communication_ops(
     ffn's all-reduce becomes a dispatch and a combine of the ranks' tokens, and each rank keeps the logits of its own
     sequences; a dense ffn that each rank holds stays inside it. Pipeline: hidden states cross pp - 1 borders.
     """
-    ops = []
-    row = model.hidden_size * widths.activation
-    group = parallel.attention_group
+    ops: list[Op] = []
     if _divided(parallel.tp):
-        mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
-        ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
-        apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
-        together, inner = 1 - apart, mixers + apart * _own_ffn_layers(model, division)
-        inside = all_reduce_wire_bytes(work.rank_tokens * row, group)
-        whole = all_reduce_wire_bytes(work.tokens * row, parallel.tp) * together
-        logits = all_gather_wire_bytes(work.sampled * model.vocab_size * widths.activation, parallel.tp) * together
-        ops += [
-            _message("all_reduce.mixer", Slot.ALL_REDUCE, inner, inside, work.rank_tokens, model.hidden_size),
-            _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole, work.tokens, model.hidden_size),
-        ]
-        normed = sum(model.mixer_layers(i) for i, mixer in enumerate(model.mixers) if _normed_whole(mixer))
-        if normed:
-            squares = all_reduce_wire_bytes(work.rank_tokens * SQUARES_BYTES, group)
-            ops.append(_message("all_reduce.qk_norm", Slot.ALL_REDUCE, normed, squares, work.rank_tokens, 2))
-        if model.lm_head:
-            ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, logits, work.sampled, model.vocab_size))
+        ops += _tensor_parallel_ops(model, widths, parallel, work, division)
     if _divided(parallel.attention_dp):
         ops += _exchange(model, widths, parallel, work, division)
     if _divided(parallel.pp):
-        ops.append(_message("send", Slot.SEND, parallel.pp - 1, work.tokens * row, work.tokens, model.hidden_size))
+        sent_bytes = work.tokens * model.hidden_size * widths.activation
+        ops.append(_message("send", Slot.SEND, parallel.pp - 1, sent_bytes, work.tokens, model.hidden_size))
+    return ops
+
+
+def _tensor_parallel_ops(
+    model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, division: Division
+) -> list[Op]:
+    """All-reduces within an attention data-parallel rank and over the whole group, and the gather of the logits."""
+    hidden, row_bytes = model.hidden_size, model.hidden_size * widths.activation
+    mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
+    ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
+    apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
+    inner = mixers + apart * _own_ffn_layers(model, division)
+    inside_bytes = all_reduce_wire_bytes(work.rank_tokens * row_bytes, parallel.attention_group)
+    whole_bytes = all_reduce_wire_bytes(work.tokens * row_bytes, parallel.tp) * (1 - apart)
+    ops = [
+        _message("all_reduce.mixer", Slot.ALL_REDUCE, inner, inside_bytes, work.rank_tokens, hidden),
+        _message("all_reduce.ffn", Slot.ALL_REDUCE, ffns + 1, whole_bytes, work.tokens, hidden),
+    ]
+    normed = sum(model.mixer_layers(i) for i, mixer in enumerate(model.mixers) if _normed_whole(mixer))
+    if normed:
+        squares_bytes = all_reduce_wire_bytes(work.rank_tokens * SQUARES_BYTES, parallel.attention_group)
+        ops.append(_message("all_reduce.qk_norm", Slot.ALL_REDUCE, normed, squares_bytes, work.rank_tokens, 2))
+    if model.lm_head:
+        logits_bytes = work.sampled * model.vocab_size * widths.activation
+        gathered_bytes = all_gather_wire_bytes(logits_bytes, parallel.tp) * (1 - apart)
+        ops.append(_message("all_gather.logits", Slot.ALL_GATHER, 1, gathered_bytes, work.sampled, model.vocab_size))
     return ops
 
 
