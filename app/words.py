@@ -10,6 +10,7 @@ from library import MARK
 from planner.catalog import engines, gpus, models
 from planner.catalog.repositories import repositories
 from planner.catalog.runs import age_days
+from planner.catalog.uncertainty import NOT_VALIDATED
 from planner.estimate import Library
 from planner.explain import format_name
 from planner.specs.formats import Level
@@ -117,4 +118,6 @@ def evidence(row: dict[str, Any]) -> str:
     engine = EVIDENCE.get(row["engine_evidence"], "")
     if row["observations"]:
         engine += f" {row['observations']} times, steps x {row['observed_decode_factor']:.2f}"
+    elif row["engine_validation"] == NOT_VALIDATED:
+        engine += ", not validated: too few measured runs of this engine on such GPUs"
     return ", ".join([*words, engine]).strip(", ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from math import nan
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from planner.accuracy import report, rows, score
 from planner.accuracy.score import Comparison, compared
 from planner.catalog import models
 from planner.catalog.files import read_yaml
+from planner.catalog.gpus import gpu, gpu_ids
 from planner.catalog.paths import data_dir
+from planner.catalog.uncertainty import uncertainty
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
 POINTS = 3.0  # by which a printed share may differ from a fresh one
@@ -145,6 +148,20 @@ def test_the_page_in_docs_is_what_the_rows_say_today() -> None:
         assert shares[0] == pytest.approx(shares[1], abs=POINTS, rel=0.03), (
             "run: planner accuracy --markdown docs/accuracy.md"
         )
+
+
+def test_engines_are_validated_where_runs_are_among_the_rows() -> None:
+    """At least five, and twenty are never left out; in between it is whoever adds rows that decides."""
+    speeds = {"tpot_ms", "ttft_ms", "e2e_ms", "output_tokens_per_s", "output_tokens_per_s_per_request"}
+    runs = {
+        (c.engine, gpu(c.gpu).generation, c.label, c.part)
+        for c in compared().comparisons
+        if c.gpu in gpu_ids() and c.figure in speeds | {"prefill_tokens_per_s"}
+    }
+    counts = Counter((engine, generation) for engine, generation, *_ in runs)
+    stated = {(engine, name) for engine, names in uncertainty().validated.items() for name in names}
+    assert {place for place, count in counts.items() if count >= 20} <= stated
+    assert all(counts[place] >= 5 for place in stated)
 
 
 def test_rows_that_shaped_a_constant_are_told_from_the_others() -> None:

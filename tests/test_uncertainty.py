@@ -19,7 +19,7 @@ from planner.uncertainty import (
 )
 
 Z80 = 1.2815515655446004  # half an 80 % interval in standard deviations
-OTHERWISE = {"front_s", "own_kernels", "decode_engines"}  # not by level of evidence
+OTHERWISE = {"front_s", "own_kernels", "decode_engines", "validated"}  # not by level of evidence
 PARTS = MemoryParts(70e9, 40e9, 5e9, 1e9, 0.0, 24e9)
 
 
@@ -94,6 +94,16 @@ def test_rows_get_the_width_of_their_own_level():
     assert found.weights[1] > found.weights[0]
     assert found.decode_engine[0] > found.decode_engine[1]
     assert found.decode_operators[0] == found.decode_operators[1]
+
+
+def test_an_engine_without_runs_on_such_gpus_says_so_and_is_less_sure():
+    def row(gpu):
+        return estimate(Scenario(model="llama-3.1-8b", gpu=gpu, engine="vllm", concurrency=8)).rows()[0]
+
+    known, unknown = row("mi300x"), row("arc-pro-b60")
+    assert (known["engine_validation"], unknown["engine_validation"]) == ("validated", "not validated")
+    assert known["engine_evidence"] == unknown["engine_evidence"] == "assumed"
+    assert unknown["tpot_ms_high"] / unknown["tpot_ms"] > 1.2 * known["tpot_ms_high"] / known["tpot_ms"]
 
 
 def test_an_engine_with_rows_enough_has_a_width_of_its_own():

@@ -18,6 +18,7 @@ from planner.uncertainty import HalfWidths
 BY_MEMORY = ("budget", "device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
 BY_SPEED = ("decode_operators", "prefill_operators")
 BY_ENGINE = ("decode_engine", "prefill_engine", "queue")
+VALIDATED, NOT_VALIDATED = "validated", "not validated"
 
 
 @lru_cache(maxsize=1)
@@ -30,9 +31,15 @@ def uncertainty() -> Uncertainty:
         raise BadFile(f"{path.name}: {first_fault(error)}") from None
 
 
+def validation(engine_id: str, generation: str) -> str:
+    """Whether measured runs of the engine on GPUs of the generation ship; of our own runner, users make them."""
+    known = uncertainty().validated
+    return VALIDATED if engine_id not in known or generation in known[engine_id] else NOT_VALIDATED
+
+
 def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> HalfWidths:
     """Half-widths of rows with these levels of evidence of each part of memory (`BY_MEMORY`), of operators and of
-    the engine; arrays (R,).
+    the engine (`EngineLevels`); arrays (R,).
     """
     levels = dict(memory) | dict.fromkeys(BY_SPEED, speed) | dict.fromkeys(BY_ENGINE, engine)
     return HalfWidths(**{name: _column(name, given) for name, given in levels.items()})

@@ -64,6 +64,7 @@ SECTIONS = {
         "memory_evidence": "memory",
         "speed_evidence": "speed of the operators",
         "engine_evidence": "engine's kernels and overheads",
+        "engine_validation": "measured runs of the engine on such GPUs",
         "observations": "observations of this engine on this GPU",
         "observed_decode_factor": "their factor on steps that generate",
         "observed_prefill_factor": "their factor on prompts",

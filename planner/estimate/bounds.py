@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import uncertainty
-from planner.catalog.uncertainty import BY_MEMORY, widths
+from planner.catalog.uncertainty import BY_MEMORY, NOT_VALIDATED, widths
 from planner.catalog.uncertainty import uncertainty as shipped
 from planner.estimate.answer import Columns, PricedGroup
 from planner.estimate.deployments import Deployment, Part, column, each, numbers
@@ -36,7 +36,8 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     uniform = len(kinds.parts) == 1 and not kinds.states
     levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
-    found = widths(memory, list(texts["speed_evidence"]), list(texts["engine_evidence"]))
+    engines = [_engine_level(*said) for said in zip(texts["engine_evidence"], texts["engine_validation"], strict=True)]
+    found = widths(memory, list(texts["speed_evidence"]), engines)
     if known := shipped().decode_engines.get(deployments[0].row.engine.id):
         transferred = texts["engine_evidence"] == "transferred"
         found = found._replace(decode_engine=np.where(transferred, known.value, found.decode_engine))
@@ -46,6 +47,10 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
         decode_engine=uncertainty.combined(found.decode_engine, np.where(hosted, host.decode.value, 0.0)),
         prefill_engine=uncertainty.combined(found.prefill_engine, np.where(hosted, host.prefill.value, 0.0)),
     )
+
+
+def _engine_level(evidence: str, validation: str) -> str:
+    return "unvalidated" if (evidence, validation) == ("assumed", NOT_VALIDATED) else evidence
 
 
 def _own_kernels(

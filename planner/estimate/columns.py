@@ -35,7 +35,8 @@ INTERVALS = (
 ).split()
 TEXTS = (
     "verdict fit_confidence reason_code reason checkpoint support bound "
-    "memory_evidence speed_evidence engine_evidence calibration_id quality_evidence kv_quality_evidence"
+    "memory_evidence speed_evidence engine_evidence engine_validation calibration_id "
+    "quality_evidence kv_quality_evidence"
 ).split()
 FLAGS = ("fits", "starts", "holds_load", "meets_slo")
 
@@ -103,6 +104,9 @@ class Estimate:
     memory_evidence: Texts = column("measured | reference | datasheet")
     speed_evidence: Texts = column("measured | reference | datasheet: of the operators")
     engine_evidence: Texts = column("observed | transferred | assumed: of the engine's kernels and overheads")
+    engine_validation: Texts = column(
+        "validated | not validated: whether measured runs of this engine on such GPUs are among the shipped rows"
+    )
     observations: Floats = column("stored observations of this engine on this GPU that refine its times; 0: none")
     observed_decode_factor: Floats = column("what they put on the time of a step that generates; blank: none")
     observed_prefill_factor: Floats = column("what they put on the time of a step that reads prompts; blank: none")

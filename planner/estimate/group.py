@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import serving
+from planner.catalog.uncertainty import validation
 from planner.estimate.answer import (
     DEFAULT_PERCENTILE,
     Answer,
@@ -185,8 +186,14 @@ def _texts(p: PricedGroup, verdict: Answer) -> dict[str, NDArray[np.object_]]:
             lambda d: engine_evidence(d.row.engine.id, d.row.gpu.vendor, d.row.refined),
             *(Part.GPU, Part.REFINED),
         ),
+        "engine_validation": each(p.deployments, engine_validation, Part.GPU),
     }
     return {name: np.array(values, dtype=object) for name, values in columns.items()}
+
+
+def engine_validation(d: Deployment) -> str:
+    """Whether measured runs of the engine on GPUs of this generation ship."""
+    return validation(d.row.engine.id, d.row.gpu.generation)
 
 
 def memory_evidence(d: Deployment) -> str:

@@ -45,6 +45,7 @@ class EngineLevels(Spec):
     observed: HalfWidth
     transferred: HalfWidth
     assumed: HalfWidth
+    unvalidated: HalfWidth  # assumed, and no measured run of the engine on such GPUs to hold it to
 
 
 class HostLevels(Spec):
@@ -90,6 +91,7 @@ class Uncertainty(Spec):
     decode_engine: EngineLevels
     prefill_engine: EngineLevels
     queue: EngineLevels
+    validated: dict[str, tuple[str, ...]]  # by engine, generations of GPUs of which enough measured runs ship
     decode_engines: dict[str, HalfWidth]  # by engine with rows enough, in the place of decode_engine's transferred
     front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
     # in the place of operators and engine, for one stream of an engine with kernels of its own
