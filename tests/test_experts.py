@@ -39,6 +39,20 @@ def test_sglang_runs_tensorrt_llms_experts_for_some_models_on_blackwell(asked: d
     assert experts_family(**asked) == family
 
 
+@pytest.mark.parametrize(
+    ("version", "block", "half"),
+    [
+        ("0.14", "triton-fp8-block", "triton-16"),
+        ("0.16", "gemm-fp8-block", "triton-16"),
+        ("0.24", "gemm-fp8-block", "gemm-16"),
+    ],
+)
+def test_vllm_runs_tensorrt_llms_experts_on_blackwell_from_some_version_on(version: str, block: str, half: str) -> None:
+    asked = {"engine": "vllm", "engine_version": version, "gpu": "b300"}
+    assert experts_family(model="minimax-m2.5", **asked) == f"moe-{block}"
+    assert experts_family(model="qwen3-235b-a22b", weight_format="bf16", **asked) == f"moe-{half}"
+
+
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_experts_of_amds_mxfp4_checkpoints_quantize_their_inputs_where_the_gpu_multiplies_fp4(engine: str) -> None:
     asked = {"engine": engine, "model": "qwen3.5-397b-a17b", "weight_format": "mxfp4"}

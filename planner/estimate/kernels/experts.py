@@ -12,6 +12,7 @@ HALF = f"moe-{PLAIN}"
 # Triton's kernels instead of TensorRT-LLM's, which the families of data-centre Blackwell are figures of.
 TRITON = {HALF: "moe-triton-16", "moe-gemm-fp8": "moe-triton-fp8", "moe-gemm-fp8-block": "moe-triton-fp8-block"}
 TYPES = {triton: family for family, triton in TRITON.items()}
+ANY = "*"  # model_type of every config
 MX4, QUANTIZED_MX4 = "moe-mx4", "moe-gemm-fp4"  # MXFP4 weights, inputs in 16 bit or MXFP4 too
 
 
@@ -46,4 +47,5 @@ def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: F
 def _is_listed(engine: EngineSpec, model: ModelSpec, half: bool) -> bool:
     """Whether the engine's arguments name the model for TensorRT-LLM's experts, those in 16 bit apart."""
     own = engine.expert_kernels
-    return model.model_type in (own.listed_half_types if half else own.listed_types)
+    names = own.listed_half_types if half else own.listed_types
+    return ANY in names or model.model_type in names

@@ -10,7 +10,8 @@ from planner.specs.engine.ranges import Amount, PositiveShare
 class ExpertKernels(Spec):
     """Kernels of routed experts where an engine has more than one."""
 
-    # models whose experts run in TensorRT-LLM's kernels (16 bit apart) on these generations; all others' in Triton's
+    # models whose experts run in TensorRT-LLM's kernels (16 bit apart) on these generations, "*" for all of them;
+    # all others' in Triton's
     listed_types: tuple[str, ...] = ()
     listed_half_types: tuple[str, ...] = ()
     listed_on: tuple[Name, ...] = ()
