@@ -10,7 +10,7 @@ import typer
 
 from planner.catalog.rows import Read
 from planner.catalog.scenarios import read_cells, scenarios_from_flags
-from planner.cli.answers import LONG_CSV, Asked, Tally, export, shown, tallied
+from planner.cli.batch import LONG_CSV, Asked, Tally, export, shown, tallied
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, written
@@ -56,7 +56,7 @@ def estimate(
     if tally.errors and len(answers) == 1 and not scenarios:
         raise BadValue(tally.first_error)
     if not written(list(answers[0]), answers, json, csv):
-        from planner.cli.answer import show_answer, show_answers
+        from planner.cli.answer_text import show_answer, show_answers
 
         show_answer(answers[0]) if len(answers) == 1 and not tally.errors else show_answers(answers)
     return _outcome(tally, required)

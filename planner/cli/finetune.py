@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from planner.cli.flags import grouped_flags, with_flags
 from planner.cli.output import Csv, Json, console, differing, figure, show_many, written
 from planner.errors import BadValue
 from planner.finetuning import answer_columns, estimate_finetune
+from planner.finetuning.answer import FinetuneRow
 from planner.specs.finetune import FinetuneScenario
 
 PANELS = {"name": "What to train", "gpu": "Hardware", "lora_rank": "Adapters", "batch_size": "Step"}
@@ -47,8 +48,6 @@ COMPARED = {
     "max_seq_len": "longest",
     "error": "error",
 }
-
-Answer = dict[str, Any]
 
 
 with_run_flags = with_flags(grouped_flags(FinetuneScenario.model_fields, PANELS))
@@ -94,24 +93,24 @@ def finetune(
     return _unmet(answers) if require else 0
 
 
-def estimated(runs: Sequence[Read[FinetuneScenario]]) -> list[Answer]:
+def estimated(runs: Sequence[Read[FinetuneScenario]]) -> list[FinetuneRow]:
     """An answer per run in their order; one that could not be read answers with its error."""
     answers = iter(estimate_finetune([run.scenario for run in runs if not run.error]).rows())
     return [_spoilt(run) if run.error else run.placed(next(answers)) for run in runs]
 
 
-def _spoilt(run: Read[FinetuneScenario]) -> Answer:
+def _spoilt(run: Read[FinetuneScenario]) -> FinetuneRow:
     return {**run.scenario.__dict__, **dict.fromkeys(answer_columns()), "error": f"{run.where}: {run.error}"}
 
 
-def _unmet(answers: Sequence[Answer]) -> int:
+def _unmet(answers: Sequence[FinetuneRow]) -> int:
     missing = sum(not answer["fits"] for answer in answers)
     if missing:
         print(f"not met: fits in {missing} of {len(answers)} runs", file=sys.stderr)
     return UNMET if missing else 0
 
 
-def _show(answer: Answer) -> None:
+def _show(answer: FinetuneRow) -> None:
     """One run: the verdict, what was asked, then terms and peaks."""
     from rich.table import Table
     from rich.text import Text
@@ -140,7 +139,7 @@ def _show(answer: Answer) -> None:
         out.print(Text(f"Still fits: {room}. Every column: --json or --csv -", style="dim"))
 
 
-def _asked(answer: Answer) -> str:
+def _asked(answer: FinetuneRow) -> str:
     """What was estimated, in a line."""
     adapters = "" if answer["method"] == "full" else f", rank {answer['lora_rank']} on {answer['lora_targets']}"
     card = f"{answer['n_gpus']} × {answer['gpu']}" if answer["gpu"] else f"{answer['n_gpus']} GPU"
@@ -151,7 +150,7 @@ def _asked(answer: Answer) -> str:
     )
 
 
-def _show_many(answers: Sequence[Answer]) -> None:
+def _show_many(answers: Sequence[FinetuneRow]) -> None:
     """Many runs: what differs between them, then the answer in a row each."""
     good = [answer for answer in answers if not answer["error"]] or answers
     show_many(differing(FinetuneScenario.model_fields, good), COMPARED, answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -12,7 +12,7 @@ from planner.catalog.files import write_atomically
 from planner.catalog.scenarios import scenarios_from_flags
 from planner.catalog.traces import read_trace
 from planner.catalog.values import columns
-from planner.cli.answer import VERDICTS, deployment
+from planner.cli.answer_text import VERDICTS, deployment
 from planner.cli.flags import with_choices, with_scenario_flags
 from planner.cli.output import NO_VALUE, Csv, Json, console, differing, show_many, show_table, written
 from planner.errors import BadValue
@@ -49,8 +49,6 @@ COMPARED = {
     "preemptions": "preemptions",
     "slo_attainment": "meets objectives",
 }
-
-Answer = dict[str, Any]
 
 
 class Choices(NamedTuple):

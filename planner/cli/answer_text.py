@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from planner.catalog.values import columns
 from planner.cli.output import console, differing, figure, show_many
-
-Answer = dict[str, Any]
+from planner.estimate.columns import EstimateRow
 
 VERDICTS = {
     "no": ("Does not start", "red"),
@@ -85,7 +83,7 @@ COMPARED = {
 }
 
 
-def show_answer(answer: Answer) -> None:
+def show_answer(answer: EstimateRow) -> None:
     """One scenario: verdict, what it is, then one short table per question."""
     from rich.table import Table
     from rich.text import Text
@@ -117,7 +115,7 @@ def show_answer(answer: Answer) -> None:
     out.print(Text("\nIntervals hold 80 % of cases. Every column: --json or --csv -", style="dim"))
 
 
-def _show_log_lines(answer: Answer) -> None:
+def _show_log_lines(answer: EstimateRow) -> None:
     """The terms as the engine's own log prints them."""
     from rich.text import Text
 
@@ -131,7 +129,7 @@ def _show_log_lines(answer: Answer) -> None:
             out.print(Text(f"  {line.text}"))
 
 
-def deployment(answer: Answer) -> str:
+def deployment(answer: EstimateRow) -> str:
     """What was priced, in a line."""
     gpus = answer["n_gpus"] or 1
     split = " × ".join(f"{name} {answer[name]}" for name in ("tp", "pp", "dp") if (answer.get(name) or 1) > 1)
@@ -144,7 +142,7 @@ def deployment(answer: Answer) -> str:
     )
 
 
-def _interval(answer: Answer, name: str) -> str:
+def _interval(answer: EstimateRow, name: str) -> str:
     low, high = answer.get(f"{name}_low"), answer.get(f"{name}_high")
     if low is None or high is None:
         return ""
@@ -152,6 +150,6 @@ def _interval(answer: Answer, name: str) -> str:
     return " – ".join(figure(round(end) if whole else end) for end in (low, high))
 
 
-def show_answers(answers: Sequence[Answer]) -> None:
+def show_answers(answers: Sequence[EstimateRow]) -> None:
     """Many scenarios: what differs between them, then the answer in a row each."""
     show_many(differing(columns(), answers), COMPARED, answers)

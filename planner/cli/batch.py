@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from planner.catalog.files import write_atomically
 from planner.catalog.rows import Cells, Read
@@ -16,7 +16,7 @@ from planner.catalog.values import columns
 from planner.cli.output import console
 from planner.estimate import estimate
 from planner.estimate.batch import blocks
-from planner.estimate.columns import answer_columns
+from planner.estimate.columns import EstimateRow, answer_columns
 from planner.report import csv_lines, csv_text
 from planner.specs.scenario import Scenario
 from planner.workers import mapped, usable
@@ -24,7 +24,6 @@ from planner.workers import mapped, usable
 LONG_BATCH = 2000  # scenarios from which a progress bar is worth its line
 LONG_CSV = 10_000  # from which it is written by parts and processes: answers that are held take some 25 kB each
 
-Answer = dict[str, Any]
 Asked = Cells | Read[Scenario]  # a row as it stands in a file, or as it was read
 
 
@@ -43,20 +42,20 @@ class Tally(NamedTuple):
         return Tally(self.answers + other.answers, self.errors + other.errors, first, missing)
 
 
-def answered(rows: Sequence[Asked], told: Callable[[int], None] | None = None) -> list[Answer]:
+def answered(rows: Sequence[Asked], told: Callable[[int], None] | None = None) -> list[EstimateRow]:
     """An answer per row; a row that could not be read answers with its error. `told` as `estimate`'s progress."""
     read = [scenario_in(row) if isinstance(row, Cells) else row for row in rows]
     answers = iter(estimate([row.scenario for row in read if not row.error], told).rows())
     return [_spoilt(row) if row.error else row.placed(next(answers)) for row in read]
 
 
-def shown(rows: Sequence[Asked]) -> list[Answer]:
+def shown(rows: Sequence[Asked]) -> list[EstimateRow]:
     """The same with a bar where it takes long."""
     with _bar(len(rows)) as told:
         return answered(rows, told)
 
 
-def tallied(answers: Sequence[Answer], required: Sequence[str]) -> Tally:
+def tallied(answers: Sequence[EstimateRow], required: Sequence[str]) -> Tally:
     """How the answers stand; a row with an error meets nothing."""
     errors = [answer["error"] for answer in answers if answer["error"]]
     missing = tuple(sum(not answer[name] for answer in answers) for name in required)
@@ -116,6 +115,6 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def _spoilt(row: Read[Scenario]) -> Answer:
+def _spoilt(row: Read[Scenario]) -> EstimateRow:
     known = {name: getattr(row.scenario, name) for name in columns()}
     return {**dict.fromkeys(answer_columns()), **known, "error": f"{row.where}: {row.error}"}
