@@ -53,10 +53,9 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     observer does; one sent when a step ends misses the next step and waits for its end. Then comes the backlog
     at full steps, then its own chunks.
     """
-    n = request.decode_steps
-    base_s = np.where(capacity.chunks_mixed, times.decode_s, 0) * (n > 0)
+    n, base_s = request.decode_steps, base_step_s(request, capacity, times)
     plain_share = np.where(capacity.chunks_mixed, 1 - m.busy_share, 1) * (n > 0)
-    mean_step_s = np.where(n > 0, times.decode_s, 0) + held_up_share(request, capacity, m) * (times.busy_s - base_s)
+    mean_step_s = between_steps_s(request, capacity, m, times)
     mean_square_s2 = plain_share * times.decode_s**2 + m.busy_share * times.busy_s**2
     any_step_s = np.where(request.random_arrivals, mean_step_s / (1 + m.busy_share), times.decode_s)
     next_step_s = np.where(capacity.chunks_mixed, mean_step_s, any_step_s)
@@ -71,12 +70,35 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
         queue_s=np.where(prefills, running(request, m) * (rest_s + late_s), 0) + ahead_s,
         missed_s=np.where(prefills, running(request, m) * (late_s - polls_s), 0),
         ahead_s=ahead_s,
-        own_prefill_s=np.where(prefills, in_a_row(m.chunks, capacity), 1) * times.own_s,
+        own_prefill_s=own_prefill_s(request, capacity, m, times),
         step_s=mean_step_s,
         step_sd_s=np.sqrt(m.busy_share * plain_share) * np.abs(times.busy_s - base_s),
         decode_s=n * mean_step_s,
         others_per_s=m.prompts / np.maximum(mean_step_s, TINY),
     )
+
+
+def base_step_s(request: Request, capacity: Capacity, times: Times) -> Array:
+    """Of a step with prefill, what its decodes alone take."""
+    return np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
+
+
+def between_steps_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
+    """Mean time between the decode steps of the followed request."""
+    prefill_s = times.busy_s - base_step_s(request, capacity, times)
+    plain_s = np.where(request.decode_steps > 0, times.decode_s, 0)
+    return np.asarray(plain_s + held_up_share(request, capacity, m) * prefill_s)
+
+
+def own_prefill_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
+    """Time of all chunks of its own prompt."""
+    return np.asarray(np.where(request.prefill_tokens > 0, in_a_row(m.chunks, capacity), 1) * times.own_s)
+
+
+def held_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
+    """How long a request holds cache: `lives` in the one figure of it that random arrivals need without objectives."""
+    decode_s = request.decode_steps * between_steps_s(request, capacity, m, times)
+    return own_prefill_s(request, capacity, m, times) + decode_s
 
 
 def late_steps(request: Request, prompts: Array) -> Array:
@@ -118,8 +140,8 @@ class LoadCurve(NamedTuple):
     life: Life
     gap_s: Array  # from the end of a user's request to the arrival of the next
     held_s: Array  # how long a request holds cache
-    held_steps: Array
-    cycle_steps: Array
+    resident: Array  # sequences that hold cache: the followed one and the others
+    population: Array  # requests in the system and users that think
 
     @property
     def cycle_s(self) -> Array:
@@ -205,29 +227,19 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     """
     lived = life(request, capacity, m, times)
     mixed = capacity.chunks_mixed
-    held_s = lived.own_prefill_s + lived.decode_s
     own_steps = np.where(request.prefill_tokens > 0, np.where(mixed, 1, m.others.decoding) * m.chunks, 1)
     held_steps = own_steps + request.decode_steps
     random_share = at_random(request, np.where(mixed, lived.step_s, times.decode_s))
     missed_steps = random_share * (request.gap_s / np.maximum(lived.step_s, TINY) + 0.5) + (1 - random_share)
     missed_steps = missed_steps + late_steps(request, m.prompts)
     ahead_steps = running(request, m) * missed_steps + np.where(mixed, m.backlog_tokens / m.room_tokens, 0)
-    return LoadCurve(m, times, lived, request.gap_s, held_s, held_steps, ahead_steps + held_steps)
-
-
-def resident(curve: LoadCurve) -> Array:
-    """Sequences that hold cache: the followed one and the others."""
-    return 1 + curve.mix.prompts * curve.held_steps
-
-
-def population(curve: LoadCurve) -> Array:
-    """Requests in the system and users that think."""
-    return 1 + curve.mix.prompts * curve.cycle_steps
+    resident, population = 1 + m.prompts * held_steps, 1 + m.prompts * (ahead_steps + held_steps)
+    return LoadCurve(m, times, lived, request.gap_s, lived.own_prefill_s + lived.decode_s, resident, population)
 
 
 def completed_per_s(curve: LoadCurve, slots: Array) -> Array:
     """Requests completed per second at each point, at most what the slots allow: X = N / (R + Z)."""
-    return np.minimum(population(curve) / curve.cycle_s, slots / np.maximum(curve.held_s, TINY))
+    return np.minimum(curve.population / curve.cycle_s, slots / np.maximum(curve.held_s, TINY))
 
 
 def position(rising: Array, target: Array) -> Array:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import Life, completed_per_s, lives, population, position, read, resident
+from planner.serving.curve import Life, held_s, lives, position, read
 from planner.serving.load import Array, Load, Mask, Request
 from planner.serving.offered import Offered
 from planner.serving.open_loop import at_random, multi_server_wait_s
 from planner.serving.steady import Settled, slot_wait_s, standing_at
-from planner.serving.steps import TINY, ceiling_per_s
+from planner.serving.steps import TINY
 
 ROUNDING = 1e-6  # requests; keeps an exact whole number whole
 
@@ -105,24 +105,24 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
 
     Along the curve both are limited by their slots and by the objectives, as shares that reach 1 there.
     """
-    load, capacity, request, lane, curve, prompts = offered
+    load, capacity, request, lane, curve, prompts, looped_per_s = offered
     arriving = request._replace(random_arrivals=np.ones_like(request.random_arrivals))
-    arrivals = lives(arriving, capacity, curve.mix, curve.times)
-    occupancy = slots_taken(resident(curve), lane.slots)
-    closed_share, open_share = resident(curve) / lane.slots, occupancy
+    arriving_s = held_s(arriving, capacity, curve.mix, curve.times)
+    occupancy = slots_taken(curve.resident, lane.slots)
+    closed_share, open_share = curve.resident / lane.slots, occupancy
     if not np.all(np.isnan(objectives[:3])):
-        no_wait_s, wait_s = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, arrivals.held_s)
+        no_wait_s, wait_s = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, arriving_s)
+        arrivals = lives(arriving, capacity, curve.mix, curve.times)
         lived = at_random(arriving, capacity, lane.slots, arrivals, prompts.full_s).life
         closed_tail = tail(load, request, curve.life, no_wait_s, objectives.percentile)
         open_tail = tail(load, arriving, lived, wait_s, objectives.percentile)
         closed_share = np.maximum(margin(closed_tail, objectives), closed_share)
         open_share = np.maximum(margin(open_tail, objectives), open_share)
     whole = np.ones_like(lane.slots)
-    standing = read(population(curve), position(closed_share, whole)) * lane.lanes
-    looped_per_s = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
-    full_at = position(resident(curve), lane.slots)
-    most_per_s = read(looped_per_s, np.where(request.random_arrivals, standing_at(offered), full_at))
-    open_per_s = occupancy * lane.slots / np.maximum(arrivals.held_s, TINY)
+    standing = read(curve.population, position(closed_share, whole)) * lane.lanes
+    full_at = position(curve.resident, lane.slots)
+    most_per_s = read(looped_per_s, np.where(request.random_arrivals, standing_at(offered, full_at), full_at))
+    open_per_s = occupancy * lane.slots / np.maximum(arriving_s, TINY)
     per_s = np.minimum(read(open_per_s, position(open_share, whole)), most_per_s)
     return Sustainable(
         concurrency=np.where(closed_share[0] > 1 + ROUNDING, 0, np.floor(standing + ROUNDING)),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import LoadCurve, load_curve
+from planner.serving.curve import LoadCurve, completed_per_s, load_curve
 from planner.serving.load import (
     AT_ONCE,
     NO_SERVER,
@@ -20,7 +20,7 @@ from planner.serving.load import (
     request_shape,
 )
 from planner.serving.ranks import ranks_apart
-from planner.serving.steps import PromptSteps, StepTime
+from planner.serving.steps import PromptSteps, StepTime, ceiling_per_s
 
 
 class Lane(NamedTuple):
@@ -42,6 +42,7 @@ class Offered(NamedTuple):
     lane: Lane
     curve: LoadCurve
     prompts: PromptSteps
+    looped_per_s: Array  # requests that a lane completes at each point of the curve
 
 
 def lane_of(load: Load, capacity: Capacity) -> Lane:
@@ -84,4 +85,6 @@ def offer(
         chunk_overlap=np.where(lane.active <= capacity.replicas, capacity.chunk_overlap, 0),  # else others fill stages
     )
     request = request._replace(ranks_apart=ranks_apart(load, capacity, scheduling))
-    return Offered(load, capacity, request, lane, *load_curve(step_s, request, capacity, lane.slots))
+    curve, prompts = load_curve(step_s, request, capacity, lane.slots)
+    looped_per_s = np.minimum(completed_per_s(curve, lane.slots), ceiling_per_s(request, capacity, prompts))
+    return Offered(load, capacity, request, lane, curve, prompts, looped_per_s)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.serving.crowding import Crowding, crowding
-from planner.serving.curve import LoadCurve, completed_per_s, lives, population, position, read, resident
+from planner.serving.curve import LoadCurve, lives, position, read
 from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Request, Scheduling
 from planner.serving.offered import Lane, Offered, offer
 from planner.serving.open_loop import at_random, multi_server_wait_s
@@ -84,11 +84,10 @@ def steady_state(
 
 def settle(step_s: StepTime, offered: Offered) -> Settled:
     """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, lane, curve, prompts = offered
+    load, capacity, request, lane, curve, prompts, along_per_s = offered
     capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, lane.active / capacity.replicas))
-    full_at, closed_at = position(resident(curve), lane.slots), standing_at(offered)
-    bound_per_s = ceiling_per_s(request, capacity, prompts)
-    along_per_s = np.minimum(completed_per_s(curve, lane.slots), bound_per_s)
+    full_at = position(curve.resident, lane.slots)
+    closed_at = standing_at(offered, full_at)
     crowd = crowding(load, capacity, lane.slots, lane.population)
     request = request._replace(again_tokens=crowd.again_tokens)
     open_loop = lane.request_rate_per_s < read(along_per_s, closed_at)
@@ -104,7 +103,9 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     point = at_random(request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s)
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
     most_per_s = most_completed_per_s(capacity, lane, along_per_s, full_at)
-    bound_per_s = bound_per_s / (1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1))
+    bound_per_s = ceiling_per_s(request, capacity, prompts) / (
+        1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1)
+    )
     full_per_s = np.where(at < full_at, most_per_s, np.inf)
     looped_per_s = np.minimum(_looped_per_s(offered, crowd, point, full_per_s), bound_per_s)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped_per_s))
@@ -133,17 +134,16 @@ def _looped_per_s(offered: Offered, crowd: Crowding, point: LoadCurve, full_per_
     Where some wait for a slot, no more than full slots complete (`full_per_s`), but for waves in lockstep.
     """
     load, lane = offered.load, offered.lane
-    standing = np.minimum(lane.population, population(offered.curve)[-1] * (1 + crowd.aside))
+    standing = np.minimum(lane.population, offered.curve.population[-1] * (1 + crowd.aside))
     looped_per_s = np.minimum(standing / point.cycle_s, lane.slots / np.maximum(point.held_s, TINY))
     in_lockstep = ~offered.capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
     queues = (lane.population > lane.slots) & ~in_lockstep
     return np.asarray(np.where(queues, np.minimum(looped_per_s, full_per_s), looped_per_s))
 
 
-def standing_at(offered: Offered) -> Array:
+def standing_at(offered: Offered, full_at: Array) -> Array:
     """Where on the curve a lane stands with all in flight that the load allows, or all its slots."""
-    lane, curve = offered.lane, offered.curve
-    return np.minimum(position(population(curve), lane.population), position(resident(curve), lane.slots))
+    return np.minimum(position(offered.curve.population, offered.lane.population), full_at)
 
 
 def most_completed_per_s(capacity: Capacity, lane: Lane, completed: Array, full: Array) -> Array:
