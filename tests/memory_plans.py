@@ -10,6 +10,7 @@ from planner.catalog.engines import engine
 from planner.collectives import Parallel
 from planner.memory import Device, MemoryInputs, MemoryPlan, ReplicaLoad, Settings, memory_plan
 from planner.memory.cache import CacheTable, cache_table
+from planner.memory.placement import placements
 from planner.params import tensors
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec
@@ -36,4 +37,5 @@ def plan(model: ModelSpec, spec: EngineSpec = VLLM, parallel: Parallel | None = 
 
 
 def table(model: ModelSpec, spec: EngineSpec, parallel: Parallel | None = None, **changes: Any) -> CacheTable:
-    return cache_table(model, spec, inputs(model, parallel, **changes), 1)
+    asked = inputs(model, parallel, **changes)
+    return cache_table(model, spec, asked, placements(model, spec, asked, 1))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.formats.identity import Same
-from planner.memory.placement import placements
+from planner.memory.placement import Placements
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import cache_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
@@ -29,6 +29,7 @@ from planner.specs.model import (
     ModelSpec,
 )
 
+KINDS = -3  # axis of the kinds of cache, before those of stages and rows
 _BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -173,10 +174,10 @@ class CacheLayers(NamedTuple):
     states: LayersAndBytes
 
 
-def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int) -> CacheLayers:
+def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> CacheLayers:
     """Kinds of cache of a model with their layers on each stage."""
     kinds = cache_kinds(model, engine.cache.cross_layers, engine.cache.shared_layers)
-    where, group = placements(model, engine, inputs, rows), cache_group(engine, inputs.parallel)
+    rows, group = len(where.rows), cache_group(engine, inputs.parallel)
     conv = engine.cache.conv_value_bytes
     in_pages = engine.cache.draft_state_slots and engine.cache.state_in_pool
     drafted = inputs.settings.draft_tokens if in_pages else 0.0
@@ -218,10 +219,10 @@ def _added(
 
 
 def cache_table(
-    model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows: int, draft: CacheLayers | None = None
+    model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements, draft: CacheLayers | None = None
 ) -> CacheTable:
     """The rules of the engine's cache manager for every row; a draft model's layers are in the same pool."""
-    found = cache_layers(model, engine, inputs, rows)
+    found = cache_layers(model, engine, inputs, where)
     attention, reach, states = joined(found, draft) if draft else found
     given = inputs.settings.block_tokens
     block = floats(engine.cache.block_tokens if given is None else given)
@@ -302,15 +303,15 @@ def _split(table: CacheTable, engine: EngineSpec, windowed: Flags) -> CacheTable
 
 
 def sequence_bytes(table: CacheTable, tokens: Array, live: bool = False) -> Floats:
-    """(S, R): bytes of the pool that one sequence of `tokens` takes, its states included.
+    """(S, R): bytes of the pool that one sequence of `tokens` takes, its states included; (N, S, R) of (N, 1, 1, R).
 
     `live`: what it holds while it decodes; else what the engine keeps room for, in-flight tokens included.
     """
     cap = table.live_tokens if live else table.cap_tokens
     held = np.ceil(np.minimum(floats(tokens), cap) / table.block_tokens) + table.spare_blocks
     if table.share is None:
-        return floats((held * table.block_bytes).sum(axis=0) + table.state_bytes)
-    return floats(np.max(held / table.share, axis=0) * table.pool_block_bytes + table.state_bytes)
+        return floats((held * table.block_bytes).sum(axis=KINDS) + table.state_bytes)
+    return floats(np.max(held / table.share, axis=KINDS) * table.pool_block_bytes + table.state_bytes)
 
 
 def shared_bytes(table: CacheTable, prefix_tokens: Array) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 
 from planner.collectives import local_shape
 from planner.memory.cache import CacheLayers, cache_layers
-from planner.memory.placement import Placements
+from planner.memory.placement import Placements, placements
 from planner.memory.terms import Floats, MemoryInputs, Settings, floats
 from planner.memory.weights import by_stage, held_bytes, stage_shares, weight_bytes_per_gpu
 from planner.params import Tensor, tensors
@@ -75,11 +75,12 @@ def draft_weight_bytes(engine: EngineSpec, inputs: MemoryInputs, alone: Placemen
     return floats(weight_bytes_per_gpu(draft.model, engine, own, held, alone)[0])
 
 
-def draft_layers(engine: EngineSpec, inputs: MemoryInputs, rows: int, n_stages: int) -> CacheLayers | None:
+def draft_layers(engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> CacheLayers | None:
     """Layers of the draft model that keep a cache, on the last stage of each row; None where nothing drafts."""
     if inputs.draft is None:
         return None
-    found = cache_layers(inputs.draft.model, engine, draft_inputs(inputs), rows)
-    last = np.arange(n_stages).reshape(-1, 1) == np.broadcast_to(floats(inputs.parallel.pp), (rows,)) - 1
+    rows, own = len(where.rows), draft_inputs(inputs)
+    found = cache_layers(inputs.draft.model, engine, own, placements(inputs.draft.model, engine, own, rows))
+    last = np.arange(where.n_stages).reshape(-1, 1) == np.broadcast_to(floats(inputs.parallel.pp), (rows,)) - 1
     attention, states = (part._replace(layers=part.layers * last) for part in (found.attention, found.states))
     return CacheLayers(attention, found.reach, states)

@@ -91,7 +91,7 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     rows = row_count(inputs)
     held, where = held_bytes(model, engine, inputs), placements(model, engine, inputs, rows)
     spent = spent_bytes(model, engine, inputs, held, where)
-    table = cache_table(model, engine, inputs, rows, draft_layers(engine, inputs, rows, where.n_stages))
+    table = cache_table(model, engine, inputs, where, draft_layers(engine, inputs, where))
     taken = effective_utilization(model, engine, inputs.device, inputs.settings, inputs.settings.utilization)
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, taken), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
@@ -125,12 +125,6 @@ def host_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held:
     found = host_weight_bytes(model, inputs, where) + moved + np.zeros(len(where.rows))
     if not any(one.host_layers for one in where.distinct):
         return floats(found)
-    there = [Placement((one.host_layers,)) for one in where.distinct]
-    elsewhere = np.empty(len(there), dtype=object)
-    elsewhere[:] = there
-    moved_in = inputs._replace(
-        settings=inputs.settings._replace(placement=elsewhere[where.rows]),
-        parallel=inputs.parallel._replace(tp=1, pp=1),
-    )
-    table = cache_table(model, engine, moved_in, len(where.rows))
+    there = Placements(tuple(Placement((one.host_layers,)) for one in where.distinct), where.rows)
+    table = cache_table(model, engine, inputs._replace(parallel=inputs.parallel._replace(tp=1, pp=1)), there)
     return floats(found + inputs.settings.max_num_seqs * sequence_bytes(table, slot_tokens(inputs))[0])
