@@ -15,6 +15,7 @@ Mask = NDArray[np.bool_]
 
 EVEN_VARIANCE = 1 / 3  # of a number drawn evenly from [-1, 1]
 Z_P95 = 1.6448536269514722  # standard normal quantile at 0.95
+PLANNED_AHEAD = 1.0  # steps by which a scheduler that works ahead of the GPU misses a request that comes at random
 
 
 class Load(NamedTuple):
@@ -86,7 +87,8 @@ class Scheduling(NamedTuple):
     """When an engine starts prompts, and which of them together.
 
     `late_steps`: that pass before the first step of a request that generates, beyond the one that runs on its
-    arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave.
+    arrival, because the scheduler works ahead of the GPU and the host still sends what earlier steps gave. The latter
+    meets requests that follow others' ends, not those that come at random (`PLANNED_AHEAD`).
     `poll_steps`: the scheduler looks for new requests once in so many steps, and then finds several.
     `ranks`: attention data-parallel ranks that start prompts in the same step; they wait for each other,
     `balance_steps` at most.
@@ -147,6 +149,8 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
     prefill = np.maximum(load.input_tokens - cached, least)
     tokenizing_s = front_end.input_token_s * load.input_tokens
     overhead_s = front_end.request_s + tokenizing_s
+    random = ~np.isnan(load.request_rate_per_s)
+    late_steps = np.where(random, np.minimum(scheduling.late_steps, PLANNED_AHEAD), scheduling.late_steps)
     return Request(
         prefill_tokens=prefill,
         cached_tokens=np.maximum(load.input_tokens - prefill, 0),
@@ -157,9 +161,9 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
         tokenizing_s=np.asarray(tokenizing_s, dtype=float),
         serial_s=np.asarray(front_end.serial_s, dtype=float),
         gap_s=overhead_s + load.think_time_s,
-        late_steps=np.where(steps > 0, scheduling.late_steps, 0) + (scheduling.poll_steps - 1) / 2,
+        late_steps=np.where(steps > 0, late_steps, 0) + (scheduling.poll_steps - 1) / 2,
         rules=Scheduling(*(np.asarray(field, dtype=float) for field in scheduling)),
-        random_arrivals=~np.isnan(load.request_rate_per_s),
+        random_arrivals=random,
         ranks_apart=np.asarray(1.0),
         density=np.asarray(1.0),
         image_patches=load.image_patches,
