@@ -112,6 +112,12 @@ def test_vllm_packs_the_latents_that_an_indexer_picks_from() -> None:
     assert cells.token_bytes[0, 0] == pytest.approx(53_950, rel=1e-3)
 
 
+def test_sglang_caches_keys_of_an_indexer_in_every_layer() -> None:
+    """memory_pool.py DSATokenToKVPool: 78 layers of GLM-5.2, though 57 take the picks of another."""
+    cells = table(named("zai-org/GLM-5.2"), engine("sglang", "0.5.15"), Parallel(8), kv_k_bytes=1.0, kv_v_bytes=1.0)
+    assert cells.token_bytes[0, 0] == pytest.approx(78 * (576 + 132))
+
+
 def test_sglang_pool_is_what_its_fraction_leaves_after_the_weights() -> None:
     terms = plan(build(), engine("sglang"), utilization=0.8).terms
     free = H100 - 0.5 * GIB

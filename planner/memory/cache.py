@@ -138,9 +138,12 @@ def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: Me
 
 
 def _indexer_bytes(mixer: Attention | LatentAttention, engine: EngineSpec) -> float:
-    """Keys that a sparse attention's indexer caches per token (per block, where pooled), on every rank."""
+    """Keys that a sparse attention's indexer caches per token (per block, where pooled), on every rank.
+
+    Layers that take an earlier layer's picks have none, but where all layers own pages alike.
+    """
     indexer = mixer.indexer
-    if indexer is None or indexer.shared:
+    if indexer is None or (indexer.shared and not engine.cache.shared_layers):
         return 0.0
     return indexer.head_dim * engine.cache.indexer_value_bytes / (indexer.block if indexer.pooled else 1)
 
