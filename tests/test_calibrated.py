@@ -10,7 +10,8 @@ from planner.catalog.calibrated import Asked, Source, calibrated, residuals
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu
 from planner.catalog.kernel_families import kernel_families
-from planner.catalog.rates import Evidence, Topology, rates_for, stack
+from planner.catalog.links import Topology
+from planner.catalog.rates import Evidence, rates_for, stack
 from planner.collectives import Parallel
 from planner.estimate import Library
 from planner.estimate.evidence import source_for

@@ -67,7 +67,7 @@ def test_no_point_is_measured_twice() -> None:
 
 
 def test_families_are_those_that_the_planner_prices() -> None:
-    from planner.catalog.rates import family_ids
+    from planner.catalog.efficiency import family_ids
 
     shown_only = {"read", "copy", "launch"}
     assert {case.family for case in cases(HOPPER)} <= set(family_ids()) | shown_only

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from planner.catalog import models
 from planner.collectives import Parallel
-from planner.ops import Batch, Division, Op, OpKind, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
+from planner.ops import Batch, GroupRules, Op, OpKind, Slot, Widths, batch_ops, distinct_experts, forward_ops, prepare
 from planner.ops.attention import causal_pairs, chunked_pairs
 from planner.ops.products import SKEW, busiest_rank, busiest_share, popular_experts
 from planner.ops.traffic import remote_gpus
@@ -297,20 +297,20 @@ def test_attention_data_parallelism_exchanges_instead_of_reducing() -> None:
     assert by_name(ops, "attention.decode").m == 8
 
 
-def on_ranks(ffn: Ffn, division: Division, batch: Batch = Batch(64.0, 100.0)) -> list[Op]:  # noqa: B008
+def on_ranks(ffn: Ffn, rules: GroupRules, batch: Batch = Batch(64.0, 100.0)) -> list[Op]:  # noqa: B008
     model, parallel = build(ffn=ffn), Parallel(tp=8, ep=8, attention_dp=8)
-    return batch_ops(prepare(model, widths(model), parallel, division=division), batch)
+    return batch_ops(prepare(model, widths(model), parallel, rules=rules), batch)
 
 
 def test_gathered_tokens_reach_every_other_gpu() -> None:
-    routed, gathered = (by_name(on_ranks(MOE, Division(gathered=asked)), "dispatch.moe") for asked in (False, True))
+    routed, gathered = (by_name(on_ranks(MOE, GroupRules(gathered=asked)), "dispatch.moe") for asked in (False, True))
     assert gathered.bytes == 8 * 7 * build().hidden_size * 2  # eight tokens of each rank to seven others, 16 bit
     assert routed.bytes < gathered.bytes
     assert gathered.rate is Slot.ALL_GATHER
 
 
 def test_tokens_of_steps_with_prompts_are_added_up_by_two_all_reduces() -> None:
-    summed = Division(gathered=True, summed=True)
+    summed = GroupRules(gathered=True, summed=True)
     decodes = by_name(on_ranks(MOE, summed), "dispatch.moe")
     prompts = on_ranks(MOE, summed, Batch(64.0, 100.0, 1024.0, 0.0, 8.0))
     assert (decodes.count, by_name(prompts, "dispatch.moe").count) == (build().n_layers, 0)
@@ -320,7 +320,7 @@ def test_tokens_of_steps_with_prompts_are_added_up_by_two_all_reduces() -> None:
 
 
 def test_a_dense_layer_that_each_rank_holds_reads_it_whole_and_sends_nothing() -> None:
-    shared, own = (on_ranks(DENSE, Division(whole)) for whole in (frozenset[Role](), frozenset({Role.MLP})))
+    shared, own = (on_ranks(DENSE, GroupRules(whole)) for whole in (frozenset[Role](), frozenset({Role.MLP})))
     assert by_name(shared, "dispatch.dense").bytes > 0
     assert not [op for op in own if op.name.startswith("dispatch")]
     assert by_name(own, "mlp.down").flops == pytest.approx(by_name(shared, "mlp.down").flops)

@@ -2,21 +2,13 @@ import numpy as np
 import pytest
 
 from planner.catalog import models
+from planner.catalog.efficiency import Figures, family_ids, figures, peak_rates, usable_bandwidth_bytes_per_s
 from planner.catalog.engines import engine as named_engine
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
 from planner.catalog.kernel_families import kernel_families
-from planner.catalog.rates import (
-    Evidence,
-    Figures,
-    Topology,
-    family_ids,
-    figures,
-    peak_rates,
-    rates_for,
-    stack,
-    usable_bandwidth_bytes_per_s,
-)
+from planner.catalog.links import Topology
+from planner.catalog.rates import Evidence, rates_for, stack
 from planner.errors import BadValue
 from planner.estimate.kernels.attention import picked_attention
 from planner.ops import Slot

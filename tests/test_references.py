@@ -6,9 +6,9 @@ import pytest
 
 from planner import estimate
 from planner.calibration.fit import fit
+from planner.catalog.efficiency import peak_rates
 from planner.catalog.gpus import gpu
 from planner.catalog.paths import data_dir
-from planner.catalog.rates import peak_rates
 from planner.catalog.references import reference, reference_ids
 from planner.estimate.evidence import source_for
 from planner.specs.scenario import Scenario

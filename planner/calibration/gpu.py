@@ -14,7 +14,7 @@ from planner.calibration.kernels.problem import Nothing, Stream
 from planner.calibration.suite import Ability, as_bundled, grouped_parts
 from planner.calibration.timing import OutOfMemory, Unsupported
 from planner.calibration.workloads import build, pools
-from planner.catalog.rates import peak_rates
+from planner.catalog.efficiency import peak_rates
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import LIBRARY, Environment, ExpertShape, Health, StreamShape
 

@@ -12,7 +12,8 @@ from planner.calibration.transformer import Setting, Transformer
 from planner.catalog.calibrated import Asked, Source, calibrated, residuals
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.kernel_families import kernel_families
-from planner.catalog.rates import Topology, rates_for, stack
+from planner.catalog.links import Topology
+from planner.catalog.rates import rates_for, stack
 from planner.collectives import Parallel
 from planner.formats import HALF_BYTES, kernel_for, tensor_bytes
 from planner.ops import Batch, Slot, Widths, batch_ops, prepare

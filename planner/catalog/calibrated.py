@@ -18,18 +18,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.catalog.kernel_families import GROUPED, LATENT
-from planner.catalog.rates import (
-    Evidence,
+from planner.catalog.efficiency import (
     KernelRate,
-    RateSet,
-    Topology,
     has_own_figures,
     kernel_rate,
     peak_rates,
-    rates_for,
     usable_bandwidth_bytes_per_s,
 )
+from planner.catalog.kernel_families import GROUPED, LATENT
+from planner.catalog.links import Topology
+from planner.catalog.rates import Evidence, RateSet, rates_for
 from planner.catalog.support import OWN_RUNNER
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from planner.catalog.rates import COLLECTIVES, HOST_SLOTS, efficiency
+from planner.catalog.efficiency import efficiency
+from planner.catalog.rates import COLLECTIVES, HOST_SLOTS
 from planner.formats import is_quantized
 from planner.formats.identity import Same
 from planner.ops import Slot

@@ -31,7 +31,7 @@ from planner.formats import HALF_BYTES, kernel_for
 from planner.memory import MemoryInputs
 from planner.ops import (
     Batch,
-    Division,
+    GroupRules,
     HostShare,
     Op,
     OpKind,
@@ -227,11 +227,11 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
         sink_cost=sink_cost(engine, deployments),
         dispatch=_dispatch(deployments),
     )
-    rules, routing = engine.division, engine.routing
+    division, routing = engine.division, engine.routing
     sent = routing.tokens_gathered, routing.tokens_summed
-    division = Division(frozenset(rules.attention_dp_roles), *sent, vocab_multiple=rules.vocab_multiple)
+    rules = GroupRules(frozenset(division.attention_dp_roles), *sent, vocab_multiple=division.vocab_multiple)
     unfused = Unfused(engine.unfused_state.kernels, engine.unfused_state.passes)
-    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, division, unfused)
+    prepared = prepare(row.model, held, split, engine.cache.latent_prompts, rules, unfused)
     attained = rates(deployments, own, drafts)
     found = Clock(
         prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),

@@ -18,9 +18,10 @@ from planner import __version__
 from planner.calibration.fit import fit
 from planner.catalog import runs as catalog
 from planner.catalog.calibrated import Source
+from planner.catalog.efficiency import is_half_rate
 from planner.catalog.files import read_json, write_atomically
 from planner.catalog.gpus import gpu as known_gpu
-from planner.catalog.rates import Evidence, is_half_rate
+from planner.catalog.rates import Evidence
 from planner.catalog.references import reference, reference_ids
 from planner.errors import PlannerError
 from planner.formats.identity import Same

@@ -12,7 +12,8 @@ from planner.catalog import support as supports
 from planner.catalog.calibrated import Asked, calibrated, residuals
 from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
 from planner.catalog.kernel_families import kernel_families
-from planner.catalog.rates import RateSet, Topology, rates_for, stack
+from planner.catalog.links import Topology
+from planner.catalog.rates import RateSet, rates_for, stack
 from planner.estimate.deployments import (
     Deployment,
     Deployments,

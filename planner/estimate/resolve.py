@@ -13,8 +13,8 @@ from planner.catalog import engines, formats, models
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Source
 from planner.catalog.checkpoints import checkpoint
+from planner.catalog.links import check_interconnect
 from planner.catalog.quality import family
-from planner.catalog.rates import check_interconnect
 from planner.catalog.values import shares_of
 from planner.errors import BadValue
 from planner.estimate.defaults import default_engine, default_kv_format, default_load, loaded_format, own_format

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.catalog.calibrated import Asked, Source, calibrated, residuals
+from planner.catalog.efficiency import peak_rates
 from planner.catalog.formats import weight_format
-from planner.catalog.rates import RateSet, Topology, peak_rates, rates_for, stack
+from planner.catalog.links import Topology
+from planner.catalog.rates import RateSet, rates_for, stack
 from planner.catalog.support import support
 from planner.explain.words import format_name
 from planner.formats import HALF_BYTES, kernel_for

@@ -21,7 +21,7 @@ from planner.ops.attention import Reading, decode_op, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
-from planner.ops.records import Batch, Division, Op, OpKind, Product, Scores, Slot, WideHeads, Widths, Work
+from planner.ops.records import Batch, GroupRules, Op, OpKind, Product, Scores, Slot, WideHeads, Widths, Work
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.streams import norms_within, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
@@ -30,7 +30,7 @@ from planner.specs.model import Attention, CompressedAttention, LatentAttention,
 
 __all__ = [
     "Batch",
-    "Division",
+    "GroupRules",
     "HostShare",
     "Op",
     "OpKind",
@@ -73,7 +73,7 @@ class Prepared(NamedTuple):
     mixings: tuple[Mixing, ...]
     decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
     latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
-    division: Division = Division()
+    rules: GroupRules = GroupRules()
 
 
 def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, kernels: tuple[bool, Unfused]) -> Mixing:
@@ -92,14 +92,14 @@ def prepare(
     widths: Widths,
     parallel: Parallel,
     latent_prompts: bool = False,
-    division: Division = Division(),  # noqa: B008
+    rules: GroupRules = GroupRules(),  # noqa: B008
     unfused: Unfused = FUSED,
 ) -> Prepared:
     """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
     kernels = latent_prompts, unfused
     mixings = tuple(_mixing(model, index, widths, parallel, kernels) for index in range(len(model.mixers)))
-    products_of = products(model, widths, parallel, division)
-    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts, division=division)
+    products_of = products(model, widths, parallel, rules)
+    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts, rules=rules)
 
 
 def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
@@ -154,7 +154,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, prepared, batch, work)
     ops.append(elementwise_op(model, widths, parallel, work))
-    ops += communication_ops(model, widths, parallel, work, prepared.division)
+    ops += communication_ops(model, widths, parallel, work, prepared.rules)
     if model.vision and _present(batch.image_patches):
         ops += vision_ops(model, batch, widths)
     return ops

@@ -13,7 +13,7 @@ import numpy as np
 
 from planner.collectives import Number, Parallel, is_by_rank, local_fraction, local_shape
 from planner.formats.identity import Same
-from planner.ops.records import Division, Op, OpKind, Product, Slot, Widths, Work
+from planner.ops.records import GroupRules, Op, OpKind, Product, Slot, Widths, Work
 from planner.params import Tensor, tensors
 from planner.specs.model import ModelSpec, Role
 
@@ -85,9 +85,9 @@ def _groups(model: Same[ModelSpec]) -> tuple[Group, ...]:
     return tuple(merged.values())
 
 
-def product(group: Group, widths: Widths, parallel: Parallel, division: Division = Division()) -> Product:  # noqa: B008
+def product(group: Group, widths: Widths, parallel: Parallel, rules: GroupRules = GroupRules()) -> Product:  # noqa: B008
     """The group on one GPU: resident bytes per layer (mean over its layers), outputs and inputs."""
-    first, held = group.members[0], (division.whole, division.vocab_multiple)
+    first, held = group.members[0], (rules.whole, rules.vocab_multiple)
     shapes = [local_shape(tensor, parallel, *held) for tensor in group.members]
     fractions = [local_fraction(tensor, parallel, *held) for tensor in group.members]
     per_layer = sum(
@@ -107,7 +107,7 @@ def product(group: Group, widths: Widths, parallel: Parallel, division: Division
         first.active if experts else 1.0,
         busiest_rank(first.copies, parallel.ep) / parallel.ep if experts else 1.0,
         not first.layers,
-        is_by_rank(first, division.whole),
+        is_by_rank(first, rules.whole),
         parallel.ep if experts else 1.0,
     )
 
@@ -149,9 +149,9 @@ def busiest_share(share: Number, n_experts: Number, ep: Number) -> Number:
     return np.minimum(share + spread * _largest_deviate(ep), 1.0)
 
 
-def products(model: ModelSpec, widths: Widths, parallel: Parallel, division: Division) -> tuple[Product, ...]:
+def products(model: ModelSpec, widths: Widths, parallel: Parallel, rules: GroupRules) -> tuple[Product, ...]:
     """Every distinct matrix product of the model on one GPU."""
-    return tuple(product(group, widths, parallel, division) for group in groups(model))
+    return tuple(product(group, widths, parallel, rules) for group in groups(model))
 
 
 def _tokens(part: Product, work: Work, expanded: Number) -> Number:

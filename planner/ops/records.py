@@ -143,7 +143,7 @@ class Product(NamedTuple):
     shards: Number = 1.0  # GPUs among which whole experts are dealt out
 
 
-class Division(NamedTuple):
+class GroupRules(NamedTuple):
     """How an engine divides a model over a tensor-parallel group and its attention data-parallel ranks."""
 
     whole: frozenset[Role] = frozenset()  # weights beside attention that each rank holds, for its own tokens

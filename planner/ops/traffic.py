@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
-from planner.ops.records import Division, Op, OpKind, Slot, Widths, Work
+from planner.ops.records import GroupRules, Op, OpKind, Slot, Widths, Work
 from planner.specs.model import (
     Attention,
     CompressedAttention,
@@ -127,7 +127,7 @@ def communication_ops(
     widths: Widths,
     parallel: Parallel,
     work: Work,
-    division: Division = Division(),  # noqa: B008
+    rules: GroupRules = GroupRules(),  # noqa: B008
 ) -> list[Op]:
     """Messages of one step; none where a group has one GPU.
 
@@ -138,9 +138,9 @@ def communication_ops(
     """
     ops: list[Op] = []
     if _divided(parallel.tp):
-        ops += _tensor_parallel_ops(model, widths, parallel, work, division)
+        ops += _tensor_parallel_ops(model, widths, parallel, work, rules)
     if _divided(parallel.attention_dp):
-        ops += _exchange(model, widths, parallel, work, division)
+        ops += _exchange(model, widths, parallel, work, rules)
     if _divided(parallel.pp):
         sent_bytes = work.tokens * model.hidden_size * widths.activation
         ops.append(_message("send", Slot.SEND, parallel.pp - 1, sent_bytes, work.tokens, model.hidden_size))
@@ -148,14 +148,14 @@ def communication_ops(
 
 
 def _tensor_parallel_ops(
-    model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, division: Division
+    model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, rules: GroupRules
 ) -> list[Op]:
     """All-reduces within an attention data-parallel rank and over the whole group, and the gather of the logits."""
     hidden, row_bytes = model.hidden_size, model.hidden_size * widths.activation
     mixers = sum(model.mixer_layers(index) for index in range(len(model.mixers)))
     ffns = 0 if model.joined_reduce else sum(model.ffn_layers(index) for index in range(len(model.ffns)))
     apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
-    inner = mixers + apart * _own_ffn_layers(model, division)
+    inner = mixers + apart * _own_ffn_layers(model, rules)
     inside_bytes = all_reduce_wire_bytes(work.rank_tokens * row_bytes, parallel.attention_group)
     whole_bytes = all_reduce_wire_bytes(work.tokens * row_bytes, parallel.tp) * (1 - apart)
     ops = [
@@ -188,34 +188,34 @@ def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number
     return ffn.top_k, parallel.ep, widths.dispatch
 
 
-def _own_ffn_layers(model: ModelSpec, division: Division) -> int:
+def _own_ffn_layers(model: ModelSpec, rules: GroupRules) -> int:
     """Layers whose ffn each attention data-parallel rank runs on its own tokens."""
     dense = [index for index, ffn in enumerate(model.ffns) if isinstance(ffn, DenseFfn)]
-    return sum(model.ffn_layers(index) for index in dense) if Role.MLP in division.whole else 0
+    return sum(model.ffn_layers(index) for index in dense) if Role.MLP in rules.whole else 0
 
 
-def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, division: Division) -> list[Op]:
+def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, rules: GroupRules) -> list[Op]:
     """Dispatch and combine around every ffn that ranks share: tokens go to the GPUs that compute them, and return.
 
     By all-gather and reduce-scatter every other GPU is reached. Ranks that prefill hold tokens of any number: an engine
     that adds up buffers of all tokens, in which each rank has filled its own, sends two all-reduces instead.
     """
-    ops, slot = [], Slot.ALL_GATHER if division.gathered else Slot.ALL_TO_ALL
+    ops, slot = [], Slot.ALL_GATHER if rules.gathered else Slot.ALL_TO_ALL
     apart = np.where(np.asarray(parallel.attention_dp) > 1, 1.0, 0.0)
-    summed = np.sign(work.prefill) if division.summed else 0.0
+    summed = np.sign(work.prefill) if rules.summed else 0.0
     own = apart * work.rank_tokens * parallel.attention_dp / parallel.tp * model.hidden_size
     whole = apart * all_reduce_wire_bytes(work.tokens * model.hidden_size * widths.activation, parallel.tp)
     for index, ffn in enumerate(model.ffns):
-        if isinstance(ffn, DenseFfn) and Role.MLP in division.whole:
+        if isinstance(ffn, DenseFfn) and Role.MLP in rules.whole:
             continue
         routes, ep, width = _route(ffn, widths, parallel)
-        ep = 1.0 if division.gathered else ep
-        width = widths.activation if division.summed else width
+        ep = 1.0 if rules.gathered else ep
+        width = widths.activation if rules.summed else width
         sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
             count = layers * (1 - summed)
             ops.append(_message(f"{name}.{ffn.kind}", slot, count, wire, work.rank_tokens, model.hidden_size))
-        if division.summed:
+        if rules.summed:
             count = 2 * layers * summed
             ops.append(_message(f"sum.{ffn.kind}", Slot.ALL_REDUCE, count, whole, work.tokens, model.hidden_size))
     return ops

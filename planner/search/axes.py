@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from planner.catalog import engines, formats, gpus, models
 from planner.catalog.checkpoints import checkpoint
+from planner.catalog.efficiency import is_half_rate
 from planner.catalog.quality import family
-from planner.catalog.rates import is_half_rate
 from planner.estimate.defaults import own_format
 from planner.estimate.layout import Layout, fault
 from planner.estimate.library import Library

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planner.catalog.efficiency import peak_rates
 from planner.catalog.gpus import gpu
 from planner.catalog.paths import profiles_dir, user_profiles_dir
-from planner.catalog.rates import peak_rates
 from planner.errors import PlannerError
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode, Point, Run, Status, StreamShape

@@ -16,9 +16,9 @@ import numpy as np
 
 from planner.calibration.fit import Fitted, fit, predicted, samples
 from planner.calibration.fit.forms import Parameters
+from planner.catalog.efficiency import figures, is_half_rate, peak_rates
 from planner.catalog.files import write_atomically
 from planner.catalog.gpus import gpu
-from planner.catalog.rates import figures, is_half_rate, peak_rates
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.run import GemmShape
 from tests.opdata.convert import GPUS, as_run, convert

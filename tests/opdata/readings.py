@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from planner.catalog.rates import peak_rates
+from planner.catalog.efficiency import peak_rates
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Point, Shape, Timing
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from planner.catalog.rates import peak_rates
+from planner.catalog.efficiency import peak_rates
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import AttentionShape, CollectiveShape, GemmShape
 from tests.opdata.readings import (

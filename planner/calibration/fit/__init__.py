@@ -20,7 +20,7 @@ from planner.calibration.fit import forms
 from planner.calibration.fit.forms import Freedom, Parameters, Peaks, Samples
 from planner.calibration.fit.links import link_fits
 from planner.calibration.fit.table import table
-from planner.catalog.rates import peak_rates
+from planner.catalog.efficiency import peak_rates
 from planner.roofline import table_residual
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.gpu import GpuSpec

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.calibration.fit.solve import Box, best
-from planner.catalog.rates import K_STEP
+from planner.catalog.efficiency import K_STEP
 from planner.collectives import p_norm
 
 Array = NDArray[np.float64]
