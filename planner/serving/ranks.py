@@ -17,9 +17,13 @@ from planner.serving.load import Array, Capacity, Load, Scheduling
 class Others(NamedTuple):
     """What the other ranks do in a step of one of them."""
 
-    prefilling: Array  # of them, mean, where they or it prefill
-    share: Array  # of the steps in which at least one of them prefills
-    decoding: Array  # of all ranks the share that decodes while one prefills
+    prefilling: Array  # of them, mean, while it prefills
+    share: Array  # of its decode steps, in which at least one of them prefills ...
+    met: Array  # ... and how many then do
+    decoding: Array  # of all ranks the share that decodes while it prefills
+
+
+NOBODY = Others(*np.zeros((4, 1)))
 
 
 def ranks_apart(load: Load, capacity: Capacity, scheduling: Scheduling) -> Array:
@@ -33,6 +37,8 @@ def others_of(apart: Array, prefills: Array, density: Array) -> Others:
 
     Where prompts come in clumps, that is `density` times as often in one of `density` steps.
     """
+    if not np.any(apart > 1):
+        return NOBODY
     share = density * prefills / (1 + density * prefills)
     prefilling, some = (apart - 1) * share, 1 - (1 - share) ** (apart - 1)
-    return Others(prefilling, some / density, 1 - (1 + prefilling) / apart)
+    return Others(prefilling, some / density, prefilling / np.where(some > 0, some, 1), 1 - (1 + prefilling) / apart)

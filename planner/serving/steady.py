@@ -95,8 +95,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     prompts_per_step = read(curve.mix.prompts, at)
     m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
     if np.any(request.ranks_apart > 1):
-        dense = density(offered, first_wave(offered, m, times.decode_s), lives(request, capacity, m, times))
-        request = request._replace(density=np.where(np.isfinite(load.waves) & ~open_loop, dense, 1))
+        request = _in_clumps(offered, request, m, times, ~open_loop)
         m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
     exact = Exact(times, beside_s, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
@@ -110,6 +109,13 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     looped_per_s = np.minimum(_looped_per_s(offered, crowd, point, full_per_s), bound_per_s)
     point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped_per_s))
     return Settled(m, exact, point, open_loop, np.where(open_loop, lane.request_rate_per_s, looped_per_s), most_per_s)
+
+
+def _in_clumps(offered: Offered, request: Request, m: Mix, times: Times, closed: Mask) -> Request:
+    """The same request, which knows how dense prompts come in the clumps of a benchmark."""
+    wave, lived = first_wave(offered, m, times.decode_s), lives(request, offered.capacity, m, times)
+    clumps = np.isfinite(offered.load.waves) & closed
+    return request._replace(density=np.where(clumps, density(offered, wave, lived), 1))
 
 
 class _Steps(NamedTuple):

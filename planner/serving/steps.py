@@ -32,7 +32,7 @@ class Mix(NamedTuple):
     own_tokens: Array  # prefilled in the steps that prefill the followed request
     backlog_tokens: Array  # waiting to be prefilled before it
     others: Others
-    beside_tokens: Array  # prefilled by other ranks while its own decodes, where any of them prefills
+    rank_tokens: Array  # prefilled by each of them that does so
 
 
 class Times(NamedTuple):
@@ -53,11 +53,11 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
     """
     p, n = request.prefill_tokens, request.decode_steps
-    mixed, ranks, apart = capacity.chunks_mixed, request.rules.attention_ranks, request.ranks_apart
+    mixed, apart = capacity.chunks_mixed, request.ranks_apart
     decodes = np.where(n > 0, 1 + prompts * n, 0)
     room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
     own_room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed & (n > 0), decodes - 1, 0), 1)
-    chunks = np.ceil(p * ranks / own_room)
+    chunks = np.ceil(p * request.rules.attention_ranks / own_room)
     brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
     demand = prompts * brought / room
     some, together = np.maximum(prompts, TINY), prompts * request.rules.poll_steps / apart
@@ -67,10 +67,9 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
     in_step = np.where((request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
     left_over = np.clip((1 + 2 * together) * p - room / apart, 0, 2 * together * p)
     waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
-    others = others_of(apart, share, request.density)
-    rank_tokens = np.minimum(arriving * brought, room) / apart
-    chunk_tokens = np.minimum(in_step, ranks / apart) * p / np.maximum(chunks, 1)
-    own_tokens = np.where(chunks > 1, chunk_tokens, np.minimum(in_step * p, own_room / apart))
+    others, rank_tokens = others_of(apart, share, request.density), np.minimum(arriving * brought, room) / apart
+    in_chunks = np.minimum(in_step, request.rules.attention_ranks / apart) * p / np.maximum(chunks, 1)
+    own_tokens = np.where(chunks > 1, in_chunks, np.minimum(in_step * p, own_room / apart))
     return Mix(
         prompts=prompts,
         decodes=decodes,
@@ -81,7 +80,7 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
         own_tokens=own_tokens + rank_tokens * others.prefilling,
         backlog_tokens=np.where(mixed, waiting, left_over / 2 * (1 + others.prefilling)),
         others=others,
-        beside_tokens=rank_tokens * others.prefilling / np.maximum(others.share * request.density, TINY),
+        rank_tokens=rank_tokens,
     )
 
 
@@ -153,9 +152,8 @@ def beside_ranks(step_s: StepTime, request: Request, m: Mix, decode_s: Array) ->
     """A decode step's mean seconds where other ranks prefill in some of them, `decode_s` in the rest."""
     if not np.any(m.others.share):
         return decode_s
-    prefilling = m.others.prefilling / np.maximum(m.others.share * request.density, TINY)
-    decodes = m.decodes * (1 - prefilling / request.ranks_apart)
-    (beside_s,) = price(step_s, (batch(request, decodes, m.beside_tokens, m.room_tokens),))
+    decodes, prefill_tokens = m.decodes * (1 - m.others.met / request.ranks_apart), m.others.met * m.rank_tokens
+    (beside_s,) = price(step_s, (batch(request, decodes, prefill_tokens, m.room_tokens),))
     return decode_s + m.others.share * (beside_s - decode_s)
 
 
