@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from planner import Estimate, estimate
+from planner.search import Space, Wish, recommend
 from planner.specs.scenario import Scenario
 from planner.workers import mapped
 
@@ -24,26 +26,47 @@ print(list(mapped(abs, [-3, 4, -5], 2)))
 """
 
 
-def slow_square(number: int) -> tuple[int, int]:
-    time.sleep(0.05)
-    return number**2, os.getpid()
+class Meeting(NamedTuple):
+    """What lets this process wait until another one has begun an item."""
+
+    home: int
+    marker: Path
+    number: int = 0
+
+    def wait(self) -> bool:
+        """Whether this is the other process."""
+        away = os.getpid() != self.home
+        if away:
+            self.marker.touch()
+        while not self.marker.exists():
+            time.sleep(0.01)
+        return away
 
 
-def killed_elsewhere(home: int) -> int:
-    if os.getpid() != home:
+@pytest.fixture
+def meetings(tmp_path: Path) -> list[Meeting]:
+    return [Meeting(os.getpid(), tmp_path / "marker", number) for number in range(20)]
+
+
+def square(one: Meeting) -> tuple[int, int]:
+    one.wait()
+    return one.number**2, os.getpid()
+
+
+def killed_elsewhere(one: Meeting) -> int:
+    if one.wait():
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return home
+    return one.number
 
 
-def test_results_come_in_order_from_several_processes() -> None:
-    found = list(mapped(slow_square, range(60), 3))
-    assert [square for square, _ in found] == [number**2 for number in range(60)]
-    assert len({process for _, process in found}) > 1
+def test_results_come_in_order_from_several_processes(meetings: list[Meeting]) -> None:
+    found = list(mapped(square, meetings, 2))
+    assert [square for square, _ in found] == [number**2 for number in range(20)]
+    assert len({process for _, process in found}) == 2
 
 
-def test_what_a_killed_worker_had_is_done_here() -> None:
-    assert list(mapped(killed_elsewhere, [os.getpid()] * 60, 2)) == [os.getpid()] * 60
+def test_what_a_killed_worker_had_is_done_here(meetings: list[Meeting]) -> None:
+    assert list(mapped(killed_elsewhere, meetings, 2)) == list(range(20))
 
 
 def test_a_function_that_cannot_be_sent_runs_here() -> None:
@@ -67,14 +90,13 @@ def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
     assert done.stdout == "begins\n[3, 4, 5]\n" and not done.stderr
 
 
-def unhurried(scenario: Scenario) -> tuple[Estimate, int]:
-    time.sleep(0.05)
-    return estimate(scenario), os.getpid()
+def estimated(one: Meeting) -> tuple[int, Estimate]:
+    one.wait()
+    return os.getpid(), estimate(Scenario(model="qwen3-32b", gpu="h100-sxm", concurrency=3))
 
 
-def test_an_estimate_from_another_process_is_the_same() -> None:
-    scenario = Scenario(model="qwen3-32b", gpu="h100-sxm", concurrency=3)
-    found = {process: answer for answer, process in mapped(unhurried, [scenario] * 60, 2)}
+def test_an_estimate_from_another_process_is_the_same(meetings: list[Meeting]) -> None:
+    found = dict(mapped(estimated, meetings, 2))
     assert len(found) == 2
     np.testing.assert_equal(*[answer.rows() for answer in found.values()])
 
@@ -89,3 +111,11 @@ def test_a_long_batch_is_the_same_however_many_share_it(monkeypatch: pytest.Monk
     assert alone.scenarios == shared.scenarios and shared.error[2].startswith("unknown model")
     np.testing.assert_array_equal(alone.tpot_ms, shared.tpot_ms)
     np.testing.assert_array_equal(alone.high["e2e_ms"], shared.high["e2e_ms"])
+
+
+def test_a_search_is_the_same_however_many_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, space = Scenario(concurrency=8), Space(models=("qwen3-8b", "qwen3-32b", "phi-4"), gpus=("l40s",), counts=(1,))
+    alone = recommend(load, space, Wish())
+    monkeypatch.setattr(sys.modules["planner.search.recommend"], "LONG", 1)
+    monkeypatch.setattr(sys.modules["planner.search.recommend"], "usable", lambda: 2)
+    assert recommend(load, space, Wish()) == alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from planner.estimate import NO_LIBRARY, Library, estimate
@@ -22,8 +23,10 @@ from planner.search.starting import SETTABLE
 from planner.specs.gpu import GpuSpec
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Space, Wish
+from planner.workers import mapped, usable
 
 Progress = Callable[[int, int], None]
+LONG = 1000  # models times GPUs from which it pays to start other processes, some three seconds of one
 MOST_CANDIDATES = 200
 MOST_REJECTED = 2000
 LEAST_OF_MODEL = 100
@@ -61,7 +64,8 @@ def recommend(
 ) -> Recommendation:
     """Rank what `space` allows under `load`, whose own model, GPU, format and layout stand where the space is empty.
 
-    `progress` is called with the number of models done and their total. `library` holds models, GPUs, runs and
+    `progress` is called with the number of models done and their total. From LONG models times GPUs on other processes
+    take their share. `library` holds models, GPUs, runs and
     quality checks beyond the catalogue's. Raises PlannerError for names that nobody knows and for a price of 0.
 
     >>> load = Scenario(model="qwen3-32b", gpu="l40s", n_gpus=2, concurrency=8)
@@ -70,9 +74,10 @@ def recommend(
     (1, True, True)
     """
     found = []
-    todo, stamp = tasks(load, space, wish, library), folder_stamp()
-    for done, task in enumerate(todo, 1):
-        found.append(sift(task, stamp))
+    todo, places = tasks(load, space, wish, library), len(axes.chosen_gpus(load, space))
+    processes = usable() if len(todo) * places >= LONG else 1
+    for done, part in enumerate(mapped(partial(sift, stamp=folder_stamp()), todo, processes), 1):
+        found.append(part)
         if progress:
             progress(done, len(todo))
     return judged(load, wish, found, library)
