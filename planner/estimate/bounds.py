@@ -137,12 +137,13 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
     found |= {name: found[name]._replace(high=found[name].high + front_ms) for name in FIRST_TOKENS}
     found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
     found["max_concurrency"] = _sequences(engine, parts, columns, width)
-    out: Columns = {}
-    for name, (low, high) in found.items():
-        known = ~np.isnan(columns[name])
-        out[f"{name}_low"] = np.where(known & np.isfinite(low), low, np.nan)
-        out[f"{name}_high"] = np.where(known & np.isfinite(high), high, np.nan)
-    return out
+    known = ~np.isnan(np.stack([columns[name] for name in found]))
+    ends = (np.stack(end) for end in zip(*found.values(), strict=True))
+    low, high = (np.where(known & np.isfinite(end), end, np.nan) for end in ends)
+    rows = zip(found, low, high, strict=True)
+    return {
+        column: end for name, *both in rows for column, end in zip((f"{name}_low", f"{name}_high"), both, strict=True)
+    }
 
 
 def _shares(p: PricedGroup) -> Shares:

@@ -24,6 +24,7 @@ from planner.units import GIB
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 NUMERIC = tuple(name for name, kind in column_types().items() if kind in (int, float))
+NUMBERED = {name: at for at, name in enumerate(NUMERIC)}
 T = TypeVar("T")
 
 
@@ -126,12 +127,16 @@ class Deployments(tuple[Deployment, ...]):
         return [self[index] for index in first.tolist()], at
 
     @cached_property
-    def columns(self) -> dict[str, tuple[Floats, bool]]:
-        """Every numeric scenario column of the distinct scenarios, None as nan, and whether any is."""
-        scenarios = (vars(d.row.scenario) for d in self.alike(Part.SCENARIO)[0])
-        cells = np.array([*zip(*map(itemgetter(*NUMERIC), scenarios), strict=True)], dtype=np.float64)
-        blanks = np.asarray(np.isnan(cells).any(axis=1)).tolist()
-        return dict(zip(NUMERIC, zip(cells, blanks, strict=True), strict=True))
+    def cells(self) -> Floats:
+        """(columns, R): every numeric scenario column in the order of NUMERIC, None as nan."""
+        scenarios, at = self.alike(Part.SCENARIO)
+        rows = (vars(d.row.scenario) for d in scenarios)
+        return np.array([*zip(*map(itemgetter(*NUMERIC), rows), strict=True)], dtype=np.float64)[:, at]
+
+    @cached_property
+    def blanks(self) -> list[bool]:
+        """Whether any row leaves a numeric column blank."""
+        return [bool(blank) for blank in np.asarray(np.isnan(self.cells).any(axis=1))]
 
     @classmethod
     def of(cls, deployments: Sequence[Deployment]) -> Deployments:
@@ -143,7 +148,7 @@ class Deployments(tuple[Deployment, ...]):
         found = Deployments(self[index] for index in at.tolist())
         scenarios, like = self.alike(Part.SCENARIO)
         numbers = {part: np.unique(number[at], return_inverse=True)[1] for part, number in self._numbers.items()}
-        vars(found).update(_numbers=numbers, columns=self.columns)
+        vars(found).update(_numbers=numbers, cells=self.cells[:, at])
         found._alike[Part.SCENARIO,] = scenarios, like[at]
         return found
 
@@ -182,10 +187,9 @@ def column(
 
 def numbers(deployments: Sequence[Deployment], name: str, default: float | None = None) -> Floats:
     """A scenario column as floats; None becomes `default`, or the engine's limit of that name."""
-    read = Deployments.of(deployments)
-    distinct, blanks = read.columns[name]
-    values = distinct[read.alike(Part.SCENARIO)[1]]
-    if not blanks:
+    read, at = Deployments.of(deployments), NUMBERED[name]
+    values: Floats = read.cells[at]
+    if not read.blanks[at]:
         return values
     limit = column(read, attrgetter(f"limits.{name}"), Part.LIMITS) if default is None else default
     return np.where(np.isnan(values), limit, values)

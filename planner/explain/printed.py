@@ -6,13 +6,44 @@ from string import Formatter
 from typing import NamedTuple
 
 from planner.catalog import models
-from planner.catalog.log_patterns import LINES
 from planner.errors import PlannerError
 from planner.estimate.columns import EstimateRow
 from planner.explain.words import interval
 from planner.units import MIB_PER_GIB
 
 DEVICES = {"metal": "MTL0", "rocm": "ROCm0", "sycl": "SYCL0", "vulkan": "Vulkan0"}  # a back-end's first device
+# The lines as engines of 2026 print them, with columns of an estimate in their places ("N": any number).
+# llama.cpp prints a line for each device, in MiB; SGLang how far free memory fell while weights and libraries loaded.
+LINES: dict[str, tuple[str, ...]] = {
+    "vllm": (
+        "Model loading took {weights_gib:.2f} GiB",
+        "{activation_gib:.2f} GiB for peak activation",
+        "{non_torch_gib:.2f} GiB for non-torch memory",
+        "Graph capturing finished in N secs, took {cuda_graph_gib:.2f} GiB",
+        "Available KV cache memory: {kv_pool_gib:.2f} GiB",
+        "GPU KV cache size: {kv_pool_tokens:,} tokens",
+        "Maximum concurrency for {max_model_len:,} tokens per request: {max_concurrency_at_max_model_len:.2f}x",
+    ),
+    "sglang": (
+        "Load weight end. mem usage={loaded_gib:.2f} GB",
+        "KV Cache is allocated. #tokens: {kv_pool_tokens}, KV size: {kv_pool_gib:.2f} GB",
+        "Capture cuda graph end. mem usage={cuda_graph_gib:.2f} GB",
+        "max_total_num_tokens={kv_pool_tokens}",
+    ),
+    "tensorrt-llm": (
+        "Memory used after loading model weights (inside torch) in memory usage profiling: {weights_gib:.2f} GiB",
+        "Memory dynamically allocated during inference (inside torch) in memory usage profiling: "
+        "{activation_gib:.2f} GiB",
+        "available KV cache memory when calculating max tokens: {kv_pool_gib:.2f} GiB",
+        "Allocated {kv_pool_gib:.2f} GiB for max tokens in paged KV cache ({kv_pool_tokens})",
+    ),
+    "llama.cpp": (
+        "{device} model buffer size = {weights_mib:.2f} MiB",
+        "{device} KV buffer size = {kv_pool_mib:.2f} MiB",
+        "{device} RS buffer size = {recurrent_state_mib:.2f} MiB",
+        "{device} compute buffer size = {activation_mib:.2f} MiB",
+    ),
+}
 
 
 class Printed(NamedTuple):

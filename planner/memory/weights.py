@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.collectives import Parallel, padded
-from planner.formats.identity import Same
+from planner.formats.identity import Same, distinct
 from planner.memory.placement import Placement, Placements, stage_of_layer
 from planner.memory.terms import Array, Floats, MemoryInputs, floats
 from planner.params import Shard, Tensor, tensors
@@ -126,21 +126,25 @@ def layers_on_stages(model: ModelSpec, kinds: tuple[tuple[int, ...], ...], where
 def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
     """(T, R): bytes of each tensor on the fullest rank of its tensor-parallel group, all stages together."""
     listed = tensors(model)
-    fraction = _fractions(listed, inputs.parallel, engine)
+    fraction = _fractions(model, inputs.parallel, engine)
     copied = floats([tensor.numel if tensor.name == _ABSORBED else 0 for tensor in listed])[:, None]
     absorbed = copied * engine.weights.latent_copies * inputs.value_bytes
     held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction
     return floats(held + _rounding_bytes(model, engine, held))
 
 
-def _fractions(listed: tuple[Tensor, ...], parallel: Parallel, engine: EngineSpec) -> Floats:
+def _fractions(model: ModelSpec, parallel: Parallel, engine: EngineSpec) -> Floats:
     """(T, R or 1): shard_fraction of every tensor, equal ones computed once."""
-    known: dict[tuple[object, ...], Floats] = {}
-    for tensor in listed:
-        key = _sharding(tensor)
-        if key not in known:
-            known[key] = np.atleast_1d(floats(shard_fraction(tensor, parallel, engine)))
-    return np.stack(np.broadcast_arrays(*(known[_sharding(tensor)] for tensor in listed)))
+    kinds, at = _divided_alike(Same(model))
+    found = [np.atleast_1d(floats(shard_fraction(tensor, parallel, engine))) for tensor in kinds]
+    return np.stack(np.broadcast_arrays(*found))[at]
+
+
+@lru_cache(maxsize=512)
+def _divided_alike(model: Same[ModelSpec]) -> tuple[list[Tensor], NDArray[np.intp]]:
+    """A tensor of each way of dividing, and which of them every tensor is like."""
+    listed = tensors(model.value)
+    return distinct(listed, [_sharding(tensor) for tensor in listed])
 
 
 def _sharding(tensor: Tensor) -> tuple[object, ...]:
