@@ -142,6 +142,11 @@ def test_sglang_caches_picked_latents_in_fp8_on_blackwell(gpu: str, engine: str,
     assert row(model="deepseek-ai/DeepSeek-V3.1", **asked)["kv_format"] == "bf16"
 
 
+@pytest.mark.parametrize("gpu", ["b200", "h200-sxm"])
+def test_sglang_caches_pooled_vectors_in_fp8(gpu: str) -> None:
+    assert row(model="deepseek-ai/DeepSeek-V4-Flash", gpu=gpu, engine="sglang", tp=4)["kv_format"] == "fp8"
+
+
 def test_fp4_of_a_base_model_leaves_in_16_bit_what_its_published_checkpoint_does() -> None:
     asked = {"gpu": "b200", "tp": 8, "concurrency": 4}
     base = Scenario(model="Qwen/Qwen3.5-397B-A17B", weight_format="nvfp4", **asked)

@@ -41,10 +41,11 @@ def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
 
 def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
     """16 bit, unless the checkpoint asks for less, those that the engine loads in this format do, or the engine itself
-    does for latents that are picked, and it has it."""
-    checkpoint = model.quantization.kv_format if model.quantization else None
-    picked = model.picks_latents and gpu.generation in engine.cache.fp8_picked_on
-    own = checkpoint or ("fp8" if picked or weights.id in engine.cache.fp8_kv_with else None)
+    does for latents that are picked or pooled, and it has it."""
+    checkpoint, rules = model.quantization.kv_format if model.quantization else None, engine.cache
+    picked = model.picks_latents and gpu.generation in rules.fp8_picked_on
+    pooled = model.pools_latents and rules.fp8_pooled
+    own = checkpoint or ("fp8" if picked or pooled or weights.id in rules.fp8_kv_with else None)
     if own and all(
         supports.support(one, engine.id, gpu).level is not Level.UNSUPPORTED for one in formats.kv_format(own)
     ):

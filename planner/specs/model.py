@@ -308,6 +308,11 @@ class ModelSpec(Spec):
         return any(isinstance(mixer, LatentAttention | CompressedAttention) for mixer in self.mixers)
 
     @property
+    def pools_latents(self) -> bool:
+        """Whether any attention reads vectors pooled from several tokens."""
+        return any(isinstance(mixer, CompressedAttention) for mixer in self.mixers)
+
+    @property
     def picks_latents(self) -> bool:
         """Whether any latent attention reads only the tokens that an indexer picks."""
         return any(isinstance(mixer, LatentAttention) and mixer.indexer is not None for mixer in self.mixers)

@@ -98,6 +98,7 @@ class CacheRules(Spec):
     computed_again: Share = 0  # of what a full pool takes from the latest requests; 0: it sets none back
     fp8_kv_with: tuple[str, ...] = ()  # weight formats whose published checkpoints ask this engine for an FP8 cache
     fp8_picked_on: tuple[Name, ...] = ()  # generations on which latents that an indexer picks from are cached in FP8
+    fp8_pooled: bool = False  # vectors pooled from several tokens are, everywhere
     tokens_from_concurrency: bool = False  # the printed tokens are concurrency x max_model_len
 
 
