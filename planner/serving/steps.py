@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.ops import Batch
-from planner.serving.load import Array, Capacity, Request
+from planner.serving.load import Array, Capacity, Mask, Request
 from planner.serving.ranks import Others, others_of
 
 # Seconds of one step of every scenario, (R,) in and out, or of P steps at once, (P, R).
@@ -44,48 +44,68 @@ class Times(NamedTuple):
 
 
 def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
-    """The mix of a step at `prompts` arriving per step.
-
-    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
-    steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
-    together, or each of r for itself), and L P / room where a prompt takes several.
-    Backlog of a mixed engine: Pollaczek-Khinchine,
-    L E[P^2] / (2 (room - L P)); an engine that prefills first only waits for prompts of the same step.
-    """
+    """The mix of a step at `prompts` arriving per step."""
     p, n = request.prefill_tokens, request.decode_steps
-    mixed, apart = capacity.chunks_mixed, request.ranks_apart
+    mixed, ranks, apart = capacity.chunks_mixed, request.rules.attention_ranks, request.ranks_apart
     decodes = np.where(n > 0, 1 + prompts * n, 0)
-    room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
-    own_room = np.maximum(capacity.max_num_batched_tokens - np.where(mixed & (n > 0), decodes - 1, 0), 1)
-    chunks = np.ceil(p * request.rules.attention_ranks / own_room)
-    brought = np.minimum(p + request.again_tokens, np.maximum(MOST_AGAIN * room / np.maximum(prompts, TINY), p))
-    demand = prompts * brought / room
-    some, together = np.maximum(prompts, TINY), prompts * request.rules.poll_steps / apart
-    share = np.where(n > 0, prefilling_share(request, some, brought / room), 1) * (p > 0)
-    alone = np.maximum(prompts + np.where(request.random_arrivals, 0, 1 / 2), 1)  # of 2 L + 1 that stand one half waits
-    arriving = np.where(n > 0, some / np.where(share > 0, share, 1), alone)
-    in_step = np.where((request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals), arriving, 1 + together)
-    left_over = np.clip((1 + 2 * together) * p - room / apart, 0, 2 * together * p)
-    waiting = demand * brought * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
-    others, rank_tokens = others_of(apart, share, request.density), np.minimum(arriving * brought, room) / apart
-    in_chunks = np.minimum(in_step, request.rules.attention_ranks / apart) * p / np.maximum(chunks, 1)
-    own_tokens = np.where(chunks > 1, in_chunks, np.minimum(in_step * p, own_room / apart))
+    room_tokens = np.maximum(capacity.max_num_batched_tokens - np.where(mixed, decodes, 0), 1)
+    own_room_tokens = np.maximum(capacity.max_num_batched_tokens - np.where(mixed & (n > 0), decodes - 1, 0), 1)
+    chunks = np.ceil(p * ranks / own_room_tokens)
+    most_tokens = np.maximum(MOST_AGAIN * room_tokens / np.maximum(prompts, TINY), p)
+    brought_tokens = np.minimum(p + request.again_tokens, most_tokens)
+    share, arriving = busy_steps(request, prompts, brought_tokens / room_tokens)
+    others = others_of(apart, share, request.density)
+    rank_tokens = np.minimum(arriving * brought_tokens, room_tokens) / apart
+    alike = (request.rules.ranks > 1) | ((n <= 0) & ~request.random_arrivals)
+    in_step = np.where(alike, arriving, 1 + prompts * request.rules.poll_steps / apart)
+    chunk_tokens = np.minimum(in_step, ranks / apart) * p / np.maximum(chunks, 1)
+    own_tokens = np.where(chunks > 1, chunk_tokens, np.minimum(in_step * p, own_room_tokens / apart))
+    backlog_tokens = waiting_tokens(request, mixed, prompts, room_tokens, brought_tokens)
     return Mix(
         prompts=prompts,
         decodes=decodes,
-        room_tokens=room,
+        room_tokens=room_tokens,
         chunks=chunks,
         busy_share=share,
         busy_tokens=rank_tokens * (1 + others.prefilling),
         own_tokens=own_tokens + rank_tokens * others.prefilling,
-        backlog_tokens=np.where(mixed, waiting, left_over / 2 * (1 + others.prefilling)),
+        backlog_tokens=backlog_tokens * np.where(mixed, 1, 1 + others.prefilling),
         others=others,
         rank_tokens=rank_tokens,
     )
 
 
+def busy_steps(request: Request, prompts: Array, filled: Array) -> tuple[Array, Array]:
+    """Prefill steps per decode step where each prompt fills that much of one, and the prompts of such a step.
+
+    Where nothing decodes every step prefills.
+    """
+    decodes, some = request.decode_steps > 0, np.maximum(prompts, TINY)
+    share = np.where(decodes, prefilling_share(request, some, filled), 1) * (request.prefill_tokens > 0)
+    alone = np.maximum(prompts + np.where(request.random_arrivals, 0, 1 / 2), 1)  # of 2 L + 1 that stand one half waits
+    return share, np.where(decodes, some / np.where(share > 0, share, 1), alone)
+
+
+def waiting_tokens(request: Request, mixed: Mask, prompts: Array, room_tokens: Array, brought_tokens: Array) -> Array:
+    """Prompt tokens that wait ahead of a request.
+
+    Where chunks are mixed in: Pollaczek-Khinchine, L E[P^2] / (2 (room - L P)). An engine that prefills first only
+    waits for prompts of the same step, each independent rank for its own.
+    """
+    p, demand = request.prefill_tokens, prompts * brought_tokens / room_tokens
+    queued = demand * brought_tokens * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
+    together = prompts * request.rules.poll_steps / request.ranks_apart
+    left_over = np.clip((1 + 2 * together) * p - room_tokens / request.ranks_apart, 0, 2 * together * p)
+    return np.asarray(np.where(mixed, queued, left_over / 2))
+
+
 def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
-    """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step."""
+    """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step.
+
+    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
+    steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
+    together, or each of r for itself), and L P / room where a prompt takes several.
+    """
     polls = request.rules.poll_steps
     some = -np.expm1(-prompts * polls / (request.rules.ranks * request.ranks_apart)) / polls
     return np.asarray(np.maximum(some, prompts * filled))
