@@ -106,6 +106,16 @@ def test_an_engine_without_runs_on_such_gpus_says_so_and_is_less_sure():
     assert unknown["tpot_ms_high"] / unknown["tpot_ms"] > 1.2 * known["tpot_ms_high"] / known["tpot_ms"]
 
 
+def test_an_engine_is_less_sure_of_latents_before_the_version_whose_runs_are_measured():
+    def row(model, version):
+        scenario = Scenario(model=model, gpu="h200-sxm", n_gpus=8, engine="vllm", engine_version=version)
+        return estimate(scenario).rows()[0]
+
+    early, later, plain = row("deepseek-r1", "0.9"), row("deepseek-r1", "0.10"), row("llama-3.1-8b", "0.9")
+    assert [one["engine_evidence"] for one in (early, later, plain)] == ["assumed", "transferred", "transferred"]
+    assert early["tpot_ms_high"] / early["tpot_ms"] > 1.2 * later["tpot_ms_high"] / later["tpot_ms"]
+
+
 def test_an_engine_with_rows_enough_has_a_width_of_its_own():
     def spread(engine):
         row = estimate(Scenario(model="llama-3.1-8b", gpu="h100-sxm", engine=engine, concurrency=8)).rows()[0]

@@ -183,7 +183,7 @@ def _texts(p: PricedGroup, verdict: Answer) -> dict[str, NDArray[np.object_]]:
         "calibration_id": [rate_set.calibration_id for rate_set in p.clock.rate_sets],
         "engine_evidence": each(
             p.deployments,
-            lambda d: engine_evidence(d.row.engine.id, d.row.gpu.vendor, d.row.refined),
+            lambda d: engine_evidence(d.row.engine, d.row.model, d.row.gpu.vendor, d.row.refined),
             *(Part.GPU, Part.REFINED),
         ),
         "engine_validation": each(p.deployments, engine_validation, Part.GPU),

@@ -49,7 +49,7 @@ def refined(row: ResolvedRow, library: Library) -> ResolvedRow:
     where = row.engine.kernels, row.gpu.id
     if not known or where not in _index(Same(known)):
         return row
-    level = engine_evidence(row.engine.id, row.gpu.vendor)
+    level = engine_evidence(row.engine, row.model, row.gpu.vendor)
     return row._replace(refined=_refined(Same(known), where, level, library.stamp))
 
 

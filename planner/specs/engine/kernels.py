@@ -51,6 +51,7 @@ class AttentionKernels(Spec):
     wide_prompt_cost: Amount = 1  # FLOPs of prompts with such heads, in those of narrow ones
     sinks_fused_on: tuple[Name, ...] = ()  # whose fused kernels take attention sinks; on NVIDIA's others ...
     sink_prompt_cost: Amount = 1  # ... FLOPs of prompts with them, in those of prompts without
+    latents_measured: bool = True  # whether runs of latent models, of this version or before, shaped its constants
 
 
 class UnfusedState(Spec):
