@@ -116,7 +116,7 @@ FOLDS = (
 COLUMNS = MAIN + tuple(field.column for fold in FOLDS for field in fold.fields)
 
 
-class Limits(NamedTuple):
+class InputLimits(NamedTuple):
     """Smallest and largest value of a numeric column, as an input takes them."""
 
     least: Any
@@ -124,7 +124,7 @@ class Limits(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def limits(column: str, whole: bool, spec: type[Spec] = Scenario) -> Limits:
+def limits(column: str, whole: bool, spec: type[Spec] = Scenario) -> InputLimits:
     """Limits of a column from its own definition; an open lower end is left a hair above."""
     schema = spec.model_json_schema()["properties"][column]
     part = next(item for item in schema["anyOf"] if item.get("type") != "null")
@@ -134,7 +134,7 @@ def limits(column: str, whole: bool, spec: type[Spec] = Scenario) -> Limits:
     most = part.get("maximum", part.get("exclusiveMaximum"))
     if "exclusiveMaximum" in part:
         most = most - 1e-3
-    return Limits(int(least), int(most)) if whole else Limits(float(least), float(most))
+    return InputLimits(int(least), int(most)) if whole else InputLimits(float(least), float(most))
 
 
 @lru_cache(maxsize=128)

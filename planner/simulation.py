@@ -21,11 +21,11 @@ from planner.events import (
     Cached,
     EngineLimits,
     Lengths,
-    Limits,
     Loop,
     Pool,
     Reach,
     Replay,
+    RequestLimits,
     Routing,
     Run,
     Service,
@@ -309,7 +309,7 @@ def simulate_columns() -> tuple[str, ...]:
 def columns(p: PricedGroup, run: Run, measured: slice) -> dict[str, float | int | None]:
     """What the simulation saw, in the units of the screen; None where there is no such figure."""
     wishes = objectives(p.deployments)
-    found: Summary = events.summary(run, measured, Limits(*(_one(limit) for limit in wishes[:3])))
+    found: Summary = events.summary(run, measured, RequestLimits(*(_one(limit) for limit in wishes[:3])))
     values = [value * MS_PER_S for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
     values += [
         found.output_tokens_per_s,

@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.calibration.cases import Case
 from planner.calibration.environment import TorchBuild
-from planner.calibration.kernels.problem import Limits
+from planner.calibration.kernels.problem import DeviceLimits
 from planner.calibration.suite import Ability
 from planner.calibration.timing import OutOfMemory, Unsupported
 from planner.specs.run import Health
@@ -101,7 +101,7 @@ class FakeDevice:
 
     @property
     def able(self) -> Ability:
-        return Ability(Limits(90, 132, 232448, self.l2_bytes), self.memory_bytes, True, True)
+        return Ability(DeviceLimits(90, 132, 232448, self.l2_bytes), self.memory_bytes, True, True)
 
     def load(self, case: Case, copies: int) -> FakeLoad:
         self.on_load(case)

@@ -5,13 +5,13 @@ import pytest
 
 from planner.calibration.cases import Named, Widths, attention, experts, halved, product, stream
 from planner.calibration.kernels.catalogue import kernel_named
-from planner.calibration.kernels.problem import Limits
+from planner.calibration.kernels.problem import DeviceLimits
 from planner.calibration.suite import ANCHOR_EVERY, Ability, anchor, cases, grouped_parts, ordered
 from planner.ops import Slot
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
 
-HOPPER = Ability(Limits(90, 132, 232448, 50 * 2**20), 141 * 2**30, True, True)
-TURING = Ability(Limits(75, 40, 65536, 6 * 2**20), 16 * 2**30, False, True)
+HOPPER = Ability(DeviceLimits(90, 132, 232448, 50 * 2**20), 141 * 2**30, True, True)
+TURING = Ability(DeviceLimits(75, 40, 65536, 6 * 2**20), 16 * 2**30, False, True)
 MM = Named("gemm-16", "torch.mm", "bf16")
 
 

@@ -9,11 +9,11 @@ from planner.events import (
     Cached,
     EngineLimits,
     Lengths,
-    Limits,
     Loop,
     Pool,
     Reach,
     Replay,
+    RequestLimits,
     Routing,
     Service,
     StepTable,
@@ -182,7 +182,7 @@ def test_a_seed_decides_everything() -> None:
 
 def test_users_who_think_obey_the_interactive_response_time_law() -> None:
     run_ = looped(people=30, count=3000, think_s=5.0, start_s=5.0)  # X = N / (R + Z)
-    found = summary(run_, slice(300, 2700), Limits())
+    found = summary(run_, slice(300, 2700), RequestLimits())
     assert found.requests_per_s == pytest.approx(30 / (found.e2e.mean_s + 5.0), rel=0.05)
 
 
@@ -229,9 +229,9 @@ def test_the_timeline_is_bounded() -> None:
 def test_objectives_are_met_by_the_share_of_requests_that_meet_all() -> None:
     run_ = looped()
     seen = times(run_.requests)
-    limit = Limits(ttft_s=float(np.median(seen.ttft_s)), e2e_s=1e9)
+    limit = RequestLimits(ttft_s=float(np.median(seen.ttft_s)), e2e_s=1e9)
     assert summary(run_, slice(0, None), limit).slo_attainment == pytest.approx(0.5, abs=0.01)
-    assert np.isnan(summary(run_, slice(0, None), Limits()).slo_attainment)
+    assert np.isnan(summary(run_, slice(0, None), RequestLimits()).slo_attainment)
 
 
 def test_the_table_reads_steps_as_they_are_priced() -> None:
@@ -253,7 +253,7 @@ def test_a_busy_engine_takes_requests_in_some_steps_later() -> None:
     def mean_ttft_s(**late: int) -> float:
         source = Loop(Users(4, start_s=1.0), (Lengths(500), Lengths(100, 0.4)), Cached(), 400, 0)
         run_ = simulate(Service(limits()._replace(**late)), Exact(), source)
-        return summary(run_, slice(40, 360), Limits()).ttft.mean_s
+        return summary(run_, slice(40, 360), RequestLimits()).ttft.mean_s
 
     step, soon = Exact().decode_s(4, 550), mean_ttft_s()
     assert mean_ttft_s(late_steps=4) - soon == pytest.approx(4 * step, rel=0.15)

@@ -319,7 +319,18 @@ def test_the_largest_part_binds_unless_requests_wait_for_the_pool():
 @pytest.mark.parametrize(("inputs", "concurrency"), [(200, 8), (200, 64), (4000, 64)])
 def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurrency):
     """Prompts wait for the next look and are prefilled together."""
-    from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Service, Users, simulate, summary
+    from planner.events import (
+        Cached,
+        EngineLimits,
+        Lengths,
+        Loop,
+        Pool,
+        RequestLimits,
+        Service,
+        Users,
+        simulate,
+        summary,
+    )
 
     load = Load(inputs, 400, concurrency)
     point = steady_state(step_s, load, engine(mixed=False), Scheduling(late_steps=3, poll_steps=20), FrontEnd(0.001))
@@ -327,7 +338,9 @@ def test_a_scheduler_that_seldom_looks_settles_where_events_do(inputs, concurren
     lengths = (Lengths(inputs, shortest_fraction=0.8), Lengths(400, shortest_fraction=0.8))
     source = Loop(Users(concurrency, start_s=float(point.e2e_s[0])), lengths, Cached(), 20 * concurrency + 400, 0)
     seen = summary(
-        simulate(Service(limits, request_s=0.001), Exact(), source), slice(4 * concurrency, -concurrency), Limits()
+        simulate(Service(limits, request_s=0.001), Exact(), source),
+        slice(4 * concurrency, -concurrency),
+        RequestLimits(),
     )
     assert point.tpot_s[0] == pytest.approx(seen.tpot.mean_s, rel=0.05)
     assert point.ttft_s[0] == pytest.approx(seen.ttft.mean_s, rel=0.2)

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from planner.events import Cached, EngineLimits, Lengths, Limits, Loop, Pool, Replay, Service, Users, poisson, simulate
+from planner.events import (
+    Cached,
+    EngineLimits,
+    Lengths,
+    Loop,
+    Pool,
+    Replay,
+    RequestLimits,
+    Service,
+    Users,
+    poisson,
+    simulate,
+)
 from planner.events import summary as summarized
 from planner.serving import FrontEnd, Load, Scheduling, uniform_log_sd
 from tests.oracle.toy_gpu import Exact, engine, serve
@@ -109,7 +121,7 @@ def test_a_higher_rate_is_slower_for_each(case, share) -> None:
 def simulated(case, source, measured):
     _, _, _, budget, mixed = case
     limits = EngineLimits(256, budget, Pool(10**9, 16), mixed)
-    return summarized(simulate(Service(limits, request_s=0.003), Exact(), source), measured, Limits())
+    return summarized(simulate(Service(limits, request_s=0.003), Exact(), source), measured, RequestLimits())
 
 
 def lengths(case):

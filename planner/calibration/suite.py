@@ -15,7 +15,7 @@ from planner.calibration.cases import Case, Named, Widths, attention, experts, p
 from planner.calibration.kernels import problem as bundled
 from planner.calibration.kernels.catalogue import KERNELS
 from planner.calibration.kernels.latent import LATENT, ROPE
-from planner.calibration.kernels.problem import Kernel, Limits
+from planner.calibration.kernels.problem import DeviceLimits, Kernel
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
 
 Pairs = Sequence[tuple[int, int]]
@@ -67,7 +67,7 @@ ELEMENTWISE_KERNELS = ("torch.add", "torch.rms-norm", "torch.silu-mul")
 class Ability(NamedTuple):
     """What decides which points make sense on a device."""
 
-    limits: Limits
+    limits: DeviceLimits
     total_bytes: int
     scaled_mm: bool
     int_mm: bool

@@ -71,7 +71,7 @@ class Phase(NamedTuple):
     seconds: float
 
 
-class Limits(NamedTuple):
+class Peaks(NamedTuple):
     """What one GPU moves and computes at most by its datasheet, in the arithmetic of the weights."""
 
     bytes_per_s: float
@@ -79,7 +79,7 @@ class Limits(NamedTuple):
     math: str
 
 
-def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, list[Phase]]:
+def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, list[Phase]]:
     """A prompt's step and a step that only decodes at this load, against the GPU's limits.
 
     Messages between GPUs and the engine's own time are left out. Raises PlannerError as `resolve` does.
@@ -89,7 +89,7 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Limits, l
     mean, native = mean_batch(priced), row.support.level is Level.NATIVE
     math = row.weights.weight_math if native and row.weights.weight_math in row.gpu.flops_per_s else None
     math = math or next(one for one in (MathType.BF16, MathType.FP16, MathType.FP32) if one in row.gpu.flops_per_s)
-    limits = Limits(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
+    limits = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
     found = []
     if _first(priced.offered.load.input_tokens) > 0:
         tokens = np.minimum(priced.offered.request.prefill_tokens, priced.offered.capacity.max_num_batched_tokens)

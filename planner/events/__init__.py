@@ -9,18 +9,19 @@ from planner.events.arrivals import Cached, Lengths, Loop, Replay, Source, Trace
 from planner.events.prices import Prices, Reach, StepTable, StepTime
 from planner.events.records import EngineLimits, Pool, Requests, Run, Timeline
 from planner.events.simulate import Routing, Service, simulate
-from planner.events.summary import Limits, Spread, Summary, Times, spread, summary, times
+from planner.events.summary import RequestLimits, RequestTimes, Spread, Summary, spread, summary, times
 
 __all__ = [
     "Cached",
     "EngineLimits",
     "Lengths",
-    "Limits",
     "Loop",
     "Pool",
     "Prices",
     "Reach",
     "Replay",
+    "RequestLimits",
+    "RequestTimes",
     "Requests",
     "Routing",
     "Run",
@@ -31,7 +32,6 @@ __all__ = [
     "StepTime",
     "Summary",
     "Timeline",
-    "Times",
     "Trace",
     "Users",
     "poisson",

@@ -20,7 +20,7 @@ class Spread(NamedTuple):
     p99_s: float
 
 
-class Times(NamedTuple):
+class RequestTimes(NamedTuple):
     """Times of each request, seconds; arrays (N,). TPOT is nan for one output token."""
 
     ttft_s: Array
@@ -29,7 +29,7 @@ class Times(NamedTuple):
     queue_s: Array  # from sent to the first step that works on it
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """Objectives of a single request, seconds; nan where there is none."""
 
     ttft_s: float = np.nan
@@ -56,11 +56,11 @@ class Summary(NamedTuple):
     duration_s: float
 
 
-def times(requests: Requests) -> Times:
+def times(requests: Requests) -> RequestTimes:
     """Times that each request saw."""
     decode = requests.end_s - requests.first_s
     several = requests.output > 1
-    return Times(
+    return RequestTimes(
         ttft_s=requests.first_s - requests.sent_s,
         tpot_s=np.where(several, decode / np.where(several, requests.output - 1, 1), np.nan),
         e2e_s=requests.end_s - requests.sent_s,
@@ -76,7 +76,7 @@ def spread(values: Array) -> Spread:
     return Spread(float(np.mean(found)), *np.percentile(found, PERCENTILES).tolist())
 
 
-def attainment(seen: Times, limits: Limits) -> float:
+def attainment(seen: RequestTimes, limits: RequestLimits) -> float:
     """Share of requests that meet all objectives; a time that a request does not have meets its own."""
     if all(np.isnan(limit) for limit in limits):
         return np.nan
@@ -95,7 +95,7 @@ def queue_percentile(timeline: Timeline, first_s: float, last_s: float, percenti
     return float(timeline.waiting[order][np.searchsorted(share, percentile / 100)])
 
 
-def summary(run: Run, measured: slice, limits: Limits) -> Summary:
+def summary(run: Run, measured: slice, limits: RequestLimits) -> Summary:
     """Figures of some requests in the order of their ends; rates are from the end of the one before, or the start."""
     found = Requests(*(column[measured] for column in run.requests))
     seen, ends, count = times(found), run.requests.end_s, len(found.end_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from planner.estimate import Library
-from planner.estimate.breakdown import Limits, Phase, phases
+from planner.estimate.breakdown import Peaks, Phase, phases
 from planner.estimate.columns import EstimateRow
 from planner.explain.words import figure, gpu_name
 from planner.specs.scenario import Scenario
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 class Roofline(NamedTuple):
     """The two limits of a GPU and the phases under them."""
 
-    limits: Limits
+    limits: Peaks
     ridge_flops_per_byte: float  # from here on arithmetic is the limit
     points: tuple[Point, ...]
 
@@ -38,7 +38,7 @@ def roofline(scenario: Scenario, library: Library) -> Roofline:
     return Roofline(limits, ridge, tuple(_point(phase, limits, ridge) for phase in found))
 
 
-def _point(phase: Phase, limits: Limits, ridge: float) -> Point:
+def _point(phase: Phase, limits: Peaks, ridge: float) -> Point:
     intensity = phase.flops / phase.bytes
     roof = min(limits.flops_per_s, intensity * limits.bytes_per_s)
     return Point(phase.name, intensity, phase.flops / phase.seconds, roof, "memory" if intensity < ridge else "compute")

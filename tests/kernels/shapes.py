@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.calibration.kernels.problem import Decode, Gemm, Grouped, Kernel, Latent, Limits, Nothing, Stream
+from planner.calibration.kernels.problem import Decode, DeviceLimits, Gemm, Grouped, Kernel, Latent, Nothing, Stream
 
-H200 = Limits(90, 132, 227 * 1024, 50 * 2**20)
-DATACENTER_AMPERE = Limits(80, 108, 163 * 1024, 40 * 2**20)
-ADA = Limits(89, 142, 99 * 1024, 96 * 2**20)
-BLACKWELL_DESKTOP = Limits(120, 170, 99 * 1024, 96 * 2**20)
+H200 = DeviceLimits(90, 132, 227 * 1024, 50 * 2**20)
+DATACENTER_AMPERE = DeviceLimits(80, 108, 163 * 1024, 40 * 2**20)
+ADA = DeviceLimits(89, 142, 99 * 1024, 96 * 2**20)
+BLACKWELL_DESKTOP = DeviceLimits(120, 170, 99 * 1024, 96 * 2**20)
 DEVICES = (H200, DATACENTER_AMPERE, ADA, BLACKWELL_DESKTOP)
 
 FEW_TOKENS = tuple(Gemm(m, 192 if m % 2 else 256, 384) for m in (1, 5, 8, 9, 16, 17, 32, 33, 64, 70)) + (

@@ -10,9 +10,13 @@ import pytest
 from planner.calibration.graphs import RIGHT_ONCE, TRIED, small_shapes
 from planner.calibration.kernels.catalogue import KERNELS, kernel_named
 from planner.calibration.kernels.launch import ALIGN_BYTES, POOL_VALUES, Launcher, stride_of, unit_of
-from planner.calibration.kernels.problem import Fixed, Gemm, Grouped, InBlocks, Kernel, Limits, Operand, Role
+from planner.calibration.kernels.problem import DeviceLimits, Fixed, Gemm, Grouped, InBlocks, Kernel, Operand, Role
 
-CARDS = (Limits(80, 108, 166912, 40 << 20), Limits(90, 132, 232448, 50 << 20), Limits(120, 188, 101376, 128 << 20))
+CARDS = (
+    DeviceLimits(80, 108, 166912, 40 << 20),
+    DeviceLimits(90, 132, 232448, 50 << 20),
+    DeviceLimits(120, 188, 101376, 128 << 20),
+)
 SHAPES: dict[type[Any], Any] = {Gemm: Gemm(8, 16384, 8192), Grouped: Grouped(32, 768, 2048, 128, 8)}
 
 
@@ -43,7 +47,7 @@ def test_copies_lie_apart_as_allocations_do_and_waste_little(kernel: Kernel) -> 
 
 @pytest.mark.parametrize("limits", CARDS, ids=lambda limits: str(limits.cc))
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_every_tile_has_a_small_shape_at_which_it_is_checked(kernel: Kernel, limits: Limits) -> None:
+def test_every_tile_has_a_small_shape_at_which_it_is_checked(kernel: Kernel, limits: DeviceLimits) -> None:
     if kernel.name in RIGHT_ONCE:
         return
     offered = {choice.tile for shape in small_shapes(kernel) for choice in kernel.choices(shape, limits)}

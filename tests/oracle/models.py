@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.ops import Slot, Widths
+from planner.collectives import Parallel
+from planner.ops import Batch, Op, Slot, Widths, forward_ops
 from planner.params import tensors
 from planner.roofline import Rates
 from planner.specs.model import (
@@ -88,3 +89,11 @@ def plain_rates(bytes_per_s: float = 1e12, flops_per_s: float = 1e15, p: float =
     return Rates(
         every(t0_s), zero, every(bytes_per_s), every(flops_per_s), every(p), zero, zero, zero, zero, one, one, one
     )
+
+
+def listed(model: ModelSpec, batch: Batch, parallel: Parallel | None = None) -> list[Op]:
+    return forward_ops(model, batch, widths(model), parallel or Parallel())
+
+
+def by_name(ops: list[Op], name: str) -> Op:
+    return next(op for op in ops if op.name == name)

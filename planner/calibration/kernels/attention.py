@@ -14,10 +14,10 @@ from planner.calibration.kernels.problem import (
     Array,
     Choice,
     Decode,
+    DeviceLimits,
     Fill,
     Fixed,
     Kernel,
-    Limits,
     Operand,
     Pair,
     Problem,
@@ -189,7 +189,7 @@ def _supports(tile: Tile, shape: Decode) -> bool:
     return tile["HEAD_DIM"] == shape.head_dim and shape.q_heads % shape.kv_heads == 0 and shape.context > 0
 
 
-def _splits(tile: Tile, shape: Decode, limits: Limits) -> tuple[int, ...]:
+def _splits(tile: Tile, shape: Decode, limits: DeviceLimits) -> tuple[int, ...]:
     """Those that come nearest to two blocks per multiprocessor; every warp has a page at least."""
     blocks = shape.seqs * shape.kv_heads * -(-(shape.q_heads // shape.kv_heads) // HEADS)
     possible = [n for n in SPLITS if n == 1 or n * tile["WARPS"] <= pages_of(shape)]

@@ -27,11 +27,11 @@ from planner.calibration.kernels.grouping import (
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
+    DeviceLimits,
     Fill,
     Gemm,
     Grouped,
     Kernel,
-    Limits,
     Operand,
     Pair,
     Problem,
@@ -205,7 +205,7 @@ def _supports(kind: Operands) -> Callable[[Tile, Any], bool]:
     return supports
 
 
-def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...]:
+def _splits(tile: Tile, shape: Gemm | Grouped, limits: DeviceLimits) -> tuple[int, ...]:
     """Those that come nearest to one block per multiprocessor; every part has at least four stages."""
     blocks = -(-rows_of(shape) // tile.most_rows) * -(-shape.n // tile["TILE_N"])
     stages = shape.k // ROW_BYTES

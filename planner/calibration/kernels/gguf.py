@@ -14,11 +14,11 @@ from planner.calibration.kernels import numbers
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
+    DeviceLimits,
     Fill,
     Gemm,
     InBlocks,
     Kernel,
-    Limits,
     Operand,
     Pair,
     Problem,
@@ -162,7 +162,7 @@ def _supports(tile: Tile, shape: Gemm) -> bool:
     return tile.most_rows // 2 < shape.m <= tile.most_rows and shape.k % SUPER == 0 and shape.n % 8 == 0
 
 
-def _grids(tile: Tile, shape: Gemm, limits: Limits) -> tuple[int, ...]:
+def _grids(tile: Tile, shape: Gemm, limits: DeviceLimits) -> tuple[int, ...]:
     """Blocks: several per multiprocessor, no warp without a row."""
     most = max(1, shape.n // (ROWS * tile.threads // 32))
     return tuple(dict.fromkeys(min(most, n * limits.multiprocessors) for n in BLOCKS_PER_MULTIPROCESSOR))

@@ -12,10 +12,10 @@ from planner.calibration.kernels import numbers
 from planner.calibration.kernels.attention import LOG2_E, PAGE, TOLERANCE, page_table, softmax
 from planner.calibration.kernels.problem import (
     Choice,
+    DeviceLimits,
     Fixed,
     Kernel,
     Latent,
-    Limits,
     Operand,
     Pair,
     Problem,
@@ -80,7 +80,7 @@ def _tile(tokens: int, stages: int) -> Tile:
     return Tile(tuple(zip(names, (tokens, stages, LATENT, ROPE, size), strict=True)), THREADS, size)
 
 
-def _splits(tile: Tile, shape: Latent, limits: Limits) -> tuple[int, ...]:
+def _splits(tile: Tile, shape: Latent, limits: DeviceLimits) -> tuple[int, ...]:
     """Those that come nearest to one block per multiprocessor; every block has a stage at least."""
     blocks = shape.seqs * -(-shape.heads // HEADS)
     possible = [n for n in SPLITS if n == 1 or n * tile["TOKENS"] <= shape.context]

@@ -21,11 +21,11 @@ from planner.calibration.kernels.compile import CompileError, cubin
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
+    DeviceLimits,
     Fill,
     Fixed,
     InBlocks,
     Kernel,
-    Limits,
     Operand,
     Problem,
     Role,
@@ -162,11 +162,11 @@ class Launcher:
         self._pools: dict[Fill, Any] = {}
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> DeviceLimits:
         """As the driver says: torch does not promise all of these."""
         found, (major, minor) = self.device.properties, self.device.compute_capability
         shared, l2 = found.max_shared_memory_per_block_optin, found.l2_cache_size
-        return Limits(10 * major + minor, found.multiprocessor_count, shared, l2)
+        return DeviceLimits(10 * major + minor, found.multiprocessor_count, shared, l2)
 
     def prepare(
         self, kernel: Kernel, choice: Choice, shape: Any, copies: int = 1, buffers: Buffers | None = None

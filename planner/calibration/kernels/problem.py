@@ -109,7 +109,7 @@ class Latent(NamedTuple):
 Shape = Nothing | Stream | Gemm | Grouped | Decode | Latent
 
 
-class Limits(NamedTuple):
+class DeviceLimits(NamedTuple):
     """What a device allows and what tile choices depend on."""
 
     cc: int  # compute capability, 90 for 9.0
@@ -229,14 +229,14 @@ class Kernel:
     tiles: tuple[Tile, ...]
     problem: Callable[[Choice, Any], Problem]
     macros: tuple[tuple[str, int], ...] = ()  # the same in every tile
-    splits: Callable[[Tile, Any, Limits], Iterable[int]] = field(default=lambda tile, shape, limits: (1,))
+    splits: Callable[[Tile, Any, DeviceLimits], Iterable[int]] = field(default=lambda tile, shape, limits: (1,))
     supports: Callable[[Tile, Any], bool] = field(default=lambda tile, shape: True)
 
     def tiles_for(self, cc: int) -> tuple[Tile, ...]:
         """Variants that compile and run well on this compute capability."""
         return tuple(tile for tile in self.tiles if cc >= self.min_cc and (not tile.targets or cc in tile.targets))
 
-    def choices(self, shape: Shape, limits: Limits) -> tuple[Choice, ...]:
+    def choices(self, shape: Shape, limits: DeviceLimits) -> tuple[Choice, ...]:
         """Every way to run the shape on this device, likely best first; empty when there is none."""
         tiles = (tile for tile in self.tiles_for(limits.cc) if tile.shared_bytes <= limits.shared_bytes)
         able = (tile for tile in tiles if self.supports(tile, shape))

@@ -27,12 +27,12 @@ from planner.calibration.kernels.problem import (
     TURING,
     Array,
     Choice,
+    DeviceLimits,
     Fill,
     Gemm,
     Grouped,
     InBlocks,
     Kernel,
-    Limits,
     Operand,
     Pair,
     Problem,
@@ -321,7 +321,7 @@ def _supports(weights: Weights) -> Callable[[Tile, Any], bool]:
     return supports
 
 
-def _splits(tile: Tile, shape: Gemm | Grouped, limits: Limits) -> tuple[int, ...]:
+def _splits(tile: Tile, shape: Gemm | Grouped, limits: DeviceLimits) -> tuple[int, ...]:
     """Those that come nearest to the wanted number of blocks; every part has at least two steps."""
     blocks = -(-shape.n // (ROWS * tile["WARPS_N"])) * tiles_of(shape, tile.most_rows)
     steps = -(-shape.k // (COLUMNS * tile["WARPS_K"]))

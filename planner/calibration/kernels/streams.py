@@ -11,8 +11,8 @@ from planner.calibration.kernels.numbers import any_words
 from planner.calibration.kernels.problem import (
     Array,
     Choice,
+    DeviceLimits,
     Kernel,
-    Limits,
     Nothing,
     Operand,
     Pair,
@@ -72,7 +72,7 @@ def _empty(choice: Choice, shape: Nothing) -> Problem:
     return Problem((1, 1, 1), (), (), 0, 0, 0, compare, 0.0)
 
 
-def _blocks(tile: Tile, shape: Stream, limits: Limits) -> tuple[int, ...]:
+def _blocks(tile: Tile, shape: Stream, limits: DeviceLimits) -> tuple[int, ...]:
     """Blocks of the grid: several per multiprocessor, but no block without work."""
     most = -(-shape.size_bytes // (VECTOR_BYTES * THREADS * tile["UNROLL"]))
     return tuple(dict.fromkeys(min(most, n * limits.multiprocessors) for n in BLOCKS_PER_MULTIPROCESSOR))
