@@ -8,21 +8,24 @@ import pytest
 from planner.catalog import models
 from planner.collectives import Parallel
 from planner.estimate import estimate
+from planner.estimate.deployments import Deployment, Deployments, limits_of
 from planner.estimate.group import settled_layouts
+from planner.estimate.kernels.attention import general_kernel
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
 from planner.estimate.resolve import resolve
-from planner.ops import Batch, OpKind, WideHeads, Widths, batch_ops, prepare
+from planner.ops import FUSED_ONLY, Batch, GeneralKernel, OpKind, Slot, Widths, batch_ops, prepare
 from planner.params import tensors
 from planner.specs.scenario import Scenario
 
 GEMMA = models.model("google/gemma-4-31B-it")  # 50 layers of 16 KV heads of 256 in a window, 10 of 4 heads of 512
-TRITON = WideHeads(segments=16.0, blocks=192.0, prompt_cost=4.0)
+TRITON = GeneralKernel(wide=True, segments=16.0, blocks=192.0)
+PROMPT = Batch(prefill_tokens=8192.0, prefill_seqs=1.0)
 
 
-def attention(batch: Batch, wide: WideHeads = TRITON, kv: float = 2.0):
+def attention(batch: Batch, general: GeneralKernel = TRITON, kv: float = 2.0):
     """Attention in a window and over everything."""
-    widths = Widths(np.zeros((len(tensors(GEMMA)), 1)), kv_k=kv, kv_v=kv, wide_heads=wide)
+    widths = Widths(np.zeros((len(tensors(GEMMA)), 1)), kv_k=kv, kv_v=kv, general=general)
     return [op for op in batch_ops(prepare(GEMMA, widths, Parallel()), batch) if op.kind is OpKind.ATTENTION]
 
 
@@ -32,7 +35,7 @@ def of(sequences: float) -> Batch:
 
 @pytest.mark.parametrize(("sequences", "idle"), [(1, 3.0), (2, 1.5), (3, 1.0), (64, 1.0)])
 def test_few_sequences_read_at_the_share_of_the_bandwidth_that_their_blocks_have(sequences: int, idle: float) -> None:
-    (windowed, narrow), (same, wide) = attention(of(sequences), WideHeads()), attention(of(sequences))
+    (windowed, narrow), (same, wide) = attention(of(sequences), FUSED_ONLY), attention(of(sequences))
     assert same.bytes == windowed.bytes
     assert wide.bytes / narrow.bytes == pytest.approx(idle, rel=1e-2)
 
@@ -43,10 +46,40 @@ def test_a_cache_of_8_bit_is_read_as_one_of_16() -> None:
     assert full.bytes == pytest.approx(2 * windowed.bytes, rel=0.01)
 
 
-def test_prompts_cost_more_in_wide_heads_only() -> None:
-    prompt = Batch(prefill_tokens=8192.0, prefill_seqs=1.0)
-    (windowed, narrow), (same, wide) = attention(prompt, WideHeads()), attention(prompt)
-    assert (same.flops, wide.flops) == (windowed.flops, 4 * narrow.flops)
+def test_only_heads_that_it_takes_run_in_the_general_kernel() -> None:
+    for narrow, slots in ((False, [Slot.PREFILL, Slot.GENERAL_PREFILL]), (True, [Slot.GENERAL_PREFILL] * 2)):
+        assert [op.rate for op in attention(PROMPT, TRITON._replace(narrow=narrow))] == slots
+
+
+def test_a_window_saves_little_where_the_kernel_masks_what_lies_behind_it() -> None:
+    kernel = TRITON._replace(narrow=True, window_cost=2.0, masked_cost=1.0)
+    (inside, _), (masked, _) = attention(PROMPT, FUSED_ONLY), attention(PROMPT, kernel)
+    pairs, window = 8192 * 8193 / 2, 8192 * 1024 - 1024 * 1023 / 2
+    assert masked.flops / inside.flops == pytest.approx((2 * window + pairs - window) / window, rel=1e-9)
+
+
+def test_rows_of_two_gpus_run_in_the_kernel_of_their_own() -> None:
+    both = attention(of(64), TRITON._replace(wide=np.array([True, False])))
+    wide = {op.rate: list(op.count) for op in both[1:]}
+    assert wide == {Slot.DECODE: [0, 10], Slot.GENERAL_DECODE: [10, 0]}
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "gpu", "general"),
+    [
+        ("sglang", "0.5.12", "b200", True),
+        ("sglang", "0.5.16", "b200", False),
+        ("sglang", "0.5.16", "h200-sxm", True),
+        ("vllm", "0.22.1", "h200-sxm", True),
+        ("vllm", "0.24.0", "h200-sxm", False),
+        ("vllm", "0.26.0", "gb10", True),
+    ],
+)
+def test_the_version_and_the_gpu_say_what_runs_wide_heads(engine: str, version: str, gpu: str, general: bool) -> None:
+    """Gemma 4's kernels: SGLang's server_args, vLLM's Gemma4Config and pull request 42175."""
+    row = resolve(Scenario(model=GEMMA.id, engine=engine, engine_version=version, gpu=gpu), NO_LIBRARY)
+    found = general_kernel(row.engine, Deployments(Deployment(row, each, limits_of(row)) for each in layouts(row)))
+    assert found.wide.tolist() == found.narrow.tolist() == [general] * len(found.wide)
 
 
 @pytest.mark.parametrize(("model", "layers"), [("google/gemma-4-26B-A4B-it", 5), ("google/gemma-4-31B-it", 10)])

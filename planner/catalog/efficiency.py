@@ -16,6 +16,7 @@ from planner.specs.gpu import GpuSpec, MathType
 
 MICRO, NANO = 1e-6, 1e-9
 K_STEP = 1024.0  # input features that `k_ns` counts
+GENERAL_PROMPTS = "attention-prefill-general"  # family of the kernel that takes heads of any width
 
 
 class Figures(Spec):
@@ -33,6 +34,8 @@ class Figures(Spec):
     few_math: Annotated[float, Field(gt=0, le=1.2)] = 1  # ... and what that attains of the dense rate
     tile: Annotated[float, Field(ge=1, le=256)] = 1  # rows in which the other kernel does its arithmetic
     spare: Annotated[float, Field(ge=1, le=16)] = 1  # most waste of half-empty tiles, times what they hold
+    windowed: Annotated[float, Field(ge=0, le=16)] = 1  # FLOPs of a pair inside a window, in those without one ...
+    masked: Annotated[float, Field(ge=0, le=16)] = 0  # ... and of a pair behind it
     kind: Kind = Kind.ASSUMED
     source: str = "guess"
 
@@ -134,6 +137,12 @@ def usable_bandwidth_bytes_per_s(gpu: GpuSpec) -> float:
 def peak_rates(gpu: GpuSpec, family: str) -> tuple[float, float]:
     """Datasheet bandwidth in bytes/s and dense rate in FLOP/s that bound a kernel family on a GPU."""
     return gpu.bandwidth_bytes_per_s, _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))[0]
+
+
+def window_costs(gpu: GpuSpec, engine_id: str) -> tuple[float, float]:
+    """FLOPs that the general kernel takes for a pair inside a prompt's window and behind it, in those without one."""
+    found = figures(gpu.generation, is_half_rate(gpu), engine_id, GENERAL_PROMPTS)
+    return found.windowed, found.masked
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from planner.catalog.efficiency import efficiency
+from planner.catalog.efficiency import GENERAL_PROMPTS, efficiency
 from planner.catalog.rates import COLLECTIVES, HOST_SLOTS
 from planner.formats import is_quantized
 from planner.formats.identity import Same
@@ -51,6 +51,7 @@ def _families(
     slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
     if any(isinstance(mixer, CompressedAttention) for mixer in model.value.mixers):
         slots[Slot.GATHER] = "attention-gather-pooled"
+    slots |= {Slot.GENERAL_PREFILL: GENERAL_PROMPTS, Slot.GENERAL_DECODE: "attention-decode-general"}
     slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()

@@ -22,7 +22,7 @@ from planner.estimate.deployments import (
 from planner.estimate.drafting import draft_ops
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.hosting import host_share
-from planner.estimate.kernels.attention import scores, sink_cost, wide_heads
+from planner.estimate.kernels.attention import general_kernel, scores, sink_cost
 from planner.estimate.kernels.launches import NO_LAUNCHES, QUANTIZED, Launches, launches
 from planner.estimate.kernels.merged import APART, Merging, merging
 from planner.estimate.memory_plans import draft_columns, kv_widths
@@ -223,7 +223,7 @@ def clock(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryI
     held = Widths(
         *(inputs.tensor_bytes, k, v),
         scores=scores(deployments),
-        wide_heads=wide_heads(engine, deployments),
+        general=general_kernel(engine, deployments),
         sink_cost=sink_cost(engine, deployments),
         dispatch=_dispatch(deployments),
     )

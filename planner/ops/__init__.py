@@ -17,11 +17,23 @@ import numpy as np
 
 from planner.collectives import Number, Parallel
 from planner.ops.adapters import adapter_op
-from planner.ops.attention import Reading, decode_op, prefill_ops, readings
+from planner.ops.attention import Reading, decode_ops, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
-from planner.ops.records import Batch, GroupRules, Op, OpKind, Product, Scores, Slot, WideHeads, Widths, Work
+from planner.ops.records import (
+    FUSED_ONLY,
+    Batch,
+    GeneralKernel,
+    GroupRules,
+    Op,
+    OpKind,
+    Product,
+    Scores,
+    Slot,
+    Widths,
+    Work,
+)
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.streams import norms_within, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
@@ -29,7 +41,9 @@ from planner.ops.vision import vision_ops
 from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, ModelSpec
 
 __all__ = [
+    "FUSED_ONLY",
     "Batch",
+    "GeneralKernel",
     "GroupRules",
     "HostShare",
     "Op",
@@ -38,7 +52,6 @@ __all__ = [
     "Scores",
     "Slot",
     "Unfused",
-    "WideHeads",
     "Widths",
     "adapter_op",
     "batch_ops",
@@ -135,7 +148,7 @@ def _mixer_ops(mixing: Mixing, prepared: Prepared, batch: Batch, work: Work) -> 
     causal, scores = prepared.model.causal, prepared.widths.scores
     ops: list[Op] = []
     if _present(batch.decode_seqs):
-        ops += [decode_op(reading, work, mixing.layers, scores) for reading in mixing.readings]
+        ops += [op for reading in mixing.readings for op in decode_ops(reading, work, mixing.layers, scores)]
         if mixing.state:
             ops.append(decode_step_op(mixing.state, work, mixing.layers))
             ops += [unfused_op(mixing.state, mixing.unfused, work, mixing.layers)] if mixing.unfused.kernels else []

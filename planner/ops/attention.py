@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel
-from planner.ops.records import FUSED_SCORES, Op, OpKind, Scores, Slot, Widths, Work
-from planner.specs.model import Attention, Indexer, LatentAttention
+from planner.ops.records import FUSED_ONLY, FUSED_SCORES, GeneralKernel, Op, OpKind, Scores, Slot, Widths, Work
+from planner.specs.model import Attention, Indexer, LatentAttention, Mixer
 
 SCORE_BYTES = 4  # of one score, as it stands between products
 NARROW = 256  # values of the widest head that FlashAttention and FlashInfer take
@@ -63,6 +63,8 @@ class Reading(NamedTuple):
     gather: Heads | None = None  # of prompts whose tokens read keys of their own each ...
     gathers_from: Number = np.inf  # ... where they see more than so many tokens
     idle: Number = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
+    runs_general: Number = False  # rows in which it runs in the general kernel ...
+    general: GeneralKernel = FUSED_ONLY  # ... which is this one
 
 
 def mean_length(work: Work) -> Number:
@@ -99,17 +101,28 @@ def attention_heads(mixer: Attention, widths: Widths, parallel: Parallel) -> Hea
     return Heads(queries, pair, cache, io)
 
 
-def wide_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Parallel) -> Reading:
-    """Heads beyond `NARROW` in a general kernel: its blocks read at their share of the bandwidth, in 16 bit at least.
+def is_wide(mixer: Mixer) -> bool:
+    """Whether its heads have more values than FlashAttention and FlashInfer take."""
+    return isinstance(mixer, Attention) and mixer.head_dim > NARROW
+
+
+def general_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Parallel) -> Reading:
+    """Heads in a kernel that takes any: its blocks read at their share of the bandwidth, in 16 bit at least.
 
     Shaped like that: a cached token of Gemma 4 takes 14.5 ns per layer on RTX PRO 6000 with two heads as with four.
     """
-    wide = widths.wide_heads
+    kernel, wide = widths.general, is_wide(mixer)
+    runs = kernel.wide if wide else kernel.narrow
     kv_heads = mixer.n_kv_heads / np.minimum(parallel.attention_group, mixer.n_kv_heads)
     at_least = kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) * widths.activation
-    decode = own.decode._replace(cache_bytes=np.maximum(own.decode.cache_bytes, at_least))
-    prefill = own.prefill._replace(flops_per_pair=own.prefill.flops_per_pair * wide.prompt_cost)
-    return own._replace(decode=decode, prefill=prefill, idle=wide.blocks / (kv_heads * wide.segments))
+    cached, pair = own.decode.cache_bytes, own.prefill.flops_per_pair
+    return own._replace(
+        decode=own.decode._replace(cache_bytes=np.where(runs, np.maximum(cached, at_least), cached)),
+        prefill=own.prefill._replace(flops_per_pair=pair * np.where(runs, 1.0, kernel.fused_cost if wide else 1.0)),
+        idle=np.where(runs, kernel.blocks / (kv_heads * kernel.segments), 0.0),
+        runs_general=runs,
+        general=kernel,
+    )
 
 
 def absorbed_heads(mixer: LatentAttention, widths: Widths, parallel: Parallel) -> Heads:
@@ -146,8 +159,8 @@ def readings(
     if isinstance(mixer, Attention):
         heads = attention_heads(mixer, widths, parallel)
         own = Reading("attention", heads, heads, reach, mixer.chunk)
-        if mixer.head_dim > NARROW and widths.wide_heads.segments:
-            own = wide_reading(mixer, own, widths, parallel)
+        if widths.general is not FUSED_ONLY:
+            own = general_reading(mixer, own, widths, parallel)
         elif mixer.sinks:
             own = own._replace(prefill=heads._replace(flops_per_pair=widths.sink_cost * heads.flops_per_pair))
     else:
@@ -170,7 +183,13 @@ def score_traffic_bytes(scores: Scores, pairs: Number) -> Number:
     return scores.traffic * pairs * held / np.maximum(held + scores.cache, 1.0)
 
 
-def decode_op(reading: Reading, work: Work, layers: int, scores: Scores = FUSED_SCORES) -> Op:
+def _in_kernels(fused: Op, general: Op, runs_general: Number) -> list[Op]:
+    """The operation in the kernels that some row runs it in; each has no work in the others' rows."""
+    found = [fused._replace(count=fused.count * ~np.asarray(runs_general))] if not np.all(runs_general) else []
+    return found + ([general._replace(count=general.count * runs_general)] if np.any(runs_general) else [])
+
+
+def decode_ops(reading: Reading, work: Work, layers: int, scores: Scores = FUSED_SCORES) -> list[Op]:
     """New tokens of each sequence (one, and those drafted) against min(context, reach) cached ones, read once."""
     heads, read = reading.decode, np.minimum(work.decode_context, reading.reach)
     keys = work.decode * read
@@ -179,7 +198,17 @@ def decode_op(reading: Reading, work: Work, layers: int, scores: Scores = FUSED_
     moved = moved + tokens * heads.io_bytes + score_traffic_bytes(scores, tokens * read * heads.queries)
     flops, count = keys * work.decode_tokens * heads.flops_per_pair, layers * np.sign(work.decode)
     name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
-    return Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
+    fused = Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
+    return _in_kernels(fused, fused._replace(rate=Slot.GENERAL_DECODE), reading.runs_general)
+
+
+def general_pairs(reading: Reading, work: Work, pairs: Number) -> Number:
+    """Pairs of one prompt as the general kernel pays for them: it masks what lies behind a window and goes on."""
+    if np.isinf(reading.reach):
+        return pairs
+    length, kernel = mean_length(work), reading.general
+    masked = causal_pairs(0.0, length) - causal_pairs(0.0, length, reading.reach)
+    return pairs * kernel.window_cost + masked * kernel.masked_cost
 
 
 def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int, scores: Scores = FUSED_SCORES) -> list[Op]:
@@ -197,7 +226,8 @@ def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int, scores:
     name, k = f"{reading.name}.prefill", np.maximum(pairs / np.maximum(length, 1.0), 1.0)
     dense = Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)
     if reading.gather is None:
-        return [dense]
+        paid = work.prefill_seqs * general_pairs(reading, work, pairs) * heads.flops_per_pair
+        return _in_kernels(dense, dense._replace(rate=Slot.GENERAL_PREFILL, flops=paid), reading.runs_general)
     gathers, each = np.greater(work.prefill_context + length, reading.gathers_from), reading.gather
     read = work.prefill_seqs * pairs
     moved, flops = read * each.cache_bytes + work.prefill * each.io_bytes, read * each.flops_per_pair

@@ -41,6 +41,8 @@ class Slot(IntEnum):
     PREFILL = auto()
     DECODE = auto()
     GATHER = auto()  # prompts whose every token reads keys of its own choice
+    GENERAL_PREFILL = auto()  # attention of prompts in a kernel that takes any head
+    GENERAL_DECODE = auto()
     RECURRENT = auto()
     ELEMENTWISE = auto()
     ALL_REDUCE = auto()
@@ -100,15 +102,19 @@ class Scores(NamedTuple):
 FUSED_SCORES = Scores()
 
 
-class WideHeads(NamedTuple):
-    """How attention runs whose heads are wider than the usual fused kernels take: a general kernel reads in 16 bit."""
+class GeneralKernel(NamedTuple):
+    """Attention of heads that the usual fused kernels do not take, in one that takes any: it reads in 16 bit."""
 
-    segments: Any = 0.0  # blocks that read one sequence of one key-value head side by side; 0: as narrow heads run
+    wide: Any = False  # rows whose wide heads run in it ...
+    narrow: Any = False  # ... and whose narrow heads do
+    segments: Any = 1.0  # blocks that read one sequence of one key-value head side by side
     blocks: Any = 1.0  # that the GPU runs at once
-    prompt_cost: Any = 1.0  # FLOPs of prompts, in those of narrow heads
+    window_cost: Any = 1.0  # FLOPs of a (query, key) pair of a prompt inside a window, in those without one ...
+    masked_cost: Any = 0.0  # ... and of a pair behind it
+    fused_cost: Any = 1.0  # FLOPs of a prompt's wide heads where a fused kernel takes them, in those of narrow heads
 
 
-NO_WIDE_HEADS = WideHeads()
+FUSED_ONLY = GeneralKernel()
 
 
 class Widths(NamedTuple):
@@ -119,7 +125,7 @@ class Widths(NamedTuple):
     kv_v: Any = 2.0
     activation: Any = 2.0
     scores: Scores = FUSED_SCORES
-    wide_heads: WideHeads = NO_WIDE_HEADS
+    general: GeneralKernel = FUSED_ONLY
     sink_cost: Any = 1.0  # FLOPs of prompts in layers with attention sinks, in those of layers without
     dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
     index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from planner.catalog.efficiency import window_costs
 from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
-from planner.ops import Scores, WideHeads
+from planner.ops import FUSED_ONLY, GeneralKernel, Scores
+from planner.ops.attention import is_wide
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
 
@@ -42,13 +44,6 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
     return Scores(moved, column(deployments, lambda d: d.row.gpu.l2_bytes or 0.0, Part.GPU))
 
 
-def wide_heads(engine: EngineSpec, deployments: Sequence[Deployment]) -> WideHeads:
-    """What runs attention whose heads are wider than fused kernels take."""
-    segments = engine.attention_kernels.wide_segments
-    blocks = column(deployments, lambda d: d.row.gpu.sm_count or 0.0, Part.GPU)
-    return WideHeads(segments, blocks, engine.attention_kernels.wide_prompt_cost) if segments else WideHeads()
-
-
 def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
     """FLOPs of prompts with attention sinks, in those of prompts without, (R,): more in general kernels."""
     kernels = engine.attention_kernels
@@ -60,3 +55,20 @@ def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
         return kernels.sink_prompt_cost if general else 1.0
 
     return column(deployments, cost, Part.GPU)
+
+
+def general_kernel(engine: EngineSpec, deployments: Sequence[Deployment]) -> GeneralKernel:
+    """What runs attention whose heads are wider than fused kernels take, and in which rows."""
+    kernels, model = engine.attention_kernels, deployments[0].row.model
+    if not kernels.general_segments or not any(is_wide(mixer) for mixer in model.mixers):
+        return FUSED_ONLY
+    wide = column(deployments, lambda d: d.row.gpu.generation not in kernels.wide_fused_on, Part.GPU, dtype=bool)
+    return GeneralKernel(
+        wide=wide,
+        narrow=wide & (model.model_type in kernels.general_types),
+        segments=kernels.general_segments,
+        blocks=column(deployments, lambda d: d.row.gpu.sm_count or 0.0, Part.GPU),
+        window_cost=column(deployments, lambda d: window_costs(d.row.gpu, d.row.engine.kernels)[0], Part.GPU),
+        masked_cost=column(deployments, lambda d: window_costs(d.row.gpu, d.row.engine.kernels)[1], Part.GPU),
+        fused_cost=kernels.wide_fused_cost,
+    )

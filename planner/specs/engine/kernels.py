@@ -46,12 +46,14 @@ class AttentionKernels(Spec):
     slow_fused: tuple[Name, ...] = ()  # generations whose fused attention does without matrix units
     fused_picks_on: tuple[Name, ...] = ()  # generations whose kernel reads picked latents in 8 bit as they are
     score_traffic_bytes: Amount = 0  # moved per query, key and head where attention is not fused
-    # parts of a sequence that are read side by side where heads are wider than fused kernels take; 0: no such kernel
-    wide_segments: Amount = 0
-    wide_prompt_cost: Amount = 1  # FLOPs of prompts with such heads, in those of narrow ones
     sinks_fused_on: tuple[Name, ...] = ()  # whose fused kernels take attention sinks; on NVIDIA's others ...
     sink_prompt_cost: Amount = 1  # ... FLOPs of prompts with them, in those of prompts without
     latents_measured: bool = True  # whether runs of latent models, of this version or before, shaped its constants
+    # parts of a sequence that the kernel for heads of any width reads side by side; 0: no such kernel
+    general_segments: Amount = 0
+    general_types: tuple[str, ...] = ()  # models all of whose heads run in it where their wide ones do
+    wide_fused_on: tuple[Name, ...] = ()  # generations whose fused kernels take wide heads ...
+    wide_fused_cost: Amount = 1  # ... at so many times the FLOPs of narrow ones, for prompts
 
 
 class UnfusedState(Spec):
