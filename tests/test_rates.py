@@ -6,15 +6,20 @@ from planner.catalog.efficiency import Figures, family_ids, figures, peak_rates,
 from planner.catalog.engines import engine as named_engine
 from planner.catalog.formats import kv_format, weight_format
 from planner.catalog.gpus import gpu, gpu_ids
-from planner.catalog.kernel_families import kernel_families
+from planner.catalog.kernel_families import Attending, kernel_families
 from planner.catalog.links import Topology
 from planner.catalog.rates import Evidence, rates_for, stack
 from planner.errors import BadValue
+from planner.estimate.group import settled_layouts
 from planner.estimate.kernels.attention import picked_attention
+from planner.estimate.layout import layouts
+from planner.estimate.library import NO_LIBRARY
+from planner.estimate.resolve import resolve
 from planner.ops import Slot
 from planner.roofline import Rates
 from planner.specs.base import Kind
 from planner.specs.model import ModelSpec
+from planner.specs.scenario import Scenario
 from tests.oracle.models import LLAMA_8B, MOE, build
 
 BF16 = kv_format("bf16")[0]
@@ -43,6 +48,25 @@ def test_experts_have_kernels_of_their_own() -> None:
     assert families("fp8", build(ffn=MOE))[Slot.EXPERT_GEMM] == "moe-gemm-fp8"
 
 
+@pytest.mark.parametrize(
+    ("gpu_id", "engine", "products"),
+    [
+        ("b200", "vllm", "gemm-fp8-block"),
+        ("h200-sxm", "vllm", "gemm-fp8-block"),
+        ("a100-80-sxm", "vllm", "wo-8"),
+        ("h200-sxm", "sglang", "gemm-fp8-block"),
+    ],
+)
+def test_roles_in_another_format_run_in_its_kernels(gpu_id: str, engine: str, products: str) -> None:
+    row = resolve(Scenario(model="deepseek-ai/DeepSeek-V4-Flash", engine=engine, gpu=gpu_id, tp=4), NO_LIBRARY)
+    priced = settled_layouts(row.engine, [(row, layouts(row))])[0]
+    assert priced.clock is not None
+    by_slot = dict(zip(Slot, priced.clock.rate_sets[0].families, strict=True))
+    assert by_slot[Slot.ATTENTION_GEMM] == by_slot[Slot.SHARED_GEMM] == products
+    assert by_slot[Slot.EXPERT_GEMM] == "moe-mx4"
+    assert by_slot[Slot.ROUTER_GEMM] == "gemm-16"
+
+
 @pytest.mark.parametrize(("kv", "width"), [("bf16", "16"), ("fp8", "8"), ("q8_0", "8"), ("q4_0", "4")])
 def test_the_cache_chooses_the_decode_kernel(kv: str, width: str) -> None:
     assert families("bf16", kv=kv)[Slot.DECODE] == f"attention-decode-{width}"
@@ -51,7 +75,7 @@ def test_the_cache_chooses_the_decode_kernel(kv: str, width: str) -> None:
 @pytest.mark.parametrize(("model", "kernel"), [("llama-2-70b", "8"), ("llama-2-7b", "8"), ("mistral-7b", "plain")])
 def test_query_heads_that_share_no_kernel_attend_beside_the_matrix_units(model: str, kernel: str) -> None:
     fmt = weight_format("fp8")
-    found = kernel_families(models.model(model), fmt, fmt.kernel, kv_format("fp8")[0], shared_heads=8)
+    found = kernel_families(models.model(model), fmt, fmt.kernel, kv_format("fp8")[0], Attending(shared_heads=8))
     assert found[Slot.DECODE] == f"attention-decode-{kernel}"
     assert found[Slot.PREFILL] == "attention-prefill-16"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from planner.catalog.efficiency import GENERAL_PROMPTS, efficiency
 from planner.catalog.rates import COLLECTIVES, HOST_SLOTS
@@ -22,32 +23,52 @@ MATRIX_UNITS, VECTOR_UNITS, UNFUSED = "16", "vector", "plain"
 EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
 SIXTEEN_BIT = 1.5  # likewise as 16 bit
 
+Beside = tuple[tuple[Role, str], ...]  # the family of each role in another format than the checkpoint's main one
 
-def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str) -> dict[Slot, str]:
-    """The family of each class of weights: `kernel` where most of its bytes are quantized, else the base type's."""
+
+class Attending(NamedTuple):
+    """What an engine runs attention in.
+
+    `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
+    `prompts`: MATRIX_UNITS or VECTOR_UNITS, which keep the scores of prompts on chip, or UNFUSED.
+    """
+
+    shared_heads: float = 0
+    prompts: str = MATRIX_UNITS
+
+
+def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str, beside: Beside) -> dict[Slot, str]:
+    """The family of each class of weights: what runs most of its values, or the base type's."""
     base = FULL if fmt.base_dtype == "fp32" else BRAIN if fmt.kernel == BRAIN else PLAIN
-    packed: dict[Slot, float] = {}
+    own = dict(beside)
+    values: dict[Slot, dict[str, float]] = {}
     for tensor in tensors(model):
         slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
         if tensor.op and tensor.role is not Role.MTP:
-            sign = 1 if is_quantized(model, tensor, fmt) else -1
-            packed[slot] = packed.get(slot, 0) + sign * tensor.numel
-    return {slot: kernel if count > 0 else base for slot, count in packed.items()}
+            family = own.get(tensor.role, kernel) if is_quantized(model, tensor, fmt) else base
+            found = values.setdefault(slot, {base: 0.0})
+            found[family] = found.get(family, 0.0) + tensor.numel
+    return {slot: max(found, key=found.__getitem__) for slot, found in values.items()}
 
 
 @lru_cache(maxsize=4096)
 def _families(
-    model: Same[ModelSpec], fmt: Same[FormatSpec], kernel: str, kv_bytes: float, shared_heads: float, prompts: str
+    model: Same[ModelSpec],
+    fmt: Same[FormatSpec],
+    kernel: str,
+    kv_bytes: float,
+    attending: Attending,
+    beside: Beside,
 ) -> tuple[str, ...]:
-    slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel)
+    slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel, beside)
     own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
     slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
     latent = width == "16" and model.value.has_latents and not model.value.picks_latents
-    fused = prompts == MATRIX_UNITS
-    shared = fused and _shares_reads(model.value, shared_heads)
+    fused = attending.prompts == MATRIX_UNITS
+    shared = fused and _shares_reads(model.value, attending.shared_heads)
     slots[Slot.DECODE] = LATENT if fused and latent else f"attention-decode-{width if shared else 'plain'}"
-    slots[Slot.PREFILL] = f"attention-prefill-{prompts}"
+    slots[Slot.PREFILL] = f"attention-prefill-{attending.prompts}"
     slots[Slot.GATHER] = f"attention-gather-{'16' if kv_bytes >= SIXTEEN_BIT else '8'}"
     if any(isinstance(mixer, CompressedAttention) for mixer in model.value.mixers):
         slots[Slot.GATHER] = "attention-gather-pooled"
@@ -69,12 +90,11 @@ def kernel_families(
     fmt: FormatSpec,
     kernel: str,
     kv_format: KvFormatSpec,
-    shared_heads: float = 0,
-    prompts: str = MATRIX_UNITS,
+    attending: Attending = Attending(),  # noqa: B008
+    beside: Beside = (),
 ) -> tuple[str, ...]:
     """Kernel family per slot. `kernel`: what runs the format on this GPU (`formats.kernel_for`).
 
-    `shared_heads`: query heads per cached head for which decode attention runs on matrix units; 0: any number.
-    `prompts`: what runs attention of prompts: MATRIX_UNITS or VECTOR_UNITS, which keep the scores on chip, or UNFUSED.
+    `beside`: what runs the roles that a checkpoint holds in other formats (`formats.mixed_roles`).
     """
-    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, shared_heads, prompts)
+    return _families(Same(model), Same(fmt), kernel, kv_format.bytes_per_value, attending, beside)

@@ -10,8 +10,9 @@ import numpy as np
 
 from planner.catalog import support as supports
 from planner.catalog.calibrated import Asked, calibrated, residuals
+from planner.catalog.formats import weight_format
 from planner.catalog.host import Remaining, host_bytes_per_s, pcie_bytes_per_s, remaining
-from planner.catalog.kernel_families import kernel_families
+from planner.catalog.kernel_families import Attending, kernel_families
 from planner.catalog.links import Topology
 from planner.catalog.rates import RateSet, rates_for, stack
 from planner.estimate.deployments import (
@@ -30,12 +31,13 @@ from planner.estimate.kernels.experts import experts_family
 from planner.estimate.kernels.untuned import untuned_s
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import ResolvedRow
-from planner.formats import kernel_for
+from planner.formats import kernel_for, mixed_roles
 from planner.formats.identity import Same, distinct
 from planner.ops import Slot
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals
 from planner.specs.formats import FormatSpec, Level
+from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
 from planner.units import GB
 
@@ -128,8 +130,11 @@ def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
 
 def kernel_level(row: ResolvedRow) -> Level:
     """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
-    stated = row.support.level
-    return supports.support(row.weights, supports.OWN_RUNNER, row.gpu).level if stated is Level.UNKNOWN else stated
+    return _known(row.support.level, row.weights, row.gpu)
+
+
+def _known(stated: Level, weights: FormatSpec, gpu: GpuSpec) -> Level:
+    return supports.support(weights, supports.OWN_RUNNER, gpu).level if stated is Level.UNKNOWN else stated
 
 
 @lru_cache(maxsize=256)
@@ -140,11 +145,17 @@ def _used_slots(model: Same[ModelSpec]) -> frozenset[Slot]:
 
 def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str, ...]:
     kernel = kernel_for(weights, kernel_level(d.row))
-    shared = d.row.engine.attention_kernels.shared_heads
-    found = list(kernel_families(model, weights, kernel, d.row.kv[0], shared, prompt_attention(d)))
+    attending = Attending(d.row.engine.attention_kernels.shared_heads, prompt_attention(d))
+    beside = tuple((role, _kernel_of(d, weight_format(name))) for role, name in mixed_roles(model, weights))
+    found = list(kernel_families(model, weights, kernel, d.row.kv[0], attending, beside))
     found[Slot.GATHER] = picked_attention(d.row.engine, d.row.gpu, found[Slot.GATHER])
     found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
     return tuple(found)
+
+
+def _kernel_of(d: Deployment, weights: FormatSpec) -> str:
+    stated = supports.support(weights, d.row.engine.id, d.row.gpu).level
+    return kernel_for(weights, _known(stated, weights, d.row.gpu))
 
 
 def _topology(d: Deployment) -> Topology:

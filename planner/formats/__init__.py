@@ -52,6 +52,12 @@ def quantized_roles(model: ModelSpec, fmt: FormatSpec) -> frozenset[Role]:
     return (frozenset(own.quantized or fmt.quantized_roles) | mixed) - frozenset(own.roles_16bit)
 
 
+def mixed_roles(model: ModelSpec, fmt: FormatSpec) -> tuple[tuple[Role, str], ...]:
+    """Roles that the checkpoint holds in another format than `fmt`, its main one, and that format's id."""
+    own = _own(model, fmt)
+    return own.mixed if own else ()
+
+
 def is_quantized(model: ModelSpec, tensor: Tensor, fmt: FormatSpec) -> bool:
     """Whether the format packs this tensor (in the layers that `quantized_layers` counts)."""
     if fmt.gguf is not None:
@@ -120,11 +126,11 @@ def _held_shapes(model: ModelSpec, fmt: FormatSpec, shards: int) -> tuple[Ints, 
 
 def _matrix_bytes(model: ModelSpec, fmt: FormatSpec, packing: Packing, held: Held) -> Floats:
     """Bytes of one packed copy of each tensor; a checkpoint may hold some roles in another format."""
-    shapes, own = _shapes(Same(model)), _own(model, fmt)
+    shapes = _shapes(Same(model))
     n, k = _held_shapes(model, fmt, held.expert_shards) if held.resident else (shapes.n, shapes.k)
     packed = packed_bytes(packing, n, k)
     others = {other.id: other for other in fmt.mixes}
-    for role, format_id in own.mixed if own else ():
+    for role, format_id in mixed_roles(model, fmt):
         if format_id in others:
             other = others[format_id]
             chosen = other.resident if held.resident and other.resident else other.packing
