@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner.catalog.engines import (
+    SECTIONS,
     default_limits,
     engine,
     engine_constants,
@@ -179,3 +181,8 @@ def test_a_file_says_each_version_once_and_the_oldest_first(engine_id: str) -> N
 def test_a_section_that_no_engine_has_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(BadFile, match="odd: no section 'overhead'"):
         with_known_sections("odd", document)
+
+
+def test_the_page_of_engines_names_every_section() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "engines.md").read_text("utf-8")
+    assert [name for name in SECTIONS if f"`{name}`" not in page] == []

@@ -22,7 +22,7 @@ from planner.units import GIB
 SERVERS = ("vllm", "sglang", "tensorrt-llm")  # that batch many users' requests
 _SCALES = {"_gib": ("_bytes", float(GIB)), "_mib": ("_bytes", 2.0**20), "_ms": ("_s", 1e-3)}
 _NAMES = ("id", "name", "version", "note", "kernels")
-_SECTIONS = tuple(name for name in EngineSpec.model_fields if name not in _NAMES)
+SECTIONS = tuple(name for name in EngineSpec.model_fields if name not in _NAMES)
 _HEADINGS = frozenset("id name aliases oldest newest tags backends backend_constants versions from".split())
 _SOURCE_KEYS = ("source", "kind")
 _BACKENDS = re.compile(r"cuda|rocm|sycl|metal|mtl|vulkan", re.IGNORECASE)
@@ -52,8 +52,8 @@ def with_known_sections(id_: str, document: dict[str, Any]) -> dict[str, Any]:
     """The file of an engine as it is. Raises BadFile for a section that EngineSpec does not have."""
     whole = [document, *document.get("backend_constants", {}).values()]
     for part in (*whole, *(override for one in whole for override in one.get("versions", ()))):
-        for unknown in part.keys() - _HEADINGS - set(_SECTIONS):
-            raise BadFile(f"engine {id_}: no section {unknown!r}; known are {', '.join(_SECTIONS)}")
+        for unknown in part.keys() - _HEADINGS - set(SECTIONS):
+            raise BadFile(f"engine {id_}: no section {unknown!r}; known are {', '.join(SECTIONS)}")
     return document
 
 
@@ -101,7 +101,7 @@ def _resolve(document: dict[str, Any], version: str | None) -> tuple[str, str]:
 
 def _merged(document: dict[str, Any], version: str, backend: str = "") -> dict[str, Any]:
     """The file's sections with every override up to `version` applied, then those of a back-end."""
-    merged: dict[str, Any] = {section: dict(document.get(section, {})) for section in _SECTIONS}
+    merged: dict[str, Any] = {section: dict(document.get(section, {})) for section in SECTIONS}
     own = document.get("backend_constants", {}).get(backend, {})
     for override in (*_until(version, document), own, *_until(version, own)):
         for section in merged.keys() & override.keys():
