@@ -12,6 +12,7 @@ from drawing import draw
 from planner import explain
 from planner.billing import HOURS_PER_MONTH
 from planner.estimate.columns import EstimateRow
+from planner.explain.words import HOLDING
 from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
 
@@ -25,7 +26,7 @@ BOXES = {
 }
 MISSED = st.warning, ":material/flag:"
 BOUND = {  # short enough for two tiles side by side on a phone
-    "memory": "bandwidth", "compute": "arithmetic", "network": "GPU link", "overhead": "step overhead",
+    "memory": "bandwidth", "compute": "compute", "network": "GPU link", "overhead": "step overhead",
     "kv_pool": "KV room",
 }  # fmt: skip
 
@@ -91,7 +92,7 @@ def tiles(row: EstimateRow) -> None:
             f" As load tests measure it: {row['waves']:g} times the requests are offered at once, and the first wave "
             "waits longest. Objectives are held against what comes after it."
         )
-    _tile(boxes, "Waits first" if generates else "Waits", first, first_span, tip)
+    _tile(boxes, "First token" if generates else "Waits", first, first_span, tip)
     name = "output_tokens_per_s" if generates else "prefill_tokens_per_s"
     tip = (
         "Generated tokens per second of the whole deployment."
@@ -99,22 +100,20 @@ def tiles(row: EstimateRow) -> None:
         else "Prompt tokens per second of one replica."
     )
     _tile(boxes, "Whole server", f"{_figure(row, name)} tok/s", explain.span(row, name), tip)
-    cost, cost_span = explain.answer_price(row)
-    price = f"{cost} USD/M tokens" if cost else "no price known"
-    tip = f"What takes most of a mean step: {explain.BOUND_WORDS.get(row['bound'], 'nothing')}. "
-    tip += "Below: USD for a million answer tokens at this load, from an example price"
-    tip += f" ({cost_span})." if cost_span else "."
-    _tile(boxes, "Limited by", BOUND.get(row["bound"], "–"), price, tip)
-    st.caption(f"Small type: the interval that holds 80 % of cases. Basis: {plain(evidence(row))}.{_rent(row)}")
+    tip = "What takes most of a mean step, or what keeps more requests from running at once."
+    _tile(boxes, "Limited by", BOUND.get(row["bound"], "–"), explain.BOUND_WORDS.get(row["bound"], ""), tip)
+    st.caption(plain(f"Ranges hold 80 % of cases. {_price(row)} Basis: {evidence(row)}."))
 
 
-def _rent(row: EstimateRow) -> str:
-    """What the GPUs cost while they run."""
+def _price(row: EstimateRow) -> str:
+    """What the GPUs cost while they run, and of that a million answer tokens at this load."""
     hour = row["usd_per_hour"]
     if not hour:
-        return ""
+        return "No price of this GPU is known; enter one under Card and price."
+    cost, ends = explain.answer_price(row)
+    tokens = f"{cost} ({ends}) USD for a million answer tokens; " if cost else ""
     month = explain.figure(hour * HOURS_PER_MONTH)
-    return plain(f" Price: {hour:,.2f} USD an hour, {month} USD a month when never switched off.")
+    return f"Price: {tokens}{hour:,.2f} USD an hour, {month} USD a month when never switched off."
 
 
 def _figure(row: EstimateRow, name: str) -> str:
@@ -138,7 +137,8 @@ def memory(row: EstimateRow) -> None:
 def changes(found: Sequence[explain.Change], row: EstimateRow) -> None:
     """Changes as buttons that say what each would do."""
     st.subheader(
-        "What would help" if explain.VERDICT_RANK[row["verdict"]] < 3 else "What would change it", anchor=False
+        "What would help" if row["verdict"] not in HOLDING or explain.misses(row) else "What would change it",
+        anchor=False,
     )
     if not found:
         st.caption("No single change of format, load or hardware that is tried here helps.")

@@ -8,6 +8,7 @@ from drawing import (
     BLUE,
     FONT,
     FREE,
+    GREEN,
     GREY,
     LINE,
     ORANGE,
@@ -18,6 +19,7 @@ from drawing import (
     label_at,
     scale,
 )
+from planner import explain
 from planner.estimate.breakdown import StepPart
 from planner.estimate.columns import EstimateRow
 from planner.explain.words import HOLDING
@@ -26,6 +28,7 @@ SEGMENTS = (
     ("weights", "weights_gib", BLUE),
     ("KV cache", "kv_used_gib", ORANGE),
     ("KV pool, free", "kv_spare_gib", "rgba(230,159,0,0.35)"),
+    ("recurrent state", "states_gib", GREEN),
     ("activations", "activation_gib", PURPLE),
     ("context, libraries", "non_torch_gib", GREY),
     ("CUDA graphs", "cuda_graph_gib", "#5f656e"),
@@ -38,7 +41,7 @@ KINDS = {
     "gemm": ("weights × activations", BLUE),
     "moe": ("experts", "#56b4e9"),
     "attention": ("attention", ORANGE),
-    "recurrent": ("recurrent state", "#009e73"),
+    "recurrent": ("recurrent state", GREEN),
     "elementwise": ("norms and the like", PURPLE),
     "communication": ("between GPUs", RED),
     "engine": ("engine", GREY),
@@ -49,7 +52,8 @@ def memory_parts(row: EstimateRow) -> list[tuple[str, float, str]]:
     """Segments of one GPU's memory, GiB, in the order of the bar; the pool is split into needed and spare."""
     pool = row["kv_pool_gib"] or 0.0
     used = min(row["kv_needed_gib"] or 0.0, pool)
-    sizes = row | {"kv_used_gib": used, "kv_spare_gib": max(pool - used, 0.0)}
+    states = explain.states_beside_pool_gib(row)
+    sizes = row | {"kv_used_gib": used, "kv_spare_gib": max(pool - used, 0.0), "states_gib": states}
     return [(name, sizes[column], colour) for name, column, colour in SEGMENTS if (sizes[column] or 0) > 0.005]
 
 
@@ -189,9 +193,11 @@ def grouped_bars(
         }
     ]
     most = max((value or 0 for value in values), default=1) or 1
-    layout = frame(height=40 + 34 * len(labels), margin={"l": 8, "r": 8, "t": 8, "b": 28}) | {
+    title = label_at(0, 1.0, f"<b>{unit}</b>", "left") | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
+    layout = frame(height=40 + 34 * len(labels), margin={"l": 8, "r": 8, "t": 28, "b": 8}) | {
         "showlegend": False,
-        "xaxis": scale(unit) | {"range": [0, TEXT_ROOM * most], "showticklabels": False, "ticks": ""},
+        "annotations": [title],
+        "xaxis": scale("") | {"range": [0, TEXT_ROOM * most], "showticklabels": False, "ticks": ""},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     return {"data": data, "layout": layout}

@@ -23,7 +23,6 @@ from drawing import (
 )
 from planner.estimate.columns import EstimateRow
 from planner.explain import duration, figure
-from planner.explain.words import requests
 
 
 def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, str]:
@@ -57,7 +56,12 @@ def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, s
 def full_words(row: EstimateRow) -> str:
     """What the room for requests ends at: the cache, or the engine's own limit."""
     limit = (row["max_num_seqs"] or 0) * (row["attention_dp"] or 1) * (row["dp"] or 1) * (row["copies_per_gpu"] or 1)
-    return "Most sequences" if limit and row["max_concurrency"] >= limit else "KV full"
+    return "Slots full" if limit and row["max_concurrency"] >= limit else "KV full"
+
+
+def _room(row: EstimateRow) -> str:
+    """Requests for which there is room, as exact as the verdict says it."""
+    return figure(row["max_concurrency"], row["max_concurrency_low"], row["max_concurrency_high"])
 
 
 def _ends_early(row: EstimateRow, x: Sequence[int]) -> bool:
@@ -72,7 +76,7 @@ def _load_words(rows: Sequence[EstimateRow], row: EstimateRow, top: str) -> str:
     start, end = (figure(item[top], item[f"{top}_low"], item[f"{top}_high"]) for item in (first, last))
     what = "the speed for each user goes" if row["output_tokens"] else "the rate goes"
     unit = "tokens/s" if row["output_tokens"] else "requests/s"
-    room = f" {full_words(row)} at {requests(row['max_concurrency'])}." if row["max_concurrency"] else ""
+    room = f" {full_words(row)} at {_room(row)} at once." if row["max_concurrency"] else ""
     now = in_flight(row)
     load = "" if row["concurrency"] or not now else f" This load keeps {figure(now)} in flight on average: the points."
     waits, longest = (duration(item, "ttft_ms")[0] for item in (first, last))
@@ -135,7 +139,7 @@ def _load_lines(row: EstimateRow, x: list[int]) -> tuple[list[Chart], list[Chart
     if room and x and x[0] <= room <= x[-1]:
         shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | thin())
         side = "left" if _ends_early(row, x) else "right"
-        notes.append(label_over(log_place(room), f"{full_words(row)}: {room:,}", side))
+        notes.append(label_over(log_place(room), f"{full_words(row)}: {_room(row)}", side))
     for name, axis, value, label in (
         ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
         ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),

@@ -42,6 +42,7 @@ INPUTS = {
     "max_num_batched_tokens": "Most tokens per step",
     "usd_per_gpu_hour": "USD per GPU and hour",
 }
+MISSES = "Misses an objective"
 ANSWERS = {
     "verdict": "Verdict",
     "max_concurrency": "Room, requests",
@@ -197,6 +198,8 @@ def _shown(row: EstimateRow, name: str, ends: bool = False) -> str:
     value = row[name]
     if value is None:
         return "–"
+    if name == "verdict" and explain.misses(row):
+        return MISSES
     if name == "usd_per_million_output_tokens":
         return explain.answer_price(row)[0] or "–"
     if name in SAID:

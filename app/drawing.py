@@ -13,7 +13,7 @@ from streamlit.elements.lib import streamlit_plotly_theme
 Chart = dict[str, Any]
 
 BLUE, ORANGE, PURPLE, GREY, FREE = "#3b83c0", "#e69f00", "#b36aa8", "#8a8f98", "rgba(138,143,152,0.18)"
-RED = "#d55e00"
+RED, GREEN = "#d55e00", "#009e73"
 LINE = "#80868f"  # thin lines and their labels, on either ground
 TEMPLATE = pio.templates["streamlit"].to_plotly_json()  # what the browser fills with the theme's colours
 INK = getattr(streamlit_plotly_theme, "GRAY_90", LINE)  # a mark that the browser replaces by the theme's text

@@ -20,7 +20,6 @@ COLUMNS = [*Scenario.model_fields, *estimate_columns(), "planner_version", "sche
 
 def start_line(row: dict[str, object]) -> None:
     """Which checkpoint to get, and the line that starts it."""
-    st.subheader("Start it" if row["verdict"] != "no" else "Start it, after a change", anchor=False)
     said = str(row["checkpoint"] or "")
     if checkpoint(row):
         st.markdown(f"Checkpoint: `{said.replace('`', '')}`")

@@ -27,11 +27,11 @@ MAX_LINK = 12_000  # characters of a whole query
 MAX_VALUE = 200  # of one parameter; a pin is a query of its own
 MAX_PINS = 6
 WHERE = "in the Calculator, Your own model or GPU"
-LOOKED_UP: Mapping[str, Callable[[str], object]] = {  # columns of names that the catalogue has, and who raises if not
+LOOKED_UP: Mapping[str, Callable[[str], str]] = {  # names that the catalogue has: their ids
     "engine": engines.engine_id,
-    "weight_format": formats.weight_format,
-    "kv_format": formats.kv_format,
-    "task_family": family,
+    "weight_format": lambda name: formats.weight_format(name).id,
+    "kv_format": lambda name: "/".join(dict.fromkeys(one.id for one in formats.kv_format(name))),
+    "task_family": lambda name: family(name).id,
 }
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+: -]*(?:/[\w.+:-]+)?", re.ASCII)
 
@@ -154,9 +154,7 @@ def _known_name(column: str, name: str, names: Names) -> str:
         return _bundled_model(name)
     if column == "gpu":
         return _bundled_gpu(name)
-    if column in LOOKED_UP:
-        LOOKED_UP[column](name)
-    return name
+    return LOOKED_UP[column](name) if column in LOOKED_UP else name
 
 
 def _bundled_model(name: str) -> str:

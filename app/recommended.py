@@ -227,10 +227,10 @@ def refused(found: Recommendation) -> None:
         [
             {
                 "Model": explain.model_name(row.get("model")),
-                "Weights": row.get("weight_format"),
+                "Weights": explain.format_name(str(row.get("weight_format") or "")),
                 "KV": row.get("kv_format"),
-                "Engine": row.get("engine"),
-                "GPU": row.get("gpu"),
+                "Engine": explain.engine_name(str(row.get("engine") or "")),
+                "GPU": explain.gpu_name(str(row.get("gpu") or "")),
                 "tp": row.get("tp"),
                 "Reason": row.get("reason") or row.get("error"),
             }

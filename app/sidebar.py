@@ -163,7 +163,7 @@ def _said(value: Any) -> str:
     """A setting as a caption says it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:,.12g}" if isinstance(value, int | float) else str(value)
 
 
 def _input(field: Field, gpu: str | None = None) -> None:
@@ -178,6 +178,7 @@ def _input(field: Field, gpu: str | None = None) -> None:
             most,
             value=None,
             step=field.step,
+            format=None if whole else "%g",
             key=name,
             help=meaning(field.column),
             placeholder=field.blank,

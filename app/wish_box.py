@@ -101,7 +101,10 @@ def common_loads() -> None:
     )  # fmt: skip
     chosen = st.session_state.get("preset")
     if chosen:
-        st.caption(plain(presets()[chosen].says))
+        found = presets()[chosen]
+        at_once = f" {found.load.concurrency:,} at once," if found.load.concurrency else ""
+        lengths = f"{found.load.input_tokens or 0:,} + {found.load.output_tokens or 0:,} tokens"
+        st.caption(plain(f"{found.says[:1].upper()}{found.says[1:]}.{at_once} {lengths}."))
 
 
 def order(form: Form, library: Library) -> None:
@@ -119,8 +122,9 @@ def order(form: Form, library: Library) -> None:
         ("ttft_slo_ms", "First within, ms", 100.0),
     ):
         row.number_input(
-            label, 0.001, 1e9, step=step, value=None, key=_seed(column, getattr(s, column)), on_change=_column,
-            args=(column,), width=165, placeholder="any", help=f"Objective for 95 % of requests. Column: {column}",
+            label, 0.001, 1e9, step=step, format="%g", value=None, key=_seed(column, getattr(s, column)),
+            on_change=_column, args=(column,), width=165, placeholder="any",
+            help=f"Objective for 95 % of requests. Column: {column}",
         )  # fmt: skip
     _which_models(row, form, given, library)
     row.segmented_control(
@@ -193,7 +197,7 @@ def folds(form: Form, library: Library) -> None:
             for budget in BUDGETS:
                 value = float(given[budget.name]) if budget.name in given else None
                 st.number_input(
-                    budget.label, 0.001, 1e12, step=budget.step, value=None, key=_seed(budget.name, value),
+                    budget.label, 0.001, 1e12, step=budget.step, format="%g", value=None, key=_seed(budget.name, value),
                     on_change=_wish, args=(budget.name, _number), placeholder="no limit",
                 )  # fmt: skip
     _count(columns[1], limited, box.open)

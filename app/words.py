@@ -28,8 +28,8 @@ EVIDENCE = {
     "reference": "from published measurements",
     "datasheet": "from the datasheet",
     "observed": "engine observed",
-    "transferred": "engine constants transferred",
-    "assumed": "engine constants assumed",
+    "transferred": "the engine's own costs from other runs of it",
+    "assumed": "the engine's own costs assumed",
 }
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$:!&])")
 _LINKED = re.compile(r"(https?:|www(?=\.)|@)", re.IGNORECASE)  # what markdown makes a link of, escaped or not
@@ -112,12 +112,13 @@ def _age(run_id: str) -> str:
 
 def evidence(row: dict[str, Any]) -> str:
     """What the figures of a row rest on, in a line."""
-    parts = ("memory", row["memory_evidence"]), ("speed", row["speed_evidence"])
-    words = [f"{name} {EVIDENCE.get(kind, kind)}" for name, kind in parts if kind]
-    words += [f"calibration {row['calibration_id']}{_age(row['calibration_id'])}"] if row["calibration_id"] else []
+    of_memory, of_speed = (EVIDENCE.get(row[f"{name}_evidence"], "") for name in ("memory", "speed"))
+    words = [f"memory {of_memory}", f"speed {of_speed}" if of_speed else ""]
+    words = [f"memory and speed {of_memory}"] if of_memory == of_speed else words
+    words += [f"with calibration {row['calibration_id']}{_age(row['calibration_id'])}"] if row["calibration_id"] else []
     engine = EVIDENCE.get(row["engine_evidence"], "")
     if row["observations"]:
         engine += f" {row['observations']} times, steps x {row['observed_decode_factor']:.2f}"
     elif row["engine_validation"] == NOT_VALIDATED:
-        engine += ", not validated: too few measured runs of this engine on such GPUs"
-    return ", ".join([*words, engine]).strip(", ")
+        engine += ". Not validated: too few runs of this engine on such GPUs were measured to check it"
+    return ", ".join(filter(None, [*words, engine]))

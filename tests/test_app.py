@@ -38,7 +38,7 @@ def test_the_verdict_is_the_estimators() -> None:
 
 def test_four_figures_and_their_intervals_stand_on_the_first_screen() -> None:
     tiles = opened().metric
-    assert [tile.label for tile in tiles] == ["Each user", "Waits first", "Whole server", "Limited by"]
+    assert [tile.label for tile in tiles] == ["Each user", "First token", "Whole server", "Limited by"]
     assert all(tile.value != "–" and tile.delta for tile in tiles)
 
 

@@ -29,6 +29,8 @@ SCENARIOS = (
     Scenario(model="google/gemma-3-27b-it", gpu="h100-sxm", concurrency=3000),
     Scenario(model="Qwen/Qwen3-8B", gpu="l40s", users=500, think_time_s=30),
     Scenario(model="Qwen/Qwen3-8B", gpu="l40s", request_rate_per_s=2.5, output_tokens=1),
+    Scenario(model="Qwen/Qwen3.5-27B", weight_format="fp8", gpu="h100-sxm", concurrency=32, engine="sglang"),
+    Scenario(model="Qwen/Qwen3.5-27B", weight_format="fp8", gpu="h100-sxm", concurrency=32, engine="vllm"),
 )
 
 

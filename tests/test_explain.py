@@ -103,6 +103,13 @@ def test_an_objective_that_is_missed_stands_in_the_headline() -> None:
     assert said.headline == "Holds the load, but misses an objective."
 
 
+def test_a_missed_objective_is_answered_with_the_load_that_meets_it() -> None:
+    missed = SERVER.model_copy(update={"concurrency": 64, "tpot_slo_ms": 25.0})
+    found = explain.changes(missed, row(missed), rows)
+    fewer = next(change for change in found if change.label.startswith("at most "))
+    assert explain.misses(row(missed)) and fewer.verdict == "meets_slo"
+
+
 def test_a_change_says_how_many_gpus_and_how_the_model_lies_on_them() -> None:
     found = {change.label: change.effect for change in explain.changes(SERVER, row(SERVER), rows)}
     assert found["2 × H200 SXM 141GB"].startswith("2 replicas of tp 1 · ")
@@ -245,6 +252,11 @@ class TestCompared:
         widened = usual | {"output_tokens_per_s_per_request_high": 999.0}
         lines = conclusion(("a", "b", "c"), [usual, widened, usual])
         assert lines[1].startswith("Fastest for each user: a and c, ") and "; then b, " in lines[1]
+
+    def test_who_misses_an_objective_is_named(self) -> None:
+        usual = self.rows("h100-sxm")[0]
+        lines = conclusion(("one", "two"), [usual, usual | {"reason": "p95 TTFT 812 ms is above 500 ms"}])
+        assert lines == ["All hold the load.", "Objectives are missed by two."]
 
     def test_none_holds(self) -> None:
         assert conclusion(("one", "two"), self.rows("t4", "t4")) == ["None of these holds the load."]

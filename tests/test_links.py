@@ -47,6 +47,12 @@ def test_pins_travel_in_the_link() -> None:
     assert read(query_of(FIRST._replace(pins=pins)), FIRST, Names()).form.pins == pins
 
 
+def test_an_alias_becomes_the_name_that_the_page_knows() -> None:
+    found = link(model="openai/gpt-oss-20b", gpu="b200", engine="trtllm", weight_format="MXFP4", kv_format="FP8")
+    s = found.form.scenario
+    assert (s.engine, s.weight_format, s.kv_format, found.dropped) == ("tensorrt-llm", "mxfp4", "fp8", ())
+
+
 def test_more_pins_than_fit_are_named() -> None:
     found = read(query_of(FIRST._replace(pins=(FIRST.scenario,) * (MAX_PINS + 1))), FIRST, Names())
     assert len(found.form.pins) == MAX_PINS

@@ -90,6 +90,7 @@ if not found.row["error"]:
     with left:
         changes(found.changes, found.row)
     with right:
+        st.subheader("Start it" if found.row["verdict"] != "no" else "Start it, after a change", anchor=False)
         start_line(found.row)
         downloads(form, found, library)
     with bar:

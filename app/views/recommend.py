@@ -62,7 +62,7 @@ if asked:
 
 outcome: Outcome | None = st.session_state.get(FOUND)
 if outcome is None:
-    right.caption("It takes seconds and runs beside the pages.")
+    right.caption("It takes a few seconds; the pages stay usable.")
     st.stop()
 found, wish = outcome.found, outcome.search.wish
 if outcome.search != wanted:

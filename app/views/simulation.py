@@ -119,7 +119,7 @@ if asked:
         st.error(plain(error), icon=":material/error:")
 
 if SEEN not in st.session_state:
-    st.caption("It takes a second or two and runs beside the pages.")
+    st.caption("It takes a second or two; the pages stay usable.")
     st.stop()
 done, seen, was_sent = st.session_state[SEEN]
 if (done, was_sent) != (wanted, sent):

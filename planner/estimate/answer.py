@@ -23,6 +23,7 @@ from planner.units import GIB, MS_PER_S
 
 DEFAULT_PERCENTILE = 95.0  # of the objectives
 FINE_MS = 10.0  # below which whole milliseconds are too coarse
+MOST_DECIMALS = 6  # of a millisecond
 FINE_S = 10.0  # below it a wait is said to a tenth of a second
 MANY_S = 120.0  # from here on in minutes
 CLOSE_GIB = 0.1  # shortfall below which more digits are given
@@ -208,14 +209,16 @@ def missed_objectives(p: PricedGroup) -> list[list[str]]:
         limits = numbers(p.deployments, name, np.inf)
         for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS_PER_S > limits)):
             later = " after the first wave" if word == "TTFT" and p.deployments[int(i)].row.scenario.waves else ""
-            took, most = milliseconds(seconds[i] * MS_PER_S), milliseconds(limits[i])
+            took, most = told_apart_ms(seconds[i] * MS_PER_S, limits[i])
             out[i].append(f"p{percentile[i]:g} {word} {took}{later} is above {most}")
     return out
 
 
-def milliseconds(value: float) -> str:
-    """A time with the digits that people read."""
-    return f"{value:,.0f} ms" if value >= FINE_MS else f"{value:.2g} ms"
+def told_apart_ms(value: float, limit: float) -> tuple[str, str]:
+    """A time and its limit with the decimals that people read, or as many as tell the two apart."""
+    usual = 0 if limit >= FINE_MS else 1
+    places = next((n for n in range(usual, MOST_DECIMALS) if f"{value:.{n}f}" != f"{limit:.{n}f}"), MOST_DECIMALS)
+    return f"{value:,.{places}f} ms", f"{limit:,.{places}f} ms"
 
 
 STOPS = {  # what keeps an engine from starting: its code and its words

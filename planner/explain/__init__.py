@@ -28,6 +28,7 @@ from planner.explain.words import (
     misses,
     model_name,
     span,
+    states_beside_pool_gib,
     tight,
     verdict,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "peak_parts",
     "proposals",
     "span",
+    "states_beside_pool_gib",
     "tight",
     "training_changes",
     "training_formulas",

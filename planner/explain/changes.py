@@ -142,9 +142,10 @@ def _formats(row: EstimateRow) -> list[Proposal]:
 
 def _load(row: EstimateRow, holds: bool) -> list[Proposal]:
     out = []
-    room = int(row["max_concurrency"] or 0)
-    if not holds and room >= 1 and row["concurrency"] and room < row["concurrency"]:
-        out.append(Proposal(f"at most {room:,} at once", {"concurrency": room}, "load"))
+    asked = row["concurrency"] or 0
+    meets, room = (int(row[name] or 0) for name in ("sustainable_concurrency", "max_concurrency"))
+    fewer = ([meets] if row["verdict"] != "meets_slo" else []) + ([] if holds else [room])
+    out += [Proposal(f"at most {n:,} at once", {"concurrency": n}, "load") for n in fewer if 1 <= n < asked]
     if row["input_tokens"] > LEAST_PROMPT:
         half = row["input_tokens"] // 2
         out.append(Proposal(f"prompts of {half:,} tokens", {"input_tokens": half}, "prompt"))
@@ -236,7 +237,7 @@ def effect(before: EstimateRow, after: EstimateRow) -> str:
     parts.append(_step(before, after, "output_tokens_per_s", "{} tok/s"))
     if (_ratio(before, after, "ttft_ms")) > WORTH:
         first, then = duration(before, "ttft_ms")[0], duration(after, "ttft_ms")[0]
-        parts.append(f"first token {first} → {then}")
+        parts.append(f"first token {first} → {then}" if first != then else "")
     if (
         before["quality_loss_points"] != after["quality_loss_points"]
         or after["weight_format"] != before["weight_format"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.estimate.columns import EstimateRow
-from planner.explain.words import HOLDING, answer_price, figure, interval
+from planner.explain.words import HOLDING, answer_price, figure, interval, misses
 
 Named = tuple[str, EstimateRow]
 
@@ -20,6 +20,8 @@ def conclusion(labels: Sequence[str], rows: Sequence[EstimateRow]) -> list[str]:
     lines = [
         f"{len(holding)} of {len(named)} hold the load; not {', '.join(others)}." if others else "All hold the load."
     ]
+    missing = [label for label, row in holding if misses(row)]
+    lines += [f"Objectives are missed by {', '.join(missing)}."] if missing else []
     if len(holding) == 1:
         return lines
     for words, name, told in (

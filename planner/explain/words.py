@@ -148,6 +148,12 @@ def layout(row: EstimateRow) -> str:
     return f"{replicas} replicas of {split or 'tp 1'}" if replicas > 1 else split
 
 
+def states_beside_pool_gib(row: EstimateRow) -> float:
+    """Recurrent states of one GPU that stand beside the KV pool; 0 where the engine keeps them in its pages."""
+    engine = engines.engine(row["engine"], row["engine_version"])
+    return 0.0 if engine.cache.state_in_pool else row["recurrent_state_gib"] or 0.0
+
+
 def answer_price(row: EstimateRow) -> tuple[str, str]:
     """USD for a million answer tokens and its interval, which is that of the speed: hours cost what they cost."""
     usd, rate = row["usd_per_million_output_tokens"], row["output_tokens_per_s"]

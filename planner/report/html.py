@@ -31,7 +31,7 @@ td.n{text-align:right;white-space:nowrap}.pair{table-layout:fixed}
 pre{background:color-mix(in srgb,var(--line) 35%,transparent);padding:.7rem;overflow:auto;white-space:pre-wrap}
 .pair pre{background:none;padding:0;margin:0;overflow-wrap:anywhere}
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
-.weights{fill:#3b83c0}.kv{fill:#e69f00}.activation{fill:#b36aa8}.other{fill:#8a8f98}.free{fill:none;stroke:var(--soft)}
+.weights{fill:#3b83c0}.kv{fill:#e69f00}.state{fill:#009e73}.activation{fill:#b36aa8}.other{fill:#8a8f98}.free{fill:none;stroke:var(--soft)}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}.axis{stroke:var(--line)}.line{fill:none;stroke:#3b83c0;stroke-width:2}
 .band{fill:#3b83c0;opacity:.2}.point{fill:#3b83c0;stroke:#fff;stroke-width:2}
 @media print{body{margin:0}}
@@ -127,6 +127,7 @@ def _start(row: EstimateRow) -> str:
 def _evidence(row: EstimateRow, link: str) -> str:
     names = ("memory_evidence", "speed_evidence", "engine_evidence")
     basis = ", ".join(f"{name.removesuffix('_evidence')}: {row[name]}" for name in names if row[name])
+    basis += f" ({row['engine_validation']})" if row["engine_evidence"] else ""
     scenario = f"<p>The same scenario in the calculator: <code>?{escape(link)}</code></p>" if link else ""
     made = f"LLM capacity planner {row['planner_version']}, schema {row['schema_version']}"
     return f'<h2>Basis</h2><p>{escape(basis)}</p>{scenario}<p class="soft">{escape(made)}</p>'

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from planner.estimate.columns import EstimateRow
-from planner.explain.words import figure
+from planner.explain.words import figure, states_beside_pool_gib
 
 Points = Sequence[tuple[float, float]]
 
@@ -16,6 +16,7 @@ LEFT, RIGHT = 70, 20  # margins of a panel
 SEGMENTS = (
     ("weights", "weights_gib", "weights"),
     ("KV pool", "kv_pool_gib", "kv"),
+    ("recurrent state", "states_gib", "state"),
     ("activations", "activation_gib", "activation"),
     ("context, libraries", "non_torch_gib", "other"),
     ("CUDA graphs", "cuda_graph_gib", "other"),
@@ -26,7 +27,8 @@ SEGMENTS = (
 
 def memory_bar(row: EstimateRow) -> str:
     """One GPU's memory, GiB: a segment for each use, the card and the engine's budget as lines."""
-    parts = [(name, row[column] or 0.0, kind) for name, column, kind in SEGMENTS if (row[column] or 0) > 0.005]
+    sizes = row | {"states_gib": states_beside_pool_gib(row)}
+    parts = [(name, sizes[column] or 0.0, kind) for name, column, kind in SEGMENTS if (sizes[column] or 0) > 0.005]
     most = max(sum(size for _, size, _ in parts), row["device_gib"])
     scale, at, body = WIDTH / most, 0.0, []
     for name, size, kind in parts:

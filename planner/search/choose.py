@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.billing import HOURS_PER_MONTH
-from planner.estimate.answer import DEFAULT_PERCENTILE, milliseconds, rate_exceeded
+from planner.estimate.answer import DEFAULT_PERCENTILE, rate_exceeded, told_apart_ms
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Sizing
@@ -232,7 +232,8 @@ def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:
     for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, found.wishes, strict=False):
         value, limit = seconds[i, j] * MS_PER_S, np.asarray(wishes)[j] * MS_PER_S
         if value > limit:
-            parts.append(f"p{percentile:g} {word} {milliseconds(value)} is above {milliseconds(limit)}")
+            took, most = told_apart_ms(value, limit)
+            parts.append(f"p{percentile:g} {word} {took} is above {most}")
     return "; ".join(parts)
 
 
