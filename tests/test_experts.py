@@ -61,6 +61,20 @@ def test_experts_of_amds_mxfp4_checkpoints_quantize_their_inputs_where_the_gpu_m
     assert experts_family(engine=engine, gpu="mi355x", model="gpt-oss-120b") == "moe-mx4"
 
 
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+@pytest.mark.parametrize(
+    ("gpu", "model", "family"),
+    [
+        ("h200-sxm", "deepseek-v4-flash", "moe-wo-4"),
+        ("h200-sxm", "gpt-oss-120b", "moe-mx4"),
+        ("b200", "deepseek-v4-flash", "moe-mx4"),
+    ],
+)
+def test_hopper_has_a_kernel_of_mxfp4_for_gpt_oss_alone(engine: str, gpu: str, model: str, family: str) -> None:
+    """Marlin runs DeepSeek-V4's experts: vLLM issue 57772, SGLang pull request 25923."""
+    assert experts_family(engine=engine, gpu=gpu, model=model, weight_format="mxfp4") == family
+
+
 @pytest.mark.parametrize(
     ("experts", "products"),
     [

@@ -14,18 +14,20 @@ TRITON = {HALF: "moe-triton-16", "moe-gemm-fp8": "moe-triton-fp8", "moe-gemm-fp8
 TYPES = {triton: family for family, triton in TRITON.items()}
 ANY = "*"  # model_type of every config
 MX4, QUANTIZED_MX4 = "moe-mx4", "moe-gemm-fp4"  # MXFP4 weights, inputs in 16 bit or MXFP4 too
+PACKED = "moe-wo-4"  # any 4-bit weights, inputs in 16 bit
 
 
 def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: str) -> str:
     """The family of a model's experts, `family` by its format.
 
-    MXFP4: with inputs in MXFP4 too, or in 16 bit. Others on data-centre Blackwell: their own where the engine runs
-    TensorRT-LLM's kernels for the model, else Triton's.
+    MXFP4: with inputs in MXFP4 too, or in 16 bit, in a kernel of its own or in that of any packed weights. Others on
+    data-centre Blackwell: their own where the engine runs TensorRT-LLM's kernels for the model, else Triton's.
     """
     if family == MX4:
         own = engine.expert_kernels
         quantizes = gpu.generation in own.mx4_inputs_on and model.model_type not in own.mx4_inputs_except
-        return QUANTIZED_MX4 if quantizes else MX4
+        packed = gpu.generation in own.mx4_packed_on and model.model_type not in own.mx4_packed_except
+        return QUANTIZED_MX4 if quantizes else PACKED if packed else MX4
     if gpu.generation not in engine.expert_kernels.listed_on or _is_listed(engine, model, family == HALF):
         return family
     return TRITON.get(family, family)

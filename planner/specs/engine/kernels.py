@@ -18,6 +18,9 @@ class ExpertKernels(Spec):
     # generations on which inputs of MXFP4 experts are quantized too, but for these models
     mx4_inputs_on: tuple[Name, ...] = ()
     mx4_inputs_except: tuple[str, ...] = ()
+    # generations on which MXFP4 experts run in the kernel of any packed weights, but for these models
+    mx4_packed_on: tuple[Name, ...] = ()
+    mx4_packed_except: tuple[str, ...] = ()
 
 
 class UntunedProducts(Spec):
