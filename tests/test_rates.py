@@ -49,21 +49,21 @@ def test_experts_have_kernels_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu_id", "engine", "products"),
+    ("gpu_id", "engine", "products", "experts"),
     [
-        ("b200", "vllm", "gemm-fp8-block"),
-        ("h200-sxm", "vllm", "gemm-fp8-block"),
-        ("a100-80-sxm", "vllm", "wo-8"),
-        ("h200-sxm", "sglang", "gemm-fp8-block"),
+        ("b200", "vllm", "gemm-fp8-block", "moe-mx4"),
+        ("h200-sxm", "vllm", "gemm-fp8-block", "moe-wo-4"),
+        ("a100-80-sxm", "vllm", "wo-8", "moe-mx4"),
+        ("h200-sxm", "sglang", "gemm-fp8-block", "moe-wo-4"),
     ],
 )
-def test_roles_in_another_format_run_in_its_kernels(gpu_id: str, engine: str, products: str) -> None:
+def test_roles_in_another_format_run_in_its_kernels(gpu_id: str, engine: str, products: str, experts: str) -> None:
     row = resolve(Scenario(model="deepseek-ai/DeepSeek-V4-Flash", engine=engine, gpu=gpu_id, tp=4), NO_LIBRARY)
     priced = settled_layouts(row.engine, [(row, layouts(row))])[0]
     assert priced.clock is not None
     by_slot = dict(zip(Slot, priced.clock.rate_sets[0].families, strict=True))
     assert by_slot[Slot.ATTENTION_GEMM] == by_slot[Slot.SHARED_GEMM] == products
-    assert by_slot[Slot.EXPERT_GEMM] == "moe-mx4"
+    assert by_slot[Slot.EXPERT_GEMM] == experts
     assert by_slot[Slot.ROUTER_GEMM] == "gemm-16"
 
 
