@@ -63,6 +63,13 @@ def test_sglang_data_parallel_attention_lies_inside_the_tp_group() -> None:
     assert (line["tp"], line["attention_dp"], line["ep"], line.get("dp")) == (8, 8, 8, None)
 
 
+def test_an_all_to_all_backend_of_sglang_spreads_the_experts_over_all_gpus() -> None:
+    line = said("sglang serve --model-path m --tp 8 --moe-a2a-backend deepep")
+    assert (line["tp"], line["ep"], line.get("enforce_eager")) == (8, 8, None)
+    assert said("sglang serve --model-path m --tp 8 --moe-a2a-backend deepep --deepep-mode normal")["enforce_eager"]
+    assert "ep" not in said("sglang serve --model-path m --tp 8 --moe-a2a-backend none")
+
+
 @pytest.mark.parametrize(
     "line", ["sglang serve --model-path m --disable-radix-cache", "vllm serve m --no-enable-prefix-caching"]
 )

@@ -312,11 +312,15 @@ def _speculative(text: str, values: dict[str, Value]) -> None:
 
 
 def _sglang(raw: Raw, values: dict[str, Value]) -> None:
+    """Any all-to-all backend spreads the experts over all GPUs; DeepEP's normal mode takes no CUDA graph."""
     _serving(raw, values)
     names = [name for name in ("tp", "dp", "ep") if raw.get(name, "true") != "true"]
     values |= {name: _whole(name, raw[name]) for name in names}
-    if raw.get("ep") == "true":
+    exchange = raw.get("exchange", "none")
+    if raw.get("ep") == "true" or exchange != "none":
         values["ep"] = values.get("tp", 1)
+    if (exchange, raw.get("deepep")) == ("deepep", "normal"):
+        values["enforce_eager"] = True
     if "attention_dp" in raw and "dp" in values:
         values["attention_dp"] = values.pop("dp")
 
