@@ -19,7 +19,7 @@ from planner.specs.scenario import Scenario
 from state import change
 from words import COMMON_GPUS, LEVELS
 
-VIEWS = {"pins": "Pinned scenarios", "formats": "Formats on this GPU", "gpus": "GPUs for this model"}
+VIEWS = {"pins": "Pinned scenarios", "formats": "Formats", "gpus": "GPUs"}
 INPUTS = {
     "model": "Model",
     "weight_format": "Weights",

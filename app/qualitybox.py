@@ -67,7 +67,7 @@ def downloads(found: Result) -> None:
         for label, data, name, kind in files:
             st.download_button(label, data, name, kind, on_click="ignore", key=f"qc_get_{name}")
     if found.document["observations"]:
-        st.caption("Speed: what `planner observe` takes to check and refine the predicted tokens/s of this engine.")
+        st.caption("Speed: what planner observe takes to check and refine the predicted tokens/s of this engine.")
 
 
 def tags(document: dict[str, Any]) -> None:

@@ -79,8 +79,8 @@ def inputs(local: bool) -> Wanted:
     if not endpoints and not local:
         st.caption(
             "This server is reached over a network, so it asks no endpoints for its visitors. Run "
-            "`planner quality-check` where the models are, and bring the two files of answers. "
-            "Whoever runs this server can name endpoints: `planner app --endpoint URL`."
+            "planner quality-check where the models are, and bring the two files of answers. "
+            "Whoever runs this server can name endpoints: planner app --endpoint URL."
         )
     columns = st.columns(2)
     given: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def upload(kind: str, local: bool) -> None:
     elif file:
         box.caption(f":material/check: {plain(file.name)}: {plain(file.said)}")
     elif kind != "examples":
-        box.caption('Lines like `{"id": "a1", "output": "text"}`, with `tool_calls` where the model calls tools.')
+        box.caption(plain('Lines like {"id": "a1", "output": "text"}, with tool_calls where the model calls tools.'))
 
 
 def _uploaded(kind: str) -> None:
@@ -134,7 +134,7 @@ def _endpoint(side: str, endpoints: tuple[str, ...] | None) -> dict[str, str]:
         max_chars=200,
     )  # fmt: skip
     have = "is set" if os.environ.get(KEYS[side]) else "is not set, so none is sent"
-    st.caption(f"Key: from the environment of this server only; `{KEYS[side]}` {have}.")
+    st.caption(plain(f"Key: from the environment of this server only; {KEYS[side]} {have}."))
     url = url.strip()
     return {side: url if "://" in url or not url else f"http://{url}", f"{side}_model": model.strip()}
 
@@ -161,7 +161,7 @@ def _settings(live: bool, endpoints: tuple[str, ...] | None, open_to_all: bool) 
         if live:
             given |= _asking()
         if endpoints is None or endpoints:
-            st.caption("Only for examples with the scorer `judge`: a model that compares both answers in both orders.")
+            st.caption("Only for examples with the scorer judge: a model that compares both answers in both orders.")
             given |= (
                 _endpoint("judge", endpoints)
                 if st.toggle("A model judges", key="qc_judges", persist_state="session")

@@ -266,6 +266,8 @@ def _prices(given: dict[str, str], library: Library) -> None:
         frame, key="price_table", hide_index=True, height=260, on_change=_priced, args=(frame,),
         column_order=["GPU", "USD per hour", "from", "source"], disabled=["GPU", "from", "source"], column_config={
             "GPU": st.column_config.TextColumn(width=170),
+            "from": st.column_config.TextColumn("From"),
+            "source": st.column_config.TextColumn("Source"),
             "USD per hour": st.column_config.NumberColumn(min_value=0.001, max_value=1e5, step=0.01, format="%.2f"),
         },
     )  # fmt: skip

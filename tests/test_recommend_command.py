@@ -50,7 +50,7 @@ def test_the_winner_of_a_load_states_its_replicas(program: Program) -> None:
     best = found["candidates"][0]
     assert best["replicas"] > 1
     assert best["n_gpus"] == best["replicas"] * best["gpus_per_replica"] == best["replicas"] * 2
-    assert f"{best['replicas']} replicas x tp 2 on {best['n_gpus']} x" in found["verdict"]
+    assert f"{best['replicas']} replicas × tp 2 on {best['n_gpus']} ×" in found["verdict"]
     assert best["meets_slo"]
 
 

@@ -92,8 +92,8 @@ def how_to() -> None:
     )
     st.code(COMMANDS, language=None, wrap_lines=True)
     st.markdown(
-        "It prints where the run's file lies: upload that in the sidebar; on this page's machine it is used at once. "
-        "A GPU that is not listed gets a profile from its own attributes. If anything is missing, it says what."
+        "It prints where the run's file lies: upload that in the bar at the left; on this page's machine it is used at "
+        "once. A GPU that is not listed gets a profile from its own attributes. If anything is missing, it says what."
     )
 
 
@@ -102,9 +102,8 @@ def tiles(gpu: GpuSpec, source: Source | None) -> None:
     boxes = st.container(horizontal=True)
     for found in kernels.attained(gpu, source):
         scale, unit = (1e9, "GB/s") if found.unit == "B/s" else (1e12, "TFLOP/s")
-        _tile(
-            boxes, found.name, f"{explain.figure(found.per_s / scale)} {unit}", f"{found.fraction:.0%} of the datasheet"
-        )
+        share = f"{100 * found.fraction:.0f} % of the datasheet"
+        _tile(boxes, found.name, f"{explain.figure(found.per_s / scale)} {unit}", share)
     error = kernels.middle_error_percent(source.calibration) if source else None
     if source and error is not None:
         count = len(source.calibration.families)

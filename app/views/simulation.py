@@ -42,12 +42,12 @@ def tiles(seen: Seen) -> None:
             "Answer tokens of all requests.",
         ),
         ("Requests/s", explain.figure(row["simulated_requests_per_s"]), "That ended."),
-        ("Engines busy", f"{row['utilisation']:.0%}", "Share of the time in which an engine runs a step."),
+        ("Engines busy", f"{100 * row['utilisation']:.0f} %", "Share of the time in which an engine runs a step."),
         ("Queue, p99", f"{row['queue_p99'] or 0:,.0f}", "Requests that wait for a place, 99th percentile over time."),
         ("Set back", f"{row['preemptions']:,}", "Requests that lost their cache to others and were computed again."),
         (
             "Meet the objectives",
-            "–" if met is None else f"{met:.1%}",
+            "–" if met is None else f"{100 * met:.1f} %",
             "Of single requests; set objectives at the left.",
         ),
     ):
@@ -117,6 +117,7 @@ if asked:
             st.session_state[SEEN] = (wanted, ask(simulated, with_trace(wanted, file)), sent)
     except PlannerError as error:
         st.error(plain(error), icon=":material/error:")
+        st.stop()
 
 if SEEN not in st.session_state:
     st.caption("It takes a second or two; the pages stay usable.")

@@ -77,7 +77,7 @@ def run_from_bytes(data: bytes, where: str = "run") -> Run:
     """A run from a file's bytes. Raises BadFile when it is damaged, of another version, or no run at all."""
     document = parse_json(data, where, MAX_RUN_BYTES)
     if not isinstance(document, dict) or "points" not in document:
-        raise BadFile(f"{where}: not a calibration run")
+        raise BadFile(f"{where}: not a calibration run, as planner calibrate writes it")
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BadFile(f"{where}: schema version {str(version)[:20]}; this planner reads {SCHEMA_VERSION}")

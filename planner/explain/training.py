@@ -66,7 +66,7 @@ def training_verdict(row: FinetuneRow) -> Verdict:
         state,
         headline,
         f"{_method(row)} on {cards}{split}, {row['batch_size']} × {row['seq_len']:,} tokens, "
-        f"takes {interval(row, 'peak_gib')} GiB of the {available:.1f} on each GPU. It peaks {_moment(row)}.",
+        f"takes {interval(row, 'peak_gib')} GiB of the {available:.1f} on each GPU. The peak comes {_moment(row)}.",
     )
 
 
@@ -79,7 +79,7 @@ def _method(row: FinetuneRow) -> str:
 
 def _moment(row: FinetuneRow) -> str:
     words = {"backward": "in the backward pass", "gradients": "at the end of the backward pass"}
-    return words.get(row["peak_phase"], f"in the {row['peak_phase']}")
+    return words.get(row["peak_phase"], f"with the {row['peak_phase']}")
 
 
 # Formulas.

@@ -48,7 +48,9 @@ FIGURES = (
     ("weights on one GPU, GiB", "weights_gib"),
     ("KV pool on one GPU, GiB", "kv_pool_gib"),
     ("activations at their peak, GiB", "activation_gib"),
+    ("most requests at once that meet the objectives", "sustainable_concurrency"),
     ("USD per hour", "usd_per_hour"),
+    ("USD per month of 730 hours", "usd_per_month"),
     ("USD per request", "usd_per_request"),
     ("USD per million answer tokens", "usd_per_million_output_tokens"),
 )

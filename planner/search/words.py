@@ -25,15 +25,15 @@ ORDERS = {
 
 
 def arrangement(row: EstimateRow) -> str:
-    """Replicas, GPUs and division of a row: "4 replicas x tp 2 on 8 x H100 SXM"."""
+    """Replicas, GPUs and division of a row: "4 replicas × tp 2 on 8 × H100 SXM"."""
     parts = [
         f"{name.replace('_', ' ')} {row[name]}" for name in ("tp", "pp", "ep", "attention_dp") if (row[name] or 1) > 1
     ]
     replicas = row["replicas"]
     each = ", ".join(parts) or "1 GPU"
-    gpus = f"{row['n_gpus']} x {gpu_name(row['gpu'])}"
+    gpus = f"{row['n_gpus']} × {gpu_name(row['gpu'])}"
     return (
-        f"{replicas} replicas x {each} on {gpus}"
+        f"{replicas} replicas × {each} on {gpus}"
         if replicas > 1
         else f"{', '.join(parts) + ' on ' if parts else ''}{gpus}"
     )
