@@ -38,13 +38,17 @@ SEGMENTS = (
 TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 ONE_LINE = 14  # letters of a bar's label
 KINDS = {
-    "gemm": ("weights × activations", BLUE),
-    "moe": ("experts", "#56b4e9"),
-    "attention": ("attention", ORANGE),
-    "recurrent": ("recurrent state", GREEN),
-    "elementwise": ("norms and the like", PURPLE),
-    "communication": ("between GPUs", RED),
-    "engine": ("engine", GREY),
+    "gemm": BLUE, "moe": "#56b4e9", "attention": ORANGE, "recurrent": GREEN, "elementwise": PURPLE,
+    "communication": RED, "engine": GREY,
+}  # fmt: skip
+OPERATIONS = {  # that their names do not explain
+    "elementwise": "norms and the like",
+    "attention.a": "attention, latents",
+    "attention.q_b": "attention, queries",
+    "attention.kv_b": "attention, keys",
+    "attention.o": "attention, output",
+    "all_reduce.mixer": "all reduce, attention",
+    "linear.ba": "linear, gates",
 }
 
 
@@ -127,10 +131,11 @@ def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
     total = sum(part.seconds for part in parts)
     labels = [_operation(part.name) for part in shown] + (["everything else"] if rest else [])
     values = [part.seconds * 1e3 for part in shown] + ([rest * 1e3] if rest else [])
-    colours = [KINDS.get(part.kind, ("", GREY))[1] for part in shown] + ([GREY] if rest else [])
+    colours = [KINDS.get(part.kind, GREY) for part in shown] + ([GREY] if rest else [])
     bounds = [STEP_WORDS[part.bound] for part in shown] + ([""] if rest else [])
     texts = [
-        f"{value:.2f} ms · {bound}" if bound else f"{value:.2f} ms" for value, bound in zip(values, bounds, strict=True)
+        f"{explain.figure(value)} ms{f' · {bound}' if bound else ''}"
+        for value, bound in zip(values, bounds, strict=True)
     ]
     data = [
         {
@@ -151,18 +156,20 @@ def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
         "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * TEXT_ROOM]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
-    first = f"{labels[0]} takes {values[0] / sum(values):.0%}" if shown else "nothing runs"
-    return {
-        "data": data,
-        "layout": layout,
-    }, f"One mean step lasts {total * 1e3:.1f} ms; {first}, bound by {bounds[0] if bounds else 'nothing'}."
+    first = f"{100 * values[0] / sum(values):.0f} % of it {labels[0]}" if shown else "nothing runs"
+    words = (
+        f"A step with the mean share of prompts takes {total * 1e3:.1f} ms; {first}, bound by "
+        f"{bounds[0] if bounds else 'nothing'}. Prompts come whole in some steps and not at all in others, so the time "
+        "between tokens differs."
+    )
+    return {"data": data, "layout": layout}, words
 
 
-STEP_WORDS = {"memory": "memory", "compute": "arithmetic", "network": "the link", "overhead": "starting it"}
+STEP_WORDS = {"memory": "memory", "compute": "arithmetic", "network": "GPU link", "overhead": "launch"}
 
 
 def _operation(name: str) -> str:
-    return name.replace("_", " ").replace(".", ", ")
+    return OPERATIONS.get(name) or name.replace("_", " ").replace(".", ", ")
 
 
 def _in_two(label: str) -> str:

@@ -23,7 +23,7 @@ def custom_gpu() -> None:
         st.caption("Or a GPU by its figures")
         st.text_input("Name", value="my-gpu", max_chars=40, key="own_name")
         for column, (label, least, most, value, step) in FIGURES.items():
-            st.number_input(label, least, most, value, step, key=f"own_{column}")
+            st.number_input(label, least, most, value, step, "%g", f"own_{column}")
         st.form_submit_button("Use this GPU", on_click=_keep)
 
 

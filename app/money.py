@@ -18,12 +18,12 @@ def month_box(row: EstimateRow) -> None:
         return
     inputs = st.container(horizontal=True)
     busy = inputs.number_input(
-        "Busy, % of the month", 0.1, 100.0, float(BUSY), 5.0, key="m_busy",
+        "Busy, % of the month", 0.1, 100.0, float(BUSY), 5.0, format="%g", key="m_busy",
         help="100: the load above all day and night. Nights, weekends and quiet hours bring it down.",
     )  # fmt: skip
     spare = inputs.number_input("Spare replicas", 0, 1000, 0, key="m_spare", help="Kept for failures and updates.")
-    price_in = inputs.number_input("API, USD per M prompt tokens", 0.0, 1000.0, 0.5, 0.1, key="m_in")
-    price_out = inputs.number_input("API, USD per M answer tokens", 0.0, 1000.0, 1.5, 0.1, key="m_out")
+    price_in = inputs.number_input("API, USD per M prompt tokens", 0.0, 1000.0, 0.5, 0.1, format="%g", key="m_in")
+    price_out = inputs.number_input("API, USD per M answer tokens", 0.0, 1000.0, 1.5, 0.1, format="%g", key="m_out")
     fleet, traffic, capacity = terms(row, busy / 100, int(spare))
     share = billing.input_share(row["usd_per_million_input_tokens"], row["usd_per_million_output_tokens"], traffic)
     bill = billing.month(fleet, traffic, capacity, share)
@@ -54,5 +54,5 @@ def against(fleet: Fleet, traffic: Traffic, capacity: float, price: TokenPrice) 
     said = f"**{cheaper}**: {own:,.0f} USD a month against {api:,.0f} USD."
     if not found.reachable:
         return f"{said} It takes {even:,.3g} requests/s to break even, and these GPUs serve {capacity:,.3g} at most."
-    share = f"{even / capacity:.0%} of what these GPUs serve"
+    share = f"{100 * even / capacity:.0f} % of what these GPUs serve"
     return f"{said} Both cost the same at {even:,.3g} requests/s in the month's mean, {share}."

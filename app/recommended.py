@@ -14,6 +14,7 @@ from advice_charts import pareto_points
 from answers import LAYOUT
 from drawing import CONFIG, Drawn
 from exports import start_line
+from links import Form
 from money import month_box
 from planner import explain
 from planner.estimate import Library
@@ -111,7 +112,13 @@ def open_row(row: EstimateRow) -> None:
     kept = ("model", "gpu", "weight_format", "kv_format", "engine", "usd_per_gpu_hour", *LAYOUT)
     needed = {name: row[name] for name in (row.get("settings_needed") or "").split()}
     update = {name: row.get(name) for name in kept} | dict.fromkeys(SETTABLE) | needed
-    change(lambda form: form._replace(door="hardware", scenario=form.scenario.model_copy(update=update)))
+
+    def opened(form: Form) -> Form:
+        """What was rejected has no number of GPUs of its own: on given hardware it is that of the form."""
+        count = row.get("n_gpus") or (form.scenario.n_gpus if form.door == "hardware" else None)
+        return form._replace(door="hardware", scenario=form.scenario.model_copy(update=update | {"n_gpus": count}))
+
+    change(opened)
     st.session_state["to_calculator"] = True
 
 

@@ -113,7 +113,7 @@ def test_the_longest_prompt_that_is_marked_is_where_the_curve_meets_the_pool() -
 def test_the_largest_part_of_a_step_is_a_part_of_the_whole() -> None:
     parts = breakdown(found(0).scenario)
     _, words = bars.step_bars(parts)
-    assert f"takes {parts[0].seconds / sum(part.seconds for part in parts):.0%}," in words
+    assert f"; {100 * parts[0].seconds / sum(part.seconds for part in parts):.0f} % of it " in words
 
 
 def test_a_simulation_is_drawn_and_told() -> None:

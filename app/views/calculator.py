@@ -24,7 +24,7 @@ from planner import explain
 from planner.estimate import Library
 from planner.estimate.breakdown import breakdown
 from state import start
-from words import plain
+from words import EVIDENCE, plain
 
 VIEWS = (
     "Load and speed", "Prompt length and KV cache", "One step", "Formats compared", "Roofline", "Quality",
@@ -63,7 +63,8 @@ def shown_formulas(place: DeltaGenerator, found: Sequence[explain.Formula]) -> N
     for formula in found:
         place.markdown(f"**{plain(formula.title)}**")
         place.code("\n".join(formula.lines), language=None, wrap_lines=True)
-        place.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
+        known = EVIDENCE.get(formula.evidence, formula.evidence)
+        place.caption(f"Source: {plain(formula.source)} · evidence: {plain(known)}")
 
 
 def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:

@@ -103,7 +103,7 @@ def training_formulas(row: FinetuneRow) -> list[Formula]:
     added = " + ".join(f"{part.gib:.2f}" for part in peak_parts(row))
     lines = (
         f"{added} = {row['peak_gib']:.2f} GiB, in the {_moment(row)}",
-        f"the allocator holds {framework.fragmentation.value:.0%} more than its tensors",
+        f"the allocator holds {100 * framework.fragmentation.value:.0f} % more than its tensors",
         f"80 % of cases: {row['peak_gib_low']:.1f} to {row['peak_gib_high']:.1f} GiB",
     )
     source = f"{framework.fragmentation.source}; {context.source}; interval: {framework.interval.source}"
