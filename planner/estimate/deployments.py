@@ -16,7 +16,7 @@ from planner.catalog.values import columns as column_types
 from planner.collectives import Parallel
 from planner.estimate.layout import Layout
 from planner.estimate.resolve import ResolvedRow
-from planner.formats.identity import Same
+from planner.formats.identity import Same, distinct
 from planner.specs.engine import EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
 from planner.units import GIB
@@ -110,11 +110,17 @@ class Deployments(tuple[Deployment, ...]):
             scenarios, at = self.alike(Part.SCENARIO)
             chosen = number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])
             return np.unique(chosen[at], return_inverse=True)[1]
-        values = map(attrgetter(part), self)
         if part is Part.LAYOUT:
-            return number_of_each(values)
-        addresses = np.fromiter(map(id, values), dtype=np.int64, count=len(self))
-        return np.unique(addresses, return_inverse=True)[1]
+            return number_of_each(d.layout for d in self)
+        if part in (Part.SCENARIO, Part.LIMITS):
+            return number_of_identities(self, part)
+        kinds, at = self._kinds
+        return number_of_identities(kinds, part)[at]
+
+    @cached_property
+    def _kinds(self) -> tuple[list[Deployment], Places]:
+        """A deployment for each set of specs behind names, and which of them every deployment is like."""
+        return distinct(self, [tuple(map(id, d.row[1:])) for d in self])
 
     def alike(self, *parts: Part) -> tuple[list[Deployment], Places]:
         """A deployment for each combination of parts, and which of them every deployment is like."""
@@ -131,7 +137,11 @@ class Deployments(tuple[Deployment, ...]):
         """(columns, R): every numeric scenario column in the order of NUMERIC, None as nan."""
         scenarios, at = self.alike(Part.SCENARIO)
         rows = (vars(d.row.scenario) for d in scenarios)
-        return np.array([*zip(*map(itemgetter(*NUMERIC), rows), strict=True)], dtype=np.float64)[:, at]
+        cells = np.full((len(NUMERIC), len(scenarios)), np.nan)
+        for cell, values in zip(cells, zip(*map(itemgetter(*NUMERIC), rows), strict=True), strict=True):
+            if values.count(None) < len(values):
+                cell[:] = values
+        return cells[:, at]
 
     @cached_property
     def blanks(self) -> list[bool]:
@@ -157,6 +167,12 @@ def number_of_each(keys: Iterable[Hashable]) -> Places:
     """Equal keys get equal numbers from 0."""
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(key, len(known)) for key in keys])
+
+
+def number_of_identities(deployments: Sequence[Deployment], part: Part) -> Places:
+    """Which of the distinct objects every deployment has as this part, from 0."""
+    addresses = np.array([*map(id, map(attrgetter(part), deployments))])
+    return np.unique(addresses, return_inverse=True)[1]
 
 
 def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
