@@ -60,6 +60,13 @@ def test_a_pipeline_whose_stages_wait_agrees_with_the_steady_state(pp, load) -> 
     assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
 
 
+@pytest.mark.parametrize("load", [{"output_tokens": 64}, {"output_tokens": 128, "request_rate_per_s": 60.0}], ids=str)
+def test_a_front_end_bounds_the_requests_of_a_simulation_as_of_an_estimate(load) -> None:
+    asked = {"model": "llama-3.1-8b", "engine": "tensorrt-llm", "gpu": "b200", "tp": 2, "input_tokens": 128}
+    row = simulation(Scenario(**asked | {"concurrency": 128} | load), Protocol(1000)).row
+    assert row["simulated_requests_per_s"] == pytest.approx(row["requests_per_s"], rel=0.05)
+
+
 def test_slots_that_follow_the_load_refuse_no_request_longer_than_the_mean() -> None:
     row = simulation(scenario(engine="llama.cpp", concurrency=4), Protocol(100)).row
     assert row["refused"] == 0

@@ -39,7 +39,8 @@ class Service(NamedTuple):
     routing: Routing = Routing.ROUND_ROBIN
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
-    per_token_s: float = 0.0  # the same, per token of the prompt; a front end takes one prompt after another
+    per_token_s: float = 0.0  # the same, per token of the prompt; a front end takes one prompt after another ...
+    serial_s: float = 0.0  # ... and a request at most once in so long
     spare: int = 0  # of the replicas, that stand by
     fails_s: float = float("inf")  # when the first replica stops: its requests start again, a spare takes its place
 
@@ -100,7 +101,7 @@ class Simulation:
         self._starting = [False] * len(self._engines)
         self._held: deque[Request] = deque()
         self._open = 0
-        self._reading_s = [0.0] * service.replicas  # until when the front ends read prompts
+        self._reading_s = [0.0] * (service.replicas - service.spare)  # until when the front ends take no other request
         self._turn = 0
         self._active = list(range(service.replicas - service.spare))
         self._spares = deque(range(service.replicas - service.spare, service.replicas))
@@ -142,7 +143,7 @@ class Simulation:
         """When its prompt is tokenized, by the first of the replicas' front ends that is free, and at the scheduler."""
         starts_s = max(heapq.heappop(self._reading_s), request.sent_s)
         read_s = starts_s + self._service.per_token_s * request.prompt
-        heapq.heappush(self._reading_s, read_s)
+        heapq.heappush(self._reading_s, max(read_s, starts_s + self._service.serial_s))
         return read_s + self._service.request_s
 
     def _push(self, time_s: float, kind: int, at: int, request: Request | None = None) -> int:
