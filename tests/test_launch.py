@@ -122,6 +122,17 @@ def test_a_llama_server_is_asked_for_no_more_slots_than_fit() -> None:
     assert f"--parallel {found['max_concurrency']} " in launch_command(found)
 
 
+@pytest.mark.parametrize("load", [{"request_rate_per_s": 1.0}, {"users": 80, "think_time_s": 20.0}], ids=str)
+def test_llama_server_starts_as_many_slots_as_random_arrivals_take(load) -> None:
+    asked = {"model": "llama-3.3-70b", "gpu": "h200-sxm", "engine": "llama.cpp", "weight_format": "gguf-q4_k_m"}
+    found = row(**asked, input_tokens=100, output_tokens=400, **load)
+    started = scenario_from_command(launch_command(found)).scenario.parallel_slots
+    assert started == found["max_num_seqs"] < load.get("users", 300)
+    again = row(**asked, input_tokens=100, output_tokens=400, parallel_slots=started, **load)
+    assert found["holds_load"] and again["holds_load"]
+    assert again["ttft_ms"] == pytest.approx(found["ttft_ms"], rel=0.1)
+
+
 def test_instances_on_one_gpu_share_the_engines_fraction() -> None:
     """Four engines that each ask for 0.92 of the card: the second does not start."""
     shared = row(model="llama-3.2-1b-instruct", gpu="h100-sxm", n_gpus=None, tp=None, copies_per_gpu=4)

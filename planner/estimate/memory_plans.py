@@ -26,6 +26,7 @@ WIDE_TP = 4  # group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
 SWITCHED = 8  # GPUs that a link joins, from which a switch does
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
+DEVIATIONS = 3.0  # above the mean number of requests: exceeded in one of some hundred moments
 
 
 def draft_columns(deployments: Sequence[Deployment]) -> Floats:
@@ -189,8 +190,8 @@ class Planned(NamedTuple):
 def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> Planned:
     """What starts, and how many requests there is room for, with `in_flight` requests on the whole deployment.
 
-    An engine that allocates every slot's context at start gets as many slots as are asked for and fit, unless
-    the scenario states them.
+    An engine that allocates every slot's context at start gets as many slots as the load takes and fit, unless the
+    scenario states them.
     """
     model = deployments[0].row.model
     inputs = memory_inputs(engine, deployments, in_flight)
@@ -199,12 +200,24 @@ def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Fl
     asks = asks_slots(deployments)
     slots = np.fmax(numbers(deployments, "parallel_slots", np.nan), numbers(deployments, "max_num_seqs", np.nan))
     room = memory.slots_that_fit(model, engine, inputs, np.where(asks, MOST_SLOTS, slots))
-    fitting = np.clip(np.asarray(inputs.load.concurrency), 1, np.maximum(room, 1))
+    fitting = np.clip(_slots_taken(deployments, np.asarray(inputs.load.concurrency)), 1, np.maximum(room, 1))
     inputs = memory.with_slots(inputs, np.where(asks, fitting, slots))
     plan = memory_plan(model, engine, inputs)
     kv = plan.kv._replace(max_concurrency=room, max_concurrency_expected=room)
     holds = plan.verdict.starts & (np.asarray(inputs.load.concurrency) <= np.asarray(inputs.settings.max_num_seqs))
     return Planned(inputs, MemoryPlan(plan.terms, kv, plan.verdict._replace(holds_load=holds)))
+
+
+def _slots_taken(deployments: Sequence[Deployment], standing: Floats) -> Floats:
+    """Slots of a replica of which one is nearly always free: where `standing` requests are a mean, more than those.
+
+    Requests that come at random are Poisson many, sqrt(N) their deviation; never more than are let in, or users.
+    """
+    rate, users = (numbers(deployments, name, np.nan) for name in ("request_rate_per_s", "users"))
+    peak = numbers(deployments, "peak_to_mean", 1)
+    most = np.fmin(numbers(deployments, "concurrency", np.inf), np.where(np.isnan(users), np.inf, users * peak))
+    swarm = np.minimum(standing + DEVIATIONS * np.sqrt(standing), most / replicas(deployments))
+    return np.where(np.isnan(rate) & np.isnan(users), standing, np.ceil(np.maximum(swarm, standing)))
 
 
 def asks_slots(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:

@@ -207,8 +207,7 @@ def _tensorrt(row: EstimateRow) -> tuple[list[str], Flags]:
 
 def _llama_cpp(row: EstimateRow) -> tuple[list[str], Flags]:
     """Every slot has its share of the context, so the context is that of all slots together."""
-    asked = -(-(row["concurrency"] or 1) // (row["dp"] or 1))
-    slots = row["parallel_slots"] or min(asked, row["max_num_seqs"] or asked)  # more would not start: no room for them
+    slots = row["parallel_slots"] or row["max_num_seqs"] or 1
     longest = row["max_model_len"] or row["input_tokens"] + row["output_tokens"]
     k, _, v = str(row["kv_format"]).partition("/")
     base = _base(row).rsplit("/", 1)[-1]
