@@ -159,7 +159,7 @@ class _Parts(NamedTuple):
 
 
 def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
-    """Useful arithmetic over the full rate on `rows` rows of each of `matrices`.
+    """Useful arithmetic over the full rate on `rows` rows of each of `matrices`; all of it where there are no tiles.
 
     Few rows run in a kernel of their own. One matrix fills ceil(rows / tile) tiles; of many, each leaves half a tile
     empty, at most `tile_spare` times what it fills.
@@ -168,6 +168,7 @@ def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
     filled = half / rate.tile_spare
     whole = rows / (np.ceil(np.maximum(rows, 1.0) / rate.tile_rows) * rate.tile_rows)
     tiles = np.where(matrices > 1, 1 / (1 + half / np.maximum(rows, filled)), np.minimum(whole, 1.0))
+    tiles = np.where(rate.tile_rows > 1, tiles, 1.0)
     found = np.where(rows <= rate.few_rows, rate.few_flops_per_s / rate.flops_per_s, np.maximum(tiles, TINY))
     return np.asarray(found)
 

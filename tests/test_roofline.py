@@ -129,6 +129,13 @@ def test_few_rows_take_the_kernel_of_vectors() -> None:
     assert nine < one
 
 
+def test_a_row_without_tiles_costs_the_same_beside_one_with_tiles() -> None:
+    ops = [gemm(1.4, 64, 64), gemm(1.4, 64, 64)._replace(kind=OpKind.MOE, matrices=1.2)]
+    tiled, plain = with_rates(tile_rows=16.0, bytes_per_s=1e30), with_rates(bytes_per_s=1e30)
+    both = Rates(*(np.concatenate(fields, axis=1) for fields in zip(tiled, plain, strict=True)))
+    assert step_seconds(ops, both)[1] == step_seconds(ops, plain)[0] < step_seconds(ops, tiled)[0]
+
+
 def test_each_expert_leaves_half_a_tile_empty() -> None:
     rates = with_rates(flops_per_s=1e14, tile_rows=32.0, bytes_per_s=1e30)
     spread = [gemm(2048.0, 64, 64)._replace(kind=OpKind.MOE, matrices=n) for n in (1.0, 32.0, 128.0)]
