@@ -131,7 +131,7 @@ def test_thinking_users_load_less_than_requests_that_never_pause() -> None:
 def test_objectives_that_are_missed_are_named_with_both_figures() -> None:
     found = row(concurrency=64, tpot_slo_ms=1)
     assert found["verdict"] == "holds" and not found["meets_slo"]
-    assert "TPOT" in found["reason"] and "above 1 ms" in found["reason"]
+    assert "TPOT" in found["reason"] and "above 1.0 ms" in found["reason"]
 
 
 def test_an_encoder_has_a_rate_and_generates_nothing() -> None:
