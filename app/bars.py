@@ -36,6 +36,7 @@ SEGMENTS = (
     ("free", "free_gib", FREE),
 )
 TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
+STEP_ROOM = 2.5  # the same where the text says what bounds a part as well
 ONE_LINE = 14  # letters of a bar's label
 KINDS = {
     "gemm": BLUE, "moe": "#56b4e9", "attention": ORANGE, "recurrent": GREEN, "elementwise": PURPLE,
@@ -153,7 +154,7 @@ def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
     ]
     layout = frame(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * TEXT_ROOM]},
+        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * STEP_ROOM]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     first = f"{100 * values[0] / sum(values):.0f} % of it {labels[0]}" if shown else "nothing runs"
