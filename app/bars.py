@@ -40,10 +40,11 @@ STEP_ROOM = 2.5  # the same where the text says what bounds a part as well
 ONE_LINE = 14  # letters of a bar's label
 KINDS = {
     "gemm": BLUE, "moe": "#56b4e9", "attention": ORANGE, "recurrent": GREEN, "elementwise": PURPLE,
-    "communication": RED, "engine": GREY,
+    "communication": RED, "engine": GREY, "prompts": "#8c6d1f",
 }  # fmt: skip
 OPERATIONS = {  # that their names do not explain
     "elementwise": "norms and the like",
+    "prompts": "prompts of others",
     "attention.a": "attention, latents",
     "attention.q_b": "attention, queries",
     "attention.kv_b": "attention, keys",
@@ -126,7 +127,7 @@ def _ink(colour: str, dark: bool) -> str:
 
 
 def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
-    """Milliseconds of one mean step by operation, longest first, with what bounds each."""
+    """Milliseconds of one step by operation and what prompts add, longest first, with what bounds each."""
     shown = list(parts[:limit])
     rest = sum(part.seconds for part in parts[limit:])
     total = sum(part.seconds for part in parts)
@@ -154,19 +155,18 @@ def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:
     ]
     layout = frame(height=60 + 30 * len(values), margin={"l": 8, "r": 12, "t": 8, "b": 40}) | {
         "showlegend": False,
-        "xaxis": scale("ms of one mean step") | {"range": [0, max(values, default=1) * STEP_ROOM]},
+        "xaxis": scale("ms of one step") | {"range": [0, max(values, default=1) * STEP_ROOM]},
         "yaxis": {"autorange": "reversed", "automargin": True, "fixedrange": True, "tickfont": FONT},
     }
     first = f"{100 * values[0] / sum(values):.0f} % of it {labels[0]}" if shown else "nothing runs"
-    words = (
-        f"A step with the mean share of prompts takes {total * 1e3:.1f} ms; {first}, bound by "
-        f"{bounds[0] if bounds else 'nothing'}. Prompts come whole in some steps and not at all in others, so the time "
-        "between tokens differs."
-    )
+    bound = f", bound by {bounds[0]}" if bounds and bounds[0] else ""
+    words = f"A step takes {total * 1e3:.1f} ms in the mean; {first}{bound}."
+    if any(part.kind == "prompts" for part in parts):
+        words += " Prompts of others run in some steps only; their bar is the mean over all."
     return {"data": data, "layout": layout}, words
 
 
-STEP_WORDS = {"memory": "memory", "compute": "arithmetic", "network": "GPU link", "overhead": "launch"}
+STEP_WORDS = {"memory": "memory", "compute": "arithmetic", "network": "GPU link", "overhead": "launch", "prompts": ""}
 
 
 def _operation(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One mean step of a deployment, operation by operation: what a chart of its time shows."""
+"""The time between two tokens of a deployment, operation by operation: what a chart of it shows."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ from planner.specs.formats import Level
 from planner.specs.gpu import MathType
 from planner.specs.scenario import Scenario
 
+LEAST_S = 1e-9  # of rounding
+
 
 class StepPart(NamedTuple):
-    """One operation of a step, all its executions together, or the engine's own time."""
+    """One operation of a step, all its executions together, the engine's own time, or what others' prompts add."""
 
     name: str
-    kind: str  # gemm | moe | attention | recurrent | elementwise | communication | engine
+    kind: str  # gemm | moe | attention | recurrent | elementwise | communication | engine | prompts
     seconds: float
-    bound: str  # memory | compute | network | overhead: the largest of what each alone would take
+    bound: str  # memory | compute | network | overhead: the largest of what each alone would take; prompts
     bytes: float  # moved by one GPU
     flops: float  # done by one GPU
     executions: float
 
 
 def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPart]:
-    """Operations of the mean step (its decodes and the prompts that arrive with it), longest first.
+    """Operations of a step that only decodes and what prompts of others add to it in the mean, longest first.
 
-    Operations of the same name are one part; the engine's own time is the last kind. Raises PlannerError as
+    They sum to the time per output token, of a step with drafts times the tokens that it brings. Of a load without
+    answers: operations of the step of its prompts. Operations of the same name are one part. Raises PlannerError as
     `resolve` does.
     """
     row = refined(resolve(scenario, library), library)
     priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
-    parts = step_parts(priced)
+    mean, between_s = mean_batch(priced), _first(priced.point.tpot_s * priced.offered.load.tokens_per_step)
+    parts = step_parts(priced, Batch(mean.decode_seqs, mean.decode_context) if between_s > 0 else mean)
     found: dict[tuple[str, str], list[Any]] = {}
     for index, op in enumerate(parts.ops):
         count = _first(op.count)
@@ -59,6 +63,8 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPar
     out = [StepPart(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
     engine_s = _first(parts.engine_s)
     out += [StepPart("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
+    prompts_s = between_s - sum(part.seconds for part in out)
+    out += [StepPart("prompts", "prompts", prompts_s, "prompts", 0.0, 0.0, 1.0)] if prompts_s > LEAST_S else []
     return sorted(out, key=lambda part: -part.seconds)
 
 

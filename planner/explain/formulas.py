@@ -208,8 +208,8 @@ def _speed(row: EstimateRow) -> list[Formula]:
 def _decode_lines(row: EstimateRow) -> tuple[str, ...]:
     return (
         "one step = sum over its operations of start + ((bytes / B)^p + (FLOPs / F)^p)^(1/p), and the engine's time",
-        f"mean step of this load: {interval(row, 'tpot_ms')} ms; each user reads 1000 / {row['tpot_ms']:,.1f} = "
-        f"{row['output_tokens_per_s_per_request']:,.1f} tokens/s",
+        f"mean time between tokens at this load, steps with others' prompts among them: {interval(row, 'tpot_ms')} ms",
+        f"each user reads 1000 / {row['tpot_ms']:,.1f} = {row['output_tokens_per_s_per_request']:,.1f} tokens/s",
     )
 
 
