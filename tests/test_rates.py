@@ -40,6 +40,12 @@ def test_a_format_changes_the_kernel_of_what_it_quantizes_only() -> None:
     assert by_slot[Slot.LM_HEAD_GEMM] == by_slot[Slot.ROUTER_GEMM] == "gemm-16"
 
 
+def test_attention_whose_output_alone_is_packed_projects_its_inputs_in_16_bit() -> None:
+    found = families("nvfp4", models.model("nvidia/DeepSeek-R1-0528-FP4-v2"))
+    assert (found[Slot.ATTENTION_GEMM], found[Slot.ATTENTION_OUT_GEMM]) == ("gemm-16", "gemm-fp4")
+    assert set(families("fp8")[: Slot.SSM_GEMM]) == {"gemm-fp8"}
+
+
 def test_gguf_runs_the_head_in_its_own_kernel() -> None:
     assert families("gguf-q4_k_m")[Slot.LM_HEAD_GEMM] == "gguf-k"
 

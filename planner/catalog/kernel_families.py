@@ -10,7 +10,7 @@ from planner.catalog.rates import COLLECTIVES, HOST_SLOTS
 from planner.formats import is_quantized
 from planner.formats.identity import Same
 from planner.ops import Slot
-from planner.ops.products import SLOTS
+from planner.ops.products import slot_of
 from planner.params import tensors
 from planner.specs.formats import FormatSpec, KvFormatSpec
 from planner.specs.model import Attention, CompressedAttention, ModelSpec, Role
@@ -43,8 +43,8 @@ def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str, beside: Beside) -> 
     own = dict(beside)
     values: dict[Slot, dict[str, float]] = {}
     for tensor in tensors(model):
-        slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
         if tensor.op and tensor.role is not Role.MTP:
+            slot = slot_of(tensor)
             family = own.get(tensor.role, kernel) if is_quantized(model, tensor, fmt) else base
             found = values.setdefault(slot, {base: 0.0})
             found[family] = found.get(family, 0.0) + tensor.numel

@@ -15,12 +15,11 @@ from planner.memory import MemoryInputs
 from planner.memory.placement import Placement, host_placement
 from planner.memory.weights import stage_shares
 from planner.ops import HostShare, Slot
-from planner.ops.products import SLOTS
+from planner.ops.products import LAYER_SLOTS, slot_of
 from planner.params import tensors
 from planner.specs.model import ModelSpec, MoeFfn
 
 PLACING = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
-PRODUCT_SLOTS = tuple(dict.fromkeys(slot for slot in SLOTS.values() if slot is not Slot.LM_HEAD_GEMM))
 
 
 def placement_of(d: Deployment) -> Placement:
@@ -58,7 +57,7 @@ def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostS
     listed = tensors(model)
     in_layers = np.array([bool(tensor.layers) for tensor in listed])[:, None]
     stack = np.sum(inputs.tensor_bytes * in_layers, axis=0) / (inputs.parallel.tp * inputs.parallel.pp)
-    streamed[list(PRODUCT_SLOTS)] = np.minimum(offload / stack, 1.0)
+    streamed[list(LAYER_SLOTS)] = np.minimum(offload / stack, 1.0)
     copied_from = np.full((len(Slot), 1), assumed("copied_from_tokens").value)
     copied_from[Slot.EXPERT_GEMM] *= max((ffn.top_k for ffn in model.ffns if isinstance(ffn, MoeFfn)), default=1)
     return HostShare(run, streamed, copied_from)
@@ -71,8 +70,7 @@ def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
     parts: dict[Slot, list[tuple[float, float]]] = {}
     for tensor, row in zip(tensors(model), stage_shares(model, placement), strict=True):
         if tensor.layers and tensor.op:
-            slot = SLOTS.get(tensor.role, Slot.OTHER_GEMM)
-            parts.setdefault(slot, []).append((float(row[-1]) * tensor.numel, float(tensor.numel)))
+            parts.setdefault(slot_of(tensor), []).append((float(row[-1]) * tensor.numel, float(tensor.numel)))
     for slot, pairs in parts.items():
         found[slot] = sum(on_host for on_host, _ in pairs) / sum(whole for _, whole in pairs)
     found[Slot.LM_HEAD_GEMM] = float(placement.host_head)

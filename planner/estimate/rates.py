@@ -43,7 +43,7 @@ from planner.units import GB
 
 PACKED = "gguf-"  # families of llama.cpp's own types
 HARD = 10.0  # exponent of a roofline without a soft corner
-DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
+DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.ATTENTION_OUT_GEMM, Slot.SSM_GEMM, Slot.MLP_GEMM, Slot.EXPERT_GEMM})
 
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:

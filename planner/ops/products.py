@@ -17,7 +17,7 @@ from planner.ops.records import GroupRules, Op, OpKind, Product, Slot, Widths, W
 from planner.params import Tensor, tensors
 from planner.specs.model import ModelSpec, Role
 
-SLOTS = {
+_SLOTS = {
     Role.ATTENTION: Slot.ATTENTION_GEMM,
     Role.SSM: Slot.SSM_GEMM,
     Role.MLP: Slot.MLP_GEMM,
@@ -27,6 +27,8 @@ SLOTS = {
     Role.EMBEDDING: Slot.LM_HEAD_GEMM,  # tied
     Role.LM_HEAD: Slot.LM_HEAD_GEMM,
 }
+_OUTPUT = "attention.o"  # and, where it has two matrices, attention.o_a and attention.o_b
+LAYER_SLOTS = (*{slot for slot in _SLOTS.values() if slot is not Slot.LM_HEAD_GEMM}, Slot.ATTENTION_OUT_GEMM)
 
 
 # Spread of ln popularity of experts. Fitted to gpt-oss-120b in vLLM 0.15 on B200 at 4 to 128 sequences; gpt-oss on
@@ -47,6 +49,13 @@ class Group(NamedTuple):
     indices: tuple[int, ...]
     members: tuple[Tensor, ...]  # of one layer
     layers: int
+
+
+def slot_of(tensor: Tensor) -> Slot:
+    """Whose rate prices the product that the tensor is part of."""
+    if tensor.role is Role.ATTENTION and tensor.op.startswith(_OUTPUT):
+        return Slot.ATTENTION_OUT_GEMM
+    return _SLOTS.get(tensor.role, Slot.OTHER_GEMM)
 
 
 def _key(tensor: Tensor) -> tuple[object, ...]:
@@ -73,7 +82,7 @@ def _groups(model: Same[ModelSpec]) -> tuple[Group, ...]:
     merged: dict[tuple[object, ...], Group] = {}
     for indices in by_layer.values():
         members = tuple(everything[i] for i in indices)
-        slot = SLOTS.get(members[0].role, Slot.OTHER_GEMM)
+        slot = slot_of(members[0])
         name = "experts" if slot is Slot.EXPERT_GEMM else members[0].op
         layers = max(len(members[0].layers), 1)
         same = merged.get(_shapes(members))

@@ -31,6 +31,7 @@ class Slot(IntEnum):
     """
 
     ATTENTION_GEMM = 0
+    ATTENTION_OUT_GEMM = auto()  # which FP4 checkpoints may quantize alone
     SSM_GEMM = auto()
     MLP_GEMM = auto()
     SHARED_GEMM = auto()
