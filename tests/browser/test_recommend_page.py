@@ -95,6 +95,7 @@ def test_a_click_on_a_point_opens_it(app: Watched) -> None:
     assert box
     app.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(app.page.get_by_text("Holds the load")).to_be_visible(timeout=20_000)
+    app.settle()
     count = app.page.get_by_role("spinbutton", name="Count").input_value()
     app.page.get_by_role("link", name="Recommend").click()
     expect(app.page.get_by_role("heading", name=f"What runs best on {count} × GeForce RTX 4090")).to_be_visible()
