@@ -251,6 +251,15 @@ def test_sglang_chooses_experts_in_several_kernels_where_none_of_its_own_takes_s
     assert not any(map(any, router_us.values()))
 
 
+def test_vllm_chooses_corrected_experts_in_one_kernel_from_0_15_on() -> None:
+    router_us = {}
+    for name in ("zai-org/GLM-4.6", "deepseek-ai/DeepSeek-R1", "Qwen/Qwen3-235B-A22B"):
+        row = Scenario(model=name, engine="vllm", gpu="h200-sxm", n_gpus=8)
+        asked = (row.model_copy(update={"engine_version": version}) for version in ("0.11.0", "0.14.1", "0.15.1"))
+        router_us[name] = [round(resolve(one, NO_LIBRARY, {}).engine.routing.router_s * 1e6) for one in asked]
+    assert list(router_us.values()) == [[20, 20, 0], [20, 20, 0], [0, 0, 0]]
+
+
 def test_sglang_divides_its_sequences_among_attention_ranks() -> None:
     sharded = {"model": "deepseek-ai/DeepSeek-V3.2", "gpu": "h200-sxm", "tp": 8, "attention_dp": 8, "concurrency": 512}
     most = {name: row(**sharded, engine=name, max_num_seqs=60)["max_concurrency"] for name in ("vllm", "sglang")}
