@@ -103,9 +103,13 @@ def test_layers_that_pick_their_keys_are_launched_between_vllms_graphs() -> None
     assert sparse["ttft_unloaded_ms"] > launches_ms > dense["ttft_unloaded_ms"]
 
 
-def test_a_nightly_image_is_the_release_of_its_months() -> None:
-    spec = engine("sglang", "nightly-dev-20260402-d7256eb6")
-    assert spec.version == "0.5.9" and "taken as 0.5.9" in spec.note
+@pytest.mark.parametrize(
+    ("tag", "release"),
+    [("nightly-dev-20260216-d3bae71e", "0.5.9"), ("nightly-dev-20260402-d7256eb6", "0.5.10"), ("nightly-dev", "0.5.9")],
+)
+def test_a_nightly_image_is_the_release_of_its_months(tag: str, release: str) -> None:
+    spec = engine("sglang", tag)
+    assert spec.version == release and f"taken as {release}" in spec.note
 
 
 def test_experts_of_several_kernels_add_launches_but_not_those_of_one() -> None:
