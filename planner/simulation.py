@@ -142,6 +142,7 @@ def _service(p: PricedGroup, protocol: Protocol, limits: EngineLimits) -> Servic
         in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
         request_s=_one(front_end.request_s),
         per_token_s=_one(front_end.input_token_s),
+        tokenizer_token_s=_one(front_end.tokenizer_token_s),
         serial_s=_one(front_end.serial_s),
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,

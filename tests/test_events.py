@@ -263,7 +263,7 @@ def test_a_busy_engine_takes_requests_in_some_steps_later() -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_front_end_takes_a_request_at_most_once_in_its_time(replicas) -> None:
     """One that stands by takes none."""
-    service = Service(limits(), replicas + 1, per_token_s=1e-5, serial_s=0.5, spare=1)
+    service = Service(limits(), replicas + 1, tokenizer_token_s=1e-5, serial_s=0.5, spare=1)
     first_s = np.sort(replayed(trace_of([0.0] * 9, 100, 2), service).requests.first_s)
     assert first_s[-1] - first_s[0] == pytest.approx((9 - 1) // replicas * 0.5, rel=1e-3)
 

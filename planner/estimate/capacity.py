@@ -95,6 +95,7 @@ def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Front
     return FrontEnd(
         request_s=server.request_s + launched_s * host_share(deployments),
         input_token_s=server.prompt_token_s,
+        tokenizer_token_s=server.tokenizer_token_s,
         serial_s=_serial_s(engine, deployments),
     )
 

@@ -39,7 +39,8 @@ class Service(NamedTuple):
     routing: Routing = Routing.ROUND_ROBIN
     in_flight: float = float("inf")  # most requests that clients have open at once
     request_s: float = 0.0  # from sent to the scheduler
-    per_token_s: float = 0.0  # the same, per token of the prompt; a front end takes one prompt after another ...
+    per_token_s: float = 0.0  # the same, per token of the prompt
+    tokenizer_token_s: float = 0.0  # before it, per token: a front end takes one prompt after another ...
     serial_s: float = 0.0  # ... and a request at most once in so long
     spare: int = 0  # of the replicas, that stand by
     fails_s: float = float("inf")  # when the first replica stops: its requests start again, a spare takes its place
@@ -142,9 +143,9 @@ class Simulation:
     def _read(self, request: Request) -> float:
         """When its prompt is tokenized, by the first of the replicas' front ends that is free, and at the scheduler."""
         starts_s = max(heapq.heappop(self._reading_s), request.sent_s)
-        read_s = starts_s + self._service.per_token_s * request.prompt
+        read_s = starts_s + self._service.tokenizer_token_s * request.prompt
         heapq.heappush(self._reading_s, max(read_s, starts_s + self._service.serial_s))
-        return read_s + self._service.request_s
+        return read_s + self._service.request_s + self._service.per_token_s * request.prompt
 
     def _push(self, time_s: float, kind: int, at: int, request: Request | None = None) -> int:
         self._number += 1

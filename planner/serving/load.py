@@ -79,7 +79,8 @@ class FrontEnd(NamedTuple):
     """What a server does for a request outside of the engine's steps, seconds."""
 
     request_s: Any = 0.0  # API, tokenizing, first answer ...
-    input_token_s: Any = 0.0  # ... and per token of the prompt, one prompt after another
+    input_token_s: Any = 0.0  # ... per token of the prompt, beside other prompts ...
+    tokenizer_token_s: Any = 0.0  # ... and one prompt after another
     serial_s: Any = 0.0  # that the front end of a replica needs for one request, one after another
 
 
@@ -147,8 +148,8 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
     steps = np.maximum(load.output_tokens - 1, 0) / load.tokens_per_step
     least = np.where(steps > 0, np.minimum(load.input_tokens, 1), 1)
     prefill = np.maximum(load.input_tokens - cached, least)
-    tokenizing_s = front_end.input_token_s * load.input_tokens
-    overhead_s = front_end.request_s + tokenizing_s
+    tokenizing_s = front_end.tokenizer_token_s * load.input_tokens
+    overhead_s = front_end.request_s + front_end.input_token_s * load.input_tokens + tokenizing_s
     random = ~np.isnan(load.request_rate_per_s)
     late_steps = np.where(random, np.minimum(scheduling.late_steps, PLANNED_AHEAD), scheduling.late_steps)
     return Request(
