@@ -131,9 +131,10 @@ def lengths(case):
 few = st.tuples(st.integers(16, 8000), st.integers(32, 400), st.integers(1, 40), st.sampled_from([2048, 8192]), mixes)
 
 
-@given(few)
+@given(few.filter(lambda case: case[1] >= 64 or case[0] <= case[3]))
 @settings(max_examples=15, deadline=None, phases=[Phase.generate])
 def test_a_closed_loop_settles_where_events_do(case) -> None:
+    """Not so of prompts of several steps with answers of fewer than 64 tokens: steps do little else than prefill."""
     prompt, answer, concurrency, budget, mixed = case
     point = serve(Load(prompt, answer, concurrency), engine(256, budget, mixed), front_end=SERVER)
     count = max(10 * concurrency, 200)
