@@ -25,10 +25,13 @@ BOXES = {
     "meets_slo": (st.success, ":material/verified:"),
 }
 MISSED = st.warning, ":material/flag:"
-BOUND = {  # short enough for two tiles side by side on a phone
-    "memory": "bandwidth", "compute": "compute", "network": "GPU link", "overhead": "step overhead",
-    "kv_pool": "KV room",
-}  # fmt: skip
+BOUND = {  # in two short lines, so that two tiles stand side by side on a phone
+    "memory": ("bandwidth", "of GPU memory"),
+    "compute": ("compute", "arithmetic"),
+    "network": ("GPU link", "messages"),
+    "overhead": ("step overhead", "launches, host"),
+    "kv_pool": ("KV room", "requests wait for it"),
+}
 
 
 def problems() -> None:
@@ -101,7 +104,7 @@ def tiles(row: EstimateRow) -> None:
     )
     _tile(boxes, "Whole server", f"{_figure(row, name)} tok/s", explain.span(row, name), tip)
     tip = "What takes most of a mean step, or what keeps more requests from running at once."
-    _tile(boxes, "Limited by", BOUND.get(row["bound"], "–"), explain.BOUND_WORDS.get(row["bound"], ""), tip)
+    _tile(boxes, "Limited by", *BOUND.get(row["bound"], ("–", "")), tip)
     st.caption(plain(f"Ranges hold 80 % of cases. {_price(row)} Basis: {evidence(row)}."))
 
 
