@@ -21,29 +21,11 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
-BLIND_FILES = (
-    "blind_memory",
-    "blind_llamacpp",
-    "blind_speed",
-    "blind_serving",
-    "blind_fourth",
-    "blind_fifth",
-    "blind_single",
-    "blind_spark",
-)
-SPEED_FILES = (
-    "serving",
-    "serving_other",
-    "single_stream",
-    "single_stream_later",
-    "blind_speed",
-    "blind_serving",
-    "blind_fourth",
-    "blind_fifth",
-    "blind_single",
-    "blind_spark",
-)
-FILES = (*MEMORY_FILES, *SPEED_FILES, "blind_memory", "blind_llamacpp")
+BLIND_MEMORY = ("blind_memory", "blind_llamacpp")
+BLIND_SPEED = ("blind_speed", "blind_serving", "blind_fourth", "blind_fifth", "blind_single", "blind_spark")
+BLIND_FILES = (*BLIND_MEMORY, *BLIND_SPEED)
+SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later", *BLIND_SPEED)
+FILES = (*MEMORY_FILES, *SPEED_FILES, *BLIND_MEMORY)
 MEASURED = "measured_"
 NOT_NUMBERS = ("measured_starts", "measured_on")  # yes or no, a date
 MAX_BYTES = 8 * 2**20
