@@ -95,7 +95,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     prompts_per_step = read(curve.mix.prompts, at)
     m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
     if np.any(request.ranks_apart > 1):
-        request = _in_clumps(offered, request, m, times, ~open_loop)
+        request = _told_density(offered, request, m, times, ~open_loop)
         m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
     exact = Exact(times, beside_s, _prompt_s(offered), first_wave(offered, m, times.decode_s))
     point = set_aside(lives(request, capacity, m, times), crowd)
@@ -111,7 +111,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
     return Settled(m, exact, point, open_loop, np.where(open_loop, lane.request_rate_per_s, looped_per_s), most_per_s)
 
 
-def _in_clumps(offered: Offered, request: Request, m: Mix, times: Times, closed: Mask) -> Request:
+def _told_density(offered: Offered, request: Request, m: Mix, times: Times, closed: Mask) -> Request:
     """The same request, which knows how dense prompts come in the clumps of a benchmark."""
     wave, lived = first_wave(offered, m, times.decode_s), lives(request, offered.capacity, m, times)
     clumps = np.isfinite(offered.load.waves) & closed
