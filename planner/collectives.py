@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.formats.packing import padded
 from planner.params import Shard, Tensor
 from planner.specs.model import Role
 
@@ -58,11 +59,6 @@ class LocalShape(NamedTuple):
 def is_by_rank(tensor: Tensor, whole: frozenset[Role]) -> bool:
     """Whether attention data-parallel ranks each hold the tensor and run it on their own tokens."""
     return tensor.attention or tensor.role in whole
-
-
-def padded(size: int, multiple: int) -> int:
-    """The size rounded up to a multiple."""
-    return -(-size // multiple) * multiple
 
 
 def local_shape(

@@ -7,10 +7,10 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from planner.catalog.values import shares_of
-from planner.collectives import padded
 from planner.errors import BadValue
 from planner.estimate.resolve import ResolvedRow
 from planner.formats.identity import Same
+from planner.formats.packing import padded
 from planner.specs.engine import EngineSpec
 from planner.specs.model import (
     Attention,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from planner.formats.gguf import gguf_tensor_bytes
 from planner.formats.identity import Same
-from planner.formats.packing import Floats, Ints, groups, packed_bytes
+from planner.formats.packing import Floats, Ints, groups, packed_bytes, padded
 from planner.params import Tensor, tensors
 from planner.specs.formats import FormatSpec, Level, Packing
 from planner.specs.model import ExactWeights, ModelSpec, Quantization, Role
@@ -102,12 +102,6 @@ def _head_bytes(head: Packing, shapes: _Shapes, tied: bool) -> Floats:
     return np.where(is_head & (shapes.k > 1), packed_bytes(head, shapes.n, shapes.k), 0.0)
 
 
-def _padded(size: Ints, multiple: int, parts: int = 1) -> Ints:
-    """Size of an axis each of whose `parts` is padded to a multiple."""
-    part = -(-size // parts)
-    return -(-part // multiple) * multiple * parts if multiple > 1 else size
-
-
 def _held_shapes(model: ModelSpec, fmt: FormatSpec, shards: int) -> tuple[Ints, Ints]:
     """Output and input features as kernels hold them: experts are padded along both widths.
 
@@ -118,8 +112,8 @@ def _held_shapes(model: ModelSpec, fmt: FormatSpec, shards: int) -> tuple[Ints, 
     down = np.array([tensor.name.endswith("down") for tensor in shapes.all])
 
     def held(axis: Ints, is_model_width: NDArray[np.bool_]) -> Ints:
-        padded = np.where(is_model_width, _padded(axis, fmt.pad_hidden), _padded(axis, fmt.pad_inner, shards))
-        return np.where(expert, padded, axis)
+        held = np.where(is_model_width, padded(axis, fmt.pad_hidden), padded(axis, fmt.pad_inner, shards))
+        return np.where(expert, held, axis)
 
     return held(shapes.n, down), held(shapes.k, ~down)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from planner.specs.formats import Packing
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Size = TypeVar("Size", int, Ints)
 
 BITS_PER_BYTE = 8
 
@@ -16,6 +19,12 @@ BITS_PER_BYTE = 8
 def _groups(size: Ints, group: int) -> Ints:
     """Groups along an axis; a group of 0 spans the axis, a last one that is not full counts."""
     return -(-size // group) if group else np.ones_like(size)
+
+
+def padded(size: Size, multiple: int, parts: int = 1) -> Size:
+    """Size of an axis each of whose `parts` is padded to a multiple."""
+    part = -(-size // parts)
+    return -(-part // multiple) * multiple * parts if multiple > 1 else size
 
 
 def groups(packing: Packing, n: Ints, k: Ints) -> Ints:

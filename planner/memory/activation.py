@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.collectives import Parallel, padded
+from planner.collectives import Parallel
+from planner.formats.packing import padded
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import cache_group, result_ways, streamed_tensor_bytes

@@ -10,6 +10,7 @@ from planner.catalog.commands import ALL_LAYERS
 from planner.errors import PlannerError
 from planner.estimate.columns import EstimateRow
 from planner.estimate.defaults import default_kv_format
+from planner.formats.packing import padded
 
 Flags = list[tuple[str, object]]
 
@@ -86,7 +87,7 @@ def _length(row: EstimateRow) -> int | None:
     longest = max(row["input_tokens_p95"] or 0, row["input_tokens"]) + max(
         row["output_tokens_p95"] or 0, row["output_tokens"]
     )
-    return -(-longest // MULTIPLE) * MULTIPLE if at_most is not None and at_most < 1 else None
+    return padded(longest, MULTIPLE) if at_most is not None and at_most < 1 else None
 
 
 def _kv(row: EstimateRow, names: dict[str, str]) -> str | None:
@@ -214,7 +215,7 @@ def _llama_cpp(row: EstimateRow) -> tuple[list[str], Flags]:
     each = (row["tp"] or 1) * (row["pp"] or 1)
     kind = str(row["weight_format"]).removeprefix("gguf-").upper()
     flags: Flags = [
-        ("--ctx-size", slots * -(-longest // MULTIPLE) * MULTIPLE),
+        ("--ctx-size", slots * padded(longest, MULTIPLE)),
         ("--parallel", slots),
         ("--device", ",".join(f"Vulkan{i}" for i in range(each)) if row["backend"] == "vulkan" else None),
         ("--n-gpu-layers", ALL_LAYERS if row["n_gpu_layers"] is None else row["n_gpu_layers"]),
