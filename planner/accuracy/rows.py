@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from planner.catalog import models
@@ -27,9 +28,11 @@ SATURATED_SHARE = 0.2  # of the end-to-end time spent before the first token
 STARTS = {"no": "engine starts", "yes": "engine starts held out"}  # logs found after the first constants were set
 LATER = {"no": ", found later", "yes": ", held out"}  # rows of one stream, the same
 BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored before anybody had looked
+SECOND = {"no": ", second blind test, looked at", "yes": ", second blind test"}  # of starts, collected later
 THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected later
 FOURTH = {"no": ", fourth blind test, looked at", "yes": ", fourth blind test"}
 FIFTH = {"no": ", fifth blind test, looked at", "yes": ", fifth blind test"}  # collected last
+FOUND = {"blind_starts": SECOND, "blind_serving": THIRD, "blind_fourth": FOURTH, "blind_fifth": FIFTH}  # by file
 
 OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()
@@ -99,7 +102,7 @@ def questions() -> Iterator[Question]:
 def _found(row: MeasuredRow) -> str:
     """When a row was found, where that is later than the constants, as the end of its part's name."""
     names = BLIND if row.file in BLIND_FILES else LATER if row.file in SPEED_FILES else {}
-    names = {"blind_serving": THIRD, "blind_fourth": FOURTH, "blind_fifth": FIFTH}.get(row.file, names)
+    names = FOUND.get(row.file, names)
     return names.get(row.about.get("held_out", ""), "")
 
 
@@ -113,9 +116,12 @@ def _loaded_weights() -> Iterator[Question]:
 SHORT = {"input_tokens": 128, "output_tokens": 128, "concurrency": 1}
 
 
+STARTED = ("engine_memory", "engine_starts", "blind_memory", "blind_starts")  # files of start-up logs
+
+
 def _engine_memory() -> Iterator[Question]:
     """Engines' start-up figures. A row without a card says something of weights only."""
-    for row in (*measured_rows("engine_memory"), *measured_rows("engine_starts"), *measured_rows("blind_memory")):
+    for row in chain.from_iterable(measured_rows(file) for file in STARTED):
         starts = STARTS.get(row.about.get("held_out", "")) if row.file == "engine_starts" else None
         s, part = row.scenario, starts or f"engine memory{_found(row)}"
         if s.tp is None or s.weight_format is None or row.about["measured_starts"] != "yes":

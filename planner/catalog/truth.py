@@ -21,7 +21,7 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
-BLIND_MEMORY = ("blind_memory", "blind_llamacpp")
+BLIND_MEMORY = ("blind_memory", "blind_starts", "blind_llamacpp")
 BLIND_SPEED = ("blind_speed", "blind_serving", "blind_fourth", "blind_fifth", "blind_single", "blind_spark")
 BLIND_FILES = (*BLIND_MEMORY, *BLIND_SPEED)
 SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later", *BLIND_SPEED)
