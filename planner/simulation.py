@@ -12,6 +12,7 @@ from planner.errors import BadValue
 from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.answer import PricedGroup
 from planner.estimate.capacity import front_end_of
+from planner.estimate.deployments import only
 from planner.estimate.group import objectives, settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.loads import images
@@ -117,16 +118,16 @@ def _reach(p: PricedGroup, sent: Sent, limits: EngineLimits) -> Reach:
         sequences=int(max(min(limits.slots, sent.sequences, limits.pool.blocks), 1)),
         context_tokens=sent.longest_tokens,
         prefill_tokens=limits.budget_tokens,
-        patches_per_token=_one(request.image_patches / np.maximum(request.prefill_tokens, 1)),
-        patches_per_image=_one(request.patches_per_image),
-        graph_tokens=int(min(_one(p.clock.graph_batch), limits.budget_tokens)),
+        patches_per_token=only(request.image_patches / np.maximum(request.prefill_tokens, 1)),
+        patches_per_image=only(request.patches_per_image),
+        graph_tokens=int(min(only(p.clock.graph_batch), limits.budget_tokens)),
     )
 
 
 def _service(p: PricedGroup, protocol: Protocol, limits: EngineLimits) -> Service:
     """The deployment's replicas behind a router. Raises BadValue where none would be left to serve."""
     capacity, front_end = p.offered.capacity, front_end_of(p.clock.engine, p.deployments)
-    replicas = int(_one(capacity.replicas))
+    replicas = int(only(capacity.replicas))
     if protocol.spare_replicas >= replicas:
         raise BadValue(
             f"spare_replicas {protocol.spare_replicas}: the deployment has {replicas}, one must serve; set dp"
@@ -136,14 +137,14 @@ def _service(p: PricedGroup, protocol: Protocol, limits: EngineLimits) -> Servic
     return Service(
         limits,
         replicas,
-        int(_one(capacity.lanes)),
-        _one(capacity.waits_on) > 1,
+        int(only(capacity.lanes)),
+        only(capacity.waits_on) > 1,
         protocol.routing,
-        in_flight=_one(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
-        request_s=_one(front_end.request_s),
-        per_token_s=_one(front_end.input_token_s),
-        tokenizer_token_s=_one(front_end.tokenizer_token_s),
-        serial_s=_one(front_end.serial_s),
+        in_flight=only(p.offered.load.concurrency) if protocol.trace is None and not protocol.burst else math.inf,
+        request_s=only(front_end.request_s),
+        per_token_s=only(front_end.input_token_s),
+        tokenizer_token_s=only(front_end.tokenizer_token_s),
+        serial_s=only(front_end.serial_s),
         spare=protocol.spare_replicas,
         fails_s=protocol.fail_at_s,
     )
@@ -154,41 +155,37 @@ def step_time(p: PricedGroup) -> StepTime:
     return lambda batch: p.clock.step_s(Batch(*(np.reshape(field, (-1, 1)) for field in batch)))[:, 0]
 
 
-def _one(value: Any) -> float:
-    return float(np.ravel(np.asarray(value, dtype=float))[0])
-
-
 # ---- what the engine may run
 
 
 def engine_limits(p: PricedGroup) -> EngineLimits:
     """Limits of one lane of one replica, from the plan of its memory."""
     capacity, engine, settings = p.offered.capacity, p.clock.engine, p.inputs.settings
-    lanes, slots = _one(capacity.lanes), _one(capacity.max_num_seqs)
+    lanes, slots = only(capacity.lanes), only(capacity.max_num_seqs)
     reserved = engine.cache.allocation is Allocation.CONTEXT
     stages = stages_of(p.deployments[0].row.model, engine, p.inputs)
     bounded = not reserved or bool(np.all(settings.max_model_len_given))  # else slots are as long as requests need
     longest = settings.max_model_len if bounded else np.inf
     if reserved or engine.cache.state_share:
-        slots = min(slots, _one(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
+        slots = min(slots, only(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
     slots = max(int(slots / lanes), 1)
-    polls = _one(p.offered.request.rules.poll_steps)
+    polls = only(p.offered.request.rules.poll_steps)
     return EngineLimits(
         slots=slots,
-        budget_tokens=int(_one(capacity.max_num_batched_tokens)),
+        budget_tokens=int(only(capacity.max_num_batched_tokens)),
         pool=Pool(slots, 1, fixed_blocks=1, grows=False) if reserved else pool(p, stages),
         mixed=engine.scheduler.chunks_mixed,
-        tokens_per_step=_one(p.offered.load.tokens_per_step),
-        longest_tokens=_one(longest),
-        late_steps=round(_one(p.offered.request.late_steps) - (polls - 1) / 2),
+        tokens_per_step=only(p.offered.load.tokens_per_step),
+        longest_tokens=only(longest),
+        late_steps=round(only(p.offered.request.late_steps) - (polls - 1) / 2),
         poll_steps=round(polls),
-        ranks=round(_one(p.offered.request.rules.ranks)),
-        balance_steps=_one(p.offered.request.rules.balance_steps),
+        ranks=round(only(p.offered.request.rules.ranks)),
+        balance_steps=only(p.offered.request.rules.balance_steps),
     )
 
 
 def _ranks(p: PricedGroup) -> float:
-    return _one(p.inputs.parallel.attention_dp)
+    return only(p.inputs.parallel.attention_dp)
 
 
 def state_slots(stages: Stages) -> float:
@@ -207,14 +204,14 @@ def pool(p: PricedGroup, stages: Stages) -> Pool:
     beside = bool(engine.cache.state_share)
     table = without_states(stages.table) if beside else stages.table
     usable = usable_bytes(table, engine, stages.pool if beside else stages.available)
-    block, prefix = _one(p.inputs.settings.block_tokens), _one(np.minimum(load.shared_prefix_tokens, load.input_tokens))
-    prompt = math.ceil(max(_one(load.input_tokens), 1) / block) * block
-    end = prompt + math.ceil(max(_one(load.output_tokens), 1) / block) * block
+    block, prefix = only(p.inputs.settings.block_tokens), only(np.minimum(load.shared_prefix_tokens, load.input_tokens))
+    prompt = math.ceil(max(only(load.input_tokens), 1) / block) * block
+    end = prompt + math.ceil(max(only(load.output_tokens), 1) / block) * block
     shared = shared_bytes(table, np.array([prefix]))
     at_prompt, at_end = (_bytes(table, tokens) - shared for tokens in (prompt, end))
     ratio = np.where(at_end > 0, (usable - shared) / np.maximum(at_end, 1), np.inf)
     stage = int(np.argmin(ratio[:, 0]))
-    room = max(float((usable - shared)[stage, 0]), 0.0) * _ranks(p) / _one(p.offered.capacity.lanes)
+    room = max(float((usable - shared)[stage, 0]), 0.0) * _ranks(p) / only(p.offered.capacity.lanes)
     first, last = float(at_prompt[stage, 0]), float(at_end[stage, 0])
     grown = (last - first) / (end - prompt) * block
     if grown <= 0:
@@ -234,21 +231,21 @@ def _bytes(table: CacheTable, tokens: float) -> Any:
 def source(p: PricedGroup, protocol: Protocol) -> Sent:
     """Requests as the protocol or the scenario's load has them arrive."""
     load = p.offered.load
-    prefix, fraction = int(_one(load.shared_prefix_tokens)), _one(load.cached_input_fraction)
-    closed = np.isnan(_one(load.request_rate_per_s)) and protocol.trace is None and not protocol.burst
+    prefix, fraction = int(only(load.shared_prefix_tokens)), only(load.cached_input_fraction)
+    closed = np.isnan(only(load.request_rate_per_s)) and protocol.trace is None and not protocol.burst
     if closed:
         return users(p, protocol, prefix)
     run = p.deployments[0].row.scenario.run_requests
     warm = 0 if protocol.trace or protocol.burst or run else math.ceil(WARM_UP_SHARE * protocol.requests)
     count = run or protocol.requests + warm
     _check_count(count)
-    lengths = length_spreads(p, protocol, _one(load.input_tokens))
+    lengths = length_spreads(p, protocol, only(load.input_tokens))
     random = np.random.default_rng(protocol.seed)
     if protocol.trace is not None:
         trace = protocol.trace
         longest = float(np.max(trace.prompt + trace.output))
     else:
-        rate = math.inf if protocol.burst else _one(load.request_rate_per_s)
+        rate = math.inf if protocol.burst else only(load.request_rate_per_s)
         trace, longest = poisson(random, rate, lengths, count), _longest(lengths)
     return Sent(Replay(trace, Cached(prefix, fraction)), slice(warm, None), math.inf, longest)
 
@@ -258,17 +255,17 @@ def users(p: PricedGroup, protocol: Protocol, prefix: int) -> Sent:
     ended; or of a load generator, which offers so many waves of requests at once, all of which count.
     """
     scenario, point, load = p.deployments[0].row.scenario, p.point, p.offered.load
-    people, waves = int(_one(load.concurrency)), _one(load.waves)
+    people, waves = int(only(load.concurrency)), only(load.waves)
     service = math.isinf(waves)
     warm = people + math.ceil(WARM_UP_SHARE * protocol.requests) if service else 0
     counted = protocol.requests if service else math.ceil(waves * people)
     count = warm + counted + (people if service else 0)
     _check_count(count)
-    turns, think = scenario.turns or 1, _one(load.think_time_s)
-    prompt = float(scenario.input_tokens or 0) + _one(images(p.deployments).tokens)
+    turns, think = scenario.turns or 1, only(load.think_time_s)
+    prompt = float(scenario.input_tokens or 0) + only(images(p.deployments).tokens)
     lengths = length_spreads(p, protocol, prompt)
     cached = Cached(prefix, scenario.cached_input_fraction or 0.0)
-    group = Users(people, think, turns, start_s=_one(point.e2e_s) + think if service else 0.0)
+    group = Users(people, think, turns, start_s=only(point.e2e_s) + think if service else 0.0)
     longest = _longest(lengths) * turns
     measured = slice(warm, warm + counted)
     return Sent(Loop(group, lengths, cached, count, protocol.seed), measured, people, longest)
@@ -276,14 +273,14 @@ def users(p: PricedGroup, protocol: Protocol, prefix: int) -> Sent:
 
 def length_spreads(p: PricedGroup, protocol: Protocol, prompt: float) -> tuple[Lengths, Lengths]:
     """Spreads of prompt and output: log-normal where the scenario states a 95th percentile, else uniform or fixed."""
-    s, means = p.deployments[0].row.scenario, (prompt, _one(p.offered.load.output_tokens))
+    s, means = p.deployments[0].row.scenario, (prompt, only(p.offered.load.output_tokens))
     closed = s.request_rate_per_s is None and not protocol.burst
     shortest = s.shortest_fraction or (SHORTEST if closed else 1.0)
     leasts = (0, min(round(means[1]), 1))  # an encoder writes nothing
     return tuple(  # type: ignore[return-value]
         Lengths(mean, least=least, shortest_fraction=shortest)
         if tail is None
-        else Lengths(mean, _one(log_sd(np.array(mean), np.array(tail))), least=least)
+        else Lengths(mean, only(log_sd(np.array(mean), np.array(tail))), least=least)
         for mean, tail, least in zip(means, (s.input_tokens_p95, s.output_tokens_p95), leasts, strict=True)
     )
 
@@ -311,7 +308,7 @@ def simulate_columns() -> tuple[str, ...]:
 def columns(p: PricedGroup, run: Run, measured: slice) -> dict[str, float | int | None]:
     """What the simulation saw, in the units of the screen; None where there is no such figure."""
     wishes = objectives(p.deployments)
-    found: Summary = events.summary(run, measured, RequestLimits(*(_one(limit) for limit in wishes[:3])))
+    found: Summary = events.summary(run, measured, RequestLimits(*(only(limit) for limit in wishes[:3])))
     values = [value * MS_PER_S for spread in (found.ttft, found.tpot, found.e2e, found.queue) for value in spread]
     values += [
         found.output_tokens_per_s,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.estimate.answer import PricedGroup, mean_batch, step_parts
+from planner.estimate.deployments import only
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY, Library
@@ -42,18 +43,18 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPar
     """
     row = refined(resolve(scenario, library), library)
     priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
-    mean, between_s = mean_batch(priced), _first(priced.point.tpot_s * priced.offered.load.tokens_per_step)
+    mean, between_s = mean_batch(priced), only(priced.point.tpot_s * priced.offered.load.tokens_per_step)
     parts = step_parts(priced, Batch(mean.decode_seqs, mean.decode_context) if between_s > 0 else mean)
     found: dict[tuple[str, str], list[Any]] = {}
     for index, op in enumerate(parts.ops):
-        count = _first(op.count)
+        count = only(op.count)
         times = {
-            "overhead": _first(parts.seconds.start[index]),
-            "memory": _first(parts.seconds.memory[index]),
-            "compute": _first(parts.seconds.compute[index]),
+            "overhead": only(parts.seconds.start[index]),
+            "memory": only(parts.seconds.memory[index]),
+            "compute": only(parts.seconds.compute[index]),
         }
-        total = _first(parts.seconds.total[index])
-        amounts = np.array([total, count * _first(op.bytes), count * _first(op.flops), count])
+        total = only(parts.seconds.total[index])
+        amounts = np.array([total, count * only(op.bytes), count * only(op.flops), count])
         if total > 0:
             bound = "network" if op.kind is OpKind.COMMUNICATION else _largest(times)
             known = found.setdefault((op.name, op.kind.value), [bound, np.zeros(4), 0.0])
@@ -61,7 +62,7 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPar
                 known[0], known[2] = bound, total
             known[1] += amounts
     out = [StepPart(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
-    engine_s = _first(parts.engine_s)
+    engine_s = only(parts.engine_s)
     out += [StepPart("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
     prompts_s = between_s - sum(part.seconds for part in out)
     out += [StepPart("prompts", "prompts", prompts_s, "prompts", 0.0, 0.0, 1.0)] if prompts_s > LEAST_S else []
@@ -97,10 +98,10 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, li
     math = math or next(one for one in (MathType.BF16, MathType.FP16, MathType.FP32) if one in row.gpu.flops_per_s)
     limits = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
     found = []
-    if _first(priced.offered.load.input_tokens) > 0:
+    if only(priced.offered.load.input_tokens) > 0:
         tokens = np.minimum(priced.offered.request.prefill_tokens, priced.offered.capacity.max_num_batched_tokens)
         found.append(_phase("prefill", priced, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
-    if _first(priced.offered.load.output_tokens) > 0:
+    if only(priced.offered.load.output_tokens) > 0:
         found.append(_phase("decode", priced, Batch(mean.decode_seqs, mean.decode_context)))
     return limits, found
 
@@ -108,13 +109,9 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, li
 def _phase(name: str, priced: PricedGroup, batch: Batch) -> Phase:
     parts = step_parts(priced, batch)
     own = [index for index, op in enumerate(parts.ops) if op.kind is not OpKind.COMMUNICATION]
-    moved = sum(_first(parts.ops[i].count) * _first(parts.ops[i].bytes) for i in own)
-    done = sum(_first(parts.ops[i].count) * _first(parts.ops[i].flops) for i in own)
-    return Phase(name, moved, done, sum(_first(parts.seconds.total[i]) for i in own))
-
-
-def _first(value: Any) -> float:
-    return float(np.ravel(value)[0])
+    moved = sum(only(parts.ops[i].count) * only(parts.ops[i].bytes) for i in own)
+    done = sum(only(parts.ops[i].count) * only(parts.ops[i].flops) for i in own)
+    return Phase(name, moved, done, sum(only(parts.seconds.total[i]) for i in own))
 
 
 def _largest(times: Mapping[str, float]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from planner import serving
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
-from planner.estimate.kernels.launches import host_share
+from planner.estimate.kernels.launches import launch_scale
 from planner.estimate.memory_plans import Planned, asks_slots
 from planner.memory import MemoryInputs, MemoryPlan
 from planner.serving import Capacity, FrontEnd, Load, Scheduling
@@ -52,12 +52,12 @@ def capacity_of(
 def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
     """How far chunks of one prompt overlap in the stages of a pipeline: not where the host waits between experts.
 
-    Nor on other GPUs than NVIDIA's, whose back-ends have no events between devices.
+    Nor without CUDA: the other back-ends have no events between devices.
     """
     overlap = engine.scheduler.chunk_overlap
     if not overlap or deployments[0].row.model.has_experts:
         return 0.0
-    return column(deployments, lambda d: overlap * (d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+    return column(deployments, lambda d: overlap * (d.row.gpu.runs_cuda), Part.GPU)
 
 
 def captured(inputs: MemoryInputs) -> Floats:
@@ -93,7 +93,7 @@ def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Front
     server, model = engine.front_end, deployments[0].row.model
     launched_s = server.latent_layer_s * model.layers_of(LatentAttention)
     return FrontEnd(
-        request_s=server.request_s + launched_s * host_share(deployments),
+        request_s=server.request_s + launched_s * launch_scale(deployments),
         input_token_s=server.prompt_token_s,
         tokenizer_token_s=server.tokenizer_token_s,
         serial_s=_serial_s(engine, deployments),

@@ -177,7 +177,7 @@ class Clock(NamedTuple):
 
 def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
     """Whether CUDA graphs replay steps on this GPU; where none do, its figures are of launched kernels."""
-    return gpu.vendor == "NVIDIA" and gpu.generation not in engine.graphs.none_on
+    return gpu.runs_cuda and gpu.generation not in engine.graphs.none_on
 
 
 def refined_columns(deployments: Sequence[Deployment]) -> Refined:

@@ -32,11 +32,14 @@ def loaded_format(own: str, model: ModelSpec, engine: EngineSpec) -> str:
     return "bf16" if model.task == Task.GENERATE else "fp16"
 
 
+def usual_engine(gpu: GpuSpec) -> str:
+    """The engine that most would start on this GPU: vLLM, which Apple's GPUs do not have."""
+    return "llama.cpp" if gpu.vendor == "Apple" else "vllm"
+
+
 def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
-    """Who serves this when nobody says: llama.cpp for GGUF and Apple, MLX for its own format, else vLLM."""
-    if weights.family == "mlx":
-        return "mlx"
-    return "llama.cpp" if weights.family == "gguf" or gpu.vendor == "Apple" else "vllm"
+    """The engine of a scenario that names none: the one that the weight format belongs to, else the GPU's usual one."""
+    return {"mlx": "mlx", "gguf": "llama.cpp"}.get(weights.family) or usual_engine(gpu)
 
 
 def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec, gpu: GpuSpec) -> str:

@@ -222,3 +222,8 @@ def replicas(deployments: Sequence[Deployment]) -> Floats:
     """Independent copies of the model that share the load."""
     copies = numbers(deployments, "copies_per_gpu", 1)
     return np.asarray(column(deployments, attrgetter("layout.dp"), Part.LAYOUT) * copies)
+
+
+def only(values: Any) -> float:
+    """The figure of a group of one deployment: the single entry of an array (1,), or a scalar that stands for it."""
+    return float(np.ravel(values)[0])

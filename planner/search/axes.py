@@ -12,7 +12,7 @@ from planner.catalog import engines, formats, gpus, models
 from planner.catalog.checkpoints import checkpoint
 from planner.catalog.efficiency import is_half_rate
 from planner.catalog.quality import family
-from planner.estimate.defaults import own_format
+from planner.estimate.defaults import own_format, usual_engine
 from planner.estimate.layout import Layout, fault
 from planner.estimate.library import Library
 from planner.formats import bits_per_weight
@@ -58,15 +58,14 @@ def chosen_gpus(load: Scenario, space: Space) -> tuple[str, ...]:
 
 
 def chosen_engines(load: Scenario, space: Space, gpu: GpuSpec) -> tuple[str, ...]:
-    """Engines to try on a GPU: those named, else vLLM where it runs, and llama.cpp on what people have at home or where
-    a host's memory is stated to use."""
+    """Engines to try on a GPU: those named, else the GPU's usual one, and llama.cpp beside it on hardware that people
+    have at home or where the load states host memory to use."""
     named = space.engines or ((load.engine,) if load.engine else ())
     if named:
         return tuple(engines.engine_id(name) for name in named)
-    if gpu.vendor == "Apple":
-        return (LLAMA_CPP,)
+    usual = usual_engine(gpu)
     at_home = gpu.unified_memory or is_half_rate(gpu) or bool(load.host_memory_gib)
-    return ("vllm", LLAMA_CPP) if at_home else ("vllm",)
+    return (usual, LLAMA_CPP) if at_home and usual != LLAMA_CPP else (usual,)
 
 
 def chosen_formats(model: ModelSpec, space: Space, engine: EngineSpec, gpu: GpuSpec) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.catalog import formats, gpus, models
+from planner.estimate.defaults import usual_engine
 from planner.specs.formats import Level
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
@@ -19,9 +20,9 @@ SEARCHED_IN = {
 
 
 def default_formats(model_id: str, gpu_id: str, engine: str | None) -> tuple[str, ...]:
-    """`usual_formats` by name; without an engine llama.cpp's on Apple and vLLM's elsewhere."""
+    """`usual_formats` by name; without an engine those of the GPU's usual one."""
     gpu = gpus.gpu(gpu_id)
-    return usual_formats(models.model(model_id), engine or ("llama.cpp" if gpu.vendor == "Apple" else "vllm"), gpu)
+    return usual_formats(models.model(model_id), engine or usual_engine(gpu), gpu)
 
 
 def usual_formats(model: ModelSpec, engine: str, gpu: GpuSpec) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from planner.serving.steps import (
 )
 
 PRICED = 10  # points of the curve at which steps are priced
-REFINED = 6  # points read off per priced interval
+SUBDIVIDED = 6  # points read off per priced interval
 
 
 class Life(NamedTuple):
@@ -59,7 +59,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     mean_square_s2 = plain_share * times.decode_s**2 + m.busy_share * times.busy_s**2
     any_step_s = np.where(request.random_arrivals, mean_step_s / (1 + m.busy_share), times.decode_s)
     next_step_s = np.where(capacity.chunks_mixed, mean_step_s, any_step_s)
-    random_share = at_random(request, next_step_s)
+    random_share = random_share_of(request, next_step_s)
     rest_s = random_share * mean_square_s2 / (2 * np.maximum(mean_step_s, TINY))
     rest_s = rest_s + (1 - random_share) * np.maximum(next_step_s - request.gap_s, 0)
     late_s, polls_s = late_steps(request, m.prompts) * next_step_s, (request.rules.poll_steps - 1) / 2 * next_step_s
@@ -96,7 +96,7 @@ def own_prefill_s(request: Request, capacity: Capacity, m: Mix, times: Times) ->
 
 
 def held_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
-    """How long a request holds cache: `lives` in the one figure of it that random arrivals need without objectives."""
+    """Seconds for which a request holds cache; `load_points` gives the same figure beside all others."""
     decode_s = request.decode_steps * between_steps_s(request, capacity, m, times)
     return own_prefill_s(request, capacity, m, times) + decode_s
 
@@ -119,8 +119,8 @@ def harmonic(n: Array) -> Array:
     return np.asarray(np.log(n) + np.euler_gamma + 1 / (2 * n))
 
 
-def at_random(request: Request, step_s: Array) -> Array:
-    """How much like a random observer a request arrives: fully once the gap before it spans a step."""
+def random_share_of(request: Request, step_s: Array) -> Array:
+    """0 to 1: how far a request arrives like a random observer, which it does once the gap before it spans a step."""
     return np.where(request.random_arrivals, 1, np.minimum(request.gap_s / np.maximum(step_s, TINY), 1))
 
 
@@ -198,9 +198,9 @@ def priced_places(steps: Ladder, capacity: Capacity, slots: Array) -> Array:
     return np.sort(np.concatenate([even, steps.place(sides * jumps)]), axis=0)
 
 
-def refined(priced: Array) -> Array:
-    """K = (P - 1) REFINED + 1 points off the `priced` ones (P, ...), on straight lines between them."""
-    parts = np.arange(REFINED).reshape(-1, *(1,) * (priced.ndim - 1)) / REFINED
+def subdivided(priced: Array) -> Array:
+    """K = (P - 1) SUBDIVIDED + 1 points (K, ...) on straight lines between the P `priced` ones (P, ...)."""
+    parts = np.arange(SUBDIVIDED).reshape(-1, *(1,) * (priced.ndim - 1)) / SUBDIVIDED
     between = priced[:-1, None] + parts * np.diff(priced, axis=0)[:, None]
     return np.concatenate([between.reshape(-1, *priced.shape[1:]), priced[-1:]])
 
@@ -214,13 +214,13 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
         step_s, (*step_batches(request, capacity, coarse)[:2], *prompt_batches(request, capacity))
     )
     decode_s = beside_ranks(step_s, request, coarse, decode_s)
-    m = mix(request, capacity, steps.prompts(refined(places)))
-    decode_s, busy_s = (np.exp(refined(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
+    m = mix(request, capacity, steps.prompts(subdivided(places)))
+    decode_s, busy_s = (np.exp(subdivided(np.log(np.maximum(seconds, TINY)))) for seconds in (decode_s, busy_s))
     times = Times(decode_s, busy_s, own_step(request, capacity, m, decode_s, busy_s))
-    return lives(request, capacity, m, times), PromptSteps(lone_s, full_s)
+    return load_points(request, capacity, m, times), PromptSteps(lone_s, full_s)
 
 
-def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCurve:
+def load_points(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCurve:
     """The life of a request at mix `m`.
 
     Others are counted by steps, not by seconds: a long prefill step, too, brings each of them one token only.
@@ -229,7 +229,7 @@ def lives(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCur
     mixed = capacity.chunks_mixed
     own_steps = np.where(request.prefill_tokens > 0, np.where(mixed, 1, m.others.decoding) * m.chunks, 1)
     held_steps = own_steps + request.decode_steps
-    random_share = at_random(request, np.where(mixed, lived.step_s, times.decode_s))
+    random_share = random_share_of(request, np.where(mixed, lived.step_s, times.decode_s))
     missed_steps = random_share * (request.gap_s / np.maximum(lived.step_s, TINY) + 0.5) + (1 - random_share)
     missed_steps = missed_steps + late_steps(request, m.prompts)
     ahead_steps = running(request, m) * missed_steps + np.where(mixed, m.backlog_tokens / m.room_tokens, 0)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.serving.curve import Life, held_s, lives, position, read
+from planner.serving.curve import Life, held_s, load_points, position, read
 from planner.serving.load import Array, Load, Mask, Request
 from planner.serving.offered import Offered
-from planner.serving.open_loop import at_random, multi_server_wait_s
+from planner.serving.open_loop import multi_server_wait_s, with_random_arrivals
 from planner.serving.steady import Settled, slot_wait_s, standing_at
 from planner.serving.steps import TINY
 
@@ -112,8 +112,8 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     closed_share, open_share = curve.resident / lane.slots, occupancy
     if not np.all(np.isnan(objectives[:3])):
         no_wait_s, wait_s = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, arriving_s)
-        arrivals = lives(arriving, capacity, curve.mix, curve.times)
-        lived = at_random(arriving, capacity, lane.slots, arrivals, prompts.full_s).life
+        arrivals = load_points(arriving, capacity, curve.mix, curve.times)
+        lived = with_random_arrivals(arriving, capacity, lane.slots, arrivals, prompts.full_s).life
         closed_tail = tail(load, request, curve.life, no_wait_s, objectives.percentile)
         open_tail = tail(load, arriving, lived, wait_s, objectives.percentile)
         closed_share = np.maximum(margin(closed_tail, objectives), closed_share)

@@ -24,10 +24,12 @@ def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> A
     return np.where(free > 0, wait_s / np.where(free > 0, free, 1), np.inf)
 
 
-def at_random(request: Request, capacity: Capacity, slots: Array, point: LoadCurve, full_s: Array) -> LoadCurve:
-    """The same life where requests come at any time: waits before its own prefill and behind it by time, not by steps.
+def with_random_arrivals(
+    request: Request, capacity: Capacity, slots: Array, point: LoadCurve, full_s: Array
+) -> LoadCurve:
+    """The same points where requests arrive at random: they wait by time, not by steps, before and after their prefill.
 
-    `full_s`: of a step that prompts fill.
+    `full_s`: seconds of a step that prompts fill.
     """
     if not np.any(request.random_arrivals):
         return point

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.serving.crowding import Crowding, crowding
-from planner.serving.curve import LoadCurve, lives, position, read
+from planner.serving.curve import LoadCurve, load_points, position, read
 from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Request, Scheduling
 from planner.serving.offered import Lane, Offered, offer
-from planner.serving.open_loop import at_random, multi_server_wait_s
+from planner.serving.open_loop import multi_server_wait_s, with_random_arrivals
 from planner.serving.steps import (
     TINY,
     Mix,
@@ -98,8 +98,10 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
         request = _told_density(offered, request, m, times, ~open_loop)
         m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
     exact = Exact(times, beside_s, _prompt_s(offered), first_wave(offered, m, times.decode_s))
-    point = set_aside(lives(request, capacity, m, times), crowd)
-    point = at_random(request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s)
+    point = set_aside(load_points(request, capacity, m, times), crowd)
+    point = with_random_arrivals(
+        request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s
+    )
     point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
     most_per_s = most_completed_per_s(capacity, lane, along_per_s, full_at)
     bound_per_s = ceiling_per_s(request, capacity, prompts) / (
@@ -113,7 +115,7 @@ def settle(step_s: StepTime, offered: Offered) -> Settled:
 
 def _told_density(offered: Offered, request: Request, m: Mix, times: Times, closed: Mask) -> Request:
     """The same request, which knows how dense prompts come in the clumps of a benchmark."""
-    wave, lived = first_wave(offered, m, times.decode_s), lives(request, offered.capacity, m, times)
+    wave, lived = first_wave(offered, m, times.decode_s), load_points(request, offered.capacity, m, times)
     clumps = np.isfinite(offered.load.waves) & closed
     return request._replace(density=np.where(clumps, density(offered, wave, lived), 1))
 

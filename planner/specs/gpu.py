@@ -62,6 +62,11 @@ class GpuSpec(Spec):
     price: Price | None = None
     mig: str | None = None  # the slice, when this is one
 
+    @property
+    def runs_cuda(self) -> bool:
+        """Whether engines run their CUDA builds on it: CUDA graphs, events between devices, NVIDIA's own kernels."""
+        return self.vendor == "NVIDIA"
+
 
 class Quantity(Sourced):
     """A positive figure of a profile; a bare number in a user's file is his own word."""

@@ -51,7 +51,7 @@ def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
         return 1.0
 
     def cost(d: Deployment) -> float:
-        general = d.row.gpu.vendor == "NVIDIA" and d.row.gpu.generation not in kernels.sinks_fused_on
+        general = d.row.gpu.runs_cuda and d.row.gpu.generation not in kernels.sinks_fused_on
         return kernels.sink_prompt_cost if general else 1.0
 
     return column(deployments, cost, Part.GPU)

@@ -40,7 +40,7 @@ NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
     """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
     own, model = engine.launches, deployments[0].row.model
-    share = host_share(deployments)
+    scale = launch_scale(deployments)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     kinds, at = distinct(kernels)
@@ -50,16 +50,16 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
     whole_s = own.layer_s * layers + more_s + experts_s
     decode_s = whole_s if own.decode_layer_s is None else own.decode_layer_s * layers
     return Launches(
-        decode_s=share * decode_s,
-        whole_s=share * (whole_s + quantized_s),
-        pieces_s=share * engine.pieces.layer_s * layers,
+        decode_s=scale * decode_s,
+        whole_s=scale * (whole_s + quantized_s),
+        pieces_s=scale * engine.pieces.layer_s * layers,
         piece_tokens=piece_tokens(engine, deployments),
-        between_s=share * more_s,
+        between_s=scale * more_s,
     )
 
 
-def host_share(deployments: Sequence[Deployment]) -> Any:
-    """What a launch takes on the hosts of each GPU's boards, of what it takes on those that engines were fitted on."""
+def launch_scale(deployments: Sequence[Deployment]) -> Any:
+    """Time of a launch on the hosts of each GPU's boards, relative to the hosts that engines were fitted on, (R,)."""
     return column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
 
 
@@ -81,7 +81,7 @@ def _launches_experts(deployments: Sequence[Deployment], one: Any) -> Any:
     own = deployments[0].row.engine.launches
     cuda, fuses = (
         column(deployments, has, Part.GPU, dtype=bool)
-        for has in (lambda d: d.row.gpu.vendor == "NVIDIA", lambda d: d.row.gpu.generation in own.one_kernel_on)
+        for has in (lambda d: d.row.gpu.runs_cuda, lambda d: d.row.gpu.generation in own.one_kernel_on)
     )
     return cuda & ~(fuses & one)
 
@@ -112,7 +112,7 @@ def _picks(mixer: Mixer) -> bool:
 
 # Why an engine replays no pieces of prompts, by the names that its file uses; rows of a group share model and drafter.
 _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
-    "vendor": lambda d: d.row.gpu.vendor != "NVIDIA",
+    "vendor": lambda d: not d.row.gpu.runs_cuda,
     "images": lambda d: d.row.model.vision is not None and _unlisted(d),
     "types": lambda d: d.row.model.model_type in d.row.engine.pieces.never_types,
     "picks": lambda d: any(_picks(mixer) for mixer in d.row.model.mixers),

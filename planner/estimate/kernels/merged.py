@@ -41,7 +41,7 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     own, model = engine.merged_kernels, deployments[0].row.model
     shared: Any = 0.0
     if model.model_type in own.shared_beside_types:
-        shared = column(deployments, lambda d: float(d.row.gpu.vendor == "NVIDIA"), Part.GPU)
+        shared = column(deployments, lambda d: float(d.row.gpu.runs_cuda), Part.GPU)
     routed: Any = 0.0
     if model.model_type in own.shared_routed_types:
         routed = column(deployments, lambda d: float(d.row.gpu.generation in own.shared_routed_on), Part.GPU)
