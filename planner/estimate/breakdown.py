@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from planner.estimate.answer import PricedGroup, mean_batch, step_parts
+from planner.estimate.answer import PricedGroup, StepParts, mean_batch, step_parts
 from planner.estimate.deployments import only
 from planner.estimate.group import settled_layouts
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY, Library
 from planner.estimate.refine import refined
-from planner.estimate.resolve import resolve
+from planner.estimate.resolve import ResolvedRow, resolve
 from planner.ops import Batch, OpKind
 from planner.specs.formats import Level
 from planner.specs.gpu import MathType
@@ -35,38 +36,54 @@ class StepPart(NamedTuple):
 
 
 def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPart]:
-    """Operations of a step that only decodes and what prompts of others add to it in the mean, longest first.
+    """Parts of the time between two tokens, longest first: operations of the same name are one part.
 
-    They sum to the time per output token, of a step with drafts times the tokens that it brings. Of a load without
-    answers: operations of the step of its prompts. Operations of the same name are one part. Raises PlannerError as
-    `resolve` does.
+    They are those of a step that only decodes, the engine's own time, and the mean of what other requests' prompts add.
+    They sum to the time per output token; with drafts, to that time over the tokens that a step yields. Where nothing
+    is generated they are those of the step of the prompts. Raises PlannerError as `resolve` does.
     """
     row = refined(resolve(scenario, library), library)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
-    mean, between_s = mean_batch(priced), only(priced.point.tpot_s * priced.offered.load.tokens_per_step)
-    parts = step_parts(priced, Batch(mean.decode_seqs, mean.decode_context) if between_s > 0 else mean)
-    found: dict[tuple[str, str], list[Any]] = {}
-    for index, op in enumerate(parts.ops):
-        count = only(op.count)
-        times = {
-            "overhead": only(parts.seconds.start[index]),
-            "memory": only(parts.seconds.memory[index]),
-            "compute": only(parts.seconds.compute[index]),
-        }
-        total = only(parts.seconds.total[index])
-        amounts = np.array([total, count * only(op.bytes), count * only(op.flops), count])
-        if total > 0:
-            bound = "network" if op.kind is OpKind.COMMUNICATION else _largest(times)
-            known = found.setdefault((op.name, op.kind.value), [bound, np.zeros(4), 0.0])
-            if total > known[2]:
-                known[0], known[2] = bound, total
-            known[1] += amounts
-    out = [StepPart(name, kind, float(v[1][0]), v[0], *v[1][1:].tolist()) for (name, kind), v in found.items()]
-    engine_s = only(parts.engine_s)
-    out += [StepPart("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0)] if engine_s > 0 else []
-    prompts_s = between_s - sum(part.seconds for part in out)
-    out += [StepPart("prompts", "prompts", prompts_s, "prompts", 0.0, 0.0, 1.0)] if prompts_s > LEAST_S else []
-    return sorted(out, key=lambda part: -part.seconds)
+    group, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    mean, between_s = mean_batch(group), only(group.point.tpot_s * group.offered.load.tokens_per_step)
+    step = step_parts(group, Batch(mean.decode_seqs, mean.decode_context) if between_s > 0 else mean)
+    by_name: dict[tuple[str, str], list[StepPart]] = defaultdict(list)
+    for part in _op_parts(step):
+        by_name[part.name, part.kind].append(part)
+    parts = [_together(alike) for alike in by_name.values()]
+    engine_s = only(step.engine_s)
+    if engine_s > 0:
+        parts.append(StepPart("engine", "engine", engine_s, "overhead", 0.0, 0.0, 1.0))
+    prompts_s = between_s - sum(part.seconds for part in parts)
+    if prompts_s > LEAST_S:
+        parts.append(StepPart("prompts", "prompts", prompts_s, "prompts", 0.0, 0.0, 1.0))
+    return sorted(parts, key=lambda part: -part.seconds)
+
+
+def _op_parts(step: StepParts) -> Iterator[StepPart]:
+    """The operations that take time, one by one."""
+    for index, op in enumerate(step.ops):
+        seconds, count = only(step.seconds.total[index]), only(op.count)
+        if seconds > 0:
+            moved_bytes, flops = count * only(op.bytes), count * only(op.flops)
+            yield StepPart(op.name, op.kind.value, seconds, _bound(step, index), moved_bytes, flops, count)
+
+
+def _bound(step: StepParts, index: int) -> str:
+    """What limits an operation: whichever of start-up, bytes and FLOPs would take longest alone."""
+    if step.ops[index].kind is OpKind.COMMUNICATION:
+        return "network"
+    alone = {"overhead": step.seconds.start, "memory": step.seconds.memory, "compute": step.seconds.compute}
+    return max(alone, key=lambda name: only(alone[name][index]))
+
+
+def _together(alike: Sequence[StepPart]) -> StepPart:
+    """Operations of one name as one part, limited by what limits the longest of them."""
+    return max(alike, key=lambda part: part.seconds)._replace(
+        seconds=sum(part.seconds for part in alike),
+        bytes=sum(part.bytes for part in alike),
+        flops=sum(part.flops for part in alike),
+        executions=sum(part.executions for part in alike),
+    )
 
 
 class Phase(NamedTuple):
@@ -92,27 +109,30 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, li
     Messages between GPUs and the engine's own time are left out. Raises PlannerError as `resolve` does.
     """
     row = refined(resolve(scenario, library), library)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
-    mean, native = mean_batch(priced), row.support.level is Level.NATIVE
-    math = row.weights.weight_math if native and row.weights.weight_math in row.gpu.flops_per_s else None
-    math = math or next(one for one in (MathType.BF16, MathType.FP16, MathType.FP32) if one in row.gpu.flops_per_s)
-    limits = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
+    group, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    mean = mean_batch(group)
+    math = _math(row)
+    peaks = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
     found = []
-    if only(priced.offered.load.input_tokens) > 0:
-        tokens = np.minimum(priced.offered.request.prefill_tokens, priced.offered.capacity.max_num_batched_tokens)
-        found.append(_phase("prefill", priced, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
-    if only(priced.offered.load.output_tokens) > 0:
-        found.append(_phase("decode", priced, Batch(mean.decode_seqs, mean.decode_context)))
-    return limits, found
+    if only(group.offered.load.input_tokens) > 0:
+        tokens = np.minimum(group.offered.request.prefill_tokens, group.offered.capacity.max_num_batched_tokens)
+        found.append(_phase("prefill", group, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
+    if only(group.offered.load.output_tokens) > 0:
+        found.append(_phase("decode", group, Batch(mean.decode_seqs, mean.decode_context)))
+    return peaks, found
 
 
-def _phase(name: str, priced: PricedGroup, batch: Batch) -> Phase:
-    parts = step_parts(priced, batch)
-    own = [index for index, op in enumerate(parts.ops) if op.kind is not OpKind.COMMUNICATION]
-    moved = sum(only(parts.ops[i].count) * only(parts.ops[i].bytes) for i in own)
-    done = sum(only(parts.ops[i].count) * only(parts.ops[i].flops) for i in own)
-    return Phase(name, moved, done, sum(only(parts.seconds.total[i]) for i in own))
+def _math(row: ResolvedRow) -> MathType:
+    """The operand type of the weights' products: their own where the GPU has units for it, else 16 or 32 bit."""
+    own, rates = row.weights.weight_math, row.gpu.flops_per_s
+    if own in rates and row.support.level is Level.NATIVE:
+        return own
+    return next(math for math in (MathType.BF16, MathType.FP16, MathType.FP32) if math in rates)
 
 
-def _largest(times: Mapping[str, float]) -> str:
-    return max(times, key=lambda name: times[name])
+def _phase(name: str, group: PricedGroup, batch: Batch) -> Phase:
+    step = step_parts(group, batch)
+    local = [i for i, op in enumerate(step.ops) if op.kind is not OpKind.COMMUNICATION]
+    moved_bytes = sum(only(step.ops[i].count) * only(step.ops[i].bytes) for i in local)
+    flops = sum(only(step.ops[i].count) * only(step.ops[i].flops) for i in local)
+    return Phase(name, moved_bytes, flops, sum(only(step.seconds.total[i]) for i in local))
