@@ -120,7 +120,7 @@ def _reach(p: PricedGroup, sent: Sent, limits: EngineLimits) -> Reach:
         prefill_tokens=limits.budget_tokens,
         patches_per_token=only(request.image_patches / np.maximum(request.prefill_tokens, 1)),
         patches_per_image=only(request.patches_per_image),
-        graph_tokens=int(min(only(p.clock.graph_batch), limits.budget_tokens)),
+        graph_tokens=int(min(only(p.offered.capacity.graph_batch), limits.budget_tokens)),
     )
 
 

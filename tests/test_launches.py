@@ -133,7 +133,7 @@ def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
     priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
     fixed = resolved.engine.launches
     kinds_s = 26 * fixed.layer_s + 23 * fixed.expert_layer_s + 23 * fixed.recurrent_layer_s
-    assert priced.clock.launches.whole_s == pytest.approx(kinds_s)
+    assert priced.clock.engine_time.launches.whole_s == pytest.approx(kinds_s)
 
 
 def captured(gpu: str, version: str, **stated: int) -> float:
@@ -141,7 +141,7 @@ def captured(gpu: str, version: str, **stated: int) -> float:
     asked = {"engine": "vllm", "engine_version": version, "model": "qwen3-235b-a22b", "gpu": gpu, "tp": 8, **LONE}
     resolved = resolve(Scenario(**{**asked, **stated}), NO_LIBRARY)
     priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
-    return float(priced.clock.graph_batch[0])
+    return float(priced.clock.engine_time.graph_batch[0])
 
 
 def test_vllm_captures_twice_its_slots() -> None:

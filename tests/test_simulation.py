@@ -88,7 +88,7 @@ def test_a_full_pool_that_sets_requests_back_agrees_with_the_steady_state(length
 def test_the_table_reads_the_steps_of_the_estimate(model) -> None:
     p, random, count = priced(scenario(model, tp=2, concurrency=8)), np.random.default_rng(0), 400
     step_s = step_time(p)
-    table = StepTable(step_s, Reach(256, 20_000, 8192, graph_tokens=int(p.clock.graph_batch[0])))
+    table = StepTable(step_s, Reach(256, 20_000, 8192, graph_tokens=int(p.offered.capacity.graph_batch[0])))
     n, context = random.integers(1, 257, count), random.uniform(100, 20_000, count)
     tokens, prompts = random.integers(16, 8193, count), random.integers(1, 9, count)
     before = np.where(prompts == 1, random.uniform(0, 10_000, count), 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import billing, serving
-from planner.estimate.clock import Clock, refined_columns
+from planner.estimate.clock import Clock
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, replicas
 from planner.estimate.loads import is_closed
 from planner.memory import MemoryInputs, MemoryPlan
@@ -140,9 +140,9 @@ def step_parts(p: PricedGroup, batch: Batch | None = None) -> StepParts:
     return StepParts(ops, seconds, np.broadcast_to(waits, seconds.total.shape[1:]))
 
 
-def observation_columns(deployments: Sequence[Deployment]) -> Columns:
+def observation_columns(p: PricedGroup) -> Columns:
     """What observations of the same engine on the same GPU add."""
-    decode, prefill, count = refined_columns(deployments)
+    decode, prefill, count = p.clock.refined
     return {
         "observations": count,
         "observed_decode_factor": np.where(count > 0, decode, np.nan),

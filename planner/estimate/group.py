@@ -77,7 +77,7 @@ def priced_group(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[
     texts["bound"] = np.where(verdict.starts, bound_column(p), "")
     flags = {"fits": verdict.starts, "starts": verdict.starts, "holds_load": verdict.holds, "meets_slo": verdict.meets}
     columns = memory | speed | cost_columns(p, verdict.starts) | intervals | texts | flags
-    columns |= quality_columns(p.deployments) | observation_columns(p.deployments)
+    columns |= quality_columns(p.deployments) | observation_columns(p)
     return Outcome(columns, _echoes(p))
 
 

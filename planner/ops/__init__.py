@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel
-from planner.ops.adapters import adapter_op
+from planner.ops.adapters import Adapters, adapter_op
 from planner.ops.attention import Reading, decode_ops, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
@@ -42,6 +42,7 @@ from planner.specs.model import Attention, CompressedAttention, LatentAttention,
 
 __all__ = [
     "FUSED_ONLY",
+    "Adapters",
     "Batch",
     "GeneralKernel",
     "GroupRules",

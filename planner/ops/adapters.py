@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from planner.collectives import Number
@@ -10,15 +12,21 @@ from planner.ops.records import Op, OpKind, Slot
 PRODUCTS = 2  # down to the rank and up again
 
 
-def adapter_op(values: Number, products: int, adapters: tuple[Number, Number], work: tuple[Number, Number]) -> Op:
-    """All adapters of a step as one operation: `values` of a rank-1 adapter on one GPU, over `products` products.
+class Adapters(NamedTuple):
+    """The adapters that one GPU holds; scalars or (R,)."""
 
-    adapters: (resident, rank). work: (tokens, sequences); as many adapters are read as sequences can name.
-    """
-    (slots, rank), (tokens, seqs) = adapters, work
-    count = PRODUCTS * products * np.sign(slots * rank) * np.sign(tokens)
-    each = np.maximum(PRODUCTS * products, 1)
-    width = values / each
-    moved = np.minimum(slots, seqs) * rank * width * 2 + tokens * width * 2
+    values: Number  # of one adapter of rank 1, over all products that it adapts
+    products: int  # that an adapter adapts
+    slots: Number  # adapters resident at once
+    rank: Number
+
+
+def adapter_op(adapters: Adapters, tokens: Number, sequences: Number) -> Op:
+    """All adapters of a step as one operation; at most as many of them are read as there are sequences to name one."""
+    slots, rank = adapters.slots, adapters.rank
+    thin_products = PRODUCTS * adapters.products
+    count = thin_products * np.sign(slots * rank) * np.sign(tokens)
+    width = adapters.values / np.maximum(thin_products, 1)
+    moved = np.minimum(slots, sequences) * rank * width * 2 + tokens * width * 2
     flops, k = 2 * tokens * rank * width, np.maximum(rank, 1)
     return Op("adapters", OpKind.GEMM, Slot.OTHER_GEMM, count, flops, moved, tokens, width, k)

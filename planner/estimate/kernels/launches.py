@@ -1,4 +1,8 @@
-"""How long the host launches the kernels of a step that no CUDA graph replays, or replays in pieces only."""
+"""How long the host takes to launch the kernels of a step.
+
+A CUDA graph replays a whole step with one launch. Without one the host launches every kernel; some engines replay a
+step with prompts in pieces and launch only the attention between them.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +25,33 @@ QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm
 
 
 class Launches(NamedTuple):
-    """Seconds of the host for all layers of a step; scalars or (R,)."""
+    """Host seconds per step, all layers together; scalars or (R,)."""
 
-    decode_s: Any  # kernel by kernel, without prompts
-    whole_s: Any  # the same with prompts
-    pieces_s: Any  # between the pieces of a step with prompts that graphs replay
-    piece_tokens: Any  # most tokens of a step that they replay; 0: of none
-    between_s: Any  # for what whole graphs leave out
+    decode_s: Any  # to launch every kernel of a step that only decodes ...
+    whole_s: Any  # ... and of one with prompts
+    pieces_s: Any  # to launch what lies between the pieces that graphs replay of a step with prompts
+    piece_tokens: Any  # most prompt tokens of a step that is replayed in pieces; 0: none is
+    between_s: Any  # to launch what graphs of whole steps leave out
 
     def prompt_s(self, prompt_tokens: Any) -> Any:
-        """For a step with so many tokens of prompts."""
+        """To launch a step with `prompt_tokens`, in pieces where the engine has graphs of that size."""
         return np.where(prompt_tokens <= self.piece_tokens, self.pieces_s, self.whole_s)
 
 
-NO_LAUNCHES = Launches(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
 def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Sequence[RateSet]) -> Launches:
-    """The launches of deployments of one model, whose products run in these kernels; a mixer alone is half a layer."""
+    """The launches of deployments of one model, whose products run in these kernels.
+
+    A mixer or an ffn that stands alone counts as half a layer.
+    """
     own, model = engine.launches, deployments[0].row.model
     scale = launch_scale(deployments)
     layers = sum(layer.count * ((layer.mixer >= 0) + (layer.ffn >= 0)) / 2 for layer in model.layers)
     more_s = sum(_more_s(engine, mixer) * model.mixer_layers(index) for index, mixer in enumerate(model.mixers))
     kinds, at = distinct(kernels)
-    quantized_s = own.quantized_layer_s * np.array([_quantizes(rates) for rates in kinds])[at] * layers
-    one = np.array([rates.families[Slot.EXPERT_GEMM] in own.one_kernel_experts for rates in kinds])[at]
-    experts_s = own.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, one)
+    quantizes = np.array([_quantizes(rates) for rates in kinds])[at]
+    fusable = np.array([rates.families[Slot.EXPERT_GEMM] in own.one_kernel_experts for rates in kinds])[at]
+    quantized_s = own.quantized_layer_s * layers * quantizes
+    experts_s = own.expert_layer_s * _expert_layers(model) * _launches_experts(deployments, fusable)
     whole_s = own.layer_s * layers + more_s + experts_s
     decode_s = whole_s if own.decode_layer_s is None else own.decode_layer_s * layers
     return Launches(
@@ -73,21 +78,19 @@ def _expert_layers(model: ModelSpec) -> int:
     return sum(model.ffn_layers(index) for index, ffn in enumerate(model.ffns) if isinstance(ffn, MoeFfn))
 
 
-def _launches_experts(deployments: Sequence[Deployment], one: Any) -> Any:
-    """Rows whose experts are sorted, multiplied and summed kernel by kernel, not in one, (R,). AMD's are in one.
+def _launches_experts(deployments: Sequence[Deployment], fusable: Any) -> Any:
+    """Rows whose experts are sorted, multiplied and summed in several kernels, (R,); without CUDA it is one kernel.
 
-    `one`: rows whose experts multiply in a kernel that some GPUs have in one.
+    `fusable`: rows whose experts run in a family that some generations have as one kernel.
     """
-    own = deployments[0].row.engine.launches
-    cuda, fuses = (
-        column(deployments, has, Part.GPU, dtype=bool)
-        for has in (lambda d: d.row.gpu.runs_cuda, lambda d: d.row.gpu.generation in own.one_kernel_on)
-    )
-    return cuda & ~(fuses & one)
+    fusing = deployments[0].row.engine.launches.one_kernel_on
+    cuda = column(deployments, lambda d: d.row.gpu.runs_cuda, Part.GPU, dtype=bool)
+    fuses = column(deployments, lambda d: d.row.gpu.generation in fusing, Part.GPU, dtype=bool)
+    return cuda & ~(fuses & fusable)
 
 
 def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
-    """Seconds that the launches of a layer take beyond those of grouped-query attention."""
+    """Seconds per layer beyond what the launches of grouped-query attention take."""
     own, recurs = engine.launches, isinstance(mixer, LinearAttention | Mamba)
     return own.recurrent_layer_s * recurs + own.picking_layer_s * _picks(mixer)
 
@@ -110,10 +113,12 @@ def _picks(mixer: Mixer) -> bool:
     return isinstance(mixer, CompressedAttention) or getattr(mixer, "indexer", None) is not None
 
 
-# Why an engine replays no pieces of prompts, by the names that its file uses; rows of a group share model and drafter.
+# What keeps an engine from replaying a step in pieces, by the names of its file (`PromptPieces.never_with`).
 _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "vendor": lambda d: not d.row.gpu.runs_cuda,
-    "images": lambda d: d.row.model.vision is not None and _unlisted(d),
+    "images": lambda d: (
+        d.row.model.vision is not None and d.row.model.model_type not in d.row.engine.pieces.image_types
+    ),
     "types": lambda d: d.row.model.model_type in d.row.engine.pieces.never_types,
     "picks": lambda d: any(_picks(mixer) for mixer in d.row.model.mixers),
     "latent": lambda d: d.row.model.has_latents,
@@ -122,7 +127,3 @@ _EXCEPT: Mapping[str, Callable[[Deployment], bool]] = {
     "drafts": lambda d: d.row.draft is not None,
     "routing": lambda d: routes_inside(d.row.engine, d.row.model, d.row.gpu, d.row.weights),
 }
-
-
-def _unlisted(d: Deployment) -> bool:
-    return d.row.model.model_type not in d.row.engine.pieces.image_types

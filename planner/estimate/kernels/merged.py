@@ -33,9 +33,6 @@ class Merging(NamedTuple):
         return ops
 
 
-APART = Merging()
-
-
 def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     """What deployments of one model merge on their GPUs and in their layouts."""
     own, model = engine.merged_kernels, deployments[0].row.model

@@ -1,0 +1,132 @@
+"""The time that an engine adds to the work of its accelerators: scheduling, sampling, launching, choosing experts.
+
+Some of it passes while the accelerator waits and adds to every step. The rest passes while the accelerator works and
+adds only what it takes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planner.catalog.rates import RateSet
+from planner.collectives import Parallel, p_norm
+from planner.estimate.capacity import captured
+from planner.estimate.deployments import Deployment, Floats, Part, column
+from planner.estimate.kernels.launches import Launches, launches
+from planner.memory import MemoryInputs
+from planner.ops import Batch, Op, OpKind, Slot
+from planner.specs.engine import EngineSpec
+from planner.specs.gpu import GpuSpec
+
+SOFT = 2.0  # sharpness of the maximum of two times that hide in each other in part
+
+
+class EngineTime(NamedTuple):
+    """What the engine's time follows from; arrays (R,)."""
+
+    engine: EngineSpec
+    parallel: Parallel
+    launches: Launches
+    graph_batch: Any  # largest batch that a CUDA graph replays
+    replays: Any  # whether the engine has CUDA graphs on the GPU; without them rates are those of launched kernels
+
+    def seconds(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats, t0_s: Any) -> Any:
+        """Seconds by which a step of `ops` takes longer than their `accelerator_s`.
+
+        `t0_s`: start-up of a kernel by rate, as in `roofline.Rates`.
+        """
+        host = self.engine.host
+        waits_s = host.step_s + self.ranks_s(batch) + host.sequence_s * batch.decode_seqs
+        late_s = self.covered_s(batch, accelerator_s) - accelerator_s
+        late_s = late_s + self.late_starts_s(batch, ops, t0_s) + self.experts_s(ops)
+        return waits_s + late_s + self.between_products_s(ops)
+
+    def launched_share(self, batch: Batch) -> Any:
+        """Share of such steps, 0 to 1, that no CUDA graph replays: the host launches their kernels one by one.
+
+        A mean of 1.4 sequences stands for steps of one sequence and, in 0.4 of them, of two.
+        """
+        graphs, tokens = self.engine.graphs.steps, np.asarray(batch.decode_seqs + batch.prefill_tokens)
+        prefills = np.asarray(batch.prefill_tokens) > 0
+        eager = (graphs == "none") | (prefills & (graphs == "decode"))
+        beyond = tokens - np.minimum(self.graph_batch, 1 if graphs == "single" else np.inf)
+        return np.where(eager, 1, np.where(prefills, beyond > 0, np.clip(beyond, 0, 1)))
+
+    def covered_s(self, batch: Batch, accelerator_s: Floats) -> Any:
+        """Seconds until both the accelerator and the host's work beside it are done.
+
+        The host launches kernels and serves the running sequences; in a pipeline it also plans every stage's
+        micro-batch, which hides in part. Prompts' launches hide in part too where the engine says so (`prompts_hide`).
+        """
+        host, prompts_hide = self.engine.host, self.engine.launches.prompts_hide
+        per_rank = batch.decode_seqs / self.parallel.attention_dp
+        beside_s = self.launch_s(batch) + host.beside_sequence_s * per_rank
+        if host.stage_sequence_s:
+            stages = np.asarray(self.parallel.pp)
+            planned_s = np.where(stages > 1, host.stage_sequence_s * per_rank * stages, 0.0)
+            beside_s = np.maximum(beside_s, p_norm(accelerator_s, planned_s, SOFT))
+        both_s = np.maximum(accelerator_s, beside_s)
+        if prompts_hide:
+            hidden_s = p_norm(accelerator_s, beside_s, prompts_hide)
+            both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
+        return both_s
+
+    def launch_s(self, batch: Batch) -> Any:
+        """Host seconds to launch a step's kernels, or, where graphs replay it, what lies between the graphs."""
+        prompts = np.asarray(batch.prefill_tokens)
+        by_hand_s = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
+        between_s = self.launches.between_s * (prompts > 0)
+        launched = self.launched_share(batch)
+        return launched * (self.engine.launches.step_s + by_hand_s) + (1 - launched) * between_s
+
+    def late_starts_s(self, batch: Batch, ops: Sequence[Op], t0_s: Any) -> Any:
+        """Seconds by which launched kernels start later than those that a graph replays."""
+        factor = self.engine.launches.start_factor
+        if factor == 1:
+            return 0.0
+        starts_s = sum(op.count * t0_s[op.rate] for op in ops)
+        late = self.launched_share(batch) * (self.replays | (self.engine.graphs.steps == "none"))
+        return late * (factor - 1) * starts_s
+
+    def experts_s(self, ops: Sequence[Op]) -> Any:
+        """Seconds in which the host chooses experts, sorts their rows and starts them one after another."""
+        routing, experts = self.engine.routing, [op for op in ops if op.kind is OpKind.MOE]
+        if not (routing.expert_s or routing.router_s or routing.row_s):
+            return 0.0
+        host_s = sum(
+            op.count * (routing.expert_s * op.matrices + routing.router_s + routing.row_s * op.m) for op in experts
+        )
+        return np.where(self.replays, host_s, 0.0)
+
+    def between_products_s(self, ops: Sequence[Op]) -> Any:
+        """Seconds in which neither works, between products of the GPU and those of experts on the CPU."""
+        return self.engine.routing.cpu_product_s * sum(
+            op.count * np.sign(op.m) for op in ops if op.kind is OpKind.MOE and op.rate is Slot.HOST
+        )
+
+    def ranks_s(self, batch: Batch) -> Any:
+        """Seconds in which the host serves the further GPUs of a tensor-parallel group, fewer in small steps."""
+        host = self.engine.host
+        busy = np.minimum(np.asarray(batch.decode_seqs) / host.rank_sequences, 1)
+        return host.rank_s * (np.asarray(self.parallel.tp) - 1) * busy
+
+
+def engine_time(
+    engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryInputs, kernels: Sequence[RateSet]
+) -> EngineTime:
+    """The engine's own time in deployments of one model, whose products run in these kernels."""
+    return EngineTime(
+        engine,
+        inputs.parallel,
+        launches(engine, deployments, kernels),
+        captured(inputs),
+        column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
+    )
+
+
+def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:
+    """Whether the engine captures CUDA graphs on this GPU."""
+    return gpu.runs_cuda and gpu.generation not in engine.graphs.none_on
