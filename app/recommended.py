@@ -25,7 +25,7 @@ from planner.search.starting import SETTABLE
 from planner.specs.wish import RankBy, Wish
 from state import change
 from tables import NUMBERS, TEXTS, line
-from words import plain
+from words import action, plain
 
 CARDS = 6
 NEAREST = 3
@@ -63,7 +63,8 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
     for said in quality_said(best, library):
         if said.warns:
             st.caption(f":material/warning: {plain(said.text)}")
-    _open(st, best, "Open in the calculator", "open_first", "primary")
+    label = action("Open in the calculator", "calculate")
+    st.button(label, key="open_first", type="primary", on_click=open_row, args=(best,))
 
 
 def _nearest(found: Recommendation) -> None:
@@ -101,10 +102,8 @@ def _quality(best: EstimateRow, rows: Sequence[EstimateRow], library: Library) -
     said_lines(st, [compared] if compared else [])
 
 
-def _open(place: Any, row: EstimateRow, label: str, key: str, kind: str = "secondary") -> None:
-    place.button(
-        label, key=key, type=kind, icon=":material/calculate:", on_click=open_row, args=(row,), width="content"
-    )
+def _open(place: Any, row: EstimateRow, label: str, key: str) -> None:
+    place.button(label, key=key, icon=":material/calculate:", on_click=open_row, args=(row,), width="content")
 
 
 def open_row(row: EstimateRow) -> None:

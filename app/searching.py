@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -10,21 +11,31 @@ from typing import NamedTuple, TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from planner.estimate import NO_LIBRARY
+from planner.estimate.evidence import folder_stamp
+from planner.estimate.quality import stored_checks
+from planner.estimate.refine import stored
 from planner.search import Recommendation
 from searchpool import Search, SearchPool
 
-__all__ = ["Outcome", "Search", "ask", "run"]
+__all__ = ["Outcome", "Search", "ask", "kept", "run"]
+
+MOST_KEPT = 8  # outcomes, a few MB each
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
 class Outcome(NamedTuple):
-    """What was found, and how long it took."""
+    """What was found, how long it took, and what was measured until then."""
 
     search: Search
     found: Recommendation
     seconds: float
+    evidence: object
+
+
+_last: deque[Outcome] = deque(maxlen=MOST_KEPT)
 
 
 @lru_cache(maxsize=1)
@@ -37,9 +48,22 @@ def ask(work: Callable[[Given], Result], given: Given) -> Result:
     return _pool().ask(work, given)
 
 
+def kept(search: Search) -> Outcome | None:
+    """What the same search found on this server shortly before: a reload and a colleague with the link see it again.
+
+    Not with uploads, which are one session's own, nor after another run, check or observation came in.
+    """
+    evidence = _evidence()
+    return next((one for one in _last if one.search == search and one.evidence == evidence), None)
+
+
+def _evidence() -> object:
+    return folder_stamp(), stored_checks(), stored()
+
+
 def run(search: Search, place: DeltaGenerator) -> Outcome:
     """Search, with progress at `place`; any rerun of the page cancels what has not begun. Raises PlannerError."""
-    begun = time.monotonic()
+    begun, evidence = time.monotonic(), _evidence()
     box = place.empty()
     try:
         with box.container(horizontal=True, vertical_alignment="center"):
@@ -48,4 +72,7 @@ def run(search: Search, place: DeltaGenerator) -> Outcome:
         found = _pool().search(search, lambda done, total: bar.progress(done / total, f"{done} of {total} models"))
     finally:
         box.empty()
-    return Outcome(search, found, time.monotonic() - begun)
+    outcome = Outcome(search, found, time.monotonic() - begun, evidence)
+    if search.library == NO_LIBRARY:
+        _last.appendleft(outcome)
+    return outcome

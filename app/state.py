@@ -28,6 +28,7 @@ from fields import COLUMNS, HOST_MEMORY, MAIN
 from library import own_library, released_format, usual_columns
 from links import Form, Link, Names, column_value, query_of, read
 from planner import explain
+from planner.catalog.models import key_of
 from planner.errors import PlannerError
 from planner.estimate import Library
 from planner.estimate.defaults import own_format
@@ -275,11 +276,18 @@ def _settle(edited: Form) -> None:
         asked = edited.scenario.model_copy(update=typed)
         check_lengths(asked)
         scenario, told = settled(before.scenario, asked, library)
+        told = " ".join(filter(None, [_taken(edited.scenario.model, asked.model), told]))
     except PlannerError as error:
         scenario, told, refused = before.scenario, "", str(error)
     state[FORM] = edited._replace(scenario=scenario)
     state[TOLD], state[REFUSED] = told, refused
     state[DROPPED] = ()
+
+
+def _taken(typed: str | None, found: str | None) -> str:
+    """What a name was taken for, where it stands for another one than its reader may have meant."""
+    short, full = (key_of(name or "").rpartition("/")[2] for name in (typed, found))
+    return "" if short == full else f"“{typed}” was taken as {found}."
 
 
 def _seed(form: Form, anew: Collection[str] = ()) -> None:

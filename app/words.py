@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+import streamlit as st
+
 from library import MARK
 from planner.catalog import engines, gpus, models
 from planner.catalog.repositories import repositories
@@ -59,11 +61,11 @@ def size(parameters: int, active: int) -> str:
 
 
 def model_label(name: str) -> str:
-    """A model with its size, where the list knows it, and who published it."""
+    """A model as people write it, its size where the list knows it, and its repository: what is typed finds either."""
     if name.startswith(MARK):
         return f"{name.removeprefix(MARK)} (uploaded)"
-    owner, _, bare = name.rpartition("/")
-    return " · ".join(part for part in (bare, _sizes().get(name), owner) if part)
+    spoken = name.rpartition("/")[2].replace("-", " ").replace("_", " ")
+    return " · ".join(part for part in (spoken, _sizes().get(name), name) if part)
 
 
 def gpu_label(name: str, library: Library) -> str:
@@ -84,6 +86,15 @@ def gpu_choices() -> tuple[str, ...]:
 def model_choices() -> tuple[str, ...]:
     """Ids of all models and the other repository names that stand for one."""
     return tuple(sorted({*models.model_ids(), *repositories()}, key=lambda name: name.rpartition("/")[2].lower()))
+
+
+def action(label: str, icon: str) -> str:
+    """The label of a filled button with its icon: white in the light theme, black on the lighter blue of the dark one.
+
+    White on that blue would be 3.3:1; a blue dark enough for white could not be read where it is the ink.
+    """
+    words = f":material/{icon}: {label}"
+    return words if st.context.theme.type != "dark" else f':color[{words}]{{foreground="#000"}}'
 
 
 def engine_label(name: str) -> str:

@@ -13,7 +13,7 @@ from planner.errors import PlannerError
 from planner.quality.session import missing_libraries
 from qualityform import inputs, what_to_collect
 from state import start
-from words import plain
+from words import action, plain
 
 TICK_S = 1.0
 NAMES = {"baseline": "before", "candidate": "after", "judge": "judge"}
@@ -69,7 +69,10 @@ with top:
             st.caption(":material/history: The settings below have changed since this check.")
 with st.container(horizontal=True, vertical_alignment="center"):
     label = "Go on where it ended" if KEPT in fault else "Check again" if fault or result else "Check"
-    asked = st.button(label, type="primary", key="qc_go", disabled=bool(wanted.missing), icon=":material/play_arrow:")
+    asked = st.button(
+        f":material/play_arrow: {label}" if wanted.missing else action(label, "play_arrow"),
+        type="primary", key="qc_go", disabled=bool(wanted.missing),
+    )  # fmt: skip
     st.caption(plain(wanted.missing or fault or "Answers are kept as they come; it can be stopped."))
 if asked:
     try:

@@ -15,10 +15,10 @@ from planner.errors import PlannerError
 from planner.report import csv_text, json_text
 from planner.report.choice import choice_report
 from planner.search.records import ADDED_COLUMNS
-from searching import Outcome, Search, run
+from searching import Outcome, Search, kept, run
 from state import start
 from wishing import load_of, space_of, wish_of
-from words import gpu_label, plain
+from words import action, gpu_label, plain
 
 FOUND = "recommended"  # the last search of this session
 FOUND_COLUMNS = [*ADDED_COLUMNS, *COLUMNS]
@@ -53,14 +53,14 @@ wish_box.order(form, library)
 wish_box.folds(form, library)
 wanted = Search(load_of(s, form.door), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library)
 left, right = st.columns([1, 3], vertical_alignment="center")
-asked = left.button("Search", type="primary", key="search", icon=":material/search:", width="stretch")
+asked = left.button(action("Search", "search"), type="primary", key="search", width="stretch")
 if asked:
     try:
         st.session_state[FOUND] = run(wanted, right)
     except PlannerError as error:
         st.error(plain(error), icon=":material/error:")
 
-outcome: Outcome | None = st.session_state.get(FOUND)
+outcome: Outcome | None = kept(wanted) or st.session_state.get(FOUND)
 if outcome is None:
     right.caption("It takes a few seconds; the pages stay usable.")
     st.stop()

@@ -21,7 +21,7 @@ from planner.specs.scenario import Scenario
 from searching import ask
 from simulating import Asked, Seen, simulated, with_trace
 from state import start
-from words import plain
+from words import action, plain
 
 SEEN = "simulated"  # the last simulation of this session
 TRACE_MB = 8
@@ -110,7 +110,7 @@ with st.expander("Your own requests instead of that load"):
     )  # fmt: skip
 wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library)
 sent = file.file_id if file else ""  # a trace is compared by its file: its columns are arrays
-asked = st.button("Simulate", type="primary", key="simulate", icon=":material/play_arrow:")
+asked = st.button(action("Simulate", "play_arrow"), type="primary", key="simulate")
 if asked:
     try:
         with st.spinner("Simulating"):

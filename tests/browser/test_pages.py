@@ -90,6 +90,13 @@ def test_a_bad_link_names_what_it_could_not_use_and_runs_nothing(app: Watched) -
 def test_a_typed_name_is_looked_up_and_a_path_is_refused(app: Watched) -> None:
     app.open()
     box = app.page.get_by_role("combobox", name="Model")
+    for written in ("deepseek r1", "deepseek-r1", "deepseek-ai/DeepSeek-R1"):
+        box.fill(written)
+        expect(app.page.get_by_role("option", name="DeepSeek R1 · 671 B")).to_be_visible()
+    box.fill("llama 3 70b")
+    box.press("Enter")
+    expect(app.page.get_by_text("was taken as meta-llama/Meta-Llama-3-70B-Instruct")).to_be_visible()
+    box = app.page.get_by_role("combobox", name="Model")
     box.fill("Qwen/Qwen3-32B-AWQ")
     box.press("Enter")
     expect(app.page.get_by_text("Qwen3-32B-AWQ in AWQ INT4")).to_be_visible()

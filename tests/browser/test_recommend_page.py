@@ -50,6 +50,9 @@ def test_hardware_first_from_the_first_click_to_the_file(app: Watched) -> None:
     rows = list(csv.DictReader(io.StringIO(downloaded(app, "CSV"), newline="")))
     assert rows[0]["rank"] == "1" and {row["gpu"] for row in rows} == {"rtx4090"}
     assert all(row["verdict"] in ("holds", "meets_slo") and row["concurrency"] == "8" for row in rows)
+    app.page.reload()
+    expect(app.page.get_by_text("All candidates")).to_be_visible()
+    assert app.verdict() == winner
     app.page.get_by_role("button", name="Open in the calculator").first.click()
     expect(app.page.get_by_text("Holds the load")).to_be_visible()
     assert rows[0]["model"].rpartition("/")[2] in app.verdict()
