@@ -39,7 +39,7 @@ from planner.estimate.deployments import (
 from planner.estimate.factors import engine_evidence
 from planner.estimate.layout import Layout
 from planner.estimate.loads import is_closed, load_of
-from planner.estimate.memory_plans import Planned, planned
+from planner.estimate.memory_plans import Planned, planned, server_slots
 from planner.estimate.quality import quality_columns
 from planner.estimate.resolve import ResolvedRow
 from planner.memory import MemoryPlan
@@ -206,8 +206,8 @@ def _stated_slots(p: PricedGroup) -> NDArray[np.float64]:
     slots = np.asarray(p.inputs.settings.max_num_seqs, dtype=float)
     if p.deployments[0].row.engine.scheduler.rank_slots:
         return slots
-    stated = numbers(p.deployments, "max_num_seqs", np.nan)
-    return np.where(np.isnan(stated), slots * np.asarray(p.inputs.parallel.attention_dp), stated)
+    together = server_slots(p.deployments[0].row.engine, p.deployments)
+    return np.where(np.isnan(together), slots * np.asarray(p.inputs.parallel.attention_dp), together)
 
 
 def _echoes(p: PricedGroup) -> list[Scenario]:

@@ -134,9 +134,16 @@ def rank_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
     slots = numbers(deployments, "max_num_seqs")
     if engine.scheduler.rank_slots:
         return slots
-    stated = numbers(deployments, "max_num_seqs", np.nan)
-    shared = np.maximum(np.floor(stated / np.asarray(parallel(deployments).attention_dp)), 1)
-    return np.where(np.isnan(stated), slots, shared)
+    together = server_slots(engine, deployments)
+    shared = np.maximum(np.floor(together / np.asarray(parallel(deployments).attention_dp)), 1)
+    return np.where(np.isnan(together), slots, shared)
+
+
+def server_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
+    """Most sequences of all attention-DP ranks together, as stated or by the model's type; nan: each rank's default."""
+    defaults, of_type = engine.defaults, deployments[0].row.model.model_type
+    own = defaults.server_slots if of_type in defaults.server_slots_types else np.nan
+    return numbers(deployments, "max_num_seqs", own)
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:

@@ -49,6 +49,8 @@ class Defaults(Spec):
     wide_graph_batch: Tokens = 512  # ... up to this ...
     wide_graph_step: Tokens = 16  # ... and every so many beyond `graphs.fine_to`
     wide_graph_on: tuple[Name, ...] = ()  # generations on which it captures as large ones of any model
+    server_slots: Tokens = 256  # most sequences of a whole server, all attention-DP ranks together, of ...
+    server_slots_types: tuple[str, ...] = ()  # ... models of these types (model_type); of others the tier's
     # captured tokens for each slot and token that it generates in a step, at most; None: any
     graph_slot_tokens: Amount | None = None
     n_ubatch: Tokens = 512
