@@ -267,3 +267,12 @@ def test_sglang_divides_its_sequences_among_attention_ranks() -> None:
     blank = row(**sharded, engine="sglang")
     again = row(**sharded, engine="sglang", max_num_seqs=blank["max_num_seqs"])
     assert again["tpot_ms"] == blank["tpot_ms"] and again["max_num_seqs"] == blank["max_num_seqs"]
+
+
+def test_sglang_serves_few_sequences_of_deepseek_v4_unless_told_otherwise() -> None:
+    sharded = {"model": "deepseek-ai/DeepSeek-V4-Flash", "gpu": "b200", "tp": 8, "engine": "sglang", "concurrency": 64}
+    most = [row(**sharded, **more)["max_num_seqs"] for more in ({}, {"attention_dp": 8}, {"max_num_seqs": 320})]
+    assert most == [256, 256, 320]
+    ranks = row(**sharded, attention_dp=8)
+    assert ranks["max_concurrency"] == 256  # 32 a rank
+    assert row(**sharded | {"model": "deepseek-ai/DeepSeek-V3.2"})["max_num_seqs"] == 4096
