@@ -31,10 +31,10 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-@pytest.mark.parametrize("family", [GEMM, DECODE])
-def test_held_back_shapes_are_met_within_five_per_cent(family: str, found) -> None:
+@pytest.mark.parametrize(("family", "most"), [(GEMM, 0.07), (DECODE, 0.05)])
+def test_held_back_shapes_are_met_within_five_per_cent(family: str, most: float, found) -> None:
     medians = [result["errors"][family].median for result in found.values() if family in result["errors"]]
-    assert median(medians) <= 0.05 and max(medians) <= 0.07
+    assert median(medians) <= 0.05 and max(medians) <= most
 
 
 def test_sums_over_layers_that_were_held_back(found) -> None:

@@ -1,8 +1,9 @@
 """Tables of public operator measurements as readings, without those that cannot be trusted.
 
 What is left out, and why: rows faster than 1.02 x the datasheet (caches, or broken timers); weights that stay in
-the L2 between replays, unless arithmetic hides them; decode attention whose cache is near the L2 in size, since the
-source replays one graph on the same cache; sources known to be bound by the host.
+the L2 between replays, unless arithmetic hides them; decode attention whose cache may stay there, since the source
+replays one graph on the same cache, unless reading it is a small part of its time; ungrouped heads in
+FlashAttention 2; sources known to be bound by the host.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from tests.opdata.readings import (
 COPIES = {"nvfp4": 1, "fp8_block": 6}  # weight buffers that the source rotates through; 6 for the rest
 L2_BYTES = {"b300": 126.5 * 2**20}  # where the profile states none: that of B200
 HIDDEN_BY_MATH = 2.0  # arithmetic this much longer than memory hides where the weights came from
-HOT_CACHE = (0.1, 2.0)  # of the L2: decode attention between is faster than from memory
+BEYOND_L2 = 2.0  # times the L2 from which a replay finds nothing of the cache there
+UNSEEN = 0.1  # of a kernel's time, that reading its cache may take wherever it comes from
+FLASH_2 = (8, 12)  # major compute capabilities where vLLM reads 16-bit caches with FlashAttention 2
 SHORTEST = 128  # context
 FEATURES = (512, 1024, 2048, 4096, 6144, 8192, 16384)
 PROMPTS = (64, 256, 1024, 4096, 16384)
@@ -62,13 +65,24 @@ def gemm_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]:
             yield reading
 
 
-def _outside_the_cache(reading: Reading, card: GpuSpec) -> bool:
+def _from_memory(reading: Reading, card: GpuSpec) -> bool:
+    """Whether the time is that of a cache in memory: prompts, caches beyond the L2, and those that hardly count."""
     shape = reading.shape
     assert isinstance(shape, AttentionShape)
-    if shape.new > 1:
-        return True
-    low, high = (share * _l2_bytes(card) for share in HOT_CACHE)
-    return reading.bytes <= low or reading.bytes >= high
+    bandwidth, _ = peak_rates(card, reading.family)
+    unseen = reading.bytes / bandwidth <= UNSEEN * reading.seconds
+    return shape.new > 1 or unseen or reading.bytes >= BEYOND_L2 * _l2_bytes(card)
+
+
+def _undivided(reading: Reading, card: GpuSpec) -> bool:
+    """Decode of ungrouped heads in FlashAttention 2: one multiprocessor reads all of a head's cache, at 22 to 27 GB/s.
+
+    It divides caches of grouped heads alone (flash_api.cpp: `set_params_splitkv` under `seqlenq_ngroups_swapped`).
+    """
+    shape, major = reading.shape, int(card.compute_capability or 0)
+    assert isinstance(shape, AttentionShape)
+    ungrouped = shape.new == 1 and shape.query_heads == shape.kv_heads
+    return ungrouped and reading.family == "attention-decode-16" and major in FLASH_2
 
 
 def attention_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Reading]:
@@ -81,7 +95,7 @@ def attention_readings(folder: Path, name: str, card: GpuSpec) -> Iterator[Readi
             if row.kind == "prefill" and row.attn == "bfloat16" and row.kv == "fp8":
                 continue  # its arithmetic is that of the 16-bit family, its cache is not
             reading = attention_reading(row)
-            if possible(reading, card) and _outside_the_cache(reading, card):
+            if possible(reading, card) and _from_memory(reading, card) and not _undivided(reading, card):
                 yield reading
 
 
