@@ -145,6 +145,27 @@ def window_costs(gpu: GpuSpec, engine_id: str) -> tuple[float, float]:
     return found.windowed, found.masked
 
 
+class VectorTiles(Spec):
+    """Outputs of a product in FP32 that one multiprocessor computes before it is done, by rows."""
+
+    lone: float  # of one row
+    few: float  # of at most `few_rows`
+    few_rows: float
+    many: dict[str, float]  # of more, by generation
+    kind: Kind
+    source: str
+
+    def of_many(self, generation: str) -> float:
+        """Outputs of a tile of more than `few_rows` rows."""
+        return self.many.get(generation, self.many["default"])
+
+
+@lru_cache(maxsize=1)
+def vector_tiles() -> VectorTiles:
+    """Tiles of products that no matrix unit multiplies."""
+    return VectorTiles(**efficiency()["vector_tiles"])
+
+
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:
     """Whether an engine runs this family with kernels of its own."""
     place = gpu.generation, is_half_rate(gpu)

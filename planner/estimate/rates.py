@@ -28,6 +28,7 @@ from planner.estimate.deployments import (
 )
 from planner.estimate.kernels.attention import picked_attention, prompt_attention
 from planner.estimate.kernels.experts import experts_family
+from planner.estimate.kernels.routers import router_family
 from planner.estimate.kernels.untuned import untuned_s
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import ResolvedRow
@@ -150,6 +151,7 @@ def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str
     found = list(kernel_families(model, weights, kernel, d.row.kv[0], attending, beside))
     found[Slot.GATHER] = picked_attention(d.row.engine, d.row.gpu, found[Slot.GATHER])
     found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
+    found[Slot.ROUTER_GEMM] = router_family(d.row.engine, model, d.row.gpu, found[Slot.ROUTER_GEMM])
     return tuple(found)
 
 

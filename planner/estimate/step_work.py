@@ -14,6 +14,7 @@ from planner.estimate.hosting import host_share
 from planner.estimate.kernels.attention import general_kernel, scores, sink_cost
 from planner.estimate.kernels.launches import QUANTIZED
 from planner.estimate.kernels.merged import Merging, merging
+from planner.estimate.kernels.routers import full_router
 from planner.estimate.memory_plans import draft_columns, kv_widths
 from planner.estimate.rates import kernel_level
 from planner.formats import HALF_BYTES, kernel_for
@@ -21,6 +22,7 @@ from planner.memory import MemoryInputs
 from planner.ops import (
     Adapters,
     Batch,
+    FullRouter,
     GroupRules,
     HostShare,
     Op,
@@ -29,6 +31,7 @@ from planner.ops import (
     Widths,
     adapter_op,
     batch_ops,
+    in_full,
     placed,
     prepare,
 )
@@ -40,6 +43,7 @@ class StepWork(NamedTuple):
     """The parts of a step that do not depend on its batch."""
 
     prepared: Prepared  # the model's own operations
+    router: FullRouter | None  # of experts, where it is multiplied in FP32
     merging: Merging  # kernels that the engine merges
     adapters: Adapters | None
     host: HostShare | None  # what the CPU runs or the GPU reads from host memory
@@ -48,7 +52,10 @@ class StepWork(NamedTuple):
 
     def ops(self, batch: Batch, launched_share: Any) -> list[Op]:
         """Every operation of a step on `batch`; no CUDA graph replays `launched_share` of such steps."""
-        ops = self.merging.merged(batch_ops(self.prepared, batch), batch, launched_share)
+        ops = batch_ops(self.prepared, batch)
+        if self.router is not None:
+            ops = in_full(ops, self.router)
+        ops = self.merging.merged(ops, batch, launched_share)
         if self.adapters is not None:
             tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
             ops.append(adapter_op(self.adapters, tokens, batch.decode_seqs + batch.prefill_seqs))
@@ -71,6 +78,7 @@ def step_work(engine: EngineSpec, deployments: Sequence[Deployment], inputs: Mem
     )
     return StepWork(
         prepared=prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
+        router=full_router(engine, deployments),
         merging=merging(engine, deployments),
         adapters=_adapters(engine, row.model, inputs),
         host=host_share(deployments, inputs),

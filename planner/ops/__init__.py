@@ -35,6 +35,7 @@ from planner.ops.records import (
     Work,
 )
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
+from planner.ops.router import FullRouter, in_full
 from planner.ops.streams import norms_within, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
@@ -44,6 +45,7 @@ __all__ = [
     "FUSED_ONLY",
     "Adapters",
     "Batch",
+    "FullRouter",
     "GeneralKernel",
     "GroupRules",
     "HostShare",
@@ -58,6 +60,7 @@ __all__ = [
     "batch_ops",
     "distinct_experts",
     "forward_ops",
+    "in_full",
     "norms_within",
     "placed",
     "prepare",

@@ -18,6 +18,7 @@ from planner.specs.engine.kernels import (
     AttentionKernels,
     ExpertKernels,
     MergedKernels,
+    Routers,
     UnfusedState,
     UntunedProducts,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "MergedKernels",
     "ProcessMemory",
     "PromptPieces",
+    "Routers",
     "Routing",
     "Scheduler",
     "StaticReserve",
@@ -86,6 +88,7 @@ class EngineSpec(Spec):
     launches: LaunchTimes
     routing: Routing
     expert_kernels: ExpertKernels
+    routers: Routers
     untuned_products: UntunedProducts
     merged_kernels: MergedKernels
     attention_kernels: AttentionKernels

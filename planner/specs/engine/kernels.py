@@ -23,6 +23,17 @@ class ExpertKernels(Spec):
     mx4_packed_except: tuple[str, ...] = ()
 
 
+class Routers(Spec):
+    """Which routers an engine multiplies in FP32: without matrix units but where a kernel of its own does it."""
+
+    full_types: tuple[str, ...] = ()  # models ...
+    halved_types: tuple[str, ...] = ()  # ... but for these of them ...
+    halved_on: tuple[Name, ...] = ()  # ... on these generations, in 16 bit there
+    own_shapes: tuple[str, ...] = ()  # experts x inputs that a kernel of its own takes ...
+    own_on: tuple[Name, ...] = ()  # ... on these generations ...
+    own_tokens: Amount = 0  # ... in products of at most so many tokens
+
+
 class UntunedProducts(Spec):
     """Block FP8 products whose shape an engine's kernel has no tiles for: few tiles, each of which walks all inputs."""
 
