@@ -18,6 +18,7 @@ from planner.uncertainty import HalfWidths
 BY_MEMORY = ("budget", "device", "weights", "activation", "non_torch", "cuda_graph", "sequence")
 BY_SPEED = ("decode_operators", "prefill_operators")
 BY_ENGINE = ("decode_engine", "prefill_engine", "queue")
+ANY = "*"  # vendor
 VALIDATED, NOT_VALIDATED = "validated", "not validated"
 
 
@@ -35,6 +36,12 @@ def validation(engine_id: str, generation: str) -> str:
     """Whether measured runs of the engine on GPUs of the generation ship; of our own runner, users make them."""
     known = uncertainty().validated
     return VALIDATED if engine_id not in known or generation in known[engine_id] else NOT_VALIDATED
+
+
+def rests_on_rows(engine_id: str, vendor: str) -> bool:
+    """Whether the rates of the engine's kernels on GPUs of this vendor come from measured rows of that engine."""
+    vendors = uncertainty().kernel_rows.get(engine_id, ())
+    return ANY in vendors or vendor in vendors
 
 
 def widths(memory: Mapping[str, Sequence[str]], speed: Sequence[str], engine: Sequence[str]) -> HalfWidths:

@@ -21,7 +21,6 @@ from planner.uncertainty import HalfWidths, Interval, MemoryParts, Shares
 from planner.units import GIB, MS_PER_S
 
 PLAIN = ("bf16", "fp16", "fp32")
-LOGGED_ENGINES = ("vllm", "sglang", "llama.cpp")  # whose logs are among the measured rows
 SAME = 1e-6  # relative: a device as its profile has it
 SURE = 1.96 / 1.2816  # of a 95 % interval in half-widths of the 80 % one
 BY_TPOT = ("tpot_ms", "output_tokens_per_s_per_request")
@@ -41,7 +40,7 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     if known := shipped().decode_engines.get(deployments[0].row.engine.id):
         transferred = texts["engine_evidence"] == "transferred"
         found = found._replace(decode_engine=np.where(transferred, known.value, found.decode_engine))
-    found = _own_kernels(found, texts, deployments)
+    found = _with_own_kernels(found, texts, deployments)
     hosted, host = on_host(deployments), shipped().host
     return found._replace(
         decode_engine=uncertainty.combined(found.decode_engine, np.where(hosted, host.decode.value, 0.0)),
@@ -53,7 +52,7 @@ def _engine_level(evidence: str, validation: str) -> str:
     return "unvalidated" if (evidence, validation) == ("assumed", NOT_VALIDATED) else evidence
 
 
-def _own_kernels(
+def _with_own_kernels(
     found: HalfWidths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]
 ) -> HalfWidths:
     """One width for operators and engine, where a lone request meets kernels that were fitted in that engine."""
@@ -85,39 +84,39 @@ def on_host(deployments: Sequence[Deployment]) -> NDArray[np.bool_]:
 
 
 def memory_levels(d: Deployment, uniform: bool) -> dict[str, str]:
-    """How each part of a deployment's memory is known.
+    """How each part of a deployment's memory is known: measured | reference | datasheet, and system for a budget.
 
-    Budget: vLLM with a plain model, with others, other engines that fill the card with their pool, and those on memory
-    that the host shares or without CUDA. Device: stated, logged of this card, or by the rule of its memory type.
-    Weights: 16 bit as loaded, or packed as the engine packs them; SGLang logs what its process takes meanwhile.
-    Activations and libraries: the engine and the GPUs that most logs are of, others of that engine, or other engines
-    and memory that the host shares. A sequence: one kind of layers (`uniform`) or more.
+    `uniform`: all layers keep one kind of cache. What an engine's logs state apart (`memory_logs`) is best known, then
+    what other figures of its logs bound, then what no log of it covers. 16-bit weights are what was loaded; packed ones
+    are repacked by the engine. Libraries take what is known of them from Hopper on; least is known of them where the
+    host shares the memory.
     """
     gpu, engine = d.row.gpu, d.row.engine
-    stated = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
-    device = "measured" if stated else "reference" if gpu.device_bytes_kind == "measured" else "datasheet"
-    plain = d.row.weights.id in PLAIN
-    logged = engine.id in LOGGED_ENGINES
-    told = logged and engine.id != "sglang"  # the log of its weights is of weights alone
+    stated_device = abs((d.row.scenario.device_gib or 0) * GIB / gpu.device_bytes - 1) > SAME
+    device = "measured" if stated_device else "reference" if gpu.device_bytes_kind == "measured" else "datasheet"
+    logged, stated = engine.id in shipped().memory_logs, shipped().memory_logs.get(engine.id, ())
+    by_log = "reference" if logged else "datasheet"
+    known_weights = "measured" if d.row.weights.id in PLAIN else "reference"
     modern = (gpu.compute_capability or 0) >= HOPPER and not gpu.unified_memory
     return {
-        "budget": _budget_level(d, uniform),
+        "budget": _budget_level(d, uniform, "budget" in stated),
         "device": device,
-        "weights": "measured" if plain and told else "reference" if told else "datasheet",
-        "activation": "measured" if engine.id == "vllm" else "reference" if logged else "datasheet",
+        "weights": known_weights if "weights" in stated else "datasheet",
+        "activation": "measured" if "activation" in stated else by_log,
         "non_torch": "measured" if modern and logged else "datasheet" if gpu.unified_memory else "reference",
-        "cuda_graph": "reference" if logged else "datasheet",
-        "sequence": "measured" if uniform else "reference" if logged else "datasheet",
+        "cuda_graph": by_log,
+        "sequence": "measured" if uniform else by_log,
     }
 
 
-def _budget_level(d: Deployment, uniform: bool) -> str:
+def _budget_level(d: Deployment, uniform: bool, logged: bool) -> str:
+    """Known best where the engine allocates what it is told to, or logs its budget and runs nothing but attention."""
     gpu, engine, model = d.row.gpu, d.row.engine, d.row.model
     if engine.cache.allocation is not Allocation.POOL:
         return "measured"
     if gpu.unified_memory or gpu.compute_capability is None:
         return "system"
-    if engine.id != "vllm":
+    if not logged:
         return "datasheet"
     plain = uniform and model.vision is None and all(isinstance(mixer, Attention) for mixer in model.mixers)
     return "measured" if plain else "reference"
@@ -128,7 +127,7 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
     parts = _budget(engine, p)
     pool = _pool(engine, parts, width)
     relative = np.where(parts.pool > 0, (pool.high - pool.low) / (2 * np.maximum(parts.pool, 1)), 0)
-    times = uncertainty.time_widths(_shares(p), width, relative)
+    times = uncertainty.time_widths(_weighed_times(p), width, relative)
     half = dict.fromkeys(BY_TPOT, times.tpot) | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
     half |= dict.fromkeys(BY_LIFE, times.e2e)
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
@@ -146,7 +145,7 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
     }
 
 
-def _shares(p: PricedGroup) -> Shares:
+def _weighed_times(p: PricedGroup) -> Shares:
     """The times that widths are weighed by; a queue that grows has none, and its interval stays blank."""
     point = p.point
     seconds = (point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s)

@@ -1,15 +1,12 @@
-"""Factors on the time of an engine's steps on a GPU, and what is known of that engine's kernels."""
+"""What is known of an engine's speed beside its model: factors from observations, and the level of evidence."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from planner.catalog.uncertainty import rests_on_rows
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec
-
-LEARNED_ENGINES = ("vllm", "sglang", "tensorrt-llm", "llama.cpp")  # whose kernels' rates come from measured rows
-EVERYWHERE = ("llama.cpp",)  # of these, on GPUs of every vendor; the servers' rows are NVIDIA's but for a few
-SERVERS_VENDOR = "NVIDIA"
 
 
 class Refined(NamedTuple):
@@ -24,9 +21,11 @@ NOT_REFINED = Refined()
 
 
 def engine_evidence(engine: EngineSpec, model: ModelSpec, vendor: str, refined: Refined = NOT_REFINED) -> str:
-    """observed | transferred | assumed: of an engine's kernels and overheads, with this model on GPUs of a vendor."""
+    """observed | transferred | assumed: how the engine's kernels and overheads are known, with this model on this GPU.
+
+    An engine's first versions with latent attention are assumed: the rows behind its rates came later.
+    """
     if refined.observations:
         return "observed"
-    learned = engine.id in LEARNED_ENGINES and (engine.id in EVERYWHERE or vendor == SERVERS_VENDOR)
     early = model.has_latents and not engine.attention_kernels.latents_measured
-    return "transferred" if learned and not early else "assumed"
+    return "transferred" if rests_on_rows(engine.id, vendor) and not early else "assumed"

@@ -91,6 +91,8 @@ class Uncertainty(Spec):
     decode_engine: EngineLevels
     prefill_engine: EngineLevels
     queue: EngineLevels
+    memory_logs: dict[str, tuple[str, ...]]  # by engine with logs among the measured rows, terms that they state apart
+    kernel_rows: dict[str, tuple[str, ...]]  # by engine with rates from measured rows, vendors of the GPUs or ANY
     validated: dict[str, tuple[str, ...]]  # by engine, generations of GPUs of which enough measured runs ship
     decode_engines: dict[str, HalfWidth]  # by engine with rows enough, in the place of decode_engine's transferred
     front_s: Seconds  # before a first token, by which a client, an API server or a tokenizer may be slower
