@@ -10,14 +10,11 @@ import numpy as np
 from planner import events
 from planner.errors import BadValue
 from planner.estimate import NO_LIBRARY, Library, estimate
-from planner.estimate.answer import PricedGroup
 from planner.estimate.capacity import front_end_of
 from planner.estimate.deployments import only
-from planner.estimate.group import objectives, settled_layouts
-from planner.estimate.layout import layouts
-from planner.estimate.loads import images
-from planner.estimate.refine import refined
-from planner.estimate.resolve import resolve
+from planner.estimate.loads import images, objectives
+from planner.estimate.pricing import PricedGroup
+from planner.estimate.single import priced_scenario
 from planner.events import (
     Cached,
     EngineLimits,
@@ -103,8 +100,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
         raise BadValue(row["error"])
     if not row["starts"]:
         return Simulated(row | dict.fromkeys(simulate_columns()), None, slice(0))
-    resolved = refined(resolve(scenario, library), library)
-    p, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
+    p = priced_scenario(scenario, library)
     sent, limits = source(p, protocol), engine_limits(p)
     table = StepTable(step_time(p), _reach(p, sent, limits))
     run = events.simulate(_service(p, protocol, limits), table, sent.source)

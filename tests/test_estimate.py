@@ -10,9 +10,8 @@ import pytest
 from planner.catalog.engines import engine_ids
 from planner.estimate import INTERVALS, NO_LIBRARY, documented, estimate, estimate_columns
 from planner.estimate.answer import mean_batch
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
 from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import Batch
 from planner.specs.scenario import Scenario
 from tests.asking import LLAMA, LLAMA_70B, row
@@ -199,10 +198,7 @@ def test_old_builds_of_llamacpp_start_experts_one_after_another_on_cuda_only() -
 
 def mean_step(**columns: Any) -> Batch:
     """The mean step of one scenario."""
-    found = resolve(
-        Scenario(**{"model": LLAMA, "gpu": "rtx4090", "weight_format": "gguf-q4_k_m"} | columns), NO_LIBRARY
-    )
-    priced, _ = settled_layouts(found.engine, [(found, layouts(found))])
+    priced = priced_scenario(Scenario(**{"model": LLAMA, "gpu": "rtx4090", "weight_format": "gguf-q4_k_m"} | columns))
     return mean_batch(priced)
 
 

@@ -6,20 +6,16 @@ from typing import Any
 
 import pytest
 
-from planner.estimate.group import settled_layouts
 from planner.estimate.kernels.experts import product_family
 from planner.estimate.kernels.launches import QUANTIZED
-from planner.estimate.layout import layouts
-from planner.estimate.library import NO_LIBRARY
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import Slot
 from planner.specs.scenario import Scenario
 
 
 def experts_family(**asked: Any) -> str:
     """The kernel family of the experts, in SGLang on eight GPUs unless told otherwise."""
-    row = resolve(Scenario(**{"engine": "sglang", "gpu": "b200", "tp": 8} | asked), NO_LIBRARY)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    priced = priced_scenario(Scenario(**{"engine": "sglang", "gpu": "b200", "tp": 8} | asked))
     return priced.clock.rate_sets[0].families[Slot.EXPERT_GEMM]
 
 

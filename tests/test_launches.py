@@ -9,10 +9,7 @@ import pytest
 from planner.catalog.engines import engine
 from planner.catalog.host import launch_share
 from planner.estimate import estimate
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
-from planner.estimate.library import NO_LIBRARY
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.specs.scenario import Scenario
 
 LONE = {"input_tokens": 512, "output_tokens": 64, "concurrency": 1}
@@ -129,9 +126,8 @@ def test_vllms_graphs_replay_prompts_up_to_the_size_that_the_scenario_states() -
 
 def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
     asked = {"engine": "vllm", "model": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "gpu": "h100-sxm", **LONE}
-    resolved = resolve(Scenario(**asked), NO_LIBRARY)
-    priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
-    fixed = resolved.engine.launches
+    priced = priced_scenario(Scenario(**asked))
+    fixed = priced.clock.engine.launches
     kinds_s = 26 * fixed.layer_s + 23 * fixed.expert_layer_s + 23 * fixed.recurrent_layer_s
     assert priced.clock.engine_time.launches.whole_s == pytest.approx(kinds_s)
 
@@ -139,8 +135,7 @@ def test_a_layer_that_only_mixes_launches_half_of_one() -> None:
 def captured(gpu: str, version: str, **stated: int) -> float:
     """Most tokens of a step that vLLM's graphs replay for Qwen3-235B."""
     asked = {"engine": "vllm", "engine_version": version, "model": "qwen3-235b-a22b", "gpu": gpu, "tp": 8, **LONE}
-    resolved = resolve(Scenario(**{**asked, **stated}), NO_LIBRARY)
-    priced, _ = settled_layouts(resolved.engine, [(resolved, layouts(resolved))])
+    priced = priced_scenario(Scenario(**{**asked, **stated}))
     return float(priced.clock.engine_time.graph_batch[0])
 
 

@@ -10,11 +10,8 @@ from planner.catalog.kernel_families import Attending, kernel_families
 from planner.catalog.links import Topology
 from planner.catalog.rates import Evidence, rates_for, stack
 from planner.errors import BadValue
-from planner.estimate.group import settled_layouts
 from planner.estimate.kernels.attention import picked_attention
-from planner.estimate.layout import layouts
-from planner.estimate.library import NO_LIBRARY
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import Slot
 from planner.roofline import Rates
 from planner.specs.base import Kind
@@ -64,9 +61,7 @@ def test_experts_have_kernels_of_their_own() -> None:
     ],
 )
 def test_roles_in_another_format_run_in_its_kernels(gpu_id: str, engine: str, products: str, experts: str) -> None:
-    row = resolve(Scenario(model="deepseek-ai/DeepSeek-V4-Flash", engine=engine, gpu=gpu_id, tp=4), NO_LIBRARY)
-    priced = settled_layouts(row.engine, [(row, layouts(row))])[0]
-    assert priced.clock is not None
+    priced = priced_scenario(Scenario(model="deepseek-ai/DeepSeek-V4-Flash", engine=engine, gpu=gpu_id, tp=4))
     by_slot = dict(zip(Slot, priced.clock.rate_sets[0].families, strict=True))
     assert by_slot[Slot.ATTENTION_GEMM] == by_slot[Slot.SHARED_GEMM] == products
     assert by_slot[Slot.EXPERT_GEMM] == experts

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from planner.cli.main import run
-from planner.estimate import NO_LIBRARY
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.events import Reach, StepTable, Trace
 from planner.ops import Batch
 from planner.simulation import Protocol, engine_limits, simulate_columns, simulation, step_time
@@ -21,11 +18,6 @@ LONG = {"input_tokens": 4096, "output_tokens": 512, "input_tokens_p95": 6000, "o
 
 def scenario(model="llama-3.1-8b", engine="vllm", **more) -> Scenario:
     return Scenario(**({"model": model, "engine": engine, "gpu": "h100-sxm"} | VARIED | more))
-
-
-def priced(asked: Scenario):
-    row = resolve(asked, NO_LIBRARY)
-    return settled_layouts(row.engine, [(row, layouts(row))])[0]
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
@@ -86,7 +78,7 @@ def test_a_full_pool_that_sets_requests_back_agrees_with_the_steady_state(length
 
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "gpt-oss-120b", "gemma-3-27b"])
 def test_the_table_reads_the_steps_of_the_estimate(model) -> None:
-    p, random, count = priced(scenario(model, tp=2, concurrency=8)), np.random.default_rng(0), 400
+    p, random, count = priced_scenario(scenario(model, tp=2, concurrency=8)), np.random.default_rng(0), 400
     step_s = step_time(p)
     table = StepTable(step_s, Reach(256, 20_000, 8192, graph_tokens=int(p.offered.capacity.graph_batch[0])))
     n, context = random.integers(1, 257, count), random.uniform(100, 20_000, count)
@@ -102,7 +94,7 @@ def test_the_table_reads_the_steps_of_the_estimate(model) -> None:
 
 @pytest.mark.parametrize(("model", "tp"), [("llama-3.1-8b", 1), ("gpt-oss-120b", 2), ("gemma-3-27b", 2)])
 def test_the_pool_holds_as_many_as_the_estimate_says(model, tp) -> None:
-    p = priced(scenario(model, tp=tp, concurrency=8, input_tokens=8000, output_tokens=1000))
+    p = priced_scenario(scenario(model, tp=tp, concurrency=8, input_tokens=8000, output_tokens=1000))
     pool = engine_limits(p).pool
     half_way = pool.fixed_blocks + np.ceil((8000 + 500) / pool.block_tokens)
     room = float(p.plan.kv.max_concurrency_expected[0])

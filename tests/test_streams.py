@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from planner.collectives import Parallel
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
-from planner.estimate.library import NO_LIBRARY
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, norms_within, prepare, shared_beside
 from planner.params import tensors
 from planner.specs.scenario import Scenario
@@ -47,8 +44,7 @@ def test_two_products_and_an_activation_of_every_layer_start_no_more() -> None:
 
 def shared_products(gpu: str, batch: Batch, **asked: Any) -> float:
     """Executions of shared experts' products in a step of SGLang."""
-    row = resolve(Scenario(**({"model": "deepseek-r1", "tp": 8, "gpu": gpu, "engine": "sglang"} | asked)), NO_LIBRARY)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    priced = priced_scenario(Scenario(**({"model": "deepseek-r1", "tp": 8, "gpu": gpu, "engine": "sglang"} | asked)))
     return float(sum(np.sum(op.count) for op in priced.clock.ops(batch) if op.rate is Slot.SHARED_GEMM))
 
 
@@ -76,8 +72,7 @@ def test_on_amd_they_are_routed_experts_of_every_step_from_the_versions_that_say
 def elementwise_kernels(version: str, **asked: Any) -> float:
     """Element-wise kernels of a step of eight sequences in SGLang."""
     scenario = {"model": "deepseek-r1", "gpu": "h200-sxm", "tp": 8, "engine": "sglang"} | asked
-    row = resolve(Scenario(engine_version=version, **scenario), NO_LIBRARY)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    priced = priced_scenario(Scenario(engine_version=version, **scenario))
     return executions(priced.clock.ops(Batch(8.0, 100.0)), OpKind.ELEMENTWISE)
 
 

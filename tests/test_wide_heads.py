@@ -9,11 +9,11 @@ from planner.catalog import models
 from planner.collectives import Parallel
 from planner.estimate import estimate
 from planner.estimate.deployments import Deployment, Deployments, limits_of
-from planner.estimate.group import settled_layouts
 from planner.estimate.kernels.attention import general_kernel
 from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY
 from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import FUSED_ONLY, Batch, GeneralKernel, OpKind, Slot, Widths, batch_ops, prepare
 from planner.params import tensors
 from planner.specs.scenario import Scenario
@@ -95,8 +95,7 @@ def test_a_cached_token_takes_as_long_with_two_heads_as_with_four(model: str, la
 
 @pytest.mark.parametrize(("gpu", "cost"), [("a100-80-sxm", 3), ("rtxpro6000-server", 3), ("h100-sxm", 1), ("b200", 1)])
 def test_prompts_with_sinks_run_in_a_general_kernel_where_no_fused_one_takes_them(gpu: str, cost: float) -> None:
-    row = resolve(Scenario(model="gpt-oss-120b", engine="vllm", gpu=gpu, tp=1), NO_LIBRARY)
-    priced, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    priced = priced_scenario(Scenario(model="gpt-oss-120b", engine="vllm", gpu=gpu, tp=1))
     step = priced.clock.ops(Batch(prefill_tokens=4096.0, prefill_seqs=1.0))
     attention = [float(np.max(op.flops)) for op in step if op.kind is OpKind.ATTENTION]
     pairs, heads, flops_per_pair = 4096 * 4097 / 2, 64, 4 * 64

@@ -9,19 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import billing, serving
-from planner.estimate.clock import Clock
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, replicas
-from planner.estimate.loads import is_closed
-from planner.memory import MemoryInputs, MemoryPlan
+from planner.estimate.loads import DEFAULT_PERCENTILE
+from planner.estimate.pricing import PricedGroup
 from planner.ops import Batch, Op, OpKind
 from planner.roofline import PricedOps, priced
-from planner.serving import ServingPoint, Sustainable
-from planner.serving.objectives import Tail
-from planner.serving.offered import Offered
 from planner.specs.formats import Level
 from planner.units import GIB, MS_PER_S
 
-DEFAULT_PERCENTILE = 95.0  # of the objectives
 FINE_MS = 10.0  # below which whole milliseconds are too coarse
 MOST_DECIMALS = 6  # of a millisecond
 FINE_S = 10.0  # below it a wait is said to a tenth of a second
@@ -31,19 +26,6 @@ FIXED_COST = ("usd_per_hour", "usd_per_month")  # due whether the deployment run
 WAIT_SHARE = 0.1  # of a request's time spent waiting for a slot, from which the pool is what limits it
 
 Columns = dict[str, NDArray[Any]]
-
-
-class PricedGroup(NamedTuple):
-    """A group of deployments with everything that was computed for it."""
-
-    deployments: Sequence[Deployment]
-    inputs: MemoryInputs
-    plan: MemoryPlan
-    clock: Clock
-    offered: Offered
-    point: ServingPoint
-    tail: Tail
-    most: Sustainable
 
 
 def memory_columns(p: PricedGroup, possible: NDArray[np.bool_]) -> Columns:
@@ -175,16 +157,9 @@ class Answer(NamedTuple):
     reasons: list[str]
 
 
-def answer(p: PricedGroup, in_flight: Floats) -> Answer:
+def answer(p: PricedGroup) -> Answer:
     """Whether each row starts, holds its load and meets its objectives, and the first reason why not."""
-    invalid = column(p.deployments, lambda d: d.layout.invalid, Part.LAYOUT, dtype=bool)
-    unsupported = column(p.deployments, lambda d: d.row.support.level is Level.UNSUPPORTED, Part.SUPPORT, dtype=bool)
-    starts = p.plan.verdict.starts & ~invalid & ~unsupported
-    kv = p.plan.kv
-    room = np.where(is_closed(p.offered.load), kv.max_concurrency, kv.max_concurrency_expected) * replicas(
-        p.deployments
-    )
-    holds = starts & ~p.point.above_capacity & (in_flight <= np.maximum(room, 1))
+    starts, holds = p.starts(), p.holds()
     missed = missed_objectives(p)
     meets = holds & np.array([not names for names in missed])
     told = [("", "")] * len(missed)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from planner import uncertainty
 from planner.catalog.uncertainty import BY_MEMORY, NOT_VALIDATED, widths
 from planner.catalog.uncertainty import uncertainty as shipped
-from planner.estimate.answer import Columns, PricedGroup
+from planner.estimate.answer import Columns
 from planner.estimate.deployments import Deployment, Part, column, each, numbers
 from planner.estimate.memory_plans import HOPPER
+from planner.estimate.pricing import PricedGroup
 from planner.memory.cache import cache_kinds
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 from planner.specs.model import Attention

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.estimate.answer import PricedGroup, StepParts, mean_batch, step_parts
+from planner.estimate.answer import StepParts, mean_batch, step_parts
 from planner.estimate.deployments import only
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
 from planner.estimate.library import NO_LIBRARY, Library
-from planner.estimate.refine import refined
-from planner.estimate.resolve import ResolvedRow, resolve
+from planner.estimate.pricing import PricedGroup
+from planner.estimate.resolve import ResolvedRow
+from planner.estimate.single import priced_scenario
 from planner.ops import Batch, OpKind
 from planner.specs.formats import Level
 from planner.specs.gpu import MathType
@@ -42,8 +41,7 @@ def breakdown(scenario: Scenario, library: Library = NO_LIBRARY) -> list[StepPar
     They sum to the time per output token; with drafts, to that time over the tokens that a step yields. Where nothing
     is generated they are those of the step of the prompts. Raises PlannerError as `resolve` does.
     """
-    row = refined(resolve(scenario, library), library)
-    group, _ = settled_layouts(row.engine, [(row, layouts(row))])
+    group = priced_scenario(scenario, library)
     mean, between_s = mean_batch(group), only(group.point.tpot_s * group.offered.load.tokens_per_step)
     step = step_parts(group, Batch(mean.decode_seqs, mean.decode_context) if between_s > 0 else mean)
     by_name: dict[tuple[str, str], list[StepPart]] = defaultdict(list)
@@ -108,9 +106,8 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, li
 
     Messages between GPUs and the engine's own time are left out. Raises PlannerError as `resolve` does.
     """
-    row = refined(resolve(scenario, library), library)
-    group, _ = settled_layouts(row.engine, [(row, layouts(row))])
-    mean = mean_batch(group)
+    group = priced_scenario(scenario, library)
+    row, mean = group.deployments[0].row, mean_batch(group)
     math = _math(row)
     peaks = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
     found = []

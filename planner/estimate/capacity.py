@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner import serving
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.kernels.launches import launch_scale
+from planner.estimate.loads import is_closed
 from planner.estimate.memory_plans import Planned, asks_slots
-from planner.memory import MemoryInputs, MemoryPlan
-from planner.serving import Capacity, FrontEnd, Load, Scheduling
+from planner.memory import KvCapacity, MemoryInputs, MemoryPlan
+from planner.serving import Capacity, FrontEnd, Load, Scheduling, ServingPoint
 from planner.serving.steps import StepTime
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import LatentAttention
@@ -47,6 +49,18 @@ def capacity_of(
         computed_again=engine.cache.computed_again,
         waits_on=inputs.parallel.pp if engine.scheduler.stages_wait else 1.0,
     )
+
+
+def room(kv: KvCapacity, load: Load) -> Floats:
+    """Requests of one replica for which the KV pool is sufficient: at full length where they always stand, at their
+    mean length where they come and go.
+    """
+    return np.where(is_closed(load), kv.max_concurrency, kv.max_concurrency_expected)
+
+
+def has_room(point: ServingPoint, in_flight: Floats, room: Floats) -> NDArray[np.bool_]:
+    """Whether the deployment completes what is asked and holds all requests in flight at once; one is always held."""
+    return np.asarray(~point.above_capacity & (in_flight <= np.maximum(room, 1)))
 
 
 def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:

@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.estimate.group import settled_layouts
-from planner.estimate.layout import layouts
 from planner.estimate.library import Library
-from planner.estimate.resolve import resolve
+from planner.estimate.single import priced_scenario
 from planner.ops import Batch
 from planner.specs.scenario import Scenario
 
@@ -26,9 +24,8 @@ class Floors(NamedTuple):
 
 def floors(scenario: Scenario, library: Library) -> Floors:
     """The limits of a scenario in its layout. Raises PlannerError as `resolve` does."""
-    row = resolve(scenario, library)
-    clock = settled_layouts(row.engine, [(row, layouts(row))])[0].clock
-    s = row.scenario
+    group = priced_scenario(scenario, library)
+    clock, s = group.clock, group.deployments[0].row.scenario
     prompt, cached = float(s.input_tokens or 0), float(s.cached_input_fraction or 0) * (s.input_tokens or 0)
     one = np.ones(1)
     decode = clock.floor_s(Batch(decode_seqs=one, decode_context=prompt * one))

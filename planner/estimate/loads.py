@@ -1,4 +1,4 @@
-"""The load of many deployments of one model: lengths, images, requests in flight or at a rate."""
+"""The load of many deployments of one model and its objectives: lengths, images, requests in flight or at a rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from planner import serving
 from planner.estimate.deployments import Deployment, Floats, numbers
 from planner.serving import Load
+from planner.units import MS_PER_S
 
+DEFAULT_PERCENTILE = 95.0  # of the objectives
 DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 
 
@@ -92,3 +94,13 @@ def _tokens_per_step(deployments: Sequence[Deployment]) -> Floats | float:
 def is_closed(load: Load) -> NDArray[np.bool_]:
     """Rows whose requests in flight are stated; elsewhere they follow from a rate or from thinking users."""
     return np.asarray(np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0))
+
+
+def objectives(deployments: Sequence[Deployment]) -> serving.Objectives:
+    """Limits on the percentile of each time; none where the scenario states none."""
+    return serving.Objectives(
+        ttft_s=numbers(deployments, "ttft_slo_ms", np.nan) / MS_PER_S,
+        tpot_s=numbers(deployments, "tpot_slo_ms", np.nan) / MS_PER_S,
+        e2e_s=numbers(deployments, "e2e_slo_ms", np.nan) / MS_PER_S,
+        percentile=numbers(deployments, "slo_percentile", DEFAULT_PERCENTILE),
+    )

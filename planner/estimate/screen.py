@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from planner import billing, serving
 from planner.estimate.answer import n_gpus
-from planner.estimate.capacity import offered_to
+from planner.estimate.capacity import has_room, offered_to, room
 from planner.estimate.clock import clock
 from planner.estimate.deployments import Deployment, Floats, numbers
-from planner.estimate.group import objectives
-from planner.estimate.loads import is_closed, load_of
+from planner.estimate.loads import is_closed, load_of, objectives
 from planner.estimate.memory_plans import Planned
 from planner.serving import Offered, ServingPoint, Tail
 from planner.serving.offered import lane_of
-from planner.serving.steady import slot_wait_s
 from planner.specs.engine import Allocation, EngineSpec
 
 Bools = NDArray[np.bool_]
@@ -94,8 +92,7 @@ def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planne
     """Price the load curve of deployments that start."""
     steps, plan = clock(engine, deployments, memory.inputs), memory.plan
     offered = offered_to(engine, deployments, memory, load_of(deployments), steps.step_s)
-    room = np.where(is_closed(offered.load), plan.kv.max_concurrency, plan.kv.max_concurrency_expected)
-    return Curves(deployments, steps.step_s, offered, room, objectives(deployments))
+    return Curves(deployments, steps.step_s, offered, room(plan.kv, offered.load), objectives(deployments))
 
 
 def screen(found: Curves, loads: Loads) -> Screened:
@@ -103,11 +100,10 @@ def screen(found: Curves, loads: Loads) -> Screened:
     offered = with_loads(found, loads)
     settled = serving.settle(found.step_s, offered)
     point = serving.serving_point(offered, settled)
-    wait = slot_wait_s(offered.load, offered.lane, settled)
-    tail = serving.tail(offered.load, offered.request, settled.point.life, wait, found.wishes.percentile)
+    tail = serving.settled_tail(offered, settled, found.wishes.percentile)
     copies = offered.capacity.replicas
     standing = np.where(is_closed(offered.load), offered.load.concurrency, point.requests_per_s * point.e2e_s)
-    holds = ~point.above_capacity & (np.maximum(standing, 1) <= np.maximum(found.room * copies, 1))
+    holds = has_room(point, np.maximum(standing, 1), found.room * copies)
     missed = [seconds > limit for seconds, limit in zip(tail, found.wishes[: len(tail)], strict=True)]
     price = numbers(found.deployments, "usd_per_gpu_hour", np.nan)
     gpus = n_gpus(found.deployments) * loads.replicas

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.billing import HOURS_PER_MONTH
-from planner.estimate.answer import DEFAULT_PERCENTILE, rate_exceeded, told_apart_ms
+from planner.estimate.answer import rate_exceeded, told_apart_ms
+from planner.estimate.loads import DEFAULT_PERCENTILE
 from planner.estimate.screen import Curves, Loads, Screened, replicas_needed, screen
 from planner.search import limits
 from planner.search.axes import Sizing

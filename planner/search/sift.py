@@ -18,10 +18,10 @@ from planner.estimate.answer import STOPS, shortfall
 from planner.estimate.defaults import default_kv_format
 from planner.estimate.deployments import Deployment, Deployments, limits_of
 from planner.estimate.evidence import Stamp, folder_stamp
-from planner.estimate.group import taken
 from planner.estimate.heap import busy
 from planner.estimate.library import Library
 from planner.estimate.memory_plans import Planned, planned
+from planner.estimate.pricing import taken
 from planner.estimate.quality import stored_checks
 from planner.estimate.refine import refined, stored
 from planner.estimate.resolve import ResolvedRow, resolve, supported

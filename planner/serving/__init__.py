@@ -21,7 +21,7 @@ from planner.serving.load import (
     speculative_tokens_per_step,
     uniform_log_sd,
 )
-from planner.serving.objectives import Objectives, Sustainable, Tail, margin, meets, sustainable, tail
+from planner.serving.objectives import Objectives, Sustainable, Tail, margin, settled_tail, sustainable, tail
 from planner.serving.offered import Offered, offer
 from planner.serving.steady import (
     ServingPoint,
@@ -51,11 +51,11 @@ __all__ = [
     "dominant_bound",
     "log_sd",
     "margin",
-    "meets",
     "offer",
     "request_shape",
     "serving_point",
     "settle",
+    "settled_tail",
     "slot_wait_s",
     "speculative_tokens_per_step",
     "steady_state",

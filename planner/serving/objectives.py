@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.serving.curve import Life, held_s, load_points, position, read
-from planner.serving.load import Array, Load, Mask, Request
+from planner.serving.load import Array, Load, Request
 from planner.serving.offered import Offered
 from planner.serving.open_loop import multi_server_wait_s, with_random_arrivals
 from planner.serving.steady import Settled, slot_wait_s, standing_at
@@ -76,18 +76,16 @@ def tail(load: Load, request: Request, lived: Life, slot_s: Array, percentile: A
     )
 
 
+def settled_tail(offered: Offered, settled: Settled, percentile: Array) -> Tail:
+    """A percentile of each time where the load settles."""
+    wait_s = slot_wait_s(offered.load, offered.lane, settled)
+    return tail(offered.load, offered.request, settled.point.life, wait_s, percentile)
+
+
 def margin(found: Tail, objectives: Objectives) -> Array:
     """The largest of figure over limit; 0 where no objective applies (no TPOT of a single token)."""
     first, between = found.ttft_s / objectives.ttft_s, found.tpot_s / objectives.tpot_s
     return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
-
-
-def meets(offered: Offered, settled: Settled, objectives: Objectives) -> Mask:
-    """Whether the load as it settles meets the objectives; never where its queue grows."""
-    load, request, lane = offered.load, offered.request, offered.lane
-    wait_s = slot_wait_s(load, lane, settled)
-    found = tail(load, request, settled.point.life, wait_s, objectives.percentile)
-    return np.isfinite(wait_s) & (margin(found, objectives) <= 1)
 
 
 def slots_taken(standing: Array, slots: Array) -> Array:
