@@ -79,6 +79,9 @@ def mixers(spec: ModelSpec) -> list[Mixer]:
         ("moonshotai/Kimi-K3", 69, 96 * 128 * 128, 3 * 12288 * 3),
         ("MiniMaxAI/MiniMax-Text-01", 70, 64 * 128 * 128, 0),
         ("ai21labs/Jamba-v0.1", 28, 8192 * 16, 8192 * 3),
+        ("inclusionAI/Ling-3.0-flash", 35, 32 * 128 * 128, 3 * 4096 * 3),
+        ("Qwen/Qwen3.8-Flash-Next", 36, 48 * 128 * 128, 10240 * 3),
+        ("LiquidAI/LFM2.5-8B-A1B", 18, 0, 2048 * 2),
     ],
 )
 def test_states_have_the_shapes_that_engines_keep(name: str, layers: int, state: int, kept: int) -> None:
@@ -96,6 +99,16 @@ def test_states_have_the_shapes_that_engines_keep(name: str, layers: int, state:
         ("deepseek-ai/DeepSeek-V4-Flash", 284 * BILLION, 0.002),  # model card
         ("deepseek-ai/DeepSeek-V4-Pro", 1600 * BILLION, 0.02),  # model card
         ("meituan-longcat/LongCat-Flash-Chat", 560 * BILLION, 0.002),  # technical report
+        ("mistralai/Mistral-Medium-3.5-128B", 127.70 * BILLION, 1e-4),  # safetensors total on the hub
+        ("mistralai/Mistral-Large-3-675B-Instruct-2512", 675 * BILLION, 0.002),  # model card
+        ("CohereLabs/command-a-plus-05-2026", 218 * BILLION, 0.002),  # model card, image encoder left out
+        ("google/gemma-4-12B-it", 11.95 * BILLION, 0.001),  # model card
+        ("inclusionAI/Ling-3.0-flash", 124 * BILLION, 0.005),  # model card
+        ("Qwen/Qwen3.8-Flash-Next", (125 + 51) * BILLION, 0.01),  # model card: experts and all else, n-grams
+        ("LiquidAI/LFM2.5-8B-A1B", 16.9 / 2 * BILLION, 0.005),  # bytes of the checkpoint
+        ("poolside/Laguna-S-2.1", 118 * BILLION, 0.005),  # model card
+        ("tencent/Hy3", 295 * BILLION, 0.001),  # model card
+        ("zai-org/GLM-4.5V", 107.7 * BILLION, 0.001),  # safetensors total on the hub
     ],
 )
 def test_sizes_meet_the_published_ones(name: str, published: int, tolerance: float) -> None:
@@ -115,6 +128,10 @@ def test_sizes_meet_the_published_ones(name: str, published: int, tolerance: flo
         ("meituan-longcat/LongCat-Flash-Chat", 27),
         ("ai21labs/Jamba-v0.1", 12),
         ("MiniMaxAI/MiniMax-Text-01", 45.9),
+        ("inclusionAI/Ling-3.0-flash", 5.1),
+        ("Qwen/Qwen3.8-Flash-Next", 6.6),  # the table of n-grams is looked up
+        ("poolside/Laguna-S-2.1", 8),
+        ("tencent/Hy3", 20.5),
     ],
 )
 def test_active_parameters_meet_the_published_ones_without_the_embedding(name: str, published: float) -> None:

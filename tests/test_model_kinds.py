@@ -6,7 +6,7 @@ import pytest
 
 from planner.catalog.hf import model_from_config
 from planner.catalog.models import model
-from planner.params import parameters, tensors
+from planner.params import active_parameters, parameters, tensors
 from planner.specs.model import LatentAttention, MoeFfn, Role, Task
 from tests.hf_configs import DEEPSEEK, attention_of, read
 
@@ -41,6 +41,17 @@ def test_gpt_oss_alternates_windows_of_128_tokens_and_has_sinks() -> None:
     spec = model("openai/gpt-oss-20b")
     assert [attention_of(spec, layer).window for layer in range(4)] == [128, None, 128, None]
     assert attention_of(spec, 0).sinks and attention_of(spec, 1).sinks
+
+
+def test_laguna_has_more_query_heads_where_it_slides_and_gates_each() -> None:
+    spec = model("poolside/Laguna-S-2.1")
+    full, sliding = attention_of(spec, 0), attention_of(spec, 1)
+    assert (full.n_heads, full.window, sliding.n_heads, sliding.window) == (48, None, 72, 512)
+    assert full.output_gate == sliding.output_gate == "head"
+
+
+def test_a_table_that_is_looked_up_is_not_active() -> None:
+    assert active_parameters(model("google/gemma-4-E2B-it")) == pytest.approx(2.3e9, rel=0.02)  # model card
 
 
 def test_llama_4_attends_in_chunks_but_for_every_fourth_layer() -> None:

@@ -100,7 +100,7 @@ def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, ke
         return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
     if isinstance(mixer, Attention | LatentAttention):
         return Mixing(layers, tuple(readings(mixer, widths, parallel, latent_prompts)))
-    graph = unfused if isinstance(mixer, LinearAttention) and mixer.rule != "lightning" else FUSED
+    graph = unfused if isinstance(mixer, LinearAttention) and mixer.is_delta_rule else FUSED
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel), unfused=graph)
 
 

@@ -19,6 +19,7 @@ LINEAR_CHUNK = 64  # tokens; flash-linear-attention's kernels
 MAMBA_CHUNK = 256  # tokens; chunk_size of the published Mamba-2 configs
 DELTA_STEP = 7  # FLOPs per state value of a delta rule: decay, read, update, query
 PLAIN_STEP = 5  # without the delta rule's read
+GATED_VALUES = 4  # of a short convolution, per channel: both gates and the input in, the product out
 SCAN_STEP = 6  # of a selective scan: decay, input, sum, query
 
 
@@ -41,7 +42,7 @@ def linear_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> 
     values = heads * mixer.k_head_dim * mixer.v_head_dim
     inputs = 2 * k_heads * mixer.k_head_dim + heads * mixer.v_head_dim
     convolution = inputs * max(mixer.conv_width - 1, 0) * widths.activation
-    delta = mixer.rule != "lightning"
+    delta = mixer.is_delta_rule
     intra = 2 * heads * LINEAR_CHUNK * (mixer.k_head_dim + mixer.v_head_dim)
     return State(
         values,
@@ -50,6 +51,16 @@ def linear_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> 
         2 * 2 * values + intra * (2 if delta else 1),  # a delta rule also solves for its updates
         (inputs + heads * mixer.v_head_dim) * widths.activation,
         LINEAR_CHUNK,
+    )
+
+
+def convolution_state(mixer: LinearAttention, widths: Widths, parallel: Parallel) -> State:
+    """A gated short convolution: the last inputs of each channel, `conv_width` taps and a gate on either side."""
+    channels = mixer.n_v_heads * mixer.v_head_dim / np.minimum(parallel.attention_group, mixer.n_v_heads)
+    kept = channels * max(mixer.conv_width - 1, 1)
+    flops = channels * (2 * mixer.conv_width + 2)
+    return State(
+        kept, kept * widths.activation, flops, flops, GATED_VALUES * channels * widths.activation, LINEAR_CHUNK
     )
 
 
@@ -72,7 +83,9 @@ def mamba_state(mixer: Mamba, widths: Widths, parallel: Parallel) -> State:
 
 
 def recurrent_state(mixer: LinearAttention | Mamba, widths: Widths, parallel: Parallel) -> State:
-    """The state of either kind."""
+    """The state of any kind."""
+    if isinstance(mixer, LinearAttention) and mixer.rule == "short_conv":
+        return convolution_state(mixer, widths, parallel)
     if isinstance(mixer, LinearAttention):
         return linear_state(mixer, widths, parallel)
     return mamba_state(mixer, widths, parallel)

@@ -105,7 +105,8 @@ def _outer_tensors(model: ModelSpec) -> list[Tensor]:
 def _extra_tensors(extra: ExtraTensor, model: ModelSpec) -> list[Tensor]:
     layers = tuple(range(model.n_layers)) if extra.per_layer else ()
     op = extra.name if extra.matmul else ""
-    tensor = Tensor(extra.name, extra.role, op, extra.n, extra.k, layers, copies=extra.copies, active=extra.copies)
+    active = 0 if extra.role is Role.EMBEDDING else extra.copies  # a token looks up single rows
+    tensor = Tensor(extra.name, extra.role, op, extra.n, extra.k, layers, copies=extra.copies, active=active)
     if extra.role is Role.EMBEDDING:
         tensor = tensor._replace(shard=Shard.VOCAB)
     return with_bias([tensor], extra.bias)

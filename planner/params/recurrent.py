@@ -1,6 +1,6 @@
 """Linear attention and state spaces: their weight tensors, and the state that a sequence keeps in each layer.
 
-Tensors follow the transformers classes (Qwen3-Next, Kimi-Linear, MiniMax, Nemotron-H, Jamba). Projections that a
+Tensors follow the transformers classes (Qwen3-Next, Kimi-Linear, MiniMax, LFM2, Nemotron-H, Jamba). Projections that a
 checkpoint fuses stand apart where tensor parallelism divides their parts differently (keys, values, groups).
 """
 
@@ -24,16 +24,19 @@ def recurrent_state(mixer: LinearAttention | Mamba) -> StateSize:
 
     A matrix [k_head_dim, v_head_dim] per value head, or `state` values per channel; the convolution keeps
     the last conv_width - 1 inputs of each of its channels. Left out: the slots that speculative decoding adds.
-    Ref: vllm MambaStateShapeCalculator (gated_delta_net, kda, linear_attention, mamba1, mamba2)
+    Ref: vllm MambaStateShapeCalculator (gated_delta_net, kda, linear_attention, short_conv, mamba1, mamba2)
     """
     kept = max(mixer.conv_width - 1, 0)
     if isinstance(mixer, LinearAttention):
-        return StateSize(mixer.n_v_heads * mixer.k_head_dim * mixer.v_head_dim, kept * _linear_channels(mixer))
+        matrices = 0 if mixer.rule == "short_conv" else mixer.n_v_heads * mixer.k_head_dim * mixer.v_head_dim
+        return StateSize(matrices, kept * _linear_channels(mixer))
     return StateSize(mixer.inner * mixer.state, kept * _mamba_channels(mixer))
 
 
 def _linear_channels(mixer: LinearAttention) -> int:
-    """Channels of the convolution over q, k and v."""
+    """Channels of the convolution over q, k and v, or over the gated input alone."""
+    if mixer.rule == "short_conv":
+        return mixer.n_v_heads * mixer.v_head_dim
     return 2 * mixer.n_k_heads * mixer.k_head_dim + mixer.n_v_heads * mixer.v_head_dim
 
 
@@ -66,12 +69,14 @@ def linear_tensors(mixer: LinearAttention, model: ModelSpec, layers: tuple[int, 
         _column("linear.q", "linear.qkv", keys, hidden, layers, k_heads),
         _column("linear.k", "linear.qkv", keys, hidden, layers, k_heads),
         _column("linear.v", "linear.qkv", values, hidden, layers, heads),
-        *_linear_gate(mixer, hidden, layers),
+        *([] if mixer.rule == "short_conv" else _linear_gate(mixer, hidden, layers)),
         _row("linear.out", hidden, values, layers, heads),
     ]
     if mixer.conv_width:
         channels = _linear_channels(mixer)
         tensors.append(_small("linear.conv", channels, mixer.conv_width, layers, min(k_heads, heads)))
+    if mixer.rule == "short_conv":
+        return tensors
     if mixer.rule == "lightning":
         return [*tensors, _norm("linear.norm", values, layers)]
     decays = values if mixer.rule == "kda" else heads
@@ -82,8 +87,8 @@ def linear_tensors(mixer: LinearAttention, model: ModelSpec, layers: tuple[int, 
 def _linear_gate(mixer: LinearAttention, hidden: int, layers: tuple[int, ...]) -> list[Tensor]:
     """Output gate, write strength (beta) and decay.
 
-    The gated delta rule decays per head; KDA per channel, through a projection of rank v_head_dim. Lightning
-    attention has a fixed decay. KDA's gate has a low rank too where `gate_rank` is set.
+    The gated delta rule decays per head; KDA per channel, through a projection of rank v_head_dim or at once.
+    Lightning attention has a fixed decay. KDA's gate has a low rank too where `gate_rank` is set.
     """
     heads, values, rank = mixer.n_v_heads, mixer.n_v_heads * mixer.v_head_dim, mixer.v_head_dim
     gate = [_column("linear.gate", "linear.qkv", values, hidden, layers, heads)]
@@ -97,6 +102,8 @@ def _linear_gate(mixer: LinearAttention, hidden: int, layers: tuple[int, ...]) -
     gate.append(_column("linear.beta", "linear.ba", heads, hidden, layers, heads))
     if mixer.rule == "gated_delta":
         return [*gate, _column("linear.decay", "linear.ba", heads, hidden, layers, heads)]
+    if mixer.full_decay:
+        return [*gate, _column("linear.decay", "linear.qkv", values, hidden, layers, heads)]
     return [
         *gate,
         Tensor("linear.decay_a", Role.SSM, "linear.a", rank, hidden, layers, attention=True),

@@ -91,17 +91,27 @@ class CompressedAttention(Spec):
 
 
 class LinearAttention(Spec):
-    """Linear attention with a matrix state per head: gated delta rule, KDA, lightning attention."""
+    """Linear attention with a matrix state per head: gated delta rule, KDA, lightning attention.
+
+    A gated short convolution (LFM2) is the same without the state: its two gates and its input stand for queries,
+    keys and values, of which the input alone is convolved.
+    """
 
     kind: Literal["linear"] = "linear"
-    rule: Literal["gated_delta", "kda", "lightning"]
+    rule: Literal["gated_delta", "kda", "lightning", "short_conv"]
     n_k_heads: Count
     n_v_heads: Count
     k_head_dim: Count
     v_head_dim: Count
     conv_width: Size = 0  # taps of the causal convolution over q, k and v; 0: none
     gate_rank: Size = 0  # rank of the output gate's projection (KDA); 0: full
+    full_decay: bool = False  # KDA: one projection gives the decay, not two through v_head_dim (Ling 3)
     state_dtype: Literal["fp32", "bf16"] = "fp32"
+
+    @property
+    def is_delta_rule(self) -> bool:
+        """Whether the state decays by what the token says and is read before it is updated."""
+        return self.rule in ("gated_delta", "kda")
 
 
 class Mamba(Spec):

@@ -29,6 +29,7 @@ ALIASES = {
     "kimi_k2": "deepseek_v3",
     "minimax_m3": "minimax_m3_vl_text",
     "mimo": "qwen2",
+    "mimo_v2": "mimo_v2_flash",
 }
 # The text model's type where transformers has a class for text and images only, and a config states text alone.
 TEXT_TYPES = {"step3p7": "step3p5"}
@@ -45,23 +46,24 @@ CLASSES = (
     ("vision", r"vision|visual|image|multi_modal_projector|mm_projector|patch_embed"),
     ("position", r"position_embeddings|token_type_embeddings|wpe"),
     ("norm", r"norm(s?)\d?[._]|norm$|layernorm|LayerNorm|norm_f|\.ln_\w+\."),
-    ("small", r"conv1d|A_log|dt_bias|sinks|position_bias|kpool_compress_ape|softmax_scaling"),
+    ("small", r"conv1d|conv\.conv|A_log|dt_bias|sinks|position_bias|kpool_compress_ape|softmax_scaling"),
     ("bias", r"(^|[._])bias$"),
     ("pooler", r"pooler|^classifier|^score"),
     ("lm_head", r"^(model\.|language_model\.)?(lm_head|embed_out)\."),
-    ("hyper", r"_hc\.|\.hc_|altup|laurel|per_layer_(input|projection|model)"),
-    ("per_layer_embedding", r"embed_tokens_per_layer"),
+    ("hyper", r"_hc\.|\.hc_|hyper_connection|altup|laurel|per_layer_(input|projection|model)"),
+    ("per_layer_embedding", r"embed_tokens_per_layer|ngram_embedding"),
     ("embedding", r"embed_tokens|word_embeddings|tok_embeddings|embed_in|wte|^model\.embeddings\.weight"),
     ("shared_gate", r"shared_expert_gate"),
     ("shared_expert", r"shared_expert|shared_mlp"),
     ("latent", r"latent_proj"),
     ("router", r"router|(mlp|mixer|feed_forward|moe)\.gate\.(wg\.)?weight$"),
     ("expert", r"experts"),
-    ("ssm", r"linear_attn|mamba|mixer\.(in_proj|out_proj)"),
+    ("ssm", r"linear_attn|mamba|(mixer|conv)\.(in_proj|out_proj)"),
     ("attention", r"attn|attention|mixer\.[qkvo]_proj"),
     ("mlp", r"mlp|feed_forward|ffn|(intermediate|output)\.dense|mixer\.(up|down)_proj"),
 )
 VECTORS = {"norm", "bias", "vision", "audio"}  # classes that keep their one-dimensional parameters
+CORRECTION = re.compile(r"e_score_correction_bias|expert_bias")  # of routers: buffers but in Laguna and Trinity
 RECURRENT = re.compile(
     "Delta|Lightning|Glm5NextTextLinear"
 )  # module classes of linear attention that are called self_attn
@@ -80,6 +82,8 @@ def labelled(model: Any) -> Iterable[tuple[str, str, Any]]:
     """(class, name, parameter), tied ones once: named_parameters yields a shared tensor a single time."""
     linear = tuple(f"{name}." for name, module in model.named_modules() if RECURRENT.search(type(module).__name__))
     for name, parameter in model.named_parameters():
+        if CORRECTION.search(name):
+            continue
         yield tensor_class(name, parameter.dim(), name.startswith(linear) if linear else False), name, parameter
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.catalog.files import parse_json
-from planner.catalog.hf import attention, classic, encoder, gemma, hybrid, mla, moe, vision
+from planner.catalog.hf import attention, classic, encoder, gemma, hybrid, mla, moe, qwen4, towers, vision
 from planner.catalog.hf.common import Parts
 from planner.catalog.hf.config import Config, shown
 from planner.catalog.hf.quantization import quantization
@@ -45,6 +45,9 @@ READERS: dict[str, Reader] = {
     "olmo2": attention.olmo2,
     "olmo3": attention.olmo3,
     "exaone4": attention.exaone4,
+    "arcee": attention.arcee,
+    "cwm": attention.llama,
+    "iquestcoder": attention.llama,
     "cohere": attention.cohere,
     "cohere2": attention.cohere2,
     "falcon": classic.falcon,
@@ -84,6 +87,14 @@ READERS: dict[str, Reader] = {
     "step3p5": moe.step3,
     "step3p7": moe.step3,
     "mimo_v2_flash": moe.mimo_v2,
+    "mimo_v2": moe.mimo_v2,
+    "laguna": moe.laguna,
+    "bailing_moe": moe.bailing,
+    "bailing_moe_v2": moe.bailing,
+    "solar_open": moe.solar_open,
+    "mellum": moe.mellum,
+    "exaone_moe": moe.exaone_moe,
+    "afmoe": moe.afmoe,
     "deepseek_v2": mla.deepseek,
     "deepseek_v3": mla.deepseek,
     "deepseek_v32": mla.deepseek_v32,
@@ -110,6 +121,8 @@ READERS: dict[str, Reader] = {
     "xlm-roberta": encoder.roberta,
     "modernbert": encoder.modernbert,
     **hybrid.READERS,
+    **qwen4.READERS,
+    **towers.READERS,
 }
 
 

@@ -152,8 +152,8 @@ def olmo(config: Config) -> Parts:
     return llama(config) | {"norm": "none"}
 
 
-def exaone4(config: Config) -> Parts:
-    """EXAONE 4: norms on the heads; `sliding_window_pattern` is a number or letters (L: local, G: global)."""
+def exaone_mixers(config: Config) -> list[Mixer]:
+    """Norms on the heads; `sliding_window_pattern` is a number or letters (L: local, G: global)."""
     base = attention(config, qk_norm="head")
     pattern = config.data.get("sliding_window_pattern")
     if config.has("layer_types") or not config.has("sliding_window"):
@@ -165,9 +165,29 @@ def exaone4(config: Config) -> Parts:
         types = layer_types(config, config.count("sliding_window_pattern", default=4))
     else:
         raise config.unknown("sliding_window_pattern", "a number, or letters L and G")
+    return by_type(config, base, base.model_copy(update={"window": window(config)}), types)
+
+
+def exaone4(config: Config) -> Parts:
+    """EXAONE 4: norms behind the blocks, windows on most layers of the larger one."""
+    return outer(config) | stack(exaone_mixers(config), [dense(config)] * n_layers(config))
+
+
+def arcee(config: Config) -> Parts:
+    """Arcee Foundation Model: Llama with a plain MLP."""
+    mlp = DenseFfn(intermediate=config.count("intermediate_size"), gated=False, bias=config.flag("mlp_bias"))
+    return uniform(config, attention(config), mlp)
+
+
+def muse_glimmer(config: Config) -> Parts:
+    """Muse Glimmer (text): a gate per channel, three sliding layers to one full, counted from the last; four norms."""
+    count = n_layers(config)
+    config = config.defaults(head_dim=128, sliding_window=2048)
+    base = attention(config, output_gate="full")
     sliding = base.model_copy(update={"window": window(config)})
-    mixers = by_type(config, base, sliding, types)
-    return outer(config) | stack(mixers, [dense(config)] * n_layers(config))
+    types = config.texts("layer_types") or [SLIDING if (count - 1 - layer) % 4 else FULL for layer in range(count)]
+    block = stack(by_type(config, base, sliding, types), [dense(config)] * count)
+    return outer(config) | block | {"norms_per_layer": 4}
 
 
 def cohere(config: Config) -> Parts:

@@ -1,5 +1,5 @@
-"""Readers of hybrids of softmax and linear attention: Qwen3-Next and 3.5, Kimi Linear and K3, MiniMax-Text-01, GLM-5.3;
-and of Nemotron NAS, whose layers were searched one by one.
+"""Readers of hybrids of softmax and linear attention: Qwen3-Next and 3.5, Kimi Linear and K3, MiniMax-Text-01, GLM-5.3,
+Ling 3, LFM2; and of Nemotron NAS, whose layers were searched one by one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def every(config: Config, interval: int) -> list[str]:
     return config.texts("layer_types") or pattern
 
 
-def _gated_delta(config: Config) -> LinearAttention:
+def gated_delta(config: Config) -> LinearAttention:
+    """A gated delta net from Qwen's field names."""
     mixer = LinearAttention(
         rule="gated_delta",
         n_k_heads=config.count("linear_num_key_heads"),
@@ -50,14 +51,14 @@ def qwen_next(config: Config) -> Parts:
     gate = "full" if config.flag("attn_output_gate", True) else "none"
     full = attention(config.defaults(head_dim=256), qk_norm="head", output_gate=gate)
     mixers = alternating(
-        config, _gated_delta(config), full, every(config, config.count("full_attention_interval", default=4))
+        config, gated_delta(config), full, every(config, config.count("full_attention_interval", default=4))
     )
-    ffns = _sparse(config) if config.has("num_experts") else [dense(config)] * n_layers(config)
+    ffns = gated_experts(config) if config.has("num_experts") else [dense(config)] * n_layers(config)
     mtp = {"mtp_layers": config.size("mtp_num_hidden_layers", "num_nextn_predict_layers", top=64)}
     return outer(config) | mtp | stack(mixers, ffns)
 
 
-def _sparse(config: Config) -> list[Ffn]:
+def gated_experts(config: Config) -> list[Ffn]:
     """Experts in every `decoder_sparse_step`-th layer but for `mlp_only_layers`; a gated shared expert."""
     shared = config.size("shared_expert_intermediate_size")
     moe = experts(config, shared_intermediate=shared, shared_gate=bool(shared))
@@ -233,6 +234,71 @@ def glm_next_vl(config: Config) -> Parts:
     return vision.with_text(config, glm_next, extras, vision.spec(shape, merge, eye.size("image_size")))
 
 
+def bailing_hybrid(config: Config) -> Parts:
+    """Ling 3: KDA with full projections; every `layer_group_size`-th layer latent attention with a gate per head."""
+    if not config.flag("no_kda_lora", True):
+        raise config.unknown("no_kda_lora", "true")
+    config = config.defaults(q_lora_rank=None, head_dim=128, first_k_dense_replace=2, layer_group_size=6)
+    heads, dim = config.count("num_attention_heads"), config.count("head_dim")
+    linear = LinearAttention(
+        rule="kda",
+        n_k_heads=heads,
+        n_v_heads=heads,
+        k_head_dim=dim,
+        v_head_dim=dim,
+        conv_width=config.count("short_conv_kernel_size", default=4),
+        full_decay=True,
+    )
+    types = every(config, config.count("layer_group_size"))
+    mixers = alternating(config, linear, latent(config, output_gate="head"), types)
+    mtp = {"mtp_layers": config.size("num_nextn_predict_layers", "num_mtp_layers", top=64)}
+    ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
+    return outer(config) | mtp | stack(mixers, ffns)
+
+
+def _short_convolutions(config: Config) -> list[Mixer]:
+    """Gated short convolutions with attention between them."""
+    full = attention(config, qk_norm="head")
+    short = LinearAttention(
+        rule="short_conv",
+        n_k_heads=full.n_heads,
+        n_v_heads=full.n_heads,
+        k_head_dim=hidden_size(config) // full.n_heads,
+        v_head_dim=hidden_size(config) // full.n_heads,
+        conv_width=config.count("conv_L_cache", default=3, low=2),
+        state_dtype="bf16",
+    )
+    if config.flag("conv_bias"):
+        raise config.unknown("conv_bias", "false")
+    known = ("conv", FULL)
+    chosen = set(config.counts("full_attn_idxs", top=MAX_LAYERS))
+    pattern = [FULL if layer in chosen else known[0] for layer in range(n_layers(config))]
+    types = kinds(config, "layer_types", config.texts("layer_types") or pattern, known)
+    return [full if kind == FULL else short for kind in types]
+
+
+def lfm2(config: Config) -> Parts:
+    """LFM2 and LFM2.5: the MLP's width is two thirds of what is stated, rounded up, where the config adjusts it."""
+    inner = config.count("block_ff_dim", "intermediate_size")
+    if config.flag("block_auto_adjust_ff_dim", True):
+        multiple = config.count("block_multiple_of", default=256)
+        inner = int(config.number("block_ffn_dim_multiplier", 1.0) * int(2 * inner / 3))
+        if not 1 <= inner <= MAX_HIDDEN:
+            raise config.bad("block_ffn_dim_multiplier", f"not a factor that gives 1..{MAX_HIDDEN} features")
+        inner = -(-inner // multiple) * multiple
+    tied = config.flag("tie_embedding", True)
+    ffn = DenseFfn(intermediate=inner)
+    return outer(config, tied) | stack(_short_convolutions(config), [ffn] * n_layers(config))
+
+
+def lfm2_moe(config: Config) -> Parts:
+    """LFM2 with experts behind the first `num_dense_layers` layers."""
+    config = config.defaults(first_k_dense_replace=config.size("num_dense_layers", top=MAX_LAYERS))
+    bias = "correction" if config.flag("use_expert_bias", True) else "none"
+    ffns = mlp_types(config, experts(config, router_bias=bias), dense(config))
+    return outer(config, config.flag("tie_embedding", True)) | stack(_short_convolutions(config), ffns)
+
+
 def _searched_ffn(block: Config, hidden: int) -> Ffn | None:
     """`ffn_mult` times the width, times 2/3 for a gated block, rounded up to a multiple of 256."""
     if block.flag("replace_with_linear") or block.has("sparsify"):
@@ -286,6 +352,9 @@ READERS: dict[str, Callable[[Config], Parts]] = {
     "glm5_next": glm_next_vl,
     "glm5_next_text": glm_next,
     "nemotron-nas": nemotron_nas,
+    "bailing_hybrid": bailing_hybrid,
+    "lfm2": lfm2,
+    "lfm2_moe": lfm2_moe,
     "gemma3n": gemma3n.gemma3n,
     **compressed.READERS,
     **ssm.READERS,

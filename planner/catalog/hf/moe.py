@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planner.catalog.hf.attention import attention, by_type, layer_types, qwen_window, window, windowed
+from planner.catalog.hf.attention import (
+    attention,
+    by_type,
+    exaone_mixers,
+    layer_types,
+    qwen_window,
+    window,
+    windowed,
+)
 from planner.catalog.hf.common import FULL, SLIDING, Parts, dense, kinds, n_layers, outer, per_layer, stack
 from planner.catalog.hf.config import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, Config
 from planner.specs.model import Attention, DenseFfn, Ffn, Indexer, Mixer, MoeFfn
@@ -207,7 +215,8 @@ def hy_v3(config: Config) -> Parts:
     """Hunyuan 3: norms on the heads, shared expert, the first layer dense."""
     config = config.defaults(first_k_dense_replace=1, num_shared_experts=1)
     ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
-    return outer(config) | stack([attention(config, qk_norm="head")] * n_layers(config), ffns)
+    mtp = {"mtp_layers": config.size("num_nextn_predict_layers", top=64)}
+    return outer(config) | mtp | stack([attention(config, qk_norm="head")] * n_layers(config), ffns)
 
 
 def cohere2_moe(config: Config) -> Parts:
@@ -285,3 +294,83 @@ def mimo_v2(config: Config) -> Parts:
     ffn = experts(config, router_bias="correction")
     ffns = mlp_types(config, ffn, dense(config), _freq(config, "moe_layer_freq"))
     return outer(config) | stack(by_type(config, base, sliding, types), ffns)
+
+
+def laguna(config: Config) -> Parts:
+    """Laguna: a gate per head or channel, more query heads in sliding layers, a shared expert, one dense layer."""
+    config = config.defaults(head_dim=128, sliding_window=512)
+    count = n_layers(config)
+    granularity = config.data.get("gating", True)
+    if granularity not in (True, "per-head", "per-element"):
+        raise config.unknown("gating", "per-head, per-element")
+    gate = "full" if granularity == "per-element" else "head"
+    base = attention(config, qk_norm="head", output_gate=gate)
+    heads = config.counts("num_attention_heads_per_layer", low=1) or [base.n_heads] * count
+    types = kinds(config, "layer_types", config.texts("layer_types") or [FULL] * count, (FULL, SLIDING))
+    mixers = [
+        base.model_copy(update={"n_heads": n, "window": window(config) if kind == SLIDING else None})
+        for n, kind in zip(per_layer(config, "num_attention_heads_per_layer", heads), types, strict=True)
+    ]
+    if any(mixer.n_heads % mixer.n_kv_heads for mixer in mixers):
+        raise config.bad("num_attention_heads_per_layer", f"not multiples of num_key_value_heads {base.n_kv_heads}")
+    first = set(config.counts("mlp_only_layers", top=MAX_LAYERS) or [0])
+    ffn = experts(
+        config,
+        router_bias="correction",
+        shared_intermediate=config.count("shared_expert_intermediate_size", default=512),
+    )
+    plain = ["dense" if layer in first else "sparse" for layer in range(count)]
+    return outer(config) | stack(mixers, mlp_types(config, ffn, dense(config), plain))
+
+
+def bailing(config: Config) -> Parts:
+    """Ling and Ring, first and second generation: in the second norms on the heads and a correction bias."""
+    mixer = attention(
+        config,
+        qkv_bias=config.flag("use_qkv_bias"),
+        o_bias=config.flag("use_bias"),
+        qk_norm="head" if config.flag("use_qk_norm") else "none",
+    )
+    bias = "correction" if config.flag("moe_router_enable_expert_bias") else "none"
+    mtp = {"mtp_layers": config.size("num_nextn_predict_layers", top=64)}
+    ffns = mlp_types(config, experts(config, router_bias=bias), dense(config))
+    return outer(config) | mtp | stack([mixer] * n_layers(config), ffns)
+
+
+def solar_open(config: Config) -> Parts:
+    """Solar Open: experts and a shared one in every layer."""
+    config = config.defaults(head_dim=128, n_shared_experts=1)
+    count = n_layers(config)
+    return outer(config) | stack([attention(config)] * count, [experts(config, router_bias="correction")] * count)
+
+
+def mellum(config: Config) -> Parts:
+    """Mellum 2: Qwen 3 MoE with windows where `layer_types` says so."""
+    config = config.defaults(head_dim=128, sliding_window=1024)
+    base, count = attention(config, qk_norm="head"), n_layers(config)
+    sliding = base.model_copy(update={"window": window(config)})
+    mixers = by_type(config, base, sliding, config.texts("layer_types") or [FULL] * count)
+    mtp = {"mtp_layers": config.size("num_mtp_layers", top=64)}
+    return outer(config) | mtp | stack(mixers, mlp_types(config, experts(config), dense(config), ["sparse"] * count))
+
+
+def exaone_moe(config: Config) -> Parts:
+    """K-EXAONE: EXAONE 4's attention, a shared expert, the first layer dense."""
+    config = config.defaults(sliding_window=4096, first_k_dense_replace=1, num_shared_experts=1)
+    mtp = {"mtp_layers": config.size("num_nextn_predict_layers", top=64)}
+    ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
+    return outer(config) | mtp | stack(exaone_mixers(config), ffns)
+
+
+def afmoe(config: Config) -> Parts:
+    """Trinity (Arcee): a gate per channel, norms on the heads and around both blocks, shared experts."""
+    config = config.defaults(
+        head_dim=128, sliding_window=1024, first_k_dense_replace=config.data.get("num_dense_layers", 1)
+    )
+    mixers = windowed(
+        config,
+        attention(config, qk_norm="head", output_gate="full"),
+        config.count("global_attn_every_n_layers", default=4),
+    )
+    ffns = mlp_types(config, experts(config, router_bias="correction"), dense(config))
+    return outer(config) | stack(mixers, ffns) | {"norms_per_layer": 4}
