@@ -14,6 +14,7 @@ from planner.estimate import estimate
 from planner.memory import Device, Runs, Settings, default_utilization
 from planner.memory.activation import encoder_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes
+from planner.memory.workspace import unpacked_bytes, workspace_bytes
 from planner.specs.scenario import Scenario
 from planner.units import GIB
 from tests.memory_plans import H100, NONE, VLLM, inputs, plan, table
@@ -110,6 +111,54 @@ def test_vllm_packs_the_latents_that_an_indexer_picks_from() -> None:
     """GLM-5.2 on GH200 in FP8: 53,950 bytes per token by its log."""
     cells = table(named("zai-org/GLM-5.2"), engine("vllm", "0.23.1"), Parallel(4), kv_k_bytes=1.0, kv_v_bytes=1.0)
     assert cells.token_bytes[0, 0] == pytest.approx(53_950, rel=1e-3)
+
+
+def test_vllm_caches_those_latents_without_scales_where_flashinfer_reads_them() -> None:
+    """GLM-5.2 on GB200 in FP8: 47,700 bytes per token by its log."""
+    cached = {"kv_k_bytes": 1.0, "kv_v_bytes": 1.0, "plain_latents": True}
+    cells = table(named("zai-org/GLM-5.2"), engine("vllm", "0.26"), Parallel(4), **cached)
+    assert cells.token_bytes[0, 0] == pytest.approx(47_700, rel=1e-3)
+
+
+def test_an_indexer_gathers_keys_by_the_longest_sequence_in_the_buffer_of_the_experts() -> None:
+    """40 x max_model_len keys of 132 bytes, where that is more than experts need; 512 MiB of scores beside it."""
+    glm, vllm = named("zai-org/GLM-5.2"), engine("vllm", "0.26")
+
+    def buffer(tokens: float, **changes: Any) -> float:
+        return float(workspace_bytes(glm, vllm, inputs(glm, Parallel(4, ep=4), max_model_len=tokens, **changes)))
+
+    assert buffer(819_200.0) == 40 * 819_200 * 132
+    assert buffer(8192.0) == buffer(4096.0) > 40 * 8192 * 132
+    peaks = [plan(glm, vllm, Parallel(8), max_model_len=most).terms.activation_bytes[0] for most in (4e5, 8e5)]
+    assert peaks[1] - peaks[0] == pytest.approx(40 * 4e5 * 132)
+
+
+def test_unpacked_latents_count_as_weights_and_leave_less_to_grow() -> None:
+    """flashmla_sparse.py: five sequences of 576 values in 16 bit, made before the weights are counted."""
+    glm, vllm = named("zai-org/GLM-5.2"), engine("vllm", "0.26")
+    cached = {"kv_k_bytes": 1.0, "kv_v_bytes": 1.0, "max_model_len": 400_000.0}
+    packed, plain = (inputs(glm, Parallel(4), **cached, plain_latents=plain) for plain in (False, True))
+    made = 5 * 400_000 * 576 * 2
+    assert float(unpacked_bytes(glm, vllm, packed)) == made
+    assert float(unpacked_bytes(glm, vllm, plain)) == 0
+    grown = [float(workspace_bytes(glm, vllm, asked)) for asked in (packed, plain)]
+    assert grown == [0, 40 * 400_000 * 132]
+    spent = [plan(glm, vllm, Parallel(4), **cached, plain_latents=plain).terms for plain in (False, True)]
+    assert spent[0].weights_bytes[0] - spent[1].weights_bytes[0] == pytest.approx(made)
+
+
+def test_the_first_captured_decode_allocates_the_workspace_of_flashinfer() -> None:
+    vllm, small = engine("vllm", "0.23.1"), {"kv_k_bytes": 1.0, "kv_v_bytes": 1.0}
+
+    def graphs(**changes: Any) -> float:
+        return float(plan(build(), vllm, **changes).terms.cuda_graph_bytes[0])
+
+    plain, workspace = graphs(), 394 * 2**20
+    assert graphs(flashinfer=True) - plain == workspace
+    assert graphs(flashinfer_8bit=True, **small) - plain == workspace
+    assert graphs(flashinfer_8bit=True) == graphs(**small) == plain
+    assert graphs(flashinfer=True, draft_tokens=3.0) == graphs(draft_tokens=3.0)
+    assert graphs(flashinfer=True, enforce_eager=True) == 0
 
 
 def test_sglang_caches_keys_of_an_indexer_in_every_layer() -> None:

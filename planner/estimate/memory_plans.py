@@ -90,7 +90,11 @@ def _linked(d: Deployment) -> bool:
 def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Device:
     """The memory of a GPU, and what of it decides how much its libraries take."""
     flags, reserve = partial(column, deployments, dtype=bool), engine.budget.reserve
-    aiter_on = reserve.aiter_on if reserve else ()
+
+    def on(generations: Sequence[str]) -> NDArray[np.bool_]:
+        on_it: NDArray[np.bool_] = flags(lambda d: d.row.gpu.generation in generations, Part.GPU)
+        return on_it
+
     early = flags(lambda d: (d.row.gpu.compute_capability or HOPPER) < HOPPER, Part.GPU)
     linked = flags(_linked, Part.GPU, Part.WORDS)
     named = flags(lambda d: d.row.gpu.compute_capability is not None, Part.GPU)
@@ -100,7 +104,10 @@ def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Dev
         copies=numbers(deployments, "copies_per_gpu", 1),
         host_bytes=numbers(deployments, "host_memory_gib", np.inf) * GIB,
         early=early,
-        aiter=flags(lambda d: d.row.gpu.generation in aiter_on, Part.GPU),
+        aiter=on(reserve.aiter_on if reserve else ()),
+        flashinfer=on(engine.graphs.attention_on),
+        flashinfer_8bit=on(engine.graphs.attention_8bit_on),
+        plain_latents=on(engine.cache.plain_latents_on),
         unified=flags(lambda d: d.row.gpu.unified_memory, Part.GPU),
         multicast=linked & named & ~early,
     )

@@ -12,6 +12,7 @@ from planner.formats.packing import padded
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Device, Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import cache_group, result_ways, streamed_tensor_bytes
+from planner.memory.workspace import indexer_bytes, step_tokens, workspace_bytes
 from planner.specs.engine import EngineSpec, Graphs
 from planner.specs.model import (
     Attention,
@@ -25,15 +26,7 @@ from planner.specs.model import (
 )
 
 _SMALLEST_GRAPHS = 3  # batches of 1, 2 and 4
-
-
-def step_tokens(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """Tokens of the largest step."""
-    if engine.activation.whole_prompt:
-        return np.maximum(floats(inputs.load.input_tokens) * inputs.load.concurrency, 1)
-    if engine.activation.logit_rows == "tokens":
-        return floats(inputs.settings.n_ubatch)
-    return floats(inputs.settings.max_num_batched_tokens)
+_FLASHINFER_HEAD_DIM = 256  # the largest that FlashInfer's attention takes
 
 
 def sampler_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
@@ -104,14 +97,17 @@ def layer_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
     constants, tokens = engine.activation, step_tokens(engine, inputs)
     ways = result_ways(engine, inputs.parallel)
     inner_bytes = constants.inner_copies * _inner_width(model) / ways * tokens * inputs.value_bytes
-    routed_bytes = expert_bytes(model, engine, inputs)
+    shared_bytes = workspace_bytes(model, engine, inputs)
     first = np.arange(where.n_stages).reshape(-1, 1) == 0
     copied_bytes = np.where(first, streamed_tensor_bytes(model, inputs, where), 0.0)
-    ffn_bytes = copied_bytes + (np.maximum(inner_bytes, routed_bytes) if constants.expert_sum else inner_bytes)
+    ffn_bytes = copied_bytes + (np.maximum(inner_bytes, shared_bytes) if constants.expert_sum else inner_bytes)
     qkv_width = max((_qkv_width(mixer) for mixer in model.mixers), default=0) / cache_group(engine, inputs.parallel)
     attention_bytes = tokens * qkv_width * inputs.value_bytes + score_bytes(model, engine, inputs, where)
     widest_bytes = _hidden_bytes(constants.layer_copies, model, tokens, inputs) + np.maximum(ffn_bytes, attention_bytes)
-    return widest_bytes if constants.expert_sum else floats(widest_bytes + routed_bytes)
+    if constants.expert_sum:
+        return widest_bytes
+    scores = constants.indexer_score_bytes if np.any(indexer_bytes(model, engine, inputs)) else 0.0
+    return floats(widest_bytes + shared_bytes + scores)
 
 
 def overlapped(inputs: MemoryInputs, where: Placements) -> NDArray[np.bool_]:
@@ -136,20 +132,6 @@ def score_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, wher
 def _pairs(inputs: MemoryInputs) -> Floats:
     """Queries of a micro-batch times keys of every slot's whole context."""
     return floats(inputs.settings.n_ubatch) * slot_tokens(inputs) * inputs.settings.max_num_seqs
-
-
-def expert_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """Intermediate results of routed experts: tokens x top_k x (max(2 inner, hidden) + inner) x bytes.
-
-    llama.cpp holds gate, up and down of every token at once: 2 inner + hidden.
-    """
-    split = floats(inputs.parallel.ep) / inputs.parallel.tp if engine.cache.sharded else floats(1.0)
-    widest = np.zeros_like(split)
-    for ffn in (ffn for ffn in model.ffns if isinstance(ffn, MoeFfn)):
-        inner, hidden = ffn.intermediate * split, ffn.latent or model.hidden_size
-        live = 2 * inner + hidden if engine.activation.expert_sum else np.maximum(2 * inner, hidden) + inner
-        widest = np.maximum(widest, ffn.top_k * live)
-    return floats(engine.activation.expert_workspace * step_tokens(engine, inputs) * widest * inputs.value_bytes)
 
 
 class Encoder(NamedTuple):
@@ -204,7 +186,8 @@ def activation_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs,
     last = last & (where.numbers([float(not one.host_head) for one in where.distinct]) > 0)
     travelling = _hidden_bytes(engine.activation.stage_copies, model, step_tokens(engine, inputs), inputs)
     layer = layer_bytes(model, engine, inputs, where) + np.where(overlapped(inputs, where), travelling, 0.0)
-    kept = expert_bytes(model, engine, inputs) if engine.activation.expert_workspace_stays else 0.0
+    stays = workspace_bytes if engine.activation.expert_workspace_stays else indexer_bytes
+    kept = stays(model, engine, inputs)
     sampled = sampler_bytes(model, engine, inputs) + _flash_mask_bytes(model, engine, inputs, where)
     text = np.maximum(np.where(last, sampled + kept, 0.0), layer)
     images = encoder_bytes(model, engine, inputs)
@@ -241,4 +224,14 @@ def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> F
         graphs = graphs.model_copy(update={"coarse_step": defaults.wide_graph_step})
     captured = graphs.layer_bytes * layers * graph_sizes(graphs, largest)
     pool = graphs.pool_bytes + np.where(inputs.device.unified, graphs.unified_bytes, 0.0)
-    return np.where(settings.enforce_eager, 0.0, pool + captured)
+    fused = np.where(_flashinfer(model, inputs) & (floats(settings.draft_tokens) == 0), graphs.attention_bytes, 0.0)
+    return np.where(settings.enforce_eager, 0.0, pool + fused + captured)
+
+
+def _flashinfer(model: ModelSpec, inputs: MemoryInputs) -> NDArray[np.bool_]:
+    """(R,): whether FlashInfer's attention runs: heads of at most 256, and sinks only where it runs for every cache."""
+    mixers = [mixer for mixer in model.mixers if isinstance(mixer, Attention)]
+    if not mixers or max(mixer.head_dim for mixer in mixers) > _FLASHINFER_HEAD_DIM:
+        return np.asarray(False)
+    small = np.asarray(inputs.device.flashinfer_8bit) & (floats(inputs.kv_k_bytes) < 2)
+    return np.asarray(inputs.device.flashinfer | (small & (not any(mixer.sinks for mixer in mixers))))

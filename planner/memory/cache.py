@@ -127,14 +127,20 @@ def kv_bytes_per_token_and_layer(part: CachePart, engine: EngineSpec, inputs: Me
     if isinstance(mixer, LatentAttention):
         width = mixer.kv_lora_rank + mixer.qk_rope_head_dim
         values_width = mixer.kv_lora_rank if engine.cache.latent_values else 0
-        packed = engine.cache.sparse_latent_bytes if mixer.indexer is not None else 0
-        if packed:
-            return np.where(floats(inputs.kv_k_bytes) == 1, packed, width * inputs.kv_k_bytes) + indexer
+        if mixer.indexer is not None and engine.cache.sparse_latent_bytes:
+            packed = packed_latents(engine, inputs)
+            return np.where(packed, engine.cache.sparse_latent_bytes, width * inputs.kv_k_bytes) + indexer
         return width * inputs.kv_k_bytes + values_width * inputs.kv_v_bytes + indexer
     heads = mixer.n_kv_heads * largest_part(mixer.n_kv_heads, cache_group(engine, inputs.parallel))
     value_width = 0 if part.joint else mixer.v_head_dim or mixer.head_dim
     per_head = mixer.head_dim * inputs.kv_k_bytes + value_width * inputs.kv_v_bytes + inputs.kv_head_bytes
     return heads * per_head + indexer
+
+
+def packed_latents(engine: EngineSpec, inputs: MemoryInputs) -> Flags:
+    """(R,): whether latents that an indexer picks from are cached in 8 bit with scales and a 16-bit rotary key."""
+    packs = ~np.asarray(inputs.device.plain_latents, dtype=bool) & bool(engine.cache.sparse_latent_bytes)
+    return np.asarray((floats(inputs.kv_k_bytes) == 1) & packs)
 
 
 def _indexer_bytes(mixer: Attention | LatentAttention, engine: EngineSpec) -> float:

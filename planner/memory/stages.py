@@ -20,6 +20,7 @@ from planner.memory.weights import (
     offloaded_bytes,
     weight_bytes_per_gpu,
 )
+from planner.memory.workspace import unpacked_bytes
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
@@ -57,7 +58,7 @@ def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held
     shape = (where.n_stages, len(where.rows))
     last = np.arange(shape[0]).reshape(-1, 1) == floats(inputs.parallel.pp) - 1
     weights = weight_bytes_per_gpu(model, engine, inputs, held, where) + lora_bytes(model, engine, inputs, where)
-    weights = weights - offloaded_bytes(model, inputs, held, where)
+    weights = weights - offloaded_bytes(model, inputs, held, where) + unpacked_bytes(model, engine, inputs)
     activation = activation_bytes(model, engine, inputs, where)
     if inputs.draft is not None:
         alone = placements(inputs.draft.model, engine, draft_inputs(inputs), shape[1])

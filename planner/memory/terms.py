@@ -34,6 +34,9 @@ class Device(NamedTuple):
     early: Flags = False  # before Hopper
     unified: Flags = False  # its memory is the host's
     aiter: Flags = False  # AMD's attention kernels for Instinct run on it
+    flashinfer: Flags = False  # FlashInfer's attention runs on it ...
+    flashinfer_8bit: Flags = False  # ... for caches of fewer than 16 bits
+    plain_latents: Flags = False  # latents in 8 bit that an indexer picks from have no scales
     multicast: Flags = True  # joined by NVLink that adds up in the switch: Hopper and later
 
 

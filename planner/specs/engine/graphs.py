@@ -20,6 +20,9 @@ class Graphs(Spec):
     in_budget: bool = False  # the engine subtracts them before it sizes the pool
     pool_bytes: Amount = 0  # on one GPU ...
     layer_bytes: Amount = 0  # ... and more per layer and captured size
+    attention_bytes: Amount = 0  # workspace of FlashInfer's attention, which the first captured decode allocates ...
+    attention_on: tuple[Name, ...] = ()  # ... on these generations ...
+    attention_8bit_on: tuple[Name, ...] = ()  # ... and on these for caches of fewer than 16 bits
     unified_bytes: Amount = 0  # more while they are captured where host and GPU share one memory
 
 

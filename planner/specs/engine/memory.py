@@ -90,6 +90,7 @@ class CacheRules(Spec):
     cross_layers: bool = False  # layers that attend to an image own pages like all others
     indexer_value_bytes: Amount = 2  # of the sparse-attention indexer's keys, scales included
     sparse_latent_bytes: Amount = 0  # of a latent in 8 bit, scales and rotary key included, that an indexer picks from
+    plain_latents_on: tuple[Name, ...] = ()  # generations on which such a latent is cached without scales
     latent_values: bool = False  # MLA caches the values beside the latent, not only the latent
     latent_prompts: bool = False  # MLA reads the latent for prompts too, instead of expanding keys and values
     windows: bool = True  # false: window layers keep and read whole sequences
@@ -112,6 +113,7 @@ class WeightRules(Spec):
     rope_longer: Amount = 1  # times as many positions in models of `rope_longer_types`
     rope_longer_types: tuple[str, ...] = ()  # model_type of configs
     image_levels: bool = False  # results of the encoder's inner levels have buffers for every token of a step
+    unpacked_latents: Amount = 0  # that packed ones become, per token of max_model_len, in a buffer made first
     latent_copies: Amount = 0  # absorbed copies of MLA's key and value expansion
     block_bytes: Amount = 0  # allocations of at least `block_from_bytes` are rounded up to this ...
     block_from_bytes: Amount = 0
@@ -134,6 +136,8 @@ class Activation(Spec):
     expert_workspace: Amount  # share of the routed experts' intermediate results that is materialised
     expert_sum: bool = False  # gate, up and down of an expert live at once; false: down reuses what gate and up leave
     expert_workspace_stays: bool = False  # it is kept between layers and adds to the sampler's phase
+    indexer_keys: Amount = 0  # that a sparse attention's indexer gathers, per token of max_model_len, in that buffer
+    indexer_score_bytes: Amount = 0  # of its scores, while a layer runs
     encoder_copies: Amount = 0  # activations of an image encoder's width per patch in the profiled step; 0: not run
     encoder_inner_copies: Amount = 0  # the same of its inner width; one more where its MLP has a gate
     encoder_native_copies: Amount = 0  # as encoder_copies where the resolution is native ...
