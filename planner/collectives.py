@@ -57,8 +57,10 @@ class LocalShape(NamedTuple):
 
 
 def is_by_rank(tensor: Tensor, whole: frozenset[Role]) -> bool:
-    """Whether attention data-parallel ranks each hold the tensor and run it on their own tokens."""
-    return tensor.attention or tensor.role in whole
+    """Whether attention data-parallel ranks each hold the tensor and run it on their own tokens, as all that is neither
+    mixer nor ffn.
+    """
+    return tensor.attention or tensor.role is Role.OTHER or tensor.role in whole
 
 
 def local_shape(

@@ -325,3 +325,23 @@ def test_prompts_of_compressed_attention_cost_as_much_with_8_heads_as_with_64() 
     steps = [listed(flash, Batch(prefill_tokens=8192.0, prefill_seqs=1.0), Parallel(tp)) for tp in (1, 8)]
     whole, eighth = (total([op for op in step if op.rate is Slot.GATHER], "flops") for step in steps)
     assert whole == eighth > 0
+
+
+def test_a_window_and_its_pool_are_read_by_one_kernel() -> None:
+    flash = models.model("deepseek-ai/DeepSeek-V4-Flash")
+    step = listed(flash, Batch(decode_seqs=8.0, decode_context=9000.0))
+    reading = [op for op in step if op.name == "window.decode"]
+    assert [float(np.max(op.count)) for op in reading] == [2, 21, 20]
+    plain, picked, pooled = (float(np.max(op.bytes)) for op in reading)
+    keys = 8 * 512 * 2  # sequences, values of a vector and their bytes
+    assert picked - plain == pytest.approx(512 * keys) and pooled - plain == pytest.approx(9000 / 128 * keys)
+
+
+def test_attention_ranks_mix_the_streams_of_their_own_tokens_before_mixer_and_ffn() -> None:
+    flash = models.model("deepseek-ai/DeepSeek-V4-Flash")
+    one, eight = (
+        by_name(listed(flash, Batch(decode_seqs=64.0, decode_context=100.0), Parallel(8, 1, 1, ranks)), "hyper")
+        for ranks in (1, 8)
+    )
+    assert float(np.max(one.count)) == 2 * 43 == float(np.max(eight.count))
+    assert float(np.max(one.flops)) == 2 * 64 * 24 * 16384 == 8 * float(np.max(eight.flops))

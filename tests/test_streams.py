@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planner.catalog import models
 from planner.collectives import Parallel
 from planner.estimate.single import priced_scenario
-from planner.ops import Batch, Op, OpKind, Slot, Widths, batch_ops, norms_within, prepare, shared_beside
+from planner.ops import (
+    Batch,
+    Op,
+    OpKind,
+    Slot,
+    Widths,
+    batch_ops,
+    norms_within,
+    pools_beside,
+    prepare,
+    shared_beside,
+)
 from planner.params import tensors
 from planner.specs.scenario import Scenario
 from tests.oracle.models import MOE, build
@@ -88,3 +100,42 @@ def test_a_step_without_tokens_has_no_norms_to_take_along() -> None:
     idle = [op for op in norms_within(ops(), np.ones(1)) if op.name == "elementwise"]
     none = norms_within([idle[0]._replace(count=np.zeros(1))], np.full(1, 4.0))
     assert float(np.sum(none[0].count)) == 0
+
+
+def compressed_ops(ways: Parallel, batch: Batch) -> list[Op]:
+    model = models.model("deepseek-ai/DeepSeek-V4-Flash")
+    widths = Widths(np.array([[t.numel * 2.0] for t in tensors(model)]))
+    return batch_ops(prepare(model, widths, ways), batch)
+
+
+@pytest.mark.parametrize("of", ["bytes", "flops"])
+def test_products_of_compressor_and_indexer_hide_beside_the_queries(of: str) -> None:
+    whole = compressed_ops(Parallel(), Batch(8.0, 9000.0))
+    beside = pools_beside(whole, np.ones(1))
+    assert total(beside, of) == pytest.approx(total(whole, of))
+    fewer = executions(whole, OpKind.GEMM) - executions(beside, OpKind.GEMM)
+    assert fewer == 41 + 3 * 21  # 41 layers pool, 21 of them for an indexer with three products
+
+
+def pooling_products(engine: str, gpu: str, decodes: float, **asked: Any) -> float:
+    """Executions of the compressor's products in a step that generates `decodes` tokens."""
+    scenario = Scenario(model="deepseek-ai/DeepSeek-V4-Flash", tp=4, gpu=gpu, engine=engine, **asked)
+    ops = priced_scenario(scenario).clock.ops(Batch(decodes, 9000.0))
+    return float(sum(np.sum(op.count) for op in ops if op.name == "compressor.pool"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "products"),
+    [
+        ({"engine": "sglang", "gpu": "h200-sxm", "decodes": 64.0}, 0),
+        ({"engine": "sglang", "gpu": "h200-sxm", "decodes": 65.0}, 41),
+        ({"engine": "sglang", "gpu": "b200", "decodes": 128.0}, 0),
+        ({"engine": "sglang", "gpu": "b200", "decodes": 500.0, "attention_dp": 4}, 0),
+        ({"engine": "sglang", "gpu": "b200", "decodes": 64.0, "enforce_eager": True}, 41),
+        ({"engine": "vllm", "gpu": "b200", "decodes": 256.0, "engine_version": "0.24"}, 0),
+        ({"engine": "vllm", "gpu": "b200", "decodes": 256.0, "engine_version": "0.20"}, 41),
+        ({"engine": "vllm", "gpu": "mi355x", "decodes": 64.0, "engine_version": "0.24"}, 41),
+    ],
+)
+def test_pools_are_hidden_in_small_steps_that_graphs_replay(asked: dict[str, Any], products: float) -> None:
+    assert pooling_products(**asked) == products

@@ -11,13 +11,14 @@ experts, overlap of communication with computation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from planner.collectives import Number, Parallel
 from planner.ops.adapters import Adapters, adapter_op
-from planner.ops.attention import Reading, decode_ops, prefill_ops, readings
+from planner.ops.attention import Reading, decode_ops, joined, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
@@ -36,7 +37,7 @@ from planner.ops.records import (
 )
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.router import FullRouter, in_full
-from planner.ops.streams import norms_within, shared_beside
+from planner.ops.streams import norms_within, pools_beside, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
 from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, ModelSpec
@@ -63,6 +64,7 @@ __all__ = [
     "in_full",
     "norms_within",
     "placed",
+    "pools_beside",
     "prepare",
     "shared_beside",
 ]
@@ -148,16 +150,25 @@ def _present(amount: Number) -> bool:
     return np.ndim(amount) > 0 or float(amount) > 0
 
 
+def _readings_ops(mixing: Mixing, ops_of: Callable[[Reading], list[Op]]) -> list[Op]:
+    """What a mixer attends to, each in kernels of its own but for what joins the one before."""
+    found: list[list[Op]] = []
+    for reading in mixing.readings:
+        ops = ops_of(reading)
+        found = [*found[:-1], joined(found[-1], ops)] if reading.joins else [*found, ops]
+    return [op for ops in found for op in ops]
+
+
 def _mixer_ops(mixing: Mixing, prepared: Prepared, batch: Batch, work: Work) -> list[Op]:
     causal, scores = prepared.model.causal, prepared.widths.scores
     ops: list[Op] = []
     if _present(batch.decode_seqs):
-        ops += [op for reading in mixing.readings for op in decode_ops(reading, work, mixing.layers, scores)]
+        ops += _readings_ops(mixing, lambda reading: decode_ops(reading, work, mixing.layers, scores))
         if mixing.state:
             ops.append(decode_step_op(mixing.state, work, mixing.layers))
             ops += [unfused_op(mixing.state, mixing.unfused, work, mixing.layers)] if mixing.unfused.kernels else []
     if _present(batch.prefill_tokens):
-        ops += [op for reading in mixing.readings for op in prefill_ops(reading, causal, work, mixing.layers, scores)]
+        ops += _readings_ops(mixing, lambda reading: prefill_ops(reading, causal, work, mixing.layers, scores))
         ops += [prefill_scan_op(mixing.state, work, mixing.layers)] if mixing.state else []
     return ops
 

@@ -6,6 +6,7 @@ prompts is represented by its mean length. Ref: [scaling-book ch. 4], FlashMLA a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class Reading(NamedTuple):
     idle: Number = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
     runs_general: Number = False  # rows in which it runs in the general kernel ...
     general: GeneralKernel = FUSED_ONLY  # ... which is this one
+    joins: bool = False  # the kernel of the reading before it reads this too
 
 
 def mean_length(work: Work) -> Number:
@@ -200,6 +202,12 @@ def decode_ops(reading: Reading, work: Work, layers: int, scores: Scores = FUSED
     name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
     fused = Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
     return _in_kernels(fused, fused._replace(rate=Slot.GENERAL_DECODE), reading.runs_general)
+
+
+def joined(ops: Sequence[Op], more: Sequence[Op]) -> list[Op]:
+    """The operations of two readings in one kernel, as FlashMLA takes a window and further keys beside it."""
+    pairs = zip(ops, more, strict=True)
+    return [one._replace(flops=one.flops + x.flops, bytes=one.bytes + x.bytes, k=one.k + x.k) for one, x in pairs]
 
 
 def general_pairs(reading: Reading, work: Work, pairs: Number) -> Number:

@@ -44,7 +44,8 @@ def compressed_readings(mixer: CompressedAttention, widths: Widths, parallel: Pa
     if mixer.ratio:
         vectors = pooled(local, mixer.ratio)
         reach = mixer.indexer.top_k if mixer.indexer else np.inf
-        found.append(Reading("pooled", vectors, vectors, reach, gather=pooled(each, mixer.ratio), gathers_from=0))
+        gathered = pooled(each, mixer.ratio)
+        found.append(Reading("pooled", vectors, vectors, reach, gather=gathered, gathers_from=0, joins=True))
     if mixer.ratio and mixer.indexer:
         scores = indexer_heads(mixer.indexer, widths)
         found.append(Reading("indexer", scores, scores))

@@ -48,7 +48,7 @@ class Group(NamedTuple):
     slot: Slot
     indices: tuple[int, ...]
     members: tuple[Tensor, ...]  # of one layer
-    layers: int
+    layers: int  # runs in a step: one in each layer, or as many as the layer has copies of the matrix
 
 
 def slot_of(tensor: Tensor) -> Slot:
@@ -83,8 +83,9 @@ def _groups(model: Same[ModelSpec]) -> tuple[Group, ...]:
     for indices in by_layer.values():
         members = tuple(everything[i] for i in indices)
         slot = slot_of(members[0])
-        name = "experts" if slot is Slot.EXPERT_GEMM else members[0].op
-        layers = max(len(members[0].layers), 1)
+        experts = slot is Slot.EXPERT_GEMM
+        name = "experts" if experts else members[0].op
+        layers = max(len(members[0].layers), 1) * (1 if experts else members[0].copies)
         same = merged.get(_shapes(members))
         merged[_shapes(members)] = (
             same._replace(indices=same.indices + tuple(indices), layers=same.layers + layers)

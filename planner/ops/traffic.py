@@ -25,6 +25,7 @@ from planner.specs.model import (
 NORM_VALUES = 4  # per value: input and residual in, normed and residual out
 JOINED = 2  # of these the input and the normed output, one each however many residual streams there are
 STREAM_VALUES = 3  # of every stream: read and written as the last result joins it, read again as all are collapsed
+STREAM_KERNELS = 1  # more of a norm then: the result joins in one, another collapses and norms (vLLM, SGLang: mhc_post)
 LOGIT_BYTES = 10  # per logit: 16 bit in, FP32 out, read once more for the sample
 LOGIT_KERNELS = 4  # that cast, normalise and sample
 ROTATION = 1  # kernels of a mixer: rotation and the write to the cache
@@ -93,7 +94,7 @@ def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: W
     streams = model.residual_streams
     values = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
     moved_values = norms * values * model.hidden_size * work.rank_tokens
-    kernels = norms
+    kernels = norms * (1 if streams == 1 else 1 + STREAM_KERNELS)
     for index, mixer in enumerate(model.mixers):
         moved_values = moved_values + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
         kernels += model.mixer_layers(index) * _mixer_kernels(mixer)

@@ -1,4 +1,4 @@
-"""Kernels that an engine merges: shared experts beside the routed ones, norms within all-reduces."""
+"""Kernels that an engine merges: shared experts beside the routed ones, pools beside queries, norms in all-reduces."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.estimate.deployments import Deployment, Part, column
+from planner.estimate.deployments import Deployment, Part, column, parallel
 from planner.estimate.layout import GPUS_PER_NODE
-from planner.ops import Batch, Op, norms_within, shared_beside
-from planner.specs.engine import EngineSpec
+from planner.ops import Batch, Op, norms_within, pools_beside, shared_beside
+from planner.specs.engine import EngineSpec, MergedKernels
 
 NORMS = 2  # of a layer, each behind an all-reduce: the mixer's and that of the ffn before
 
@@ -22,13 +22,16 @@ class Merging(NamedTuple):
     routed: Any = 0.0  # 1 where they are routed experts to every step
     norms: Any = 0.0  # of a step, in the kernels of its all-reduces ...
     norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
+    pool_tokens: Any = 0.0  # most tokens of such steps in which compressor and indexer run beside the queries
 
     def merged(self, ops: list[Op], batch: Batch, launched_share: Any) -> list[Op]:
         """The operations of a step as the engine runs them; no graph replays `launched_share` of them."""
         if np.any(self.shared) or np.any(self.routed):
             ops = shared_beside(ops, np.maximum(self.routed, (1 - launched_share) * self.shared))
+        tokens = np.asarray(batch.prefill_tokens + batch.decode_seqs)
+        if np.any(self.pool_tokens):
+            ops = pools_beside(ops, (1 - launched_share) * (tokens <= self.pool_tokens))
         if np.any(self.norms):
-            tokens = np.asarray(batch.prefill_tokens + batch.decode_seqs)
             ops = norms_within(ops, np.where(tokens <= self.norm_tokens, self.norms, 0.0))
         return ops
 
@@ -42,11 +45,22 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     routed: Any = 0.0
     if model.model_type in own.shared_routed_types:
         routed = column(deployments, lambda d: float(d.row.gpu.generation in own.shared_routed_on), Part.GPU)
+    found = Merging(shared, routed, pool_tokens=_pool_tokens(own, deployments) if model.pools_latents else 0.0)
     if model.model_type not in own.norms_within_types:
-        return Merging(shared, routed)
+        return found
     fuses = column(deployments, _fuses_norms, Part.GPU, Part.LAYOUT, Part.WORDS)
     norms = fuses * min(NORMS, model.norms_per_layer) * model.n_layers
-    return Merging(shared, routed, norms, own.norms_within_tokens)
+    return found._replace(norms=norms, norm_tokens=own.norms_within_tokens)
+
+
+def _pool_tokens(own: MergedKernels, deployments: Sequence[Deployment]) -> Any:
+    """Tokens of all attention data-parallel ranks."""
+
+    def most(d: Deployment) -> float:
+        more = d.row.gpu.generation in own.pools_beside_more_on
+        return d.row.gpu.runs_cuda * (own.pools_beside_more_tokens if more else own.pools_beside_tokens)
+
+    return column(deployments, most, Part.GPU) * parallel(deployments).attention_dp
 
 
 def _fuses_norms(d: Deployment) -> float:
