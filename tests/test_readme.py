@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -43,3 +44,12 @@ def test_every_page_is_in_the_index_and_every_link_leads_somewhere(root: Path) -
     for page in pages:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_map_of_the_code_names_functions_and_files_that_exist(root: Path) -> None:
+    text = (root / "docs" / "architecture.md").read_text("utf-8")
+    functions = re.findall(r"`((?:catalog|estimate|formats|memory|ops|roofline|serving)(?:\.\w+)+)`", text)
+    assert len(functions) >= 10
+    assert not [name for name in functions if pkgutil.resolve_name(f"planner.{name}") is None]
+    files = set(re.findall(r"`(\w+\.py)`", text))
+    assert not {name for name in files if not (root / "planner" / "estimate" / name).exists()}

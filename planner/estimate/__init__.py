@@ -1,4 +1,16 @@
-"""The one door: `estimate(scenarios)` says everything of each scenario. CLI, app, search and reports call it."""
+"""The estimator: `estimate(scenarios)` is what the command line, the pages, the search and the reports call.
+
+    resolve -> layouts -> pricing -> answer, bounds -> columns
+
+    resolve        a scenario's names become specs, blanks become defaults
+    layout         ways to divide it over GPUs
+    pricing        memory_plans says what fits; clock times a step (step_work, rates, engine_time);
+                   loads and capacity say what is asked and allowed; planner.serving settles the load
+    answer         verdicts, reasons and columns; bounds adds intervals, quality the evidence of formats
+    columns        the record that callers get
+
+Rows of one model and one engine are computed together, as arrays (R,). docs/architecture.md has the whole map.
+"""
 
 from __future__ import annotations
 
