@@ -1,8 +1,8 @@
-"""How a deployment is divided over its GPUs: what the scenario fixes, what is left to choose, what is invalid."""
+"""How a deployment is divided over GPUs: what the scenario fixes, what is left to choose, what an engine refuses."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ GPUS_PER_NODE = 8
 
 
 class Layout(NamedTuple):
-    """One way of dividing; `invalid` says why an engine would refuse it."""
+    """One way to divide a deployment; `invalid` says why the engine would refuse it."""
 
     tp: int
     pp: int
@@ -43,15 +43,8 @@ class Layout(NamedTuple):
 
     @property
     def defined(self) -> Layout:
-        """Itself, or where an engine would refuse it a stand-in that formulas are defined for."""
+        """This layout if it is valid, else a stand-in for which all formulas are defined."""
         return self._replace(pp=1, ep=1, attention_dp=1) if self.invalid else self
-
-
-class Divided(NamedTuple):
-    """What is divided, and by whom."""
-
-    model: ModelSpec
-    engine: EngineSpec
 
 
 class Sizes(NamedTuple):
@@ -72,37 +65,41 @@ _sizes = itemgetter(*Sizes._fields)
 
 
 def layouts(row: ResolvedRow) -> tuple[Layout, ...]:
-    """What to consider for a scenario, smallest tensor-parallel group first. BadValue for sizes that contradict."""
+    """Layouts to consider for a scenario, the smallest tensor-parallel group first.
+
+    Raises BadValue for sizes that contradict each other.
+    """
     return _layouts(Same(row.model), Same(row.engine), Sizes._make(_sizes(vars(row.scenario))))
 
 
 @lru_cache(maxsize=8192)
 def _layouts(model: Same[ModelSpec], engine: Same[EngineSpec], s: Sizes) -> tuple[Layout, ...]:
-    """One record per layout, so that what follows from it is found once."""
-    row = Divided(model.value, engine.value)
+    """Equal sizes give the same records, so that what follows from a layout is computed once."""
     pp, ep, attention_dp = s.pp or 1, s.ep or 1, s.attention_dp or 1
-    if row.engine.division.by_layers and s.tp is None and s.pp is None:
-        return (_split_over_gpus(row, s),)
+    by_layers = engine.value.division.by_layers
+    checked = partial(_checked, model.value, engine.value)
+    if by_layers and s.tp is None and s.pp is None:
+        return (checked(_split_over_gpus(s)),)
     total = s.n_gpus or (s.tp or 1) * pp * (s.dp or 1)
-    if s.tp is not None or s.n_gpus is None or row.engine.division.by_layers:
+    if s.tp is not None or s.n_gpus is None or by_layers:
         tp = s.tp or 1
         dp = s.dp or max(total // (tp * pp), 1)
         if tp * pp * dp != total:
             raise BadValue(f"n_gpus {total} is not tp {tp} x pp {pp} x dp {dp}")
-        return (_checked(row, Layout(tp, pp, ep, attention_dp, dp)),)
-    found = [
-        _checked(row, Layout(tp, pp, ep, attention_dp, total // (tp * pp)))
+        return (checked(Layout(tp, pp, ep, attention_dp, dp)),)
+    divisions = [
+        checked(Layout(tp, pp, ep, attention_dp, total // (tp * pp)))
         for tp in range(1, total // pp + 1)
         if total % (tp * pp) == 0 and (s.dp is None or total // (tp * pp) == s.dp)
     ]
-    if not found:
+    if not divisions:
         raise BadValue(f"n_gpus {total} cannot be divided into pp {pp} x dp {s.dp or 'any'}")
-    valid = [layout for layout in found if not layout.invalid and layout.tp <= (s.gpus_per_node or GPUS_PER_NODE)]
-    return tuple(valid or found[:1])
+    valid = [layout for layout in divisions if not layout.invalid and layout.tp <= (s.gpus_per_node or GPUS_PER_NODE)]
+    return tuple(valid or divisions[:1])
 
 
-def _split_over_gpus(row: Divided, s: Sizes) -> Layout:
-    """llama.cpp's GPUs of one instance: whole layers on each, rows of every matrix, or only the first GPU."""
+def _split_over_gpus(s: Sizes) -> Layout:
+    """How llama.cpp uses the GPUs of an instance: whole layers on each, rows of every matrix, or only the first GPU."""
     shares = len(shares_of(s.tensor_split)) if s.tensor_split else 1
     dp = s.dp or 1
     gpus = max((s.n_gpus or shares * dp) // dp, 1)
@@ -113,15 +110,15 @@ def _split_over_gpus(row: Divided, s: Sizes) -> Layout:
     if s.tensor_split and shares != gpus:
         raise BadValue(f"column 'tensor_split': {shares} shares for {gpus} GPUs")
     tp, pp = (gpus, 1) if s.split_mode == "row" else (1, gpus)
-    return _checked(row, Layout(tp, pp, s.ep or 1, s.attention_dp or 1, dp))
+    return Layout(tp, pp, s.ep or 1, s.attention_dp or 1, dp)
 
 
-def _checked(row: Divided, layout: Layout) -> Layout:
-    return layout._replace(invalid=fault(row.model, row.engine, layout))
+def _checked(model: ModelSpec, engine: EngineSpec, layout: Layout) -> Layout:
+    return layout._replace(invalid=fault(model, engine, layout))
 
 
 def fault(model: ModelSpec, engine: EngineSpec, layout: Layout) -> str:
-    """Why an engine refuses this division, whatever its replicas; "" when it does not."""
+    """Why the engine refuses this layout, however many replicas it has; "" when it does not."""
     tp, pp, ep, attention_dp = layout[:4]
     if pp > model.n_layers and not engine.division.head_is_layer:
         return f"pp {pp} exceeds the model's {model.n_layers} layers"

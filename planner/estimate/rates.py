@@ -1,4 +1,4 @@
-"""Kernel rates of every row of a group: what a kernel attains there, and what the hardware would allow."""
+"""Kernel rates of every row of a group: what kernels attain, and what the hardware would allow."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ DECISIVE = frozenset({Slot.ATTENTION_GEMM, Slot.ATTENTION_OUT_GEMM, Slot.SSM_GEM
 
 
 def rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
-    """The kernels' rates of every row and what they rest on; the draft model's are not among them."""
+    """Rates of the model's kernels in every row, with what they rest on."""
     return _rate_sets_of(deployments, lambda d: (d.row.model, d.row.weights))
 
 
 def _rate_sets_of(
     deployments: Sequence[Deployment], parts: Callable[[Deployment], tuple[ModelSpec, FormatSpec]]
 ) -> list[RateSet]:
-    """Rates of one part of every deployment, found once for each GPU, its kernels and how it is joined to others."""
+    """Rates of the model or of its drafter (`parts`), looked up once for equal GPUs, kernel families and links."""
     kernels = (Part.GPU, Part.WEIGHTS, Part.CACHE, Part.SUPPORT, Part.WORDS)
     families = each(deployments, lambda d: _families(d, *parts(d)), *kernels)
     topologies = each(deployments, _topology, Part.LAYOUT, Part.WORDS)
@@ -67,7 +67,7 @@ def _rate_sets_of(
 
 
 def draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
-    """The same of the draft model; empty where no model drafts."""
+    """`rate_sets` of the draft model; empty where no model drafts."""
     draft = deployments[0].row.draft
     if draft is None or draft.model is None:
         return []
@@ -76,41 +76,60 @@ def draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
 
 
 def corrections(own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Residuals | None:
-    """Residual tables of every row, those of the draft model's slots behind the model's own."""
+    """Residual tables of every row; a draft model's slots stand behind the model's `own`."""
     found = residuals([*own, *drafts])
     if found is None or not drafts:
         return found
-    mine, theirs = found.which[:, : len(own)], found.which[:, len(own) :]
-    return found._replace(which=np.concatenate([mine, theirs]))
+    of_model, of_draft = found.which[:, : len(own)], found.which[:, len(own) :]
+    return found._replace(which=np.concatenate([of_model, of_draft]))
 
 
 def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Rates:
-    """Kernel rates of every row; copies that share a card share its bandwidth and arithmetic."""
-    found = stack(own)
+    """Rates that the kernels of every row attain, (slots, R); a draft model's slots stand behind the model's `own`.
+
+    From the rates of their families: less under a power limit and where copies share a card, with the host's memory
+    and link in their slots, and with what the engine is known to attain otherwise.
+    """
+    attained = stack(own)
     if drafts:
-        found = Rates(*(np.concatenate(pair) for pair in zip(found, stack(drafts), strict=True)))
+        attained = Rates(*(np.concatenate(pair) for pair in zip(attained, stack(drafts), strict=True)))
+    attained = _limited(attained, deployments)
+    _set_host_slots(attained.bytes_per_s, deployments)
+    attained.k_s[: len(Slot)] += untuned_s(deployments)
+    _scale_to_engine(attained, deployments, own)
+    return attained
+
+
+def _limited(full: Rates, deployments: Sequence[Deployment]) -> Rates:
+    """The rates under each row's power limit, divided among the copies that share a card."""
     copies = numbers(deployments, "copies_per_gpu", 1)
-    left = _power_left(deployments)
-    on_gpu = np.arange(len(found.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
-    compute, moved = (np.where(on_gpu, share, 1.0) / copies for share in left)
-    found = found._replace(
-        bytes_per_s=found.bytes_per_s * moved,
-        flops_per_s=found.flops_per_s * compute,
-        few_flops_per_s=found.few_flops_per_s * compute,
+    on_gpu = np.arange(len(full.t0_s))[:, None] % len(Slot) < Slot.ALL_REDUCE
+    compute, moved = (np.where(on_gpu, share, 1.0) / copies for share in _power_left(deployments))
+    return full._replace(
+        bytes_per_s=full.bytes_per_s * moved,
+        flops_per_s=full.flops_per_s * compute,
+        few_flops_per_s=full.few_flops_per_s * compute,
     )
-    found.bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
+
+
+def _set_host_slots(bytes_per_s: Floats, deployments: Sequence[Deployment]) -> None:
+    """Put the CPU's memory and the link to it in their slots, the link only where a scenario states it."""
+    copies = numbers(deployments, "copies_per_gpu", 1)
     link = pcie_bytes_per_s(numbers(deployments, "host_link_gb_s", np.nan) * GB) / copies
-    found.bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), found.bytes_per_s[Slot.HOST_COPY], link)
-    found.k_s[: len(Slot)] += untuned_s(deployments)
-    attained = deployments[0].row.engine.attained
-    found.bytes_per_s[Slot.HOST_COPY] *= attained.copied_weights
-    found.flops_per_s[Slot.EXPERT_GEMM] *= attained.expert_arithmetic
-    if attained.packed_arithmetic != 1:
-        unpacked = column(deployments, lambda d: d.row.gpu.generation in attained.unpacks_on, Part.GPU, dtype=bool)
+    bytes_per_s[Slot.HOST] = _host_bytes_per_s(deployments) / copies
+    bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), bytes_per_s[Slot.HOST_COPY], link)
+
+
+def _scale_to_engine(rates: Rates, deployments: Sequence[Deployment], own: Sequence[RateSet]) -> None:
+    """Scale, in place, what the engine attains less of than the families' figures say (`EngineSpec.attained`)."""
+    shares = deployments[0].row.engine.attained
+    rates.bytes_per_s[Slot.HOST_COPY] *= shares.copied_weights
+    rates.flops_per_s[Slot.EXPERT_GEMM] *= shares.expert_arithmetic
+    if shares.packed_arithmetic != 1:
+        unpacks = column(deployments, lambda d: d.row.gpu.generation in shares.unpacks_on, Part.GPU, dtype=bool)
         kinds, at = distinct(own)
         packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in kinds]).T[:, at]
-        found.flops_per_s[: len(packed)] *= np.where(packed & unpacked, attained.packed_arithmetic, 1.0)
-    return found
+        rates.flops_per_s[: len(packed)] *= np.where(packed & unpacks, shares.packed_arithmetic, 1.0)
 
 
 def _power_left(deployments: Sequence[Deployment]) -> Remaining:
@@ -130,7 +149,7 @@ def _host_bytes_per_s(deployments: Sequence[Deployment]) -> Floats:
 
 
 def kernel_level(row: ResolvedRow) -> Level:
-    """How the weights are multiplied; where no source says what the engine does, as the hardware would."""
+    """How the engine multiplies the weights; where no source says it, how the hardware could."""
     return _known(row.support.level, row.weights, row.gpu)
 
 
