@@ -1,4 +1,4 @@
-"""From plans and serving points to the columns of an estimate: verdicts, reasons, units of the screen."""
+"""From a priced group to columns: verdicts with their reasons, and figures in the units of the screen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 def memory_columns(p: PricedGroup, possible: NDArray[np.bool_]) -> Columns:
-    """Memory and KV columns of CONTRACT; of a layout that no engine takes only the budget of one GPU."""
+    """Columns of memory and KV cache; only the budget of a GPU where the engine refuses the layout (not `possible`)."""
     terms, kv = p.plan.terms, p.plan.kv
     share = replicas(p.deployments)
     gib = {
@@ -61,7 +61,7 @@ def memory_columns(p: PricedGroup, possible: NDArray[np.bool_]) -> Columns:
 
 
 def speed_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
-    """Times and rates; blank where the deployment does not run."""
+    """Columns of times and rates; blank where the deployment does not run."""
     point = p.point
     gpus = n_gpus(p.deployments)
     columns = {
@@ -81,7 +81,7 @@ def speed_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
 
 
 def cost_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
-    """Money, where the price of a GPU hour is known; that of tokens where the deployment runs."""
+    """Columns of money, where a GPU hour has a known price; per request and token only where the deployment runs."""
     price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
     found: Columns = billing.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
     return {name: value if name in FIXED_COST else np.where(runs, value, np.nan) for name, value in found.items()}
@@ -103,7 +103,7 @@ def mean_batch(p: PricedGroup) -> Batch:
 
 
 class StepParts(NamedTuple):
-    """A mean step's operations and their seconds: all together, and what each bound alone would take, (n_ops, R)."""
+    """A step taken apart: its operations, the seconds of each (n_ops, R), and what the engine adds (R,)."""
 
     ops: Sequence[Op]
     seconds: PricedOps
@@ -111,7 +111,7 @@ class StepParts(NamedTuple):
 
 
 def step_parts(p: PricedGroup, batch: Batch | None = None) -> StepParts:
-    """A step, operation by operation; the mean one unless another is given."""
+    """The step of `batch`, operation by operation; None: the mean step."""
     batch = mean_batch(p) if batch is None else batch
     ops = p.clock.ops(batch)
     seconds = priced(ops, p.clock.rates, p.clock.residuals)
@@ -123,7 +123,7 @@ def step_parts(p: PricedGroup, batch: Batch | None = None) -> StepParts:
 
 
 def observation_columns(p: PricedGroup) -> Columns:
-    """What observations of the same engine on the same GPU add."""
+    """Columns of the observations of the same engine on the same GPU."""
     decode, prefill, count = p.clock.refined
     return {
         "observations": count,
@@ -133,7 +133,7 @@ def observation_columns(p: PricedGroup) -> Columns:
 
 
 def bound_column(p: PricedGroup) -> NDArray[np.object_]:
-    """What limits the mean step: an operation counts towards the larger of its memory and compute parts."""
+    """What limits the mean step; an operation's time counts as memory or as compute, whichever would take longer."""
     ops, parts, engine_s = step_parts(p)
     network = np.array([op.kind is OpKind.COMMUNICATION for op in ops])[:, None]
     by_memory = parts.memory >= parts.compute
@@ -190,7 +190,7 @@ def missed_objectives(p: PricedGroup) -> list[list[str]]:
 
 
 def told_apart_ms(value: float, limit: float) -> tuple[str, str]:
-    """A time and its limit with the decimals that people read, or as many as tell the two apart."""
+    """A time and its limit in words, with usual decimals or as many as it takes to tell the two apart."""
     usual = 0 if limit >= FINE_MS else 1
     places = next((n for n in range(usual, MOST_DECIMALS) if f"{value:.{n}f}" != f"{limit:.{n}f}"), MOST_DECIMALS)
     return f"{value:,.{places}f} ms", f"{limit:,.{places}f} ms"
@@ -215,7 +215,7 @@ def _wait(seconds: float) -> str:
 
 
 def _waiting(p: PricedGroup, i: int) -> str:
-    """Who waits; where the mean length fits and only the full length does not, who may be set back."""
+    """How many requests wait and how long; or, where only the full length does not fit, that some are recomputed."""
     if p.point.slot_wait_s[i] > 0:
         count = max(round(p.point.waiting_sequences[i]), 1)
         return f"on average {count:,} wait{'s' if count == 1 else ''} for a place, for {_wait(p.point.slot_wait_s[i])}"

@@ -1,4 +1,4 @@
-"""Many scenarios at once: grouped by model and engine, within a group everything else is an array."""
+"""Many scenarios at once: grouped by model, engine and drafter, since within a group everything else is an array."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def priced(
     resolved: Callable[[Scenario], ResolvedRow],
     progress: Callable[[int], None] | None = None,
 ) -> Estimate:
-    """Every scenario's estimate, `resolved` giving the specs behind its names.
+    """The estimate of every scenario; `resolved` looks up the specs behind its names.
 
-    A PlannerError of one is its `error` and stops no other. `progress` is called with the number done since last.
+    A PlannerError becomes the `error` of its row and stops no other. `progress` is called with the number of rows done
+    since its last call.
     """
     errors = [""] * len(asked)
     echoed = list(asked)
@@ -53,7 +54,7 @@ def priced(
 
 
 def blocks(kinds: Sequence[tuple[str | None, ...]]) -> list[list[int]]:
-    """Places of many rows in blocks of GROUP_ROWS, those of a kind beside each other, so that they make few groups."""
+    """Indices of rows in blocks of GROUP_ROWS, rows of a kind side by side, so that a block has few groups."""
     order = sorted(range(len(kinds)), key=lambda place: [name or "" for name in kinds[place]])
     return [order[start : start + GROUP_ROWS] for start in range(0, len(order), GROUP_ROWS)]
 

@@ -1,4 +1,4 @@
-"""What one replica runs at once, when its engine starts prompts, and what a server adds to a request."""
+"""What the engine allows: how much one replica runs at once, when prompts start, what the server adds to a request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def offered_to(
 def capacity_of(
     engine: EngineSpec, plan: MemoryPlan, inputs: MemoryInputs, deployments: Sequence[Deployment]
 ) -> Capacity:
-    """What one replica runs at once, as the engine admits: by the prompt, or by the full length of every slot."""
+    """What one replica runs at once. An engine admits requests by their prompt, or by the full length of every slot."""
     slots = np.asarray(inputs.settings.max_num_seqs, dtype=float)
     ranks = np.asarray(inputs.parallel.attention_dp if engine.scheduler.rank_budget else 1.0)
     reserved = engine.cache.allocation is Allocation.CONTEXT
@@ -64,7 +64,7 @@ def has_room(point: ServingPoint, in_flight: Floats, room: Floats) -> NDArray[np
 
 
 def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
-    """How far chunks of one prompt overlap in the stages of a pipeline: not where the host waits between experts.
+    """How far chunks of one prompt overlap in pipeline stages: not at all where the host waits between experts.
 
     Nor without CUDA: the other back-ends have no events between devices.
     """
@@ -81,7 +81,7 @@ def captured(inputs: MemoryInputs) -> Floats:
 
 
 def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """Most tokens of one pass through the layers: llama.cpp cuts its batch into physical batches."""
+    """Most tokens of one pass through the layers: the step's budget, or llama.cpp's physical batch."""
     physical = engine.activation.logit_rows == "tokens"
     return np.asarray(inputs.settings.n_ubatch if physical else inputs.settings.max_num_batched_tokens, dtype=float)
 
@@ -115,7 +115,7 @@ def front_end_of(engine: EngineSpec, deployments: Sequence[Deployment]) -> Front
 
 
 def _serial_s(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
-    """Seconds of a request in the front end's turn; a run of one wave is a library's own, without a server."""
+    """Seconds for which the front end serves one request alone; none for a run of one wave, a library call."""
     server = engine.front_end
     sent_s = server.serial_token_s * numbers(deployments, "output_tokens", 0) / server.stream_interval
     alone = numbers(deployments, "waves", np.inf) == 1

@@ -168,7 +168,7 @@ class Estimate:
 
 
 def joined(parts: Sequence[Estimate], order: NDArray[np.intp]) -> Estimate:
-    """Parts of a batch as one, of whose rows `order` says which comes next."""
+    """The parts of a batch as one estimate, its rows in this `order`."""
 
     def rows(arrays: Iterator[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([*arrays])[order]

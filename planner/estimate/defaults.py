@@ -1,4 +1,4 @@
-"""What a scenario leaves blank: formats, engine, lengths and load that most would mean."""
+"""What a blank column means: the format, engine, lengths and load that most people would expect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def own_format(model: ModelSpec) -> str:
 
 
 def loaded_format(own: str, model: ModelSpec, engine: EngineSpec) -> str:
-    """The format that an engine gives a checkpoint of `own` unless told otherwise: servers load fp32 in 16 bit.
+    """The format in which an engine loads a checkpoint of format `own` by default: servers load fp32 as 16 bit.
 
     Ref: vLLM's dtype auto takes fp16 for pooling models and bf16 for others; both have the same bytes.
     """
@@ -43,8 +43,9 @@ def default_engine(weights: FormatSpec, gpu: GpuSpec) -> str:
 
 
 def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec, gpu: GpuSpec) -> str:
-    """16 bit, unless the checkpoint asks for less, those that the engine loads in this format do, or the engine itself
-    does for latents that are picked or pooled, and it has it."""
+    """The KV format of a scenario that states none: FP8 where the checkpoint, the weight format or the engine asks for
+    it and the engine supports it, else 16 bit. Engines ask for it where latents are picked or pooled.
+    """
     checkpoint, rules = model.quantization.kv_format if model.quantization else None, engine.cache
     picked = model.picks_latents and gpu.generation in rules.fp8_picked_on
     pooled = model.pools_latents and rules.fp8_pooled
@@ -57,7 +58,7 @@ def default_kv_format(model: ModelSpec, weights: FormatSpec, engine: EngineSpec,
 
 
 def default_load(scenario: Scenario, task: str, model: ModelSpec) -> dict[str, Any]:
-    """Lengths and concurrency where the scenario leaves them blank; a model without a head writes nothing."""
+    """Lengths and load of a scenario that leaves them blank; a model without a head generates nothing."""
     output = DEFAULT_OUTPUT_TOKENS if task == Task.GENERATE else 0
     output = output if scenario.output_tokens is None else scenario.output_tokens
     filled: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Speculative decoding: who drafts, in which format, and what a step then runs."""
+"""Speculative decoding: the drafter, its weight format, and the operations that it adds to a step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOKUP = ("ngram",)  # tokens found in the prompt: no weights
 
 
 class Drafter(NamedTuple):
-    """Who drafts. `model` None: nothing that runs on the GPU."""
+    """What drafts tokens. `model` is None where it does not run on the GPU."""
 
     model: ModelSpec | None
     weights: FormatSpec
@@ -39,7 +39,7 @@ Resolve = Callable[[str], tuple[ModelSpec, FormatSpec]]
 
 
 def drafter(scenario: Scenario, target: Target, resolve: Resolve) -> Drafter | None:
-    """Who drafts for this scenario; None where nobody does. Raises BadValue that names the column."""
+    """The drafter of this scenario, or None. Raises BadValue, which names the column."""
     name = scenario.draft_model
     if not name:
         for column in ("speculative_tokens", "acceptance_rate"):
@@ -59,7 +59,7 @@ def drafter(scenario: Scenario, target: Target, resolve: Resolve) -> Drafter | N
 
 @lru_cache(maxsize=256)
 def _drafter(model: Same[ModelSpec | None], weights: Same[FormatSpec], own_vocabulary: bool) -> Drafter:
-    """One record per drafter, so that rows can be grouped by it."""
+    """Equal drafters are one record, so that rows can be grouped by it."""
     return Drafter(model.value, weights.value, own_vocabulary)
 
 
@@ -75,7 +75,7 @@ def drafting_defaults(scenario: Scenario) -> dict[str, Any]:
 
 
 def draft_ops(prepared: Prepared, batch: Batch, tokens: Any) -> list[Op]:
-    """What the drafter runs beside a step: prompts once, and `tokens` decode steps one after the other."""
+    """Operations of the drafter in one step of its target: the prompts once, and `tokens` decode steps in a row."""
     decodes = batch._replace(prefill_tokens=0.0, prefill_seqs=0.0, image_patches=0.0)
     prompts = batch._replace(decode_seqs=0.0, image_patches=0.0)
     each = [op._replace(count=op.count * tokens) for op in batch_ops(prepared, decodes)]

@@ -1,7 +1,8 @@
-"""What the speed of a GPU rests on: its newest calibration run, else its reference, else a run or a reference of
-another GPU of its generation, scaled by peaks; else the datasheet.
+"""Which measurements the speed of a GPU rests on.
 
-Runs are fitted once; the fit is kept in memory and in the user's cache folder under the run's checksum.
+In this order: its newest calibration run, its shipped reference, a run or a reference of another GPU of its generation
+(scaled by peaks), the datasheet. Runs are fitted once; the fit is kept in memory and in the user's cache folder under
+the run's checksum.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ Stamp = tuple[tuple[str, int], ...]  # folders and when they changed
 
 
 def source_for(gpu: GpuSpec, brought: tuple[Run | Calibration, ...] = (), stamp: Stamp | None = None) -> Source | None:
-    """The best source of rates for a GPU; runs or fits that a caller `brought` come first. None: the datasheet.
+    """The best source of rates for a GPU; None means the datasheet. Runs or fits that a caller `brought` come first.
 
-    `stamp`: the folders of runs as `folder_stamp` found them, once for many GPUs; None: look now.
+    `stamp`: the folders of runs as `folder_stamp` saw them, taken once for many GPUs; None: look now.
     """
     mine = [item for item in brought if item.gpu == gpu.id]
     if mine:
@@ -50,7 +51,7 @@ def _rank(item: Run | Calibration) -> tuple[bool, str, str]:
 
 
 def folder_stamp() -> Stamp:
-    """What changes when a run is added: the times of the folders that hold runs."""
+    """A value that changes when a run is added: the modification times of the folders that hold runs."""
     found = []
     for folder in catalog.folders():
         with contextlib.suppress(OSError):
@@ -105,7 +106,7 @@ def _fitted(found: Same[Run | Calibration], gpu: Same[GpuSpec]) -> Source:
 
 
 def kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
-    """The run's fit from the cache folder, or made and kept there; a cache that cannot be used is no fault."""
+    """The run's fit, read from the cache folder or made and kept there. A cache that cannot be used is ignored."""
     path = _cache_path(run)
     try:
         kept = Calibration.model_validate(read_json(path))

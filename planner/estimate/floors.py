@@ -1,4 +1,4 @@
-"""Times below which no engine runs a scenario: what a measured figure is held against before it is believed."""
+"""Times below which no engine runs a scenario: a measured figure below them is not believed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.specs.scenario import Scenario
 class Floors(NamedTuple):
     """Seconds of one generated token and of one prompt at the datasheet's bandwidth and highest dense rate.
 
-    One sequence alone: with more of them a step takes at least as long. Nothing for start-up, launches, links.
+    For one sequence alone; a step of more takes at least as long. Start-up, launches and links count as nothing.
     """
 
     decode_s: float
@@ -23,7 +23,7 @@ class Floors(NamedTuple):
 
 
 def floors(scenario: Scenario, library: Library) -> Floors:
-    """The limits of a scenario in its layout. Raises PlannerError as `resolve` does."""
+    """The limits of a scenario in its best layout. Raises PlannerError as `resolve` does."""
     group = priced_scenario(scenario, library)
     clock, s = group.clock, group.deployments[0].row.scenario
     prompt, cached = float(s.input_tokens or 0), float(s.cached_input_fraction or 0) * (s.input_tokens or 0)

@@ -1,4 +1,4 @@
-"""What the allocator and the garbage collector do while many rows and arrays are made and dropped."""
+"""Sparing work for the memory allocator and the garbage collector while many rows and arrays come and go."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ LARGEST = 31 * 2**20  # bytes; glibc learns from blocks of at most 32 MiB
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """For long work that leaves no cycles behind: a tenth of its time was looking for them, another one mapping memory.
+    """For long work that makes no reference cycles: without it a tenth of the time went into looking for cycles, and
+    another tenth into mapping memory.
 
-    glibc gives freed memory back, and maps it again for the next array, unless a block as large was freed before.
+    glibc returns freed memory to the system and maps it again for the next array, unless a block as large was freed
+    before: so one is, here.
     """
     np.empty(LARGEST, dtype=np.uint8)
     collects = gc.isenabled()

@@ -1,4 +1,4 @@
-"""What of a deployment is in host memory: from the scenario's columns to placements and shares of the work."""
+"""Layers, experts and weights in host memory: from a scenario's columns to placements and to shares of the work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACING = ("n_gpu_layers", "n_cpu_moe", "tensor_split")
 
 
 def placement_of(d: Deployment) -> Placement:
-    """Where llama.cpp puts the layers of one deployment."""
+    """Which layers llama.cpp puts on which GPU and in host memory."""
     s, model, pp = d.row.scenario, d.row.model, d.layout.defined.pp
     shares = shares_of(s.tensor_split) if s.tensor_split and not d.layout.invalid else (1.0,) * pp
     on_gpu = model.n_layers + 1 if s.n_gpu_layers is None else s.n_gpu_layers
@@ -36,7 +36,7 @@ def _places(d: Deployment) -> bool:
 
 
 def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] | None:
-    """Placements of all rows; None where none says more than the engine's own rule."""
+    """Placements, (R,); None where no row departs from the engine's own rule."""
     if not deployments[0].row.engine.division.by_layers or not any(map(_places, deployments)):
         return None
     found = np.empty(len(deployments), dtype=object)
@@ -45,7 +45,7 @@ def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] |
 
 
 def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostShare | None:
-    """Parts of the work by slot whose weights are in host memory; None where there are none."""
+    """Shares of the work whose weights are in host memory, by slot; None where all are on the GPU."""
     model, settings = deployments[0].row.model, inputs.settings
     offload = np.broadcast_to(np.asarray(settings.cpu_offload_bytes, dtype=float), (len(deployments),))
     if settings.placement is None and not offload.any():
@@ -64,7 +64,7 @@ def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostS
 
 
 def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
-    """(slots,): part of each slot's executions in layers on the host; the cache of a layer stands beside it."""
+    """(slots,): share of each slot's executions in layers on the host, where a layer's cache lies with its weights."""
     layers = placement.host_layers / model.n_layers
     found = np.zeros(len(Slot))
     parts: dict[Slot, list[tuple[float, float]]] = {}
@@ -80,7 +80,7 @@ def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
 
 
 def settings_of(deployments: Sequence[Deployment]) -> dict[str, Any]:
-    """Settings of the memory plan: placements, adapters and drafted tokens."""
+    """Settings of the memory plan that concern placements, adapters and drafted tokens, by name."""
     slots, rank = numbers(deployments, "max_loras", np.nan), numbers(deployments, "lora_rank", np.nan)
     adapts = ~(np.isnan(slots) & np.isnan(rank))
     return {

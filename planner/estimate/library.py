@@ -1,4 +1,4 @@
-"""What a caller brings along to an estimate, beside the catalogue and the stored runs."""
+"""What a caller brings along to an estimate, in addition to the catalogue and the stored runs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ DEFAULT_IMAGE_PIXELS = 1024.0 * 1024.0
 
 
 class Images(NamedTuple):
-    """What a request's images add, (R,)."""
+    """What the images of one request add to its prompt and to the image encoder's work, (R,)."""
 
     tokens: Floats  # to its prompt
     patches: Floats  # through the image encoder
@@ -38,7 +38,7 @@ def images(deployments: Sequence[Deployment]) -> Images:
 
 
 def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
-    """Mean prompt and the part of it that the request's own history has cached, conversations included."""
+    """Mean prompt, tokens, and the share of it that the request's own history has in the cache, (R,)."""
     prompts = numbers(deployments, "input_tokens", 0) + images(deployments).tokens
     outputs = numbers(deployments, "output_tokens", 0)
     prefix, turns = numbers(deployments, "shared_prefix_tokens", 0), numbers(deployments, "turns", 1)
@@ -49,7 +49,7 @@ def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
 
 
 def length_log_sd(deployments: Sequence[Deployment], which: str, mean: Floats) -> Floats:
-    """Spread of the lengths of "input" or "output": from their 95th percentile, else from the shortest; else 0."""
+    """Standard deviation of ln length, "input" or "output": from its 95th percentile, else from the shortest."""
     tail = numbers(deployments, f"{which}_tokens_p95", np.nan)
     even = serving.uniform_log_sd(numbers(deployments, "shortest_fraction", 1))
     return np.where(np.isnan(tail), even, serving.log_sd(mean, tail))
@@ -92,7 +92,7 @@ def _tokens_per_step(deployments: Sequence[Deployment]) -> Floats | float:
 
 
 def is_closed(load: Load) -> NDArray[np.bool_]:
-    """Rows whose requests in flight are stated; elsewhere they follow from a rate or from thinking users."""
+    """Rows that state their requests in flight; in others these follow from a rate or from users who think."""
     return np.asarray(np.isnan(load.request_rate_per_s) & (np.asarray(load.think_time_s) == 0))
 
 

@@ -1,4 +1,4 @@
-"""An engine's start-up log beside the estimate of the same deployment, term by term."""
+"""An engine's start-up log compared with the estimate of the same deployment, term by term."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ComparedLog(NamedTuple):
 
 
 def scenario_of_log(log: LogTerms, given: Mapping[str, Value] | None = None) -> Scenario:
-    """The scenario that a log states; `given` columns replace what it says. Raises BadValue for what is missing."""
+    """The scenario of a log; `given` columns replace what it says. Raises BadValue for what is missing."""
     stated: dict[str, Any] = {**log.settings, **(given or {})}
     if not stated.get("model"):
         raise BadValue("the log does not name the model; state model")
@@ -62,7 +62,7 @@ def scenario_of_log(log: LogTerms, given: Mapping[str, Value] | None = None) -> 
 
 
 def _keep_own_format(stated: dict[str, Any], given: Mapping[str, Value]) -> None:
-    """A checkpoint that brings its quantization says more than the engine's name of it."""
+    """Drop the log's name of the weight format where the checkpoint states its own, which says more."""
     if "weight_format" in given or "weight_format" not in stated or stated["engine"] == "llama.cpp":
         return
     try:
@@ -91,7 +91,7 @@ def _gpu(stated: Mapping[str, Any]) -> str:
 
 
 def compare(log: LogTerms, scenario: Scenario, library: Library = NO_LIBRARY) -> ComparedLog:
-    """What the planner says of this scenario beside what the log says. Raises BadValue where it cannot be estimated."""
+    """The log beside the estimate of this scenario. Raises BadValue where it cannot be estimated."""
     from planner.estimate import estimate
 
     answer = estimate(scenario, library=library).rows()[0]
@@ -109,6 +109,6 @@ def compare(log: LogTerms, scenario: Scenario, library: Library = NO_LIBRARY) ->
 def compare_text(
     data: str | bytes, given: Mapping[str, Value] | None = None, library: Library = NO_LIBRARY
 ) -> ComparedLog:
-    """Read a log and compare it: the door for a pasted or uploaded one. Raises BadFile or BadValue."""
+    """Read a pasted or uploaded log and compare it. Raises BadFile or BadValue."""
     log = read_log(data)
     return compare(log, scenario_of_log(log, given), library)

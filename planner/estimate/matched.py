@@ -1,4 +1,4 @@
-"""A model and an engine as they run each other: what either does depends on the other."""
+"""Model and engine adapted to each other: what an engine does with a model, and what a model is in an engine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, Mo
 
 @lru_cache(maxsize=512)
 def without_windows(model: Same[ModelSpec]) -> ModelSpec:
-    """The model in an engine that keeps and reads whole sequences in its window layers too."""
+    """The model in an engine without sliding windows, whose window layers keep and read whole sequences."""
     mixers = (m.model_copy(update={"window": None}) if isinstance(m, Attention) else m for m in model.value.mixers)
     return model.value.model_copy(update={"mixers": tuple(mixers)})
 
 
 @lru_cache(maxsize=512)
 def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
-    """The engine as it runs recurrent states: with what keeping prefixes of them takes, or without."""
+    """The engine as it runs recurrent states, with the cost of keeping those of prefixes where they are `cached`."""
     cache, host = engine.value.cache, engine.value.host
     if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
         return engine.value
@@ -39,7 +39,7 @@ def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) 
 
 @lru_cache(maxsize=512)
 def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
-    """The engine as it chooses experts: where a bias corrects the choice and no kernel of it does so, in several."""
+    """The engine as it chooses experts: in several kernels where no kernel of its own applies the model's bias."""
     routing = engine.value.routing
     corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
     if not (routing.unfused_router_s and corrected) or model.value.model_type in routing.fused_router_types:
@@ -51,7 +51,7 @@ def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
 
 
 def as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
-    """The model as its published FP4 checkpoint holds it, which says what stays in 16 bit; the format does not."""
+    """The model as its published FP4 checkpoint holds it; that, not the format, says what stays in 16 bit."""
     name = published(found.model.id, weights.id) if weights.family == "fp4" else None
     if name is None or own_format(found.model) == weights.id:
         return found

@@ -1,4 +1,4 @@
-"""Memory of many deployments of one model in one engine: everything else is an array over rows."""
+"""From deployments of one model and engine to their memory plans: inputs of `planner.memory` as arrays (R,)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from planner.specs.gpu import uses_link
 from planner.specs.model import Role
 from planner.units import GIB
 
-WIDE_TP = 4  # group from which SGLang captures larger batches
+WIDE_TP = 4  # tensor-parallel group from which SGLang captures larger batches
 HOPPER = 9.0  # compute capability
-SWITCHED = 8  # GPUs that a link joins, from which a switch does
+SWITCHED = 8  # GPUs; a link that joins at least so many goes through a switch
 MOST_SLOTS = 256.0  # llama.cpp: LLAMA_MAX_SEQ
-DEVIATIONS = 3.0  # above the mean number of requests: exceeded in one of some hundred moments
+DEVIATIONS = 3.0  # of a Poisson number above its mean: exceeded in about one moment of several hundred
 
 
 def draft_columns(deployments: Sequence[Deployment]) -> Floats:
@@ -38,7 +38,7 @@ def draft_columns(deployments: Sequence[Deployment]) -> Floats:
 
 
 def weight_columns(deployments: Sequence[Deployment]) -> Floats:
-    """Resident bytes of every tensor, (T, R); each distinct format is priced once."""
+    """Resident bytes of every tensor, (T, R); computed once for every format and division of the experts."""
     kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.LAYOUT, Part.WORDS)
     keys = [(d.row.weights.id, d.layout.tp // d.layout.defined.ep, _leaves_encoder(d)) for d in kinds]
     rows = dict(zip(keys, (d.row for d in kinds), strict=True))
@@ -54,7 +54,7 @@ def _leaves_encoder(d: Deployment) -> bool:
 
 
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
-    """Bytes per cached key value, per cached value, and more per head and token."""
+    """Bytes of one number of a cached key, of a cached value, and of what a format adds per head and token."""
     return (
         column(deployments, lambda d: d.row.kv[0].bytes_per_value, Part.CACHE),
         column(deployments, lambda d: d.row.kv[1].bytes_per_value, Part.CACHE),
@@ -63,7 +63,7 @@ def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats
 
 
 def graph_batches(deployments: Sequence[Deployment]) -> Floats:
-    """Largest batch of each row that is captured as a CUDA graph: as stated, else the engine's own limit."""
+    """Largest batch that is captured as a CUDA graph, (R,): as the scenario states it, else the engine's own limit."""
     defaults = deployments[0].row.engine.defaults
     if deployments[0].row.model.model_type in defaults.wide_graph_types:
         return numbers(deployments, "max_cudagraph_capture_size", defaults.wide_graph_batch)
@@ -81,14 +81,14 @@ def graph_batches(deployments: Sequence[Deployment]) -> Floats:
 
 
 def _linked(d: Deployment) -> bool:
-    """Over a switch; bridges, and the links of a node of GH200, do not add up."""
+    """Whether a switch joins the GPUs, which can add up messages; bridges and the links of GH200 nodes cannot."""
     gpu = d.row.gpu
     switched = bool(gpu.link_bytes_per_s) and (gpu.link_gpus or 0) >= SWITCHED
     return switched and uses_link(gpu.link_apart, d.row.scenario.interconnect)
 
 
 def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Device:
-    """The memory of a GPU, and what of it decides how much its libraries take."""
+    """The memory of a GPU, and the properties that decide how much of it libraries take."""
     flags, reserve = partial(column, deployments, dtype=bool), engine.budget.reserve
 
     def on(generations: Sequence[str]) -> NDArray[np.bool_]:
@@ -114,7 +114,7 @@ def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Dev
 
 
 def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Settings:
-    """The engine's settings, as stated or its own; the fraction as stated, else nan."""
+    """The engine's settings: as stated, else its defaults. The memory fraction is nan where it is not stated."""
     flags = partial(column, deployments, dtype=bool)
     return memory.Settings(
         utilization=numbers(deployments, "gpu_memory_utilization", np.nan),
@@ -154,7 +154,7 @@ def server_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Float
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:
-    """What the memory plan asks for, with `in_flight` requests on the whole deployment."""
+    """Inputs of the memory plan, with `in_flight` requests on the whole deployment."""
     split, device, settings = parallel(deployments), _device(engine, deployments), _settings(engine, deployments)
     default = memory.default_utilization(engine, device, settings, split, _runs(engine, deployments))
     given = settings.utilization
@@ -187,7 +187,7 @@ def _runs(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Runs:
 
 
 def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:
-    """The draft model's own part of a memory plan; rows of a group share it."""
+    """The draft model as the memory plan sees it; None where no model drafts. Rows of a group share it."""
     draft = deployments[0].row.draft
     if draft is None or draft.model is None:
         return None
@@ -195,17 +195,17 @@ def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Dr
 
 
 class Planned(NamedTuple):
-    """Memory of the deployments, (R,)."""
+    """Inputs and result of a memory plan, (R,)."""
 
     inputs: MemoryInputs
     plan: MemoryPlan
 
 
 def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> Planned:
-    """What starts, and how many requests there is room for, with `in_flight` requests on the whole deployment.
+    """The memory plan with `in_flight` requests on the whole deployment.
 
-    An engine that allocates every slot's context at start gets as many slots as the load takes and fit, unless the
-    scenario states them.
+    An engine that allocates every slot's context at start gets the slots that the scenario states, else as many as the
+    load takes, at most as many as fit.
     """
     model = deployments[0].row.model
     inputs = memory_inputs(engine, deployments, in_flight)
@@ -223,9 +223,10 @@ def planned(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Fl
 
 
 def _slots_taken(deployments: Sequence[Deployment], standing: Floats) -> Floats:
-    """Slots of a replica of which one is nearly always free: where `standing` requests are a mean, more than those.
+    """Slots of a replica such that one is nearly always free, for `standing` requests in the mean.
 
-    Requests that come at random are Poisson many, sqrt(N) their deviation; never more than are let in, or users.
+    In a closed loop that is their number. Requests that arrive at random are Poisson distributed, with a deviation of
+    sqrt(N), and never more than the scenario admits or has users.
     """
     rate, users = (numbers(deployments, name, np.nan) for name in ("request_rate_per_s", "users"))
     peak = numbers(deployments, "peak_to_mean", 1)

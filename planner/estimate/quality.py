@@ -1,4 +1,4 @@
-"""What formats cost in quality, as columns: a user's own check first, then what is published."""
+"""Quality lost to weight and KV formats, as columns: from a user's own check, else from published evidence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WeightsAndCache(NamedTuple):
 
 
 def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.generic]]:
-    """Points lost to the weight format and to the KV format, apart: no source measured both together."""
+    """Points lost to the weight format and to the KV format, in separate columns: no source measured both together."""
     kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.FAMILY, Part.WORDS)
     found = [
         quality_of(d.row.model, d.row.weights.id, d.row.scenario.kv_format or "", d.row.family, d.row.checks)
@@ -53,7 +53,7 @@ def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.g
 
 
 def quality_of(model: ModelSpec, weight_format: str, kv_format: str, task: Family, checks: Results) -> WeightsAndCache:
-    """Evidence for one deployment; a check of the user's own speaks of weights and cache together."""
+    """Evidence for one deployment; a user's own check measured weights and cache together."""
     for check in checks:
         if _speaks_of(check, model.id, weight_format, kv_format, task):
             own = own_evidence(check)
@@ -92,8 +92,7 @@ def _family_id(name: str) -> str:
 
 
 def stored_checks() -> Results:
-    """Results of the user's own checks that are kept on this machine, newest first; the folder is read when it
-    changes."""
+    """Results of the user's own checks on this machine, newest first; the folder is read again when it changes."""
     try:
         stamp = quality_results.results_dir().stat().st_mtime_ns
     except OSError:

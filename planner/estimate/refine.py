@@ -1,11 +1,11 @@
-"""What stored observations of an engine on a GPU say of its steps there: one factor for decodes, one for prompts.
+"""Factors on the time of an engine's steps on a GPU, from stored observations: one for decodes, one for prompts.
 
-The prior of a factor is 1 with the width of the engine's evidence, an observation has that of repeated runs:
+A factor's prior is 1, with the width of the engine's evidence; an observation has the width of repeated runs:
 
     factor = exp(n / (n + k) median(ln(measured / predicted))),  k = (ln(1 + w_observed) / ln(1 + w_prior))^2
 
-over n observations, each predicted without any. More than twice away is another configuration, not a factor. A
-refined step never falls below the hardware's limit (`Clock.floor_s`).
+over n observations, each predicted without any. An observation more than MOST times away is taken for another
+configuration and left out. A refined step never falls below the hardware's limit (`Clock.floor_s`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from planner.specs.observation import Observation
 
 DECODE = ("tpot_ms", "output_tokens_per_s_per_request", "output_tokens_per_s")  # the first that is measured
 PREFILL = ("prefill_tokens_per_s", "ttft_ms")  # a time to first token only where nothing else runs
-MOST = 2.0  # times away
-MANY = 2  # requests at once where only a rate is stated
+MOST = 2.0  # times faster or slower than predicted
+MANY = 2  # requests at once, assumed where only a rate is stated
 
 
 def stored() -> tuple[Observation, ...]:
@@ -44,7 +44,7 @@ def _stored(stamp: observed.Stamp) -> tuple[Observation, ...]:
 
 
 def refined(row: ResolvedRow, library: Library) -> ResolvedRow:
-    """The row with what the library's observations, else the stored ones, say of its engine on its GPU."""
+    """The row with the factors of its engine on its GPU, from the library's observations or else the stored ones."""
     known = stored() if library.observations is None else library.observations
     where = row.engine.kernels, row.gpu.id
     if not known or where not in _index(Same(known)):
@@ -78,12 +78,12 @@ def _refined(known: Same[tuple[Observation, ...]], where: tuple[str, str], level
 
 
 def time_ratio(figure: str, measured: float, predicted: float) -> float:
-    """Measured over predicted as times: rates are turned over."""
+    """Measured over predicted time; of a rate, predicted over measured."""
     return measured / predicted if figure.endswith("_ms") else predicted / measured
 
 
 def _ratios(mine: Sequence[Observation], answers: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[float]:
-    """ln(measured / predicted) of every observation that has one of these figures and means the same thing."""
+    """ln(measured / predicted) of every observation, by the first of these figures that it has and can compare."""
     for one, answer in zip(mine, answers, strict=True):
         busy = (one.scenario.concurrency or MANY) > 1
         name = next((name for name in names if name in one.measured and not (busy and name == "ttft_ms")), None)

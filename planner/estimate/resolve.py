@@ -1,6 +1,6 @@
-"""From a scenario to specs: every name looked up, every blank column filled, every fault said in one line.
+"""From a scenario to specs: names are looked up, blank columns filled, faults reported in one line.
 
-Resolving is the only per-row Python of an estimate; lookups are cached, so a long batch costs little.
+Resolving is the only part of an estimate that runs Python row by row; lookups are cached, so a long batch costs little.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ResolvedRow(NamedTuple):
 
 
 Named = tuple[ResolvedRow, dict[str, Any]]  # specs, and the columns that name them filled in
-Known = dict[tuple[Any, ...], Named]  # by the columns that they follow from
+Known = dict[tuple[Any, ...], Named]  # by the columns SPECS_FROM
 SPECS_FROM = itemgetter(
     "model", "gpu", "task_family", "interconnect", "images_per_request", "weight_format", "kv_format", "engine",
     "engine_version", "tp", "pp", "power_limit_w", "draft_model", "speculative_tokens", "acceptance_rate",
@@ -73,9 +73,9 @@ SPECS_FROM = itemgetter(
 
 
 def resolve(scenario: Scenario, library: Library, known: Known | None = None) -> ResolvedRow:
-    """Look up names and fill defaults. Raises PlannerError with one line that names the column.
+    """Look up names and fill in defaults. Raises PlannerError with one line that names the column.
 
-    `known` keeps rows of this library, so that specs are looked up once for all scenarios that name the same.
+    `known` is filled with the rows of this library, so that scenarios with the same names share one look-up.
     """
     key = SPECS_FROM(vars(scenario))
     found = known.get(key) if known is not None else None
@@ -136,7 +136,7 @@ def _looked_up(scenario: Scenario, library: Library) -> ResolvedRow:
         weights = formats.weight_format(loaded_format(own, found.model, engine))
     if engine.id == "llama.cpp":
         weights = formats.as_gguf(weights)
-    named = found  # before the published FP4 checkpoint takes its place
+    as_named = found  # before the published FP4 checkpoint takes its place
     found = as_published(found, weights)
     _check_engine_columns(scenario, engine, gpu)
     if not engine.cache.windows:
@@ -154,7 +154,7 @@ def _looked_up(scenario: Scenario, library: Library) -> ResolvedRow:
         engine=engine,
         gpu=gpu,
         support=supported(weights.id, kv_name, engine.id, Same(gpu)),
-        checkpoint=_checkpoint(named, weights),
+        checkpoint=_checkpoint(as_named, weights),
         family=task,
         checks=library.checks,
         draft=drafter(scenario, target, lambda name: _draft_model(name, library)),
@@ -197,7 +197,7 @@ def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:
 
 
 def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
-    """The id as it was given where it states this very format, else the published or the makeable one."""
+    """The checkpoint to download: the named one if it has this format, else a published one, else how to make it."""
     stated = found.weight_format or own_format(found.model)
     if stated == weights.id and found.checkpoint:
         return found.checkpoint
@@ -206,7 +206,7 @@ def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
 
 @lru_cache(maxsize=2**18)  # of a whole catalogue
 def supported(format_id: str, kv_name: str, engine_id: str, gpu: Same[GpuSpec]) -> Support:
-    """Support of the weights, or of the cache where the engine does not have such a one."""
+    """Support of the weight format; where the engine lacks the KV format, that it is unsupported and why."""
     found = supports.support(formats.weight_format(format_id), engine_id, gpu.value)
     if found.level is Level.UNSUPPORTED:
         return found

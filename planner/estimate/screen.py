@@ -1,5 +1,5 @@
-"""The figures that a search decides by, for many deployments under many loads: the kernels of an estimate, without
-its texts, intervals and breakdowns.
+"""The figures that a search decides by, for many deployments under many loads: those of an estimate, without its
+texts, intervals and breakdowns.
 
     found = curves(engine, deployments, planned(engine, deployments, in_flight))
     screened = screen(found, loads)   # arrays (loads, deployments)
@@ -39,7 +39,7 @@ class Loads(NamedTuple):
 
 
 class Screened(NamedTuple):
-    """Figures (N, C) in SI units; those of a whole deployment count its replicas."""
+    """Figures (N, C) of N loads on C deployments, replicas included, in SI units."""
 
     holds: Bools
     meets: Bools
@@ -50,7 +50,7 @@ class Screened(NamedTuple):
 
 
 def shares_memory(engine: EngineSpec) -> bool:
-    """Whether an engine's memory is the same whatever is in flight: a pool is sized, and a step profiled, at start."""
+    """Whether the engine sizes its pool and profiles a step at start, so that memory does not depend on the load."""
     running = engine.activation.logit_rows == "running" or engine.activation.whole_prompt
     return not running and engine.cache.allocation is not Allocation.GROWING
 
@@ -58,7 +58,8 @@ def shares_memory(engine: EngineSpec) -> bool:
 def replicas_needed(found: Curves, most: serving.Sustainable, concurrency: Floats) -> Floats:
     """(N, C): replicas that hold `concurrency` (N, 1) requests, or the scenario's own load, and meet its objectives.
 
-    From `most`, the largest load of one replica. Where not even one request meets them: as many as hold the load.
+    `most` is the largest load of one replica. Where not even one request meets the objectives: as many replicas as hold
+    the load.
     """
     load = found.offered.load
     asked = np.where(np.isnan(concurrency), load.concurrency, concurrency)
@@ -81,7 +82,7 @@ class Curves(NamedTuple):
     wishes: serving.Objectives
 
     def most(self) -> serving.Sustainable:
-        """The largest load of one replica that meets the objectives, whatever cap a rate has: no replica lifts that."""
+        """The largest load of one replica that meets the objectives; a rate's cap on requests in flight is left out."""
         load = self.offered.load
         load = load._replace(concurrency=np.where(np.isnan(load.request_rate_per_s), load.concurrency, np.inf))
         lane = lane_of(load, self.offered.capacity)

@@ -1,4 +1,4 @@
-"""Which kernels attention runs in: fused ones that keep its scores on chip, or products with scores between them."""
+"""Which kernels attention runs in: fused ones that keep scores on chip, or products that write and read scores."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def is_fused(d: Deployment) -> bool:
 
 
 def prompt_attention(d: Deployment) -> str:
-    """What runs the attention of prompts, as families of kernels name it."""
+    """The kernels that run the attention of prompts, as families of kernels name them."""
     if not is_fused(d):
         return UNFUSED
     return VECTOR_UNITS if d.row.gpu.generation in d.row.engine.attention_kernels.slow_fused else MATRIX_UNITS
 
 
 def picked_attention(engine: EngineSpec, gpu: GpuSpec, family: str) -> str:
-    """The family of prompts whose tokens pick their keys, `family` by the cache: 8-bit keys unpacked first, or not."""
+    """The family of sparse attention over prompts: `family`, or one that reads 8-bit keys without unpacking them."""
     fused = family == UNPACKED and gpu.generation in engine.attention_kernels.fused_picks_on
     return FUSED_PICKS if fused else family
 
 
 def scores(deployments: Sequence[Deployment]) -> Scores:
-    """What the scores of attention move, where it is not fused."""
+    """Bytes that the scores of attention move where it is not fused."""
     traffic = deployments[0].row.engine.attention_kernels.score_traffic_bytes
     if not traffic:
         return Scores()
@@ -45,7 +45,7 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
 
 
 def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
-    """FLOPs of prompts with attention sinks, in those of prompts without, (R,): more in general kernels."""
+    """Cost of a prompt's FLOPs in layers with attention sinks, relative to layers without, (R,)."""
     kernels = engine.attention_kernels
     if kernels.sink_prompt_cost == 1:
         return 1.0
@@ -58,7 +58,7 @@ def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
 
 
 def general_kernel(engine: EngineSpec, deployments: Sequence[Deployment]) -> GeneralKernel:
-    """What runs attention whose heads are wider than fused kernels take, and in which rows."""
+    """The kernel for heads that are wider than fused kernels take, and the rows that run it."""
     kernels, model = engine.attention_kernels, deployments[0].row.model
     if not kernels.general_segments or not any(is_wide(mixer) for mixer in model.mixers):
         return FUSED_ONLY

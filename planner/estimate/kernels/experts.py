@@ -1,4 +1,4 @@
-"""Which kernel multiplies a model's experts where an engine chooses between several."""
+"""Which family of kernels multiplies a model's experts, where an engine chooses among several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec
 
 HALF = f"moe-{PLAIN}"
-# Triton's kernels instead of TensorRT-LLM's, which the families of data-centre Blackwell are figures of.
+# Triton's counterparts of the families whose figures on data-centre Blackwell are those of TensorRT-LLM's kernels.
 TRITON = {HALF: "moe-triton-16", "moe-gemm-fp8": "moe-triton-fp8", "moe-gemm-fp8-block": "moe-triton-fp8-block"}
 TYPES = {triton: family for family, triton in TRITON.items()}
 ANY = "*"  # model_type of every config
@@ -34,12 +34,12 @@ def experts_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: s
 
 
 def product_family(experts: str) -> str:
-    """The family of plain products in the types in which that of experts multiplies, whichever kernel runs it."""
+    """The family of plain products with the operand types of this family of experts, whichever kernel runs it."""
     return TYPES.get(experts, experts).removeprefix("moe-")
 
 
 def routes_inside(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, weights: FormatSpec) -> bool:
-    """Whether the experts' kernel chooses them too: TensorRT-LLM's, as SGLang calls it."""
+    """Whether the kernel of the experts also chooses them, as TensorRT-LLM's does where SGLang calls it."""
     if gpu.generation not in engine.expert_kernels.listed_on:
         return False
     experts = model.has_experts

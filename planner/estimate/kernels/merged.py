@@ -1,4 +1,4 @@
-"""Kernels that an engine merges: shared experts beside the routed ones, pools beside queries, norms in all-reduces."""
+"""Work that an engine merges: shared experts with routed ones, pools with queries, norms with all-reduces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planner.estimate.layout import GPUS_PER_NODE
 from planner.ops import Batch, Op, norms_within, pools_beside, shared_beside
 from planner.specs.engine import EngineSpec, MergedKernels
 
-NORMS = 2  # of a layer, each behind an all-reduce: the mixer's and that of the ffn before
+NORMS = 2  # of a layer, each after an all-reduce: the mixer's and that of the preceding ffn
 
 
 class Merging(NamedTuple):
@@ -37,7 +37,7 @@ class Merging(NamedTuple):
 
 
 def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
-    """What deployments of one model merge on their GPUs and in their layouts."""
+    """What is merged in deployments of one model, by GPU and layout."""
     own, model = engine.merged_kernels, deployments[0].row.model
     shared: Any = 0.0
     if model.model_type in own.shared_beside_types:
@@ -64,7 +64,7 @@ def _pool_tokens(own: MergedKernels, deployments: Sequence[Deployment]) -> Any:
 
 
 def _fuses_norms(d: Deployment) -> float:
-    """1 where the engine's all-reduces take norms along: of one group on one node, on the generations that it names."""
+    """1 where the engine's all-reduces include norms: in a group on one node, on the generations that it names."""
     group = d.layout.tp > 1 and d.layout.defined.attention_dp <= 1
     node = d.row.scenario.gpus_per_node or GPUS_PER_NODE
     return float(group and d.layout.tp <= node and d.row.gpu.generation in d.row.engine.merged_kernels.norms_within_on)

@@ -1,4 +1,4 @@
-"""Block FP8 products whose shape an engine's kernel has no tiles for."""
+"""Block FP8 products of shapes for which the engine's kernel has no tuned tiles."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _untuned_shares(d: Deployment) -> tuple[float, ...]:
 def _shares(
     model: Same[ModelSpec], weights: Same[FormatSpec], split: Parallel, tuned: tuple[str, ...]
 ) -> tuple[float, ...]:
-    """Of the inputs of every slot's products in all layers, those of untuned ones."""
+    """Share of every slot's input features, over all layers, that untuned products read."""
     untuned, every = np.zeros(len(Slot)), np.zeros(len(Slot))
     for group in groups(model.value):
         outputs, inputs = _shape(group, split)
