@@ -164,8 +164,7 @@ def pareto_points(rows: Sequence[EstimateRow], labels: Sequence[str]) -> tuple[C
         "yaxis": scale("expected quality, higher is better") | {"showticklabels": False},
     }
     best = next((label for row, label in zip(rows, labels, strict=True) if row["rank"] == 1), "")
-    count = f"{sum(front)} of {len(rows)} {'is' if sum(front) == 1 else 'are'}"
-    words = f"{count} beaten by no other in quality, cost and time at once. First: {best}."
+    words = f"Nothing beats {sum(front)} of {len(rows)} in quality, cost and time at once. First: {best}."
     return {"data": [data], "layout": layout}, words
 
 

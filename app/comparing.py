@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from answerbox import BOUND
 from defaults import offered_formats, usual
 from library import released_format
 from links import MAX_PINS, Form
 from planner import explain
 from planner.estimate import Library
 from planner.estimate.columns import EstimateRow
+from planner.explain.quality import badge
 from planner.specs.formats import Level
 from planner.specs.scenario import Scenario
 from state import change
@@ -43,12 +45,15 @@ INPUTS = {
     "usd_per_gpu_hour": "USD per GPU and hour",
 }
 MISSES = "Misses an objective"
+BASIS = {"measured": "this GPU", "reference": "published runs", "datasheet": "datasheet"}
+TIMES = ("ttft_ms", "tpot_ms")
+ONE_DECIMAL = ("weights_gib", "kv_pool_gib", "kv_needed_gib")
 ANSWERS = {
     "verdict": "Verdict",
     "max_concurrency": "Room, requests",
     "output_tokens_per_s_per_request": "Each user, tok/s",
-    "ttft_ms": "First token, ms",
-    "tpot_ms": "Between tokens, ms",
+    "ttft_ms": "First token",
+    "tpot_ms": "Between tokens",
     "output_tokens_per_s": "Whole server, tok/s",
     "bound": "Limited by",
     "weights_gib": "Weights, GiB/GPU",
@@ -57,7 +62,7 @@ ANSWERS = {
     "usd_per_hour": "USD per hour",
     "usd_per_million_output_tokens": "USD per M answer tokens",
     "quality_loss_points": "Quality lost, points",
-    "quality_evidence": "Quality known from",
+    "quality_evidence": "Evidence of quality",
     "support": "Support",
     "speed_evidence": "Speed from",
     "memory_evidence": "Memory from",
@@ -67,10 +72,13 @@ SAID: Mapping[str, Callable[[Any], str]] = {  # how values of a column are said,
     "verdict": explain.VERDICT_WORDS.__getitem__,
     "weight_format": explain.format_name,
     "gpu": explain.gpu_name,
-    "bound": explain.BOUND_WORDS.__getitem__,
+    "bound": lambda name: BOUND.get(name, (name, ""))[0],
     "usd_per_hour": "{:,.2f}".format,
     "usd_per_gpu_hour": "{:,.2f}".format,
     "quality_loss_points": "{:.1f}".format,
+    "quality_evidence": lambda name: badge(name).partition(",")[0].removesuffix(" evidence"),
+    "speed_evidence": BASIS.__getitem__,
+    "memory_evidence": BASIS.__getitem__,
 }
 COMPARED = frozenset(
     "bf16 fp8 int8-w8a8 awq-int4-g128 nvfp4 mxfp4 bnb-nf4 mlx-4bit-g64 mlx-8bit-g64 gguf-f16 gguf-q8_0 gguf-q6_k "
@@ -166,10 +174,11 @@ def _columns(labels: Sequence[str]) -> dict[str, Any]:
     """The names stay in sight; each scenario is wide enough for its words and scrolls."""
     words = max(len(text) for text in (INPUTS | ANSWERS).values())
     columns: dict[str, Any] = {"": st.column_config.TextColumn(pinned=True, width=CHARACTER_PX * words)}
-    longest = max(map(len, explain.BOUND_WORDS.values()))
+    longest = max(len(BOUND[name][0]) for name in BOUND)
     for label in labels:
-        width = CHARACTER_PX * max(longest, len(label))
-        columns[label] = st.column_config.TextColumn(alignment="right", width=width)
+        short = label if len(labels) <= WITH_INTERVALS else label.partition(",")[0]
+        width = CHARACTER_PX * max(longest, len(short))
+        columns[label] = st.column_config.TextColumn(short, alignment="right", width=width, help=label)
     return columns
 
 
@@ -204,6 +213,11 @@ def _shown(row: EstimateRow, name: str, ends: bool = False) -> str:
         return explain.answer_price(row)[0] or "–"
     if name in SAID:
         return SAID[name](value)
+    if name in TIMES:
+        text, span = explain.duration(row, name)
+        return f"{text} ({span})" if ends and span else text
+    if name in ONE_DECIMAL and not ends:
+        return f"{value:,.1f}"
     if isinstance(value, str):
         return value
     if isinstance(value, int) and name in INPUTS:

@@ -46,9 +46,15 @@ def downloads(form: Form, found: Answer, library: Library) -> None:
             "Report", lambda: report(row, found.curve, library.model(row["model"]), address(form)),
             "sizing-report.html", "text/html", on_click="ignore", key="report",
         )  # fmt: skip
-        full = form.scenario in form.pins or len(form.pins) >= MAX_PINS
-        st.button("Pin to compare", key="pin", on_click=pin_current, disabled=full, icon=":material/push_pin:")
+        pinned = form.scenario in form.pins
+        st.button(
+            "Pinned" if pinned else "Pin to compare", key="pin", on_click=pin_current, icon=":material/push_pin:",
+            disabled=pinned or len(form.pins) >= MAX_PINS,
+        )  # fmt: skip
         box = st.popover("Link", key="link", on_change="rerun")
+    if form.pins:
+        more = "" if len(form.pins) > 1 else ": change something at the left and pin again"
+        st.caption(f"{len(form.pins)} of {MAX_PINS} pinned on the page Compare{more}.")
     if box.open:
         with box:
             st.caption("The address of this page holds the whole scenario. To copy:")

@@ -43,8 +43,8 @@ BADGE_COLOURS = {
     "none": "gray",
 }
 EXPECTED = (
-    "Between models the order is an expectation from size, date and what formats lose, no measurement. Name the models "
-    "that you trust under Choose from, or check two of them on your own examples."
+    "Which model answers better is expected from its size and date and from what its format loses, not measured. Name "
+    "models that you trust under Choose from, or try two of them on your own examples."
 )
 
 
@@ -138,9 +138,7 @@ def cards(found: Recommendation) -> None:
     """The best of each model, or of each format of one model, as cards."""
     st.subheader("The next ones", anchor=False)
     each = "model" if _several_models(found.candidates) else "format"
-    st.caption(
-        f"The best arrangement of each {each} and GPU. A tie: what it is ranked by cannot be told from the first's."
-    )
+    st.caption(f"The best arrangement of each {each} and GPU. A tie is too close to the first to tell which is better.")
     shown = [row for row in distinct(found.candidates) if row["rank"] > 1][:CARDS]
     for start in range(0, len(shown), 3):
         for place, row in zip(st.columns(3), shown[start : start + 3], strict=False):
@@ -186,7 +184,7 @@ def front(found: Recommendation) -> None:
         on_select=partial(_open_point, rows),
         selection_mode="points",
     )
-    st.caption(plain(f"{told} Larger points take longer, faint ones are beaten in everything. Click one to open it."))
+    st.caption(plain(f"{told} Larger points answer later, grey ones are beaten in everything. Click one to open it."))
 
 
 def _open_point(rows: Sequence[EstimateRow]) -> None:

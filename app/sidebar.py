@@ -10,15 +10,18 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from access import is_local
+from commandbox import read as read_command
 from custom import custom_gpu
 from defaults import elsewhere, kv_choices, level, offered_formats
 from fields import FOLDS, HOST_MEMORY, Field, Fold, limits, meaning
 from library import own_library, released_format, upload_gpu, upload_model
 from links import Form
 from planner.catalog import engines
+from planner.catalog.commands import MAX_LENGTH
 from planner.catalog.quality import tables
 from planner.errors import PlannerError
 from planner.estimate import Library
+from planner.estimate.columns import EstimateRow
 from planner.explain import engine_name, format_name
 from state import FORM, PAGE, TOLD, apply, change, key, settled, slid, slider_key, steps, unfold
 from wishing import updated
@@ -54,8 +57,8 @@ def _doors() -> None:
     )  # fmt: skip
 
 
-def show(form: Form, library: Library, with_door: bool = True) -> None:
-    """The inputs of a page; their values are the form's."""
+def show(form: Form, library: Library, with_door: bool = True, row: EstimateRow | None = None) -> None:
+    """The inputs of a page; their values are the form's, and what is left blank shows what the row takes for it."""
     if with_door:
         _doors()
     _model(form, library)
@@ -64,14 +67,16 @@ def show(form: Form, library: Library, with_door: bool = True) -> None:
     _load(form)
     for fold in FOLDS:
         if not fold.engines or form.scenario.engine in fold.engines:
-            _fold(fold, form)
+            _fold(fold, form, row)
     _own()
 
 
 def _own() -> None:
-    """Models and GPUs that no catalogue has."""
-    with st.expander("Your own model or GPU", key="own", on_change="rerun") as box:
+    """A deployment as its start command says it, and models and GPUs that no catalogue has."""
+    with st.expander("Your own command, model or GPU", key="own", on_change="rerun") as box:
         if box.open:
+            if st.session_state[PAGE] != "recommend":
+                _command()
             _uploads()
             custom_gpu()
 
@@ -144,7 +149,7 @@ def _load(form: Form) -> None:
         )
 
 
-def _fold(fold: Fold, form: Form) -> None:
+def _fold(fold: Fold, form: Form, row: EstimateRow | None = None) -> None:
     """A folded part; its inputs exist only while it is open, and closed it says what is set in it.
 
     Its title never changes: with another one the browser takes it for another box and shuts it while one types.
@@ -152,7 +157,7 @@ def _fold(fold: Fold, form: Form) -> None:
     with st.expander(fold.title, key=f"fold_{fold.title}", on_change="rerun") as box:
         if box.open:
             for field in fold.fields:
-                _input(field, form.scenario.gpu)
+                _input(field, form.scenario.gpu, (row or {}).get(field.column))
     given = {field.label: getattr(form.scenario, field.column) for field in fold.fields}
     said = [f"{label}: {_said(value)}" for label, value in given.items() if value is not None]
     if said and not box.open:
@@ -166,9 +171,15 @@ def _said(value: Any) -> str:
     return f"{value:,.12g}" if isinstance(value, int | float) else str(value)
 
 
-def _input(field: Field, gpu: str | None = None) -> None:
+def _input(field: Field, gpu: str | None = None, taken: Any = None) -> None:
+    """An input of a column; left blank it says what the estimate has `taken` for it."""
     unfold(field.column)
     name, label = key(field.column), field.label
+    blank = (
+        field.blank
+        if taken is None or getattr(st.session_state[FORM].scenario, field.column) is not None
+        else f"default: {_said(taken)}"
+    )
     if field.step is not None:
         whole = isinstance(field.step, int)
         least, most = limits(field.column, whole)
@@ -181,13 +192,13 @@ def _input(field: Field, gpu: str | None = None) -> None:
             format=None if whole else "%g",
             key=name,
             help=meaning(field.column),
-            placeholder=field.blank,
+            placeholder=blank,
         )
     elif field.column in ("enforce_eager", "prefix_caching", "flash_attention"):
         words = {True: "yes", False: "no"}
         st.selectbox(
             label, list(words), index=None, format_func=words.__getitem__, key=name, help=meaning(field.column),
-            placeholder="default",
+            placeholder=blank,
         )  # fmt: skip
     elif field.column == "backend":
         _backend(label, own_library().gpu(gpu or "").vendor)
@@ -198,7 +209,7 @@ def _input(field: Field, gpu: str | None = None) -> None:
             placeholder=tables().overall.name,
         )  # fmt: skip
     else:
-        st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder="newest known")
+        st.text_input(label, key=name, max_chars=40, help=meaning(field.column), placeholder=blank)
 
 
 def _backend(label: str, vendor: str) -> None:
@@ -208,6 +219,29 @@ def _backend(label: str, vendor: str) -> None:
         label, with_current(built, st.session_state.get(key("backend"))), index=None, key=key("backend"),
         help=meaning("backend"), placeholder=f"default ({built[0]})" if built else "default",
     )  # fmt: skip
+
+
+def _command() -> None:
+    st.text_area(
+        "Paste a start command", key="paste_command", height=80, max_chars=MAX_LENGTH, on_change=_commanded,
+        placeholder="vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2",
+        help="Of vLLM, SGLang, TensorRT-LLM or llama-server, docker run in front or not; Ctrl+Enter takes it. "
+        "GPU and load stay as they are.",
+    )  # fmt: skip
+
+
+def _commanded() -> None:
+    """For callbacks: the deployment of the pasted command becomes that of the page."""
+    state = st.session_state
+    state["refused"] = ""
+    if text := state["paste_command"].strip():
+        try:
+            found = read_command(text, state[FORM].scenario, own_library())
+        except PlannerError as error:
+            state["refused"] = str(error)
+        else:
+            apply(found.update)
+            state[TOLD] = found.told
 
 
 def _uploads() -> None:

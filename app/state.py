@@ -139,7 +139,7 @@ def settled(before: Scenario, after: Scenario, library: Library) -> tuple[Scenar
         told = f"This format runs in {explain.engine_name(engine)}, which is the engine now."
     limit = _limit(before, after, library)
     if limit == NO_LIMIT:
-        told = f"{told} Users or a rate now say the load; the limit on requests at once is off.".lstrip()
+        told = f"{told} {_open_load(after)}".lstrip()
     lengths = _lengths(before, after, library)
     if lengths.get("output_tokens") == 0 and (after.output_tokens or after.tpot_slo_ms):
         told = f"{told} This model writes no tokens: no answer length, no time between tokens.".lstrip()
@@ -166,6 +166,16 @@ def _limit(before: Scenario, after: Scenario, library: Library) -> dict[str, Any
     if not opened and after.concurrency is None:
         return {"concurrency": BY_CLASS[gpu_class(library.gpu(after.gpu or ""))].concurrency}
     return {}
+
+
+def _open_load(scenario: Scenario) -> str:
+    """What a load of users or of a rate means, when it takes the place of requests at once."""
+    if scenario.users is None or scenario.think_time_s:
+        return "The load is now counted in users or requests per second, without a limit on requests at once."
+    return (
+        "The load is now counted in users, and each asks again as soon as the last answer ends. People read and type "
+        "in between: enter their think time, and fewer requests run at once."
+    )
 
 
 def filled_in(update: dict[str, Any]) -> str:

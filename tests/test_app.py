@@ -213,7 +213,7 @@ def test_users_lift_the_limit_on_requests_at_once_and_without_them_it_returns() 
     at.number_input(key="f_think_time_s").set_value(20.0).run()
     assert not at.exception
     assert at.number_input(key="f_concurrency").value is None and "concurrency" not in at.query_params
-    assert any("the limit on requests at once is off" in item.value for item in at.info)
+    assert any("without a limit on requests at once" in item.value for item in at.info)
     assert "200 users" in shown(at) and "2 × H100" not in shown(at)  # a limit of 32 would hide four in five of them
     at.number_input(key="f_concurrency").set_value(64).run()
     assert at.query_params["concurrency"] == "64"
@@ -251,6 +251,34 @@ def test_a_pasted_config_becomes_the_model_and_its_start_line_a_path() -> None:
     at.text_area(key="paste_model").set_value(json.dumps(CONFIG)).run()
     assert at.selectbox(key="f_model").value.startswith("upload:llama")
     assert any("vllm serve /path/to/llama" in code.value for code in at.code)
+
+
+def commanded(command: str) -> AppTest:
+    at = opened()
+    at.session_state["own"] = True
+    at.run()
+    return at.text_area(key="paste_command").set_value(command).run()
+
+
+def test_a_pasted_command_is_the_deployment_and_what_it_leaves_open_is_as_the_engine_does() -> None:
+    at = commanded("vllm serve Qwen/Qwen3-32B -tp 4 --max-num-seqs 64 --my-own-flag 3")
+    assert "Qwen3-32B in BF16 on 4 × H100" in shown(at) and "--my-own-flag" in shown(at)
+    assert at.query_params["max_num_seqs"] == "64" and at.query_params["concurrency"] == "32"
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("vllm serve ./planner/data", "file or folder of this server"),
+        ("vllm serve --model=/etc", "file or folder of this server"),
+        ("rm -rf /nowhere", "starts no engine"),
+        ("vllm serve nobody/knows-this -tp 2", "unknown model"),
+        ("vllm serve", "names no model"),
+    ],
+)
+def test_a_command_that_cannot_be_used_changes_nothing(command: str, fault: str) -> None:
+    at = commanded(command)
+    assert fault in shown(at) and at.selectbox(key="f_model").value == "meta-llama/Llama-3.3-70B-Instruct"
 
 
 def test_an_index_of_files_says_which_file_is_meant() -> None:
@@ -351,7 +379,7 @@ def test_a_search_ranks_what_holds_the_load() -> None:
     assert len(table) > 5
     assert table["usd_per_thousand_requests"].is_monotonic_increasing
     assert table["size"].between(7, 10).all()
-    assert "First of" in at.success[0].value
+    assert "it costs least for each request" in at.success[0].value
 
 
 class TestSettled:

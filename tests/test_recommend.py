@@ -43,7 +43,7 @@ def test_an_empty_set_says_which_filter_emptied_it(wish: Wish, filtered: str) ->
 
 def test_a_format_that_nothing_runs_is_the_filter() -> None:
     found = recommend(LOAD, SPACE.model_copy(update={"formats": ("gguf-q4_k_m",), "engines": ("vllm",)}), Wish())
-    assert found.verdict.endswith("fail what engine and GPU support")
+    assert found.verdict.endswith("use a format that the engine or the GPU does not support")
 
 
 def test_budgets_hold_for_every_candidate() -> None:
@@ -240,7 +240,7 @@ class TestUsable:
         paces = [row["output_tokens_per_s_per_request"] for row in found.candidates]
         assert paces[0] > 5 > paces[-1]
         assert all(pace < 5 for pace in paces[next(i for i, pace in enumerate(paces) if pace < 5) :])
-        assert any("too slow to sit before" in line for line in words.reasons(found, Wish()))
+        assert any("too slow to wait for" in line for line in words.reasons(found, Wish()))
         patient = recommend(load, space, Wish(tpot_slo_ms=5000))
         assert patient.candidates[0]["output_tokens_per_s_per_request"] < 5
 

@@ -83,7 +83,7 @@ else:
     verdict(found.row, form.door)
     tiles(found.row)
 with st.sidebar:
-    sidebar.show(form, library)
+    sidebar.show(form, library, row=found.row)
 if not found.row["error"]:
     bar, below = st.container(), st.container()
     found = with_curve(found, library)

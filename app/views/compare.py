@@ -37,9 +37,12 @@ if view == "pins":
         st.button(
             "Pin the current scenario", key="pin", on_click=pin_current, disabled=full, icon=":material/push_pin:"
         )
-        st.caption(
-            f"{len(form.pins)} of {MAX_PINS} pinned. The current scenario stands at the left, pins stand in the link."
+        here = (
+            " This one is among them: change something at the left to pin another."
+            if form.scenario in form.pins
+            else ""
         )
+        st.caption(f"{len(form.pins)} of {MAX_PINS} pinned; the link holds them too.{here}")
 
 others: list[str] = []
 if view == "gpus":
@@ -73,7 +76,7 @@ for title, name, unit in (
     chart = bars.grouped_bars(labels, values, texts, unit, [bars.verdict_colour(row) for row in kept])
     words = "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
     draw(st.container(), f"chart_{name}", chart, f"{title}, {unit}. {words}")
-st.caption("Blue: holds the load. Grey: does not, or queues.")
+st.caption("Blue holds the load; grey does not.")
 with st.container(horizontal=True):
     st.download_button("CSV", lambda: csv_text(COLUMNS, kept), "compare.csv", "text/csv", on_click="ignore", key="csv")
     for number, label in enumerate(labels if view == "pins" else []):

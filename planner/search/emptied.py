@@ -13,19 +13,19 @@ from planner.search.records import Columns, Reached, Refused
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Wish
 
-MEMORY = "memory"
+MEMORY = "need more memory"
 WEIGHTS, GPUS = "out_of_weights", "max_gpus"
 WHOLE = 1000  # from which a figure is told without decimals
-STAGES = (  # the filters in the order in which they apply, and the codes by which each rejects
-    ("what the catalogue says of them", ("error", "beyond_the_model")),
-    ("formats that somebody makes", ("format_not_made",)),
-    ("what engine and GPU support", ("unsupported_format", "unknown_support")),
-    ("valid parallelism", ("tp_invalid", "count_not_divided")),
-    ("budgets", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
+STAGES = (  # what is wrong with those that a filter rejects, in the order in which filters apply, and its codes
+    ("are not made for such requests", ("error", "beyond_the_model")),
+    ("need a format that nobody publishes", ("format_not_made",)),
+    ("use a format that the engine or the GPU does not support", ("unsupported_format", "unknown_support")),
+    ("cannot be divided over these GPUs", ("tp_invalid", "count_not_divided")),
+    ("exceed a budget", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
     (MEMORY, tuple(code for code, _ in STOPS.values())),
-    ("room for the load", ("above_capacity", "kv_pool_full")),
-    ("objectives", ("slo_missed", "slower_than_read")),
-    ("least figures", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
+    ("start but cannot hold this load", ("above_capacity", "kv_pool_full")),
+    ("are slower than the objectives", ("slo_missed", "slower_than_read")),
+    ("stay below a minimum that was set", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
 )
 HOST = "with the memory of the computer stated (host_memory_gib), llama.cpp may keep layers there"
 
@@ -44,10 +44,10 @@ def emptied(
     told = failed(reasons)
     if not told:
         return "nothing to choose from"
-    counted = [f"{count:,} fail {name}" for name, count in told]
+    counted = [f"{count:,} {fault}" for fault, count in told]
     said = f"of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
     if len(told) == 1:
-        said = f"all that could be chosen fail {told[0][0]}"
+        said = f"all combinations {told[0][0]}"
     binding = [*_binding(load, wish, best)]
     if not binding:
         binding = [*_nearest(refused, dict(STAGES)[told[-1][0]])]

@@ -16,11 +16,11 @@ from planner.units import MS_PER_S
 THOUSAND = 1000  # requests, for a price that can be read
 
 ORDERS = {
-    RankBy.QUALITY: "the best answers to expect",
-    RankBy.COST: "the least money for a request",
-    RankBy.THROUGHPUT: "the most tokens from a GPU",
-    RankBy.LATENCY: "the quickest answers",
-    RankBy.BLEND: "quality, cost, throughput and latency together",
+    RankBy.QUALITY: "should give the best answers",
+    RankBy.COST: "costs least for each request",
+    RankBy.THROUGHPUT: "gets the most tokens out of each GPU",
+    RankBy.LATENCY: "answers soonest",
+    RankBy.BLEND: "is best in quality, cost, throughput and latency taken together",
 }
 
 
@@ -83,35 +83,45 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
         return []
     best = found.candidates[0]
     known = in_short(best), distance_in_short(best)
+    holding = found.combinations - sum(found.reasons.values())
     said = [
-        f"First of {found.combinations - sum(found.reasons.values()):,} that hold the load, by {ORDERS[wish.rank_by]}.",
+        f"Of the {holding:,} combinations that hold this load, it {ORDERS[wish.rank_by]}."
+        if holding > 1
+        else "The only combination that holds this load.",
         _speed(best),
-        f"Weights in {format_name(best['weight_format'])}: {'; '.join(filter(None, known))}.",
+        f"Quality of {format_name(best['weight_format'])} weights: {'; '.join(filter(None, known))}.",
     ]
     if needed(best):
-        said.insert(1, f"It starts with {needed(best)}, and not as is usual.")
+        said.insert(1, f"The engine's usual settings do not fit: start it with {needed(best)}.")
     if best["usd_per_gpu_hour"] is None:
         said.append(
-            f"No published price of {gpu_name(best['gpu'])} is known, so the order counts GPUs where it would count "
-            "money: enter what an hour costs you."
+            f"No price of {gpu_name(best['gpu'])} is known, so GPUs are counted instead of money; enter what an hour "
+            "costs you to rank by money."
         )
     if best["usd_per_request"] is not None:
         tokens = best["usd_per_million_output_tokens"]
         part = f", {figure(tokens)} USD for a million answer tokens" if tokens is not None else ""
         said.append(
-            f"{figure(best['usd_per_hour'])} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
+            f"It costs {best['usd_per_hour']:,.2f} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
             f"load{part}."
         )
+    return said + _slow(found, wish) + _close(found)
+
+
+def _slow(found: Recommendation, wish: Wish) -> list[str]:
+    """Whether the winner, or some that are listed last, keep their readers waiting."""
+    best = found.candidates[0]
     limits = patience(best, wish)
     slow = sum(crawls(row, limits) for row in found.candidates)
     bounds = [f"below {limits.tokens_per_s:g} tokens/s"] if limits.tokens_per_s else []
-    bounds += [f"above {limits.ttft_ms / MS_PER_S:,.0f} s to the first"] if limits.ttft_ms < math.inf else []
-    told = f"{' or '.join(bounds)}; an objective on speed admits them"
+    bounds += [f"more than {limits.ttft_ms / MS_PER_S:,.0f} s to the first token"] if limits.ttft_ms < math.inf else []
+    told = " or ".join(bounds)
     if crawls(best, limits):
-        said.append(f"Too slow to sit before ({told}); nothing quicker holds the load.")
-    elif slow:
-        said.append(f"{slow} of those listed, last, {'is' if slow == 1 else 'are'} too slow to sit before ({told}).")
-    return said + _close(found)
+        return [f"It is too slow to wait for ({told}), but nothing quicker holds the load."]
+    if slow:
+        are = "one is" if slow == 1 else f"{slow} are"
+        return [f"Of those listed {are} too slow to wait for ({told}) and put last; set an objective on speed to judge."]
+    return []
 
 
 def _speed(row: EstimateRow) -> str:
@@ -129,13 +139,13 @@ def _close(found: Recommendation) -> list[str]:
     if len(found.candidates) < 2:
         return ["Nothing else holds the load."]
     second = found.candidates[1]
-    said = [f"Next: {settings(second)}, {arrangement(second)}."]
+    said = [f"Runner-up: {settings(second)}, {arrangement(second)}."]
     if found.near_ties:
         count = len(found.near_ties)
-        said.append(f"{count} of those listed {'is' if count == 1 else 'are'} as good within the 80 % interval.")
+        said.append(f"Too close to call: {count} other{'s' if count > 1 else ''}, whose 80 % ranges overlap with its own.")
     return said
 
 
 def refusals(found: Recommendation) -> str:
     """How many combinations each filter rejected, in the order in which they apply."""
-    return ", ".join(f"{count:,} fail {name}" for name, count in failed(found.reasons))
+    return ", ".join(f"{count:,} {fault}" for fault, count in failed(found.reasons))

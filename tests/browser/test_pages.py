@@ -108,7 +108,7 @@ def test_a_typed_name_is_looked_up_and_a_path_is_refused(app: Watched) -> None:
 
 def test_an_uploaded_config_is_the_model(app: Watched) -> None:
     app.open()
-    app.page.get_by_text("Your own model or GPU").click()
+    app.page.get_by_text("Your own command, model or GPU").click()
     chooser = app.page.locator('input[type="file"]').first
     chooser.set_input_files(
         {"name": "mine.json", "mimeType": "application/json", "buffer": json.dumps(CONFIG).encode()}
