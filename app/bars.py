@@ -27,13 +27,13 @@ from planner.explain.words import HOLDING
 SEGMENTS = (
     ("weights", "weights_gib", BLUE),
     ("KV cache", "kv_used_gib", ORANGE),
-    ("KV pool, free", "kv_spare_gib", "rgba(230,159,0,0.35)"),
+    ("KV room left", "kv_spare_gib", "rgba(230,159,0,0.35)"),
     ("recurrent state", "states_gib", GREEN),
     ("activations", "activation_gib", PURPLE),
     ("context, libraries", "non_torch_gib", GREY),
     ("CUDA graphs", "cuda_graph_gib", "#5f656e"),
     ("held by others", "reserved_gib", "#4a4f57"),
-    ("free", "free_gib", FREE),
+    ("unused", "free_gib", FREE),
 )
 TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 STEP_ROOM = 2.5  # the same where the text says what bounds a part as well

@@ -45,7 +45,7 @@ INPUTS = {
     "usd_per_gpu_hour": "USD per GPU and hour",
 }
 MISSES = "Misses an objective"
-BASIS = {"measured": "this GPU", "reference": "published runs", "datasheet": "datasheet"}
+BASIS = {"measured": "this GPU", "reference": "published", "datasheet": "datasheet"}
 TIMES = ("ttft_ms", "tpot_ms")
 ONE_DECIMAL = ("weights_gib", "kv_pool_gib", "kv_needed_gib")
 ANSWERS = {
@@ -76,7 +76,9 @@ SAID: Mapping[str, Callable[[Any], str]] = {  # how values of a column are said,
     "usd_per_hour": "{:,.2f}".format,
     "usd_per_gpu_hour": "{:,.2f}".format,
     "quality_loss_points": "{:.1f}".format,
-    "quality_evidence": lambda name: badge(name).partition(",")[0].removesuffix(" evidence"),
+    "quality_evidence": lambda name: (
+        "none" if name == "none" else badge(name).partition(",")[0].removesuffix(" evidence")
+    ),
     "speed_evidence": BASIS.__getitem__,
     "memory_evidence": BASIS.__getitem__,
 }
@@ -159,6 +161,7 @@ def difference_table(labels: Sequence[str], rows: Sequence[EstimateRow]) -> None
     ]
     faults = [f"{label}: {row['error']}" for label, row in zip(labels, rows, strict=True) if row["error"]]
     if lines:
+        st.space("xsmall")  # where fingers point, the tools of a table stand above it
         st.dataframe(
             pd.DataFrame(lines),
             hide_index=True,

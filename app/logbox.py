@@ -42,7 +42,7 @@ class Beside(NamedTuple):
 
 def show(row: EstimateRow, form: Form, library: Library) -> None:
     """The predicted lines, a box for the log, and both side by side."""
-    with st.expander("Hold it beside the engine's log", key="logbox", on_change="rerun") as box:
+    with st.expander("Compare with your engine's start-up log", key="logbox", on_change="rerun") as box:
         if not box.open:
             return
         _predicted(row)
@@ -68,7 +68,7 @@ def _predicted(row: EstimateRow) -> None:
     if not lines:
         st.caption(f"{plain(explain.engine_name(row['engine']))} prints none of these figures.")
         return
-    st.caption("What this estimate says in the words of the log, on the GPU that holds most; N: not predicted.")
+    st.caption("What the log should print by this estimate, on the GPU that holds most; N is not predicted.")
     st.code("\n".join(line.text for line in lines), language=None, wrap_lines=True)
 
 

@@ -226,21 +226,27 @@ def _text(row: EstimateRow) -> str:
 
 def refused(found: Recommendation) -> None:
     """What was rejected, why, and how many for each reason."""
-    st.caption(plain(words.refusals(found)))
+    st.caption(plain(f"{words.refusals(found)}."))
     frame = pd.DataFrame(
         [
             {
                 "Model": explain.model_name(row.get("model")),
                 "Weights": explain.format_name(str(row.get("weight_format") or "")),
+                "GPU": explain.gpu_name(str(row.get("gpu") or "")),
+                "Reason": row.get("reason") or row.get("error"),
+                "tp": row.get("tp"),
                 "KV": row.get("kv_format"),
                 "Engine": explain.engine_name(str(row.get("engine") or "")),
-                "GPU": explain.gpu_name(str(row.get("gpu") or "")),
-                "tp": row.get("tp"),
-                "Reason": row.get("reason") or row.get("error"),
             }
             for row in found.rejected[:MOST_REFUSED]
         ]
     )
-    st.dataframe(frame, hide_index=True, alt="Combinations that were rejected, nearest first, with reasons")
+    columns = {"Reason": st.column_config.TextColumn(width="large")}
+    st.dataframe(
+        frame,
+        hide_index=True,
+        column_config=columns,
+        alt="Combinations that were rejected, nearest first, with reasons",
+    )
     if len(found.rejected) > MOST_REFUSED:
         st.caption(f"The nearest {MOST_REFUSED:,} of {len(found.rejected):,}; the file has them all.")

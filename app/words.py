@@ -29,9 +29,9 @@ EVIDENCE = {
     "measured": "measured on this GPU",
     "reference": "from published measurements",
     "datasheet": "from the datasheet",
-    "observed": "engine observed",
-    "transferred": "the engine's own costs from other runs of it",
-    "assumed": "the engine's own costs assumed",
+    "observed": "engine overhead observed",
+    "transferred": "engine overhead from other runs of this engine",
+    "assumed": "engine overhead assumed",
 }
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$:!&])")
 _LINKED = re.compile(r"(https?:|www(?=\.)|@)", re.IGNORECASE)  # what markdown makes a link of, escaped or not
@@ -126,7 +126,8 @@ def evidence(row: dict[str, Any]) -> str:
     of_memory, of_speed = (EVIDENCE.get(row[f"{name}_evidence"], "") for name in ("memory", "speed"))
     words = [f"memory {of_memory}", f"speed {of_speed}" if of_speed else ""]
     words = [f"memory and speed {of_memory}"] if of_memory == of_speed else words
-    words += [f"with calibration {row['calibration_id']}{_age(row['calibration_id'])}"] if row["calibration_id"] else []
+    if row["calibration_id"]:
+        words[-1] += f" ({row['calibration_id']}{_age(row['calibration_id'])})"
     engine = EVIDENCE.get(row["engine_evidence"], "")
     if row["observations"]:
         engine += f" {row['observations']} times, steps x {row['observed_decode_factor']:.2f}"

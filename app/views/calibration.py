@@ -85,15 +85,15 @@ def standing(gpu: GpuSpec, source: Source | None, used: Source | None) -> None:
 def how_to() -> None:
     """What a run gives, and how one is made."""
     st.markdown(
-        "**No run of this GPU is known here.** A run measures the kernels themselves on the card: products in each "
-        "format, attention, experts, bandwidth, collectives. From then on estimates of this GPU say *measured*, "
-        "and the charts below carry points. It needs no engine, no weights and no network; it "
-        "holds no name of a host or a user. On a machine with the GPU, its driver and Python 3.11:"
+        "**No run of this GPU is known here.** A calibration run measures the card's own kernels: matrix products in "
+        "each format, attention, experts, bandwidth, collectives. Estimates of this GPU then rest on these "
+        "measurements, and the charts below show them as points. It needs no engine, no weights and no network, and "
+        "records no host or user name. On a machine with the GPU, its driver and Python 3.11 or newer:"
     )
     st.code(COMMANDS, language=None, wrap_lines=True)
     st.markdown(
-        "It prints where the run's file lies: upload that in the bar at the left; on this page's machine it is used at "
-        "once. A GPU that is not listed gets a profile from its own attributes. If anything is missing, it says what."
+        "It prints where it wrote the run: upload that file in the bar at the left (on this page's own machine it is "
+        "used at once). A GPU that is not listed gets a profile of its own."
     )
 
 

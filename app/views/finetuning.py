@@ -94,7 +94,7 @@ def changes(run: FinetuneScenario, row: FinetuneRow, library: Library) -> None:
 
 def downloads(row: FinetuneRow, run: FinetuneScenario) -> None:
     """What training tools print, files, and the link to this page."""
-    st.subheader("Hold it beside what your tools print", anchor=False)
+    st.subheader("What your tools should print", anchor=False)
     st.table({"GiB of one GPU": {label: f"{row[name]:,.1f}" for name, label in PRINTED.items()}})
     with st.container(horizontal=True):
         st.download_button(
@@ -139,5 +139,5 @@ if not row["error"]:
                 st.code("\n".join(formula.lines), language=None, wrap_lines=True)
                 st.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")
     st.caption(
-        "Held against published peaks in docs/finetuning.md. Activations of image and audio towers are left out."
+        "docs/finetuning.md compares it with published peaks. Activations of image and audio towers are left out."
     )

@@ -26,7 +26,7 @@ from words import action, plain
 SEEN = "simulated"  # the last simulation of this session
 TRACE_MB = 8
 COUNTS = (500, 2000, 5000, 10_000)
-SPREADS = {"ttft": "First token", "tpot": "Between tokens", "e2e": "Whole request", "queue": "Until its first step"}
+SPREADS = {"ttft": "First token", "tpot": "Between tokens", "e2e": "Whole request", "queue": "Wait for its first step"}
 ROUTES = {Routing.ROUND_ROBIN: "In turn", Routing.LEAST_LOADED: "To the least busy"}
 
 
@@ -44,7 +44,7 @@ def tiles(seen: Seen) -> None:
         ("Requests/s", explain.figure(row["simulated_requests_per_s"]), "That ended."),
         ("Engines busy", f"{100 * row['utilisation']:.0f} %", "Share of the time in which an engine runs a step."),
         ("Queue, p99", f"{row['queue_p99'] or 0:,.0f}", "Requests that wait for a place, 99th percentile over time."),
-        ("Set back", f"{row['preemptions']:,}", "Requests that lost their cache to others and were computed again."),
+        ("Preempted", f"{row['preemptions']:,}", "Requests that lost their cache to others and were computed again."),
         (
             "Meet the objectives",
             "–" if met is None else f"{100 * met:.1f} %",
@@ -70,6 +70,7 @@ def table(seen: Seen) -> None:
     ]
     columns: dict[str, Any] = {"time": "Time"}
     columns |= {part: st.column_config.NumberColumn(f"{part}, ms", format="localized") for part in SPREAD}
+    st.space("xsmall")  # where fingers point, the tools of a table stand above it
     st.dataframe(lines, hide_index=True, alt="Percentiles of each time in ms", column_config=columns)
 
 
@@ -80,8 +81,8 @@ def arrivals(scenario: Scenario) -> str:
     if scenario.users:
         return "Each user sends the next one after reading the last answer and thinking."
     return (
-        "They arrive as others end; the calculator counts a load generator that offers them all at once, so its first "
-        "token is later."
+        "A request arrives whenever one ends; the calculator assumes a load test whose first ones come all at once, "
+        "so its first token comes later."
     )
 
 
@@ -92,12 +93,12 @@ with st.sidebar:
 problems()
 st.subheader("The same load, request by request", anchor=False)
 st.caption(
-    "The estimate gives means. Here every request of the load at the left goes through the engine's scheduler, "
-    f"so that chance shows: percentiles, queues, requests that are set back. {arrivals(form.scenario)}"
+    "The calculator gives averages. Here the requests of the load at the left run through the engine's scheduler one "
+    f"by one, which shows the slow ones, queues and preemptions. {arrivals(form.scenario)}"
 )
 left, middle, right = st.columns(3, vertical_alignment="bottom")
 count = left.select_slider("Requests counted", COUNTS, 2000, key="sim_count", format_func="{:,}".format)
-seed = middle.number_input("Seed", 0, 10_000, 0, key="sim_seed", help="The same seed, the same run.")
+seed = middle.number_input("Random seed", 0, 10_000, 0, key="sim_seed", help="The same seed, the same run.")
 routing = right.segmented_control(
     "Replicas take requests", list(ROUTES), format_func=ROUTES.__getitem__, key="sim_routing", required=True,
     default=Routing.ROUND_ROBIN, disabled=(form.scenario.n_gpus or 1) < 2,

@@ -233,7 +233,9 @@ def effect(before: EstimateRow, after: EstimateRow) -> str:
     parts = [VERDICT_WORDS[after["verdict"]].lower()] if before["verdict"] != after["verdict"] else []
     parts += [layout(after)] if layout(after) != layout(before) else []
     if after["max_concurrency"]:
-        parts.append(_step(before, after, "max_concurrency", "room {}") or f"room {figure(after['max_concurrency'])}")
+        parts.append(
+            _step(before, after, "max_concurrency", "room for {}") or f"room for {figure(after['max_concurrency'])}"
+        )
     parts.append(_step(before, after, "output_tokens_per_s", "{} tok/s"))
     if (_ratio(before, after, "ttft_ms")) > WORTH:
         first, then = duration(before, "ttft_ms")[0], duration(after, "ttft_ms")[0]

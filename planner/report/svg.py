@@ -21,7 +21,7 @@ SEGMENTS = (
     ("context, libraries", "non_torch_gib", "other"),
     ("CUDA graphs", "cuda_graph_gib", "other"),
     ("held by others", "reserved_gib", "other"),
-    ("free", "free_gib", "free"),
+    ("unused", "free_gib", "free"),
 )
 
 

@@ -120,7 +120,9 @@ def _slow(found: Recommendation, wish: Wish) -> list[str]:
         return [f"It is too slow to wait for ({told}), but nothing quicker holds the load."]
     if slow:
         are = "one is" if slow == 1 else f"{slow} are"
-        return [f"Of those listed {are} too slow to wait for ({told}) and put last; set an objective on speed to judge."]
+        return [
+            f"Of those listed {are} too slow to wait for ({told}) and put last; set an objective on speed to judge."
+        ]
     return []
 
 
@@ -142,7 +144,9 @@ def _close(found: Recommendation) -> list[str]:
     said = [f"Runner-up: {settings(second)}, {arrangement(second)}."]
     if found.near_ties:
         count = len(found.near_ties)
-        said.append(f"Too close to call: {count} other{'s' if count > 1 else ''}, whose 80 % ranges overlap with its own.")
+        said.append(
+            f"Too close to call: {count} other{'s' if count > 1 else ''}, whose 80 % ranges overlap with its own."
+        )
     return said
 
 

@@ -28,7 +28,7 @@ def test_a_fine_tuning_run_is_judged_mended_and_kept_in_the_address(app: Watched
 
 def test_a_pasted_log_stands_beside_the_estimate_and_sets_the_page(app: Watched) -> None:
     app.open("?v=1&gpu=mi300x")
-    app.page.get_by_text("Hold it beside the engine's log").click()
+    app.page.get_by_text("Compare with your engine's start-up log").click()
     box = app.page.get_by_label(re.compile("Paste the start-up log"))
     box.fill("no log at all")
     box.press("Control+Enter")
