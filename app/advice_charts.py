@@ -120,16 +120,16 @@ def roofline_chart(found: Roofline, row: EstimateRow) -> tuple[Chart, str]:
         "text": [point.name for point in found.points],
         "textposition": "bottom right",
         "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in found.points]},
-        "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOPS<extra></extra>",
+        "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOP/s<extra></extra>",
     }
     slope = math.sqrt(left * ridge)
     bandwidth, rate = limits.bytes_per_s / TERA, limits.flops_per_s / TERA
     memory = label_at(log_place(slope), log_place(slope * bandwidth), f"memory, {bandwidth:.2f} TB/s ", "right")
-    arithmetic = label_at(log_place(right), log_place(rate), f"{limits.math.upper()}, {rate:,.0f} TFLOPS", "right")
+    arithmetic = label_at(log_place(right), log_place(rate), f"{limits.math.upper()}, {rate:,.0f} TFLOP/s", "right")
     layout = frame(height=380, margin={"l": 60, "r": 12, "t": 24, "b": 44}) | {
         "showlegend": False,
         "xaxis": scale("FLOPs for each byte moved") | {"type": "log", "dtick": 1},
-        "yaxis": scale("TFLOPS of one GPU") | {"type": "log", "dtick": 1},
+        "yaxis": scale("TFLOP/s of one GPU") | {"type": "log", "dtick": 1},
         "annotations": [note | {"yanchor": "bottom", "yshift": 6} for note in (memory, arithmetic)],
     }
     return {"data": [roof, points], "layout": layout}, roofline_words(found, row)

@@ -53,7 +53,11 @@ def _problems() -> None:
         st.info(plain(told), icon=":material/tune:")
     refused = st.session_state.pop(REFUSED, "")
     if refused:
-        st.warning(plain(refused), title="Not taken; the scenario stays as it was", icon=":material/undo:")
+        st.warning(
+            plain(f"{refused[:1].upper()}{refused[1:]}."),
+            title="Not taken; the scenario stays as it was",
+            icon=":material/undo:",
+        )
 
 
 def verdict(row: EstimateRow, door: str) -> None:

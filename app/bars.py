@@ -27,7 +27,7 @@ from planner.explain.words import HOLDING
 SEGMENTS = (
     ("weights", "weights_gib", BLUE),
     ("KV cache", "kv_used_gib", ORANGE),
-    ("KV room left", "kv_spare_gib", "rgba(230,159,0,0.35)"),
+    ("KV free", "kv_spare_gib", "rgba(230,159,0,0.35)"),
     ("recurrent state", "states_gib", GREEN),
     ("activations", "activation_gib", PURPLE),
     ("context, libraries", "non_torch_gib", GREY),

@@ -24,6 +24,8 @@ from drawing import (
 from planner.estimate.columns import EstimateRow
 from planner.explain import duration, figure
 
+CLOSE = 1.7  # a curve within this factor above a line runs through a name that stands on the line
+
 
 def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, str]:
     """Tokens/s for each user and time to first token against requests at once, 80 % intervals as bands."""
@@ -33,7 +35,7 @@ def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, s
     top = "output_tokens_per_s_per_request" if generates else "requests_per_s"
     data = _band(rows, x, row, Axis("y", top, 1.0, BLUE, ""))
     data += _band(rows, x, row, Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
-    shapes, notes = _load_lines(row, x)
+    shapes, notes = _load_lines(row, x, rows)
     titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
     place, side = (1, "right") if _ends_early(row, x) else (0, "left")
     notes += [
@@ -132,27 +134,35 @@ def _band(rows: Sequence[EstimateRow], x: list[int], row: EstimateRow, axis: Axi
     return [base | surface, base | line, *mark]
 
 
-def _load_lines(row: EstimateRow, x: list[int]) -> tuple[list[Chart], list[Chart]]:
-    """KV full as a vertical line, objectives as horizontal ones."""
+def _load_lines(row: EstimateRow, x: list[int], rows: Sequence[EstimateRow]) -> tuple[list[Chart], list[Chart]]:
+    """KV full as a vertical line, objectives as horizontal ones, with their names."""
     shapes, notes = [], []
     room = row["max_concurrency"]
     if room and x and x[0] <= room <= x[-1]:
         shapes.append({"type": "line", "x0": room, "x1": room, "y0": 0, "y1": 1, "yref": "paper"} | thin())
         side = "left" if _ends_early(row, x) else "right"
         notes.append(label_over(log_place(room), f"{full_words(row)}: {_room(row)}", side))
-    for name, axis, value, label in (
-        ("tpot_slo_ms", "y", 1e3 / row["tpot_slo_ms"] if row["tpot_slo_ms"] else 0, "objective"),
-        ("ttft_slo_ms", "y2", (row["ttft_slo_ms"] or 0) / 1e3, "objective"),
+    first = rows[0] if rows else {}
+    for axis, limit, begins in (
+        ("y", _per_s(row["tpot_slo_ms"]), _per_s(first.get("tpot_ms"))),
+        ("y2", (row["ttft_slo_ms"] or 0) / 1e3, (first.get("ttft_ms") or 0) / 1e3),
     ):
-        if row[name]:
-            shapes.append(
-                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": value, "y1": value} | thin()
-            )
-            at = log_place(value) if axis == "y2" else value
-            notes.append(
-                label_at(0, at, f"{label} {value:.3g}", "left") | {"xref": "paper", "yref": axis, "yanchor": "bottom"}
-            )
+        if limit:
+            line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": limit, "y1": limit}
+            shapes.append(line | thin())
+            note = label_at(0, log_place(limit) if axis == "y2" else limit, f"objective {limit:.3g}", "left")
+            notes.append(note | {"xref": "paper", "yref": axis, "yanchor": _beside(begins, limit)})
     return shapes, notes
+
+
+def _per_s(ms: float | None) -> float:
+    """Tokens per second of one user; 0 for none."""
+    return 1e3 / ms if ms else 0.0
+
+
+def _beside(begins: float, limit: float) -> str:
+    """Where the name of a line stands: under it where a curve begins closely above."""
+    return "top" if limit < begins < CLOSE * limit else "bottom"
 
 
 def kv_context(rows: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, str]:

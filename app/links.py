@@ -26,7 +26,7 @@ DOORS = ("hardware", "load")
 MAX_LINK = 12_000  # characters of a whole query
 MAX_VALUE = 200  # of one parameter; a pin is a query of its own
 MAX_PINS = 6
-WHERE = "in the Calculator, Your own command, model or GPU"
+WHERE = "under “Your own command, model or GPU” in the Calculator"
 LOOKED_UP: Mapping[str, Callable[[str], str]] = {  # names that the catalogue has: their ids
     "engine": engines.engine_id,
     "weight_format": lambda name: formats.weight_format(name).id,

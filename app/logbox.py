@@ -23,6 +23,7 @@ from words import plain
 
 MOST_CHARACTERS = 200_000
 UPLOAD_MB = 1
+WHOLE_FROM = 1000  # from which a figure of a log is a count
 NAMES = ("model", "gpu", "engine", "weight_format", "kv_format")
 LOAD = frozenset(
     "concurrency input_tokens output_tokens users think_time_s turns request_rate_per_s peak_to_mean "
@@ -126,8 +127,8 @@ def _compared(found: Beside) -> None:
 
 
 FORMATS = {
-    "Predicted": st.column_config.NumberColumn(format="%.4g"),
-    "In the log": st.column_config.NumberColumn(format="%.4g"),
+    "Predicted": st.column_config.NumberColumn(format="localized"),
+    "In the log": st.column_config.NumberColumn(format="localized"),
     "Difference, %": st.column_config.NumberColumn(format="%.1f"),
     "Line": st.column_config.NumberColumn(format="%d"),
 }
@@ -138,15 +139,20 @@ def _table(terms: Sequence[ComparedTerm]) -> pd.DataFrame:
         {
             "Term": term.meaning,
             "Unit": "GiB" if term.term.endswith("_gib") else "",
-            "Predicted": term.predicted,
-            "In the log": term.measured,
-            "Difference, %": None if term.error is None else 100 * term.error,
+            "Predicted": _readable(term.predicted),
+            "In the log": _readable(term.measured),
+            "Difference, %": None if term.error is None else round(100 * term.error, 1) + 0.0,
             "Line": term.line.number,
             "Log": term.line.text,
         }
         for term in terms
     ]
     return pd.DataFrame(lines)
+
+
+def _readable(value: float) -> float:
+    """Sizes and ratios to two decimals, counts whole."""
+    return round(value, 0 if value >= WHOLE_FROM else 2)
 
 
 def _words(terms: Sequence[ComparedTerm]) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import defaults
 import state

@@ -50,7 +50,8 @@ def tiles(row: FinetuneRow) -> None:
     """The peak, and how far lengths, batches and cards reach."""
     boxes = st.container(horizontal=True)
     peak = explain.figure(row["peak_gib"], row["peak_gib_low"], row["peak_gib_high"])
-    share = f"{row['trained_parameters'] / row['parameters']:.2%} of {row['parameters'] / 1e9:,.3g} B"
+    part = row["trained_parameters"] / row["parameters"]
+    share = f"{'all' if part == 1 else f'{100 * part:.2g} %'} of {row['parameters'] / 1e9:,.3g} B"
     trained = size(row["trained_parameters"], row["trained_parameters"])
     fits = "What would still fit, everything else unchanged."
     shown = "Highest use of a GPU as nvidia-smi shows it; small type: the interval that holds 80 % of cases."

@@ -49,8 +49,8 @@ def roofline_words(found: Roofline, row: EstimateRow) -> str:
     name, math = gpu_name(row["gpu"]), found.limits.math.upper()
     parts = [
         f"{point.name} does {point.flops_per_byte:,.0f} FLOPs for each byte and reaches "
-        f"{figure(point.flops_per_s / TERA)} TFLOPS, {100 * point.flops_per_s / point.limit_flops_per_s:.0f} % of what "
-        f"{'memory' if point.bound == 'memory' else 'arithmetic'} allows there"
+        f"{figure(point.flops_per_s / TERA)} TFLOP/s, {100 * point.flops_per_s / point.limit_flops_per_s:.0f} % of "
+        f"what {'memory' if point.bound == 'memory' else 'arithmetic'} allows there"
         for point in found.points
     ]
     ridge = f"On one {name} arithmetic in {math} is the limit from {found.ridge_flops_per_byte:,.0f} FLOPs per byte on"

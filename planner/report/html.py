@@ -30,10 +30,11 @@ td,th{border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;text-align
 td.n{text-align:right;white-space:nowrap}.pair{table-layout:fixed}
 pre{background:color-mix(in srgb,var(--line) 35%,transparent);padding:.7rem;overflow:auto;white-space:pre-wrap}
 .pair pre{background:none;padding:0;margin:0;overflow-wrap:anywhere}
-svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
+svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}code{overflow-wrap:anywhere}
 .weights{fill:#3b83c0}.kv{fill:#e69f00}.state{fill:#009e73}.activation{fill:#b36aa8}.other{fill:#8a8f98}.free{fill:none;stroke:var(--soft)}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}.axis{stroke:var(--line)}.line{fill:none;stroke:#3b83c0;stroke-width:2}
 .band{fill:#3b83c0;opacity:.2}.point{fill:#3b83c0;stroke:#fff;stroke-width:2}
+@media (max-width:40rem){svg{font-size:22px}td.n{white-space:normal;overflow-wrap:anywhere}}
 @media print{body{margin:0}}
 """
 FIGURES = (
