@@ -77,6 +77,16 @@ def test_prefixes_that_are_not_cached_are_said(line: str) -> None:
     assert said(line)["prefix_caching"] is False
 
 
+@pytest.mark.parametrize(
+    "told",
+    ["--language-model-only", """--limit-mm-per-prompt '{"image": 0, "video": 0}'""", "--limit-mm-per-prompt image=0"],
+)
+def test_a_server_for_text_alone_takes_no_images(told: str) -> None:
+    assert said(f"vllm serve m {told}")["images_per_request"] == 0
+    for limits in ("""'{"image": 2}'""", """'{"image": 0, "video": 1}'""", "video=0"):
+        assert "images_per_request" not in said(f"vllm serve m --limit-mm-per-prompt {limits}")
+
+
 def test_sglang_data_parallelism_alone_is_replicas() -> None:
     assert said("sglang serve --model-path m --tp 2 --dp 2")["dp"] == 2
 

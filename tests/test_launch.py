@@ -85,6 +85,16 @@ def test_a_start_line_is_read_back_as_the_same_deployment(columns: dict[str, Any
         assert read == written or (read is None and written in (BLANK.get(name), None, "bf16", "fp16")), name
 
 
+def test_an_image_encoder_that_is_not_needed_is_left_out_where_the_engine_can() -> None:
+    seeing, reading = {"model": "Qwen/Qwen3-VL-8B-Instruct", "gpu": "l40s"}, {"model": LLAMA, "gpu": "l40s"}
+    alone = {"engine": "vllm", "images_per_request": 0}
+    told = [
+        launch_command(row(**columns, **alone)) for columns in (seeing, reading, seeing | {"engine_version": "0.11"})
+    ]
+    assert ["--language-model-only" in line for line in told] == [True, False, False]
+    assert scenario_from_command(told[0]).scenario.images_per_request == 0
+
+
 def test_what_tensorrt_llm_takes_from_a_file_stands_above_the_line() -> None:
     experts = {"model": "gpt-oss-120b", "gpu": "b200", "tp": 4, "ep": 4, "attention_dp": 4, "concurrency": 64}
     lines = launch_command(row(engine="tensorrt-llm", **experts)).splitlines()

@@ -261,6 +261,21 @@ def test_as_many_images_are_profiled_as_the_token_budget_holds() -> None:
     assert one == 4096 * (5 * 1152 + 2 * 4304) * 2 + 256 * 5376 * 2
 
 
+def test_an_engine_for_text_alone_neither_profiles_images_nor_loads_their_encoder() -> None:
+    """Qwen3-VL-8B: an encoder of 0.58 B parameters; vLLM before 0.17 loads it all the same."""
+
+    def taken(version: str, images: int | None) -> tuple[float, float]:
+        seen = {"model": "Qwen/Qwen3-VL-8B-Instruct", "gpu": "l40s", "engine": "vllm", "images_per_request": images}
+        found = estimate([Scenario(engine_version=version, **seen)]).rows()[0]
+        return found["weights_gib"], found["activation_gib"]
+
+    (weights, activation), (fewer, less) = taken("0.19.0", None), taken("0.19.0", 0)
+    assert weights - fewer == pytest.approx(0.58e9 * 2 / GIB, rel=0.05)
+    assert activation > 2 > less + 1
+    assert taken("0.11.0", 0)[0] == taken("0.11.0", None)[0]
+    assert taken("0.11.0", 0)[1] < taken("0.11.0", None)[1]
+
+
 def test_a_row_split_keeps_what_layers_compute_on_the_first_gpu() -> None:
     """llama.cpp, common/arg.cpp: with split mode row the main GPU holds intermediate results and the cache."""
     spec = engine("llama.cpp")

@@ -296,6 +296,17 @@ def _vllm(raw: Raw, values: dict[str, Value]) -> None:
         values.setdefault("lora_rank", 16)
     if "speculative" in raw:
         _speculative(raw["speculative"], values)
+    if "limits" in raw and not _images_allowed(raw["limits"]):
+        values["images_per_request"] = 0
+
+
+def _images_allowed(limits: str) -> bool:
+    """Whether limits of items per prompt leave any image or video: {"image": 2, "video": 0}, or image=2,video=0."""
+    if limits.lstrip().startswith("{"):
+        found = parse_json(limits.encode(), "--limit-mm-per-prompt")
+    else:
+        found = dict(pair.partition("=")[::2] for pair in limits.split(","))
+    return not isinstance(found, dict) or str(found.get("image")) != "0" or str(found.get("video", 0)) != "0"
 
 
 def _speculative(text: str, values: dict[str, Value]) -> None:

@@ -49,8 +49,14 @@ def weight_columns(deployments: Sequence[Deployment]) -> Floats:
 
 
 def _leaves_encoder(d: Deployment) -> bool:
-    """Whether the engine loads the model without its image encoder, because no request has images."""
-    return d.row.engine.weights.separate_encoder and not d.row.scenario.images_per_request
+    """Whether the engine loads the model without its image encoder."""
+    rules, sent = d.row.engine.weights, d.row.scenario.images_per_request
+    return (rules.separate_encoder and not sent) or (rules.optional_encoder and _text_alone(d))
+
+
+def _text_alone(d: Deployment) -> bool:
+    """Whether the engine is told that no request will have images."""
+    return d.row.scenario.images_per_request == 0
 
 
 def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
@@ -124,6 +130,7 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
         enforce_eager=flags(lambda d: d.row.scenario.enforce_eager, Part.WORDS),
+        text_alone=flags(_text_alone, Part.WORDS),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
         flash_attention=flags(lambda d: d.row.scenario.flash_attention is not False, Part.WORDS),
         graph_batch=graph_batches(deployments),

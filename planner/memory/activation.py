@@ -167,6 +167,7 @@ def encoder_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) ->
         inner += float(_gated_encoder(model, vision))
     if any(isinstance(mixer, Attention) and mixer.cross for mixer in model.mixers):
         items = floats(inputs.settings.max_num_seqs)
+    items = np.where(inputs.settings.text_alone, 0.0, items)
     divided = (split * vision.hidden + inner * vision.intermediate) / floats(inputs.parallel.tp)
     per_patch = copies * vision.hidden + divided
     if vision.output:

@@ -50,6 +50,7 @@ class Settings(NamedTuple):
     max_model_len_given: Flags = False
     block_tokens: Array | None = None  # None: the engine's default
     enforce_eager: Flags = False
+    text_alone: Flags = False  # no images are accepted, and none is profiled
     n_ubatch: Array = 512.0  # llama.cpp: tokens of a micro-batch
     flash_attention: Flags = True  # llama.cpp: off, scores of a micro-batch are kept
     cpu_offload_bytes: Array = 0.0  # weights per GPU that stay in host memory

@@ -106,6 +106,17 @@ def _asks_less(row: EstimateRow) -> bool:
     return default not in SIXTEEN_BIT
 
 
+def _text_alone(row: EstimateRow) -> bool:
+    """Whether the engine is to leave out an image encoder that the model has."""
+    if row["images_per_request"] != 0:
+        return False
+    try:
+        sees = models.model(checkpoint(row) or row["model"]).vision is not None
+        return sees and engines.engine(row["engine"], row["engine_version"]).weights.optional_encoder
+    except PlannerError:  # an upload
+        return False
+
+
 def _dtype(row: EstimateRow) -> str | None:
     """The 16-bit type, where the checkpoint has another."""
     return PLAIN.get(row["weight_format"]) if not checkpoint(row) else None
@@ -150,6 +161,7 @@ def _vllm(row: EstimateRow) -> tuple[list[str], Flags]:
         ("--enforce-eager", True if row["enforce_eager"] else None),
         ("--no-enable-prefix-caching", True if row["prefix_caching"] is False else None),
         ("--cpu-offload-gb", row["cpu_offload_gib"] or None),
+        ("--language-model-only", True if _text_alone(row) else None),
         ("--enable-lora", True if row["max_loras"] else None),
         ("--max-loras", row["max_loras"] or None),
         ("--max-lora-rank", row["lora_rank"] if row["max_loras"] else None),

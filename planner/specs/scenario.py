@@ -137,7 +137,9 @@ class Scenario(Spec):
     cached_input_fraction: Fraction | None = says(
         "share of the prompt that is the request's own cached history: saves compute only"
     )
-    images_per_request: Annotated[int, Field(ge=0, le=10**4)] | None = says("images in one prompt")
+    images_per_request: Annotated[int, Field(ge=0, le=10**4)] | None = says(
+        "images in one prompt; 0: vLLM is started for text alone; blank: none is sent"
+    )
     image_pixels: Annotated[int, Field(ge=1, le=10**9)] | None = says("pixels of one image")
     peak_to_mean: Annotated[float, Field(ge=1, le=1000)] | None = says("busiest hour over the mean load; blank: 1")
     # wishes

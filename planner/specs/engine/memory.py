@@ -108,6 +108,7 @@ class WeightRules(Spec):
 
     host_roles: tuple[Role, ...] = ()  # stay in host memory, unless the head uses them too
     separate_encoder: bool = False  # the image encoder is a file of its own, loaded for images only
+    optional_encoder: bool = False  # an engine that is started for text alone does not load it
     rope_cache: bool = False  # a table of cosines and sines for every position of the checkpoint
     rope_value_bytes: Amount = 0  # of its entries; 0: as activations
     rope_longer: Amount = 1  # times as many positions in models of `rope_longer_types`
