@@ -75,10 +75,14 @@ def gpu_label(name: str, library: Library) -> str:
     return f"{spec.name.removeprefix(MARK)}{slice_} · {spec.device_bytes / GIB:.0f} GiB"
 
 
-@lru_cache(maxsize=1)
 def gpu_choices() -> tuple[str, ...]:
     """Ids of all GPUs: the common ones first, then by name."""
-    rest = (name for name in gpus.gpu_ids() if name not in COMMON_GPUS)
+    return _common_first(gpus.gpu_ids())
+
+
+@lru_cache(maxsize=1)
+def _common_first(ids: tuple[str, ...]) -> tuple[str, ...]:
+    rest = (name for name in ids if name not in COMMON_GPUS)
     return COMMON_GPUS + tuple(sorted(rest, key=lambda name: gpus.gpu(name).name.lower()))
 
 

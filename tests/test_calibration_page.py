@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -63,6 +64,21 @@ def test_every_view_opens_with_and_without_a_run(view: str, stored: bool, folder
     at.run()
     assert not at.exception
     assert ("measured" in shown(at)) is stored
+
+
+def test_a_gpu_and_a_run_that_came_since_the_page_was_opened_are_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    at = page()
+    own = tmp_path / "llm-capacity-planner" / "hardware_profiles"
+    own.mkdir(parents=True)
+    profile = {"id": "h298", "name": "H298", "vendor": "X", "label_gb": 9, "bandwidth_gb_per_s": 9, "bf16_tflops": 9}
+    (own / "h298.yaml").write_text(json.dumps(profile))
+    runs.write_run(fitted_run(products()), folder)
+    at.run()
+    assert any("H298" in choice for choice in at.selectbox(key=calibrating.GPU).options)
+    assert "measured" in shown(at)
 
 
 def test_an_uploaded_run_counts_at_once_for_this_visitor_only(folder: Path) -> None:

@@ -347,15 +347,11 @@ def test_profiles_written_after_the_index_are_found(tmp_path: Path, monkeypatch:
 
     document = SMALLEST | {"id": "new-card", "name": "New Card", "driver_names": ["ACME New Card 24GB"]}
     (tmp_path / "new-card.yaml").write_text(yaml.safe_dump(document))
-    for module in (profiles, names):
-        monkeypatch.setattr(module, "profiles_dir", lambda: tmp_path, raising=False)
-    cached = (profiles.profile_ids, names._names, names._reduced_names, names.resolve)
-    for function in cached:
-        function.cache_clear()
+    monkeypatch.setattr(profiles, "profiles_dir", lambda: tmp_path)
     try:
         assert gpu("acme new card 24gb").id == "new-card"
     finally:
-        for function in (*cached, profiles.load):
+        for function in (names.resolve, profiles.load):
             function.cache_clear()
 
 

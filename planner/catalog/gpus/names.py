@@ -52,17 +52,17 @@ def index_text(index: dict[str, str]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _names() -> dict[str, str]:
+def _names(ids: tuple[str, ...]) -> dict[str, str]:
     """Every name, lower case, to its id: the index, and profiles written after it."""
     names: dict[str, str] = dict(read_json(data_dir() / INDEX))
-    for profile_id in sorted(set(profile_ids()) - set(names.values())):
+    for profile_id in sorted(set(ids) - set(names.values())):
         names.update({name.lower(): profile_id for name in _all_names(load(profile_id))})
     return names
 
 
 @lru_cache(maxsize=1)
-def _reduced_names() -> dict[str, str]:
-    return {reduced(name): profile_id for name, profile_id in _names().items()}
+def _reduced_names(ids: tuple[str, ...]) -> dict[str, str]:
+    return {reduced(name): profile_id for name, profile_id in _names(ids).items()}
 
 
 @lru_cache(maxsize=4096)
@@ -85,10 +85,11 @@ def resolve(name: str) -> tuple[str, str]:
 
 def _found(name: str) -> tuple[str, str] | None:
     """The profile of this name; a memory size in it must be one that the profile has."""
-    if profile_id := _reduced_names().get(reduced(name)):
+    names = _reduced_names(profile_ids())
+    if profile_id := names.get(reduced(name)):
         return profile_id, ""
     size = _SIZE.search(name)
-    profile_id = _reduced_names().get(reduced(_SIZE.sub(" ", name))) if size else None
+    profile_id = names.get(reduced(_SIZE.sub(" ", name))) if size else None
     if not size or not profile_id:
         return None
     profile, gigabytes = load(profile_id), float(size[1])
@@ -99,6 +100,7 @@ def _found(name: str) -> tuple[str, str] | None:
 
 def _nearest(name: str) -> list[str]:
     """The id whose names come nearest, or that name itself where the id would not be recognised in it."""
-    near = difflib.get_close_matches(name, list(_names()), n=1, cutoff=0.5)
-    ids = [_names()[found] for found in near]
+    names = _names(profile_ids())
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    ids = [names[found] for found in near]
     return difflib.get_close_matches(name, ids, n=1, cutoff=0.5) or near

@@ -20,10 +20,22 @@ def _folders() -> tuple[Path, Path]:
     return profiles_dir(), user_profiles_dir()
 
 
-@lru_cache(maxsize=1)
 def profile_ids() -> tuple[str, ...]:
-    """Ids of all profiles, sorted; the file of one is named after it."""
-    return tuple(sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")}))
+    """Ids of all profiles, sorted; the file of one is named after it, and seen as soon as it is written."""
+    return _ids(tuple((folder, _changed_ns(folder)) for folder in _folders()))
+
+
+def _changed_ns(folder: Path) -> int:
+    """When a file was last added or taken away; 0: no such folder."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _ids(folders: tuple[tuple[Path, int], ...]) -> tuple[str, ...]:
+    return tuple(sorted({path.stem for folder, _ in folders for path in folder.glob("*.yaml")}))
 
 
 @lru_cache(maxsize=256)
