@@ -101,7 +101,7 @@ class FakeDevice:
 
     @property
     def able(self) -> Ability:
-        return Ability(DeviceLimits(90, 132, 232448, self.l2_bytes), self.memory_bytes, True, True)
+        return Ability(DeviceLimits(90, 132, 232448, self.l2_bytes), self.memory_bytes, True, True, True)
 
     def load(self, case: Case, copies: int) -> FakeLoad:
         self.on_load(case)

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from planner.calibration import process
+from planner.calibration.cases import Named, stream
+from planner.calibration.suite import EAGER
 from planner.catalog import runs
 from planner.cli.main import run as program
 from tests.fake_gpu import BUILD, FakeNvml, NVMLError
-from tests.test_fit import fitted_run, products
+from tests.test_fit import fitted_run, products, timed
 
 
 @pytest.fixture
@@ -66,6 +68,12 @@ def test_a_run_is_shown_with_its_fit(folder: Path, capsys) -> None:
     runs.write_run(fitted_run(products()), folder)
     code, out, _ = said(capsys, "runs", "20261120")
     assert code == 0 and "gemm-16" in out and "held out" in out and "NVIDIA H200" in out
+
+
+def test_a_run_says_what_a_launch_takes(folder: Path, capsys) -> None:
+    starts = [timed(stream(Named("launch", name, "none"), 0), s) for name, s in (("empty", 1.25e-6), (EAGER, 5e-6))]
+    runs.write_run(fitted_run([*products(), *starts]), folder)
+    assert "a launch: 1.25 µs in a graph, 5.00 µs from the host" in said(capsys, "runs", "20261120")[1]
 
 
 def test_a_damaged_file_is_refused_by_name(folder: Path, capsys) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from planner.calibration import process, suite, timing, workloads
 from planner.calibration import run as running
+from planner.calibration.cases import Named, experts
 from planner.calibration.environment import TorchBuild
 from planner.calibration.gpu import CudaDevice
 from planner.calibration.graphs import Graph, Tuner
@@ -27,7 +28,7 @@ from planner.calibration.validate import Instruments, Predictor, Shape, compare,
 from planner.catalog.gpus import gpu
 from planner.catalog.runs import read_run
 from planner.specs.model import DenseFfn, MoeFfn
-from planner.specs.run import Mode, Status
+from planner.specs.run import ExpertShape, Mode, Status
 from tests.fake_gpu import FakeNvml
 from tests.oracle.models import GQA, build
 
@@ -229,6 +230,20 @@ def test_copies_that_do_not_fit_are_said_not_to(machine: list[str]) -> None:
     pools = workloads.pools(sys.modules["torch"], target, "bf16", 8 * MIB)
     with pytest.raises(OutOfMemory):
         pools.half.take((2048, 2048), torch.bfloat16, 0, 2)
+
+
+def test_a_grouped_product_gives_every_expert_its_own_rows(machine: list[str]) -> None:
+    pools = workloads.pools(sys.modules["torch"], torch.device("cpu"), "bf16", 8 * MIB)
+    shape = ExpertShape(tokens=3, hidden=64, inner=32, experts=4, active=2)  # 2, 2, 1, 1 rows
+    down = workloads.build(sys.modules["torch"], pools, experts(Named("moe", "torch.grouped-mm", "bf16"), shape), 2)(1)
+    size = 4 * 64 * 32
+    weights = pools.half.take((3 * size,), torch.bfloat16, 1, 2)[2 * size :].view(4, 64, 32)
+    used = [down[rows].float() for rows in (slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 6))]
+    for found, own in zip(used, weights.float(), strict=True):
+        left = torch.linalg.lstsq(
+            own, found.T
+        ).solution  # the inputs that give these results, if they are this expert's
+        assert torch.allclose(own @ left, found.T, atol=0.01)
 
 
 @pytest.mark.parametrize("weight_format", ["bf16", "w4a16-g128"])

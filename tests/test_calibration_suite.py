@@ -6,11 +6,11 @@ import pytest
 from planner.calibration.cases import Named, Widths, attention, experts, halved, product, stream
 from planner.calibration.kernels.catalogue import kernel_named
 from planner.calibration.kernels.problem import DeviceLimits
-from planner.calibration.suite import ANCHOR_EVERY, Ability, anchor, cases, grouped_parts, ordered
+from planner.calibration.suite import ANCHOR_EVERY, EAGER, Ability, anchor, cases, grouped_parts, ordered
 from planner.ops import Slot
 from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
 
-HOPPER = Ability(DeviceLimits(90, 132, 232448, 50 * 2**20), 141 * 2**30, True, True)
+HOPPER = Ability(DeviceLimits(90, 132, 232448, 50 * 2**20), 141 * 2**30, True, True, True)
 TURING = Ability(DeviceLimits(75, 40, 65536, 6 * 2**20), 16 * 2**30, False, True)
 MM = Named("gemm-16", "torch.mm", "bf16")
 
@@ -52,6 +52,19 @@ def test_experts_count_the_bytes_that_their_kernels_read(name: str) -> None:
         parts = grouped_parts(case.shape)
         read = sum(kernel.problem(kernel.choices(part, HOPPER.limits)[0], part).size_bytes for part in parts)
         assert case.bytes == pytest.approx(read, rel=0.1)  # activations count 16 bits
+
+
+def test_torch_groups_products_where_it_has_a_kernel_for_it_with_the_bytes_of_the_bundled_one() -> None:
+    found = {case.shape: case for case in cases(HOPPER) if case.kernel == "torch.grouped-mm"}
+    bundled = {case.shape: case for case in cases(HOPPER) if case.kernel == "moe-mma-bf16"}
+    assert found.keys() == bundled.keys() and all(found[s].bytes == pytest.approx(bundled[s].bytes) for s in found)
+    assert not [case for case in cases(TURING) if case.kernel == "torch.grouped-mm"]
+
+
+def test_starting_an_operation_is_a_launch_that_moves_nothing() -> None:
+    for mode in Mode.FULL, Mode.QUICK:
+        (case,) = (case for case in cases(HOPPER, mode) if case.kernel == EAGER)
+        assert case.family == "launch" and case.bytes == case.cold_bytes == 0
 
 
 def test_latent_attention_is_timed_with_its_own_bytes() -> None:

@@ -1,6 +1,10 @@
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from planner.calibration.cases import Case, Named, attention, product, stream
+from planner.calibration.graphs import MOST_QUEUED, HostTimed
 from planner.calibration.timing import ATTEMPTS, FULL, QUICK, Unsupported, _timing, copies_for, measure
 from planner.specs.run import AttentionShape, Flag, GemmShape, Health, Point, Status
 from tests.fake_gpu import MIB, FakeDevice
@@ -110,3 +114,11 @@ def test_what_a_library_says_never_keeps_a_point_from_being_written(said: str) -
 
     point = measured(FakeDevice(on_load=refuse))
     assert point.status is Status.FAILED and point.note
+
+
+def test_what_the_host_starts_is_timed_without_what_the_gpu_then_does() -> None:
+    waits, started = [], []
+    torch = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: waits.append(time.sleep(0.05))))
+    seconds = HostTimed(torch, started.append).seconds(10 * MOST_QUEUED, 3)
+    assert len(started) == 3 * MOST_QUEUED and len(waits) == 4
+    assert len(seconds) == 3 and max(seconds) < 0.05 / 10

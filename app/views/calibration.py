@@ -201,6 +201,7 @@ def _environment(run: Run | None) -> None:
         "MIG slice": about.mig,
         "SM clock before and after, MHz": _pair(about.before.sm_mhz, about.after.sm_mhz),
         "Temperature before and after, °C": _pair(about.before.temperature_c, about.after.temperature_c),
+        "A launch": kernels.launches(run),
         "Flags": ", ".join(flags) or "none",
         "Drift of the repeated shape": "" if drift is None else f"{drift:.1f} %",
         "Planner": run.planner_version,

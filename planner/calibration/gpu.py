@@ -7,18 +7,22 @@ from typing import Any
 
 from planner.calibration.cases import Case
 from planner.calibration.environment import Card, Driver, Missing
-from planner.calibration.graphs import Call, Tuner, Work, failed
+from planner.calibration.graphs import Call, HostTimed, Tuner, Work, failed
 from planner.calibration.kernels.compile import CompileError
 from planner.calibration.kernels.launch import Launcher, LaunchError
 from planner.calibration.kernels.problem import Nothing, Stream
-from planner.calibration.suite import Ability, as_bundled, grouped_parts
-from planner.calibration.timing import OutOfMemory, Unsupported
+from planner.calibration.suite import EAGER, Ability, as_bundled, grouped_parts
+from planner.calibration.timing import LoadedCase, OutOfMemory, Unsupported
 from planner.calibration.workloads import build, pools
 from planner.catalog.efficiency import peak_rates
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import LIBRARY, Environment, ExpertShape, Health, StreamShape
 
 ADA, TURING = 89, 75  # compute capabilities from which torch multiplies FP8, and int8
+GROUPED = (
+    9,
+    10,
+)  # major compute capabilities for which it has a grouped product; elsewhere the host deals out the rows
 LEAST_FREE = 0.2  # of the device's memory, for what is not torch's: graphs, code, libraries
 
 
@@ -45,7 +49,7 @@ class CudaDevice:
     def able(self) -> Ability:
         """What the suite may ask for."""
         limits = self.launcher.limits
-        return Ability(limits, self.total_bytes, limits.cc >= ADA, limits.cc >= TURING)
+        return Ability(limits, self.total_bytes, limits.cc >= ADA, limits.cc >= TURING, limits.cc // 10 in GROUPED)
 
     def completed(self, environment: Environment) -> Environment:
         """The environment with what only CUDA knows."""
@@ -81,10 +85,11 @@ class CudaDevice:
         if self.torch.cuda.mem_get_info()[0] < LEAST_FREE * self.total_bytes:
             self.torch.cuda.empty_cache()
 
-    def load(self, case: Case, copies: int) -> Work:
+    def load(self, case: Case, copies: int) -> LoadedCase:
         try:
             if case.kernel.startswith(LIBRARY):
-                return Work(self.torch, build(self.torch, self.pool, case, copies))
+                kind = HostTimed if case.kernel == EAGER else Work
+                return kind(self.torch, build(self.torch, self.pool, case, copies))
             return Work(self.torch, self._bundled(case, copies))
         except self.torch.OutOfMemoryError:
             raise OutOfMemory from None

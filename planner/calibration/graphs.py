@@ -10,6 +10,7 @@ import contextlib
 import gc
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from planner.calibration.timing import Fault, OutOfMemory, Unsupported
 WARM_UPS = 3
 MILLI = 1e-3
 MOST_CAPTURED = 4096
+MOST_QUEUED = 500  # launches that wait for the GPU: drivers take about a thousand before they make the host wait
 TRIED = 12  # choices of tile and split that are timed per shape
 PILOT_S, PILOT_REPLAYS = 60e-6, 2  # a graph that tells variants apart lasts that long
 MOST_LONGER = 32  # times the first try
@@ -103,6 +105,25 @@ class Work:
             raise OutOfMemory from None
         except RuntimeError as error:
             raise failed(self.torch, error) from None
+
+
+class HostTimed:
+    """A loaded case whose calls the host starts one by one, as eager code does: seconds are the host's own."""
+
+    def __init__(self, torch: Any, call: Call) -> None:
+        self.torch, self.call = torch, call
+
+    def seconds(self, calls: int, replays: int) -> Sequence[float]:
+        """Host seconds per call, one figure per queue of `calls` calls, at most MOST_QUEUED: it must never be full."""
+        found, calls = [], min(calls, MOST_QUEUED)
+        for _ in range(replays):
+            self.torch.cuda.synchronize()
+            start = time.perf_counter()
+            for copy in range(calls):
+                self.call(copy)
+            found.append((time.perf_counter() - start) / calls)
+        self.torch.cuda.synchronize()
+        return found
 
 
 def failed(torch: Any, error: Exception) -> Fault | Unsupported:

@@ -16,7 +16,7 @@ from planner.calibration.kernels import problem as bundled
 from planner.calibration.kernels.catalogue import KERNELS
 from planner.calibration.kernels.latent import LATENT, ROPE
 from planner.calibration.kernels.problem import DeviceLimits, Kernel
-from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode
+from planner.specs.run import AttentionShape, ExpertShape, GemmShape, Mode, StreamShape
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -62,6 +62,7 @@ GEOMETRIES = ((4096, 14336, 8, 2), (2048, 768, 128, 8), (4096, 1536, 128, 8))  #
 STREAMS, STREAMS_QUICK = tuple(2**e for e in range(18, 33)), tuple(2**e for e in range(18, 33, 3))
 ELEMENTWISE = tuple(2**e for e in range(12, 31, 2))
 ELEMENTWISE_KERNELS = ("torch.add", "torch.rms-norm", "torch.silu-mul")
+EAGER, EAGER_BYTES = "torch.eager-add", 4096  # an operation so small that the host takes longer than the GPU
 
 
 class Ability(NamedTuple):
@@ -71,6 +72,7 @@ class Ability(NamedTuple):
     total_bytes: int
     scaled_mm: bool
     int_mm: bool
+    grouped_mm: bool = False
 
     @property
     def half(self) -> str:
@@ -128,6 +130,18 @@ def _elementwise(able: Ability, quick: bool) -> Iterator[Case]:
         passes = 3 if kernel != "torch.rms-norm" else 2  # two arrays in and one out, or one in and one out
         for size in ELEMENTWISE[:: 2 if quick else 1]:
             yield stream(Named("elementwise", kernel, able.half), size, passes)
+
+
+def _grouped(able: Ability, quick: bool) -> Iterator[Case]:
+    """Experts in torch's grouped product, a family of its own: the bundled kernels are those that validate runs."""
+    if able.grouped_mm:
+        name = Named("moe-grouped-16", "torch.grouped-mm", able.half)
+        yield from (experts(name, shape) for shape in _expert_shapes(quick))
+
+
+def _eager(able: Ability) -> Case:
+    """Starting an operation from the host, beside the launch that a graph replays; it counts as moving nothing."""
+    return Case("launch", EAGER, able.half, StreamShape(size_bytes=EAGER_BYTES), 0.0, 0.0, 0.0)
 
 
 # Bundled kernels: the catalogue says which shapes they take, and what these need.
@@ -219,6 +233,7 @@ def cases(able: Ability, mode: Mode = Mode.FULL, kernels: Iterable[Kernel] = KER
     """Every point of the suite on this device, each once."""
     quick = mode is Mode.QUICK
     found: list[Case | None] = [*_library_products(able, quick), *_prefill(able, quick), *_elementwise(able, quick)]
+    found += [*_grouped(able, quick), _eager(able)]
     for kernel in kernels:
         found += _bundled(kernel, able, quick)
     return list({case.key: case for case in found if case is not None}.values())

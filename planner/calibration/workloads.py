@@ -1,4 +1,5 @@
-"""What torch runs beside the bundled kernels: cuBLASLt products, its attention for prompts, elementwise kernels.
+"""What torch runs beside the bundled kernels: cuBLASLt products, grouped ones, its attention for prompts, elementwise
+kernels.
 
 A workload is a function of a copy's number that launches one call on the current stream. Weights are slices
 of one pool of random bytes at distinct offsets, so that a point costs no time to fill.
@@ -10,10 +11,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from planner.calibration.cases import Case
 from planner.calibration.graphs import Graph
+from planner.calibration.suite import grouped_parts
 from planner.calibration.timing import OutOfMemory, Unsupported
-from planner.specs.run import AttentionShape, GemmShape, StreamShape
+from planner.specs.run import AttentionShape, ExpertShape, GemmShape, StreamShape
 
 Call = Callable[[int], Any]
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn", "int8": "int8"}
@@ -100,6 +104,31 @@ def products(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
     )
 
 
+def grouped(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
+    """torch._grouped_mm: gate and up of every expert in one launch, down in another, rows sorted by expert.
+
+    The tokens are dealt out as evenly as for the bundled kernels; the gate between the launches is not timed.
+    """
+    shape = case.shape
+    assert isinstance(shape, ExpertShape)
+    dtype, device = getattr(torch, DTYPES[case.dtype]), pool.device
+    parts = grouped_parts(shape)
+    ends = torch.tensor(np.cumsum(parts[0].counts_used).tolist(), dtype=torch.int32, device=device)
+    inputs, gated = (_random(torch, device, (part.rows, part.k), dtype) for part in parts)
+    size = shape.experts * shape.inner * shape.hidden
+    weights = []
+    for copy in range(copies):
+        values = pool.of(dtype).take((3 * size,), dtype, copy, copies).split((2 * size, size))
+        weights.append([v.view(shape.experts, part.n, part.k).mT for v, part in zip(values, parts, strict=True)])
+
+    def call(copy: int) -> Any:
+        gate_up, down = weights[copy % copies]
+        torch._grouped_mm(inputs, gate_up, offs=ends)
+        return torch._grouped_mm(gated, down, offs=ends)
+
+    return call
+
+
 def prefill(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
     """Causal attention of new tokens over themselves and what is cached, grouped heads, layout of engines."""
     del copies
@@ -167,7 +196,19 @@ def elementwise(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
     return lambda copy: torch.mul(torch.nn.functional.silu(operands[copy % copies][0]), operands[copy % copies][1])
 
 
+def eager(torch: Any, pool: Pools, case: Case, copies: int) -> Call:
+    """One small operation, as eager code starts it: what the host needs is timed (`graphs.HostTimed`)."""
+    del copies
+    shape = case.shape
+    assert isinstance(shape, StreamShape)
+    dtype = getattr(torch, DTYPES[case.dtype])
+    left, right = (_random(torch, pool.device, (shape.size_bytes // dtype.itemsize,), dtype) for _ in range(2))
+    return lambda copy: torch.add(left, right)
+
+
 BUILDERS = {
+    "torch.grouped-mm": grouped,
+    "torch.eager-add": eager,
     "torch.mm": products,
     "torch.scaled-mm": products,
     "torch.int-mm": products,

@@ -78,7 +78,7 @@ def show_fit(run: Run) -> None:
 
 
 def _show(run: Run, json: bool, csv: str) -> None:
-    from planner.explain.kernels import anchor_drift_percent, fit_rows
+    from planner.explain.kernels import anchor_drift_percent, fit_rows, launches
 
     columns = ["family", "kernel", "points", "t0_us", "gb_per_s", "tflops"]
     columns += ["held_out_median_percent", "held_out_p90_percent"]
@@ -96,6 +96,8 @@ def _show(run: Run, json: bool, csv: str) -> None:
     print(f"°C {figure(before.temperature_c)} to {figure(after.temperature_c)}")
     flags = sorted({flag.value for point in run.points for flag in point.flags})
     print(f"flags: {', '.join(flags) or 'none'}; anchor drift {figure(anchor_drift_percent(run))} %")
+    if starts := launches(run):
+        print(f"a launch: {starts}")
     show_fit(run)
 
 

@@ -21,7 +21,7 @@ from planner.catalog.formats import weight_format
 from planner.catalog.links import Topology
 from planner.catalog.rates import RateSet, rates_for, stack
 from planner.catalog.support import support
-from planner.explain.words import format_name
+from planner.explain.words import figure, format_name
 from planner.formats import HALF_BYTES, kernel_for
 from planner.formats.packing import packed_bytes
 from planner.ops import Slot
@@ -31,7 +31,7 @@ from planner.roofline import op_seconds
 from planner.specs.calibration import Calibration, FamilyFit, LinkFit
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.run import GemmShape, Point, Run, StreamShape
+from planner.specs.run import LIBRARY, GemmShape, Point, Run, StreamShape
 
 Array = NDArray[np.float64]
 
@@ -246,6 +246,13 @@ def anchor_drift_percent(run: Run) -> float | None:
     """Spread of the repeated shape over the run: how much the GPU changed while it was measured."""
     times = [point.timing.median_s for point in run.timed() if point.anchor and point.timing]
     return 100 * (max(times) / min(times) - 1) if len(times) > 1 else None
+
+
+def launches(run: Run) -> str:
+    """What starting a kernel takes, in words: as a node of a graph, and from the host as eager code starts it."""
+    times = {p.kernel.startswith(LIBRARY): p.timing.median_s for p in run.timed() if p.family == "launch" and p.timing}
+    names = {False: "in a graph", True: "from the host"}
+    return ", ".join(f"{figure(1e6 * times[eager])} µs {name}" for eager, name in names.items() if eager in times)
 
 
 def middle_error_percent(found: Calibration) -> float | None:
