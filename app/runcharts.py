@@ -13,8 +13,8 @@ from planner.explain.kernels import READS, Curve, Lead, Reading
 
 GREEN, SKY = "#009e73", "#56b4e9"
 COLOURS = {
-    "gemm-16": BLUE, "gemm-fp8": ORANGE, "gemm-int8": GREEN, "wo-4": PURPLE, "gemm-fp4": RED, "wo-8": SKY,
-    "read": SKY, "copy": ORANGE, "elementwise": PURPLE,
+    "gemm-16": BLUE, "gemm-fp8": ORANGE, "gemm-int8": GREEN, "wo-4": PURPLE, "gemm-fp4": RED, "wo-nv4": RED,
+    "wo-8": SKY, "read": SKY, "copy": ORANGE, "elementwise": PURPLE,
 }  # fmt: skip
 TERA, GIGA = 1e12, 1e9
 STREAMS = ("read", "copy", "elementwise")

@@ -15,14 +15,16 @@ from planner.catalog.rates import Evidence, rates_for, stack
 from planner.collectives import Parallel
 from planner.estimate import Library
 from planner.estimate.evidence import source_for
+from planner.formats import kernel_for
 from planner.ops import Batch, Slot, forward_ops
 from planner.roofline import Rates, on_common_grid, step_seconds, table_residual
 from planner.specs.calibration import Calibration, FamilyFit, LinkFit, ResidualTable
+from planner.specs.formats import Level
 from planner.specs.run import Mode, Run
 from planner.specs.scenario import Scenario
 from tests.calibration_victim import MACHINE, NOW, plan
 from tests.fake_gpu import FakeDevice
-from tests.oracle.models import LLAMA_8B, MLA, build, widths
+from tests.oracle.models import LLAMA_8B, MLA, MOE, build, widths
 
 H200, H100 = gpu("h200-sxm"), gpu("h100-sxm")
 FAMILIES = kernel_families(LLAMA_8B, weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
@@ -63,6 +65,17 @@ def test_latent_attention_takes_its_own_curve_or_that_of_grouped_heads() -> None
     assert Rates(*calibrated(own, latent).values).bytes_per_s[Slot.DECODE] == 3e12
     assert Rates(*calibrated(source(), latent).values).bytes_per_s[Slot.DECODE] == 4e12
     assert Rates(*calibrated(own, asked()).values).bytes_per_s[Slot.DECODE] == 4e12
+
+
+def test_dense_fp4_weights_take_their_own_curve_or_that_of_other_4_bit_weights() -> None:
+    fmt, kv = weight_format("nvfp4"), kv_format("bf16")[0]
+    families = kernel_families(LLAMA_8B, fmt, kernel_for(fmt, Level.WEIGHT_ONLY), kv)
+    wish = asked()._replace(families=families)
+    for fits, rate in (((family("wo-4"), family("wo-nv4", bytes_per_s=3e12)), 3e12), ((family("wo-4"),), 4e12)):
+        assert Rates(*calibrated(source(*fits), wish).values).bytes_per_s[Slot.MLP_GEMM] == rate
+    assert (
+        kernel_families(build(ffn=MOE), fmt, "wo-nv4", kv)[Slot.EXPERT_GEMM] == "moe-wo-4"
+    )  # one kernel for all of them
 
 
 def test_an_engines_own_latent_attention_keeps_its_form_where_only_grouped_heads_were_measured() -> None:

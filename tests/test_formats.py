@@ -32,7 +32,7 @@ CONTRACT_IDS = (
 ).split()
 KERNELS = {
     "gemm-16", "gemm-bf16", "gemm-32", "gemm-fp8", "gemm-fp8-block", "gemm-int8", "gemm-fp4", "wo-8", "wo-4", "wo-3",
-    "wo-2",
+    "wo-2", "wo-mx4", "wo-nv4",
     "gguf-legacy", "gguf-k", "gguf-k3", "gguf-iq", "gguf-iq1", "nf4",
 }  # fmt: skip
 BITS = {  # bits per weight of a 4096 x 4096 matrix, by the definition of each format

@@ -25,7 +25,7 @@ from planner.catalog.efficiency import (
     peak_rates,
     usable_bandwidth_bytes_per_s,
 )
-from planner.catalog.kernel_families import GROUPED, LATENT
+from planner.catalog.kernel_families import STAND_INS
 from planner.catalog.links import Topology
 from planner.catalog.rates import Evidence, RateSet, rates_for
 from planner.catalog.support import OWN_RUNNER
@@ -128,8 +128,8 @@ def _speaks(source: Source, engine_id: str, family: str) -> Calibration:
 
 
 def _family(calibration: Calibration, family: str) -> FamilyFit | None:
-    """The family's fit; public tables do not time latent attention apart from grouped heads."""
-    return calibration.family(family) or (calibration.family(GROUPED) if family == LATENT else None)
+    """The family's fit, or that of the family that stands in for it."""
+    return calibration.family(family) or calibration.family(STAND_INS.get(family, family))
 
 
 def calibrated(source: Source, asked: Asked) -> RateSet:

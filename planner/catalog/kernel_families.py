@@ -17,7 +17,9 @@ from planner.specs.model import Attention, CompressedAttention, ModelSpec, Role
 
 PLAIN, FULL = "gemm-16", "gemm-32"
 BRAIN = "gemm-bf16"  # of engines whose kernels tell BF16 from FP16
-LATENT, GROUPED = "attention-decode-latent", "attention-decode-16"  # GROUPED stands in for LATENT
+LATENT = "attention-decode-latent"
+# Families that no public tables time apart, and which stands in for each.
+STAND_INS = {LATENT: "attention-decode-16", "wo-mx4": "wo-4", "wo-nv4": "wo-4"}
 # Families of prompts' attention: one kernel on matrix units or without them, or products with the scores between them.
 MATRIX_UNITS, VECTOR_UNITS, UNFUSED = "16", "vector", "plain"
 EIGHT_BIT = 0.8  # bytes per cached value from which a KV format counts as 8 bit
@@ -62,7 +64,8 @@ def _families(
 ) -> tuple[str, ...]:
     slots = dict.fromkeys(Slot, PLAIN) | _by_role(model.value, fmt.value, kernel, beside)
     own = efficiency()["expert_kernels"].get(fmt.value.id) if slots[Slot.EXPERT_GEMM] == kernel else None
-    slots[Slot.EXPERT_GEMM] = own or f"moe-{slots[Slot.EXPERT_GEMM]}"
+    dense = slots[Slot.EXPERT_GEMM]
+    slots[Slot.EXPERT_GEMM] = own or efficiency()["expert_families"].get(dense, f"moe-{dense}")
     width = "16" if kv_bytes >= SIXTEEN_BIT else "8" if kv_bytes >= EIGHT_BIT else "4"
     latent = width == "16" and model.value.has_latents and not model.value.picks_latents
     fused = attending.prompts == MATRIX_UNITS

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from planner.catalog.calibrated import Asked, Source, calibrated, residuals
 from planner.catalog.efficiency import peak_rates
 from planner.catalog.formats import weight_format
+from planner.catalog.kernel_families import STAND_INS
 from planner.catalog.links import Topology
 from planner.catalog.rates import RateSet, rates_for, stack
 from planner.catalog.support import support
@@ -139,7 +140,8 @@ def format_curves(gpu: GpuSpec, source: Source | None, matrix: Matrix) -> list[C
     found: dict[str, Curve] = {}
     for name in runs or ("bf16",):
         curve = product_curve(gpu, source, name, matrix)
-        found.setdefault(curve.family, curve)
+        own = source is not None and source.calibration.family(curve.family)
+        found.setdefault(curve.family if own else STAND_INS.get(curve.family, curve.family), curve)
     return list(found.values())
 
 
