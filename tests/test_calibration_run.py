@@ -2,7 +2,9 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from planner.calibration.budget import Remaining, expected_s
 from planner.calibration.cases import Case
 from planner.calibration.journal import Journal
 from planner.calibration.process import Wish
-from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened, rule_of
+from planner.calibration.run import Progress, calibrate, finish, header, journal_path, opened, rule_of, so_far
 from planner.calibration.suite import anchor, cases, ordered
 from planner.calibration.timing import Fault
 from planner.catalog import runs
@@ -153,6 +155,40 @@ def test_a_lost_device_is_taken_up_by_another_process(tmp_path: Path, monkeypatc
     monkeypatch.setattr(process, "_one_child", child)
     assert process.in_child(0, Wish(Mode.QUICK, tmp_path), print) == tmp_path / "run.json"
     assert asked == [False, True, True]
+
+
+def _hangs(pipe: Any, number: int, wish: Wish) -> None:
+    """A child that hangs at its fourth point, unless an earlier one did."""
+    pipe.send(Progress(0, 9, "compiling kernels"))
+    pipe.send(Progress(3, 9, "measuring", 1.0))
+    if wish.hung:
+        pipe.send(wish.folder / f"{min(wish.hung)}.json")
+    time.sleep(60)
+
+
+def test_a_child_that_hangs_is_ended_and_told_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_child", _hangs)
+    monkeypatch.setattr(process, "MOST_SILENT_S", 5.0)
+    assert process.in_child(0, Wish(Mode.QUICK, tmp_path), lambda at: None) == tmp_path / "3.json"
+
+
+def test_a_kernel_that_hung_is_left_out_and_said_to_be(tmp_path: Path) -> None:
+    wish = plan(tmp_path, POINTS)
+    journal = opened(wish, False, NOW)
+    at = next(i for i, case in enumerate(ordered(wish.cases, wish.anchor, journal.header.seed)) if not case.anchor)
+    run = calibrate(wish._replace(hung=frozenset({at})), FakeDevice(), journal, pause=lambda seconds: None)
+    kernel = run.points[at].kernel
+    assert {p.kernel for p in run.points if p.status is Status.FAILED} == {kernel}
+    assert all("did not come back" in p.note for p in run.points if p.kernel == kernel)
+
+
+def test_what_a_run_that_never_ended_has_measured_is_a_run(tmp_path: Path) -> None:
+    run = whole(tmp_path)
+    path = journal_path(tmp_path, MACHINE)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
+    journal = Journal.reopen(path)
+    assert journal is not None and so_far(journal).points == run.points[:4]
+    assert runs.read_run(runs.write_run(so_far(journal), tmp_path)).id == run.id
 
 
 def test_a_device_that_is_lost_again_and_again_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

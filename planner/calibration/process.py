@@ -32,17 +32,27 @@ from planner.specs.run import Mode, Point
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 BUSY_LOOKS, BUSY_PAUSE_S = 3, 1.0
 MOST_FAULTS = 8  # kernels that may take the device down in one run
+MOST_SILENT_S = 180.0  # of a child: importing torch takes a minute on a slow disk, a point a few seconds
 GONE = "the process that measured ended without a word (out of host memory, or a fault of the driver)"
 
 
 class Wish(NamedTuple):
-    """What the user asked for."""
+    """What the user asked for, and what a child learns of those before it."""
 
     mode: Mode
     folder: Path
     resume: bool = False
     force: bool = False
     extra: tuple[Point, ...] = ()
+    hung: frozenset[int] = frozenset()  # positions of points that never came back
+
+
+class Silent(Fault):
+    """A child that says nothing any more: a kernel hangs."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"nothing was heard for {MOST_SILENT_S:.0f} s")
+        self.position = position
 
 
 class Machine(NamedTuple):
@@ -144,7 +154,7 @@ def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None])
         suite, repeated = cases(able, wish.mode), anchor(able, wish.mode)
         tell(Progress(0, len(suite), "compiling kernels"))
         device.compile(suite)
-        plan = Plan(described.spec.id, environment, wish.mode, suite, repeated, wish.folder, wish.extra)
+        plan = Plan(described.spec.id, environment, wish.mode, suite, repeated, wish.folder, wish.extra, wish.hung)
         journal = opened(plan, wish.resume, datetime.now(UTC))
         run = calibrate(plan, device, journal, tell)
         return finish(run, wish.folder, journal)
@@ -166,11 +176,20 @@ def in_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> 
 
     Raises PlannerError with what the child said.
     """
-    for again in range(MOST_FAULTS):
-        found = _one_child(card_number, wish._replace(resume=wish.resume or again > 0), show)
+    for _ in range(MOST_FAULTS):
+        found = _one_child(card_number, wish, show)
         if isinstance(found, Path):
             return found
+        hung = wish.hung | {found.position} if isinstance(found, Silent) else wish.hung
+        wish = wish._replace(resume=True, hung=hung)
     raise PlannerError(f"GPU {card_number}: {MOST_FAULTS} kernels took the device down, the last: {found}")
+
+
+def _silent(card_number: int, position: int | None) -> Silent:
+    """Which point a silent child is at. Raises PlannerError for one that never came to measure."""
+    if position is None:
+        raise PlannerError(f"GPU {card_number}: nothing was heard for {MOST_SILENT_S:.0f} s while it started")
+    return Silent(position)
 
 
 def _one_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -> Path | Fault:
@@ -179,9 +198,13 @@ def _one_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -
     process = context.Process(target=_child, args=(theirs, card_number, wish), daemon=True)
     process.start()
     theirs.close()
+    position: int | None = None  # of the point that is being measured
     try:
         while True:
             try:
+                if not ours.poll(MOST_SILENT_S):
+                    process.kill()
+                    return _silent(card_number, position)
                 message = ours.recv()
             except EOFError:
                 raise PlannerError(f"GPU {card_number}: {GONE}; --resume goes on") from None
@@ -189,6 +212,7 @@ def _one_child(card_number: int, wish: Wish, show: Callable[[Progress], None]) -
                 return message
             if isinstance(message, str):
                 raise PlannerError(f"GPU {card_number}: {message}")
+            position = position if message.left_s is None else message.done
             show(message)
     finally:
         process.join(timeout=10)

@@ -20,6 +20,7 @@ from planner.errors import BadValue
 from planner.specs.run import Environment, Mode, Point, Run
 
 JOURNALS = ".journal"
+NEVER_BACK = Fault("this kernel did not come back at one of its shapes, and its process was ended")
 
 
 class Progress(NamedTuple):
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     anchor: Case
     folder: Path
     extra: tuple[Point, ...] = ()  # measured elsewhere: collectives among several GPUs
+    hung: frozenset[int] = frozenset()  # positions of points that never came back; their kernels are left out
 
 
 def rule_of(mode: Mode) -> Rule:
@@ -90,33 +92,34 @@ def calibrate(
     Raises Fault when the device is lost: another process goes on from the journal.
     """
     order = ordered(plan.cases, plan.anchor, journal.header.seed)
-    rule = rule_of(plan.mode)
+    rule, hung = rule_of(plan.mode), {order[position].kernel for position in plan.hung}
     done = {point.order for point in journal.points}
     remaining = Remaining([0.0 if at in done else expected_s(case, device, rule) for at, case in enumerate(order)])
     progress(Progress(0, len(order), "measuring", remaining.s(0)))
     for position, case in enumerate(order):
         if position not in done:
             try:
-                journal.add(measure(device, case, rule, position, pause))
+                if case.kernel in hung:
+                    journal.add(faulty(case, position, NEVER_BACK))
+                else:
+                    journal.add(measure(device, case, rule, position, pause))
             except Fault as fault:
                 journal.add(faulty(case, position, fault))
                 raise
         label = f"{case.family} {case.kernel}"
         progress(Progress(position + 1, len(order), label, remaining.s(position + 1)))
-    head = journal.header
     last = len(order)
     extra = [point.model_copy(update={"order": last + i}) for i, point in enumerate(plan.extra)]
-    return sealed(
-        Run(
-            id=head.id,
-            gpu=head.gpu,
-            created=head.created,
-            planner_version=head.planner_version,
-            mode=head.mode,
-            environment=head.environment.model_copy(update={"after": device.health()}),
-            points=(*sorted(journal.points, key=lambda point: point.order), *extra),
-        )
-    )
+    run = so_far(journal)
+    environment = run.environment.model_copy(update={"after": device.health()})
+    return sealed(run.model_copy(update={"environment": environment, "points": (*run.points, *extra)}))
+
+
+def so_far(journal: Journal) -> Run:
+    """What a journal holds, as a run, whether or not it came to its end."""
+    head = journal.header
+    facts = head.model_dump(exclude={"seed"})
+    return sealed(Run(**facts, points=tuple(sorted(journal.points, key=lambda point: point.order))))
 
 
 def finish(run: Run, folder: Path, journal: Journal) -> Path:
