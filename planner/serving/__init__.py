@@ -1,9 +1,12 @@
 """Continuous batching under load: how long requests take, how many are completed, what is sustainable.
 
-offered = offer(step_s, load, capacity, scheduling, front_end)   # prices steps along the load curve
-settled = settle(step_s, offered)                    # where this load settles
-point = serving_point(offered, settled)              # its figures; steady_state does the three in one
-sustainable(offered, objectives)                     # the largest load that meets objectives
+    offered = offer(step_s, load, capacity, scheduling, front_end)  # prices steps along the load curve
+    settled = settle(step_s, offered)         # finds where this load settles
+    point = serving_point(offered, settled)   # its figures; `steady_state` does all three
+    sustainable(offered, objectives)          # the largest load that meets objectives
+
+`step_s` is a function from `ops.Batch` to seconds, such as `estimate.clock.Clock.step_s`. docs/serving.md derives the
+formulas.
 """
 
 from planner.serving.bound import Bound, dominant_bound
@@ -23,14 +26,8 @@ from planner.serving.load import (
 )
 from planner.serving.objectives import Objectives, Sustainable, Tail, margin, settled_tail, sustainable, tail
 from planner.serving.offered import Offered, offer
-from planner.serving.steady import (
-    ServingPoint,
-    Settled,
-    serving_point,
-    settle,
-    slot_wait_s,
-    steady_state,
-)
+from planner.serving.settle import Settled, settle
+from planner.serving.steady import ServingPoint, serving_point, slot_wait_s, steady_state
 
 __all__ = [
     "AT_ONCE",

@@ -1,4 +1,4 @@
-"""What binds a deployment."""
+"""What limits a deployment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from planner.serving.load import Array, Mask
 
 
 class Bound(StrEnum):
-    """What a request spends most of its time on."""
+    """What most of a step's time goes into, or the KV pool."""
 
     MEMORY = "memory"
     COMPUTE = "compute"

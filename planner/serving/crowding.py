@@ -1,7 +1,7 @@
 """A full pool on an engine that admits by the prompt: the latest requests are set back and computed again.
 
-Whatever an ended request leaves is given to the next prompts at once, so the pool is always full, and what the
-running answers grow meanwhile must come from requests that are set back. Per ended request that is its own output:
+When a request ends, its blocks go to the next prompts at once, so the pool stays full. The growth of the running
+answers must then come from requests that are set back. Per request that ends (prompt p, output n) that is:
 
     tokens set back       = n        (p + n leave, p enter, so the growth of n is taken from others)
     set back at a time    = (n / (p + n))^2 of those that run, where lengths are equal; the fewer, the more they vary
@@ -18,15 +18,16 @@ import numpy as np
 
 from planner.serving.load import Array, Capacity, Load
 
-VARY = 0.064  # spread of ln length where none is stated: even from 0.8 to 1 of the longest, as load generators draw
-PARTING = 8.0  # by which a spread of lengths keeps requests from growing together
+# Standard deviation of ln length where none is stated: even from 0.8 to 1 of the longest, as load generators draw.
+VARY = 0.064
+PARTING = 8.0  # how fast the share set back falls with the spread of ln length, an exponent
 
 
 class Crowding(NamedTuple):
-    """What a full pool adds to every request; 0 where it has room."""
+    """What a full pool costs every request; 0 where the pool has room."""
 
-    again_tokens: Array  # computed again
-    aside: Array  # requests that are set back, per running one
+    again_tokens: Array  # of prompts computed again, per request that ends
+    aside: Array  # requests set back at a time, per running one
 
 
 def crowding(load: Load, capacity: Capacity, slots: Array, population: Array) -> Crowding:

@@ -1,9 +1,9 @@
-"""The load curve: everything that depends on how many requests an engine works on, as explicit functions.
+"""The load curve: how steps and the life of a request depend on how many requests the engine works on.
 
-One request is followed through an engine that serves others like it. Per step, L = (D - 1) / n of the others'
-prompts arrive, because D - 1 of them decode beside it and each is replaced after its n decode steps. From L
-follow the mix of a step, its time, the request's life and, by Little's law, how many requests stand in all:
-no equation is solved. The curve is priced at a few values of L and read off in between.
+One request is followed through an engine that serves others like it. Per step L = (D - 1) / n prompts of others
+arrive: D - 1 others decode beside it, and each is replaced by a new request after its n decode steps. L decides what
+runs in a step, the step's time, the life of the request and, by Little's law, how many requests are in the engine in
+all. So no equation is solved: the curve is priced at a few values of L and read off in between.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from planner.serving.steps import (
     step_batches,
 )
 
-PRICED = 10  # points of the curve at which steps are priced
-SUBDIVIDED = 6  # points read off per priced interval
+PRICED = 10  # points of the curve whose steps are priced
+SUBDIVIDED = 6  # points read off in each interval between priced ones
 
 
 class Life(NamedTuple):
-    """The life of a request in the engine, from its arrival at the scheduler."""
+    """The life of a request in the engine from its arrival at the scheduler, in seconds."""
 
-    queue_s: Array  # rest of the running step, steps that it misses, prompts ahead
-    missed_s: Array  # of these the steps that every request misses alike
-    ahead_s: Array  # of these the prompts ahead
+    queue_s: Array  # until its prefill: the rest of the running step, steps that it misses, prompts ahead
+    missed_s: Array  # part of queue_s: steps that every request misses
+    ahead_s: Array  # part of queue_s: prompts ahead
     own_prefill_s: Array
     step_s: Array  # mean time between its decode steps
     step_sd_s: Array
     decode_s: Array  # all its decode steps
-    others_per_s: Array  # requests that the others complete meanwhile
+    others_per_s: Array  # requests that others complete per second
 
 
 def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
-    """What the followed request lives through, in seconds.
+    """The life of the followed request.
 
     A request that arrives at any time waits for the rest of the running step, E[s^2] / (2 E[s]), as a random
     observer does; one sent when a step ends misses the next step and waits for its end. Then comes the backlog
@@ -79,7 +79,7 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
 
 
 def base_step_s(request: Request, capacity: Capacity, times: Times) -> Array:
-    """Of a step with prefill, what its decodes alone take."""
+    """Seconds of a step with prefill that its decodes alone would take."""
     return np.where(capacity.chunks_mixed, times.decode_s, 0) * (request.decode_steps > 0)
 
 
@@ -91,7 +91,7 @@ def between_steps_s(request: Request, capacity: Capacity, m: Mix, times: Times) 
 
 
 def own_prefill_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
-    """Time of all chunks of its own prompt."""
+    """Seconds of all chunks of the request's own prompt."""
     return np.asarray(np.where(request.prefill_tokens > 0, in_a_row(m.chunks, capacity), 1) * times.own_s)
 
 
@@ -102,10 +102,10 @@ def held_s(request: Request, capacity: Capacity, m: Mix, times: Times) -> Array:
 
 
 def late_steps(request: Request, prompts: Array) -> Array:
-    """Steps that a request misses on arrival, those until every attention data-parallel rank has a prompt among them.
+    """Steps that a request misses on arrival, waiting for other attention data-parallel ranks included.
 
-    Of r ranks to which L / r prompts come per step the last has one after (r / L) (1 + 1/2 ... + 1/r) steps, when they
-    do not wait longer than `balance_steps`; a request waits half of that on average. L: `prompts` of all ranks.
+    Where ranks start prompts together, each waits until all have one, at most `balance_steps`. With L `prompts` per
+    step for r ranks the last gets its prompt after (r / L) (1 + 1/2 ... + 1/r) steps on average; a request waits half.
     Ref: TensorRT-LLM py_executor.py, _balance_adp_requests.
     """
     ranks = request.rules.ranks
@@ -125,14 +125,14 @@ def random_share_of(request: Request, step_s: Array) -> Array:
 
 
 def running(request: Request, m: Mix) -> Array:
-    """Chance that a request finds others' steps running when it arrives."""
+    """Probability that a request finds a step of others running when it arrives."""
     return np.minimum(m.prompts * np.maximum(request.decode_steps, 1), 1)
 
 
 class LoadCurve(NamedTuple):
-    """Points of increasing load, shape (K, R), of one lane of one replica.
+    """Points of increasing load on one lane of one replica, (K, R).
 
-    A cycle lasts from the end of a user's request to the end of the next. Steps are those that decode.
+    A cycle lasts from the end of a user's request to the end of the next.
     """
 
     mix: Mix
@@ -140,32 +140,32 @@ class LoadCurve(NamedTuple):
     life: Life
     gap_s: Array  # from the end of a user's request to the arrival of the next
     held_s: Array  # how long a request holds cache
-    resident: Array  # sequences that hold cache: the followed one and the others
-    population: Array  # requests in the system and users that think
+    resident: Array  # sequences that hold cache, the followed one included
+    population: Array  # requests in the system, and users that think
 
     @property
     def cycle_s(self) -> Array:
-        """A user's whole cycle; the wait for a slot is not counted."""
+        """Seconds of a user's whole cycle, without the wait for a slot."""
         return self.gap_s + self.life.queue_s + self.life.own_prefill_s + self.life.decode_s
 
 
 def fullest(request: Request, capacity: Capacity) -> Array:
-    """L at which prompts and the decodes that they lead to would fill every step."""
+    """The L at which prompts, and the decodes that follow from them, would fill every step; inf without prompts."""
     work = np.maximum(request.prefill_tokens + request.decode_steps, TINY)
     most = np.where(capacity.chunks_mixed, (capacity.max_num_batched_tokens - 1) / work, np.inf)
     return np.where(request.prefill_tokens > 0, np.maximum(most, TINY), np.inf)
 
 
 class Ladder(NamedTuple):
-    """Places 0 to 1 from a lone request to full slots or a full token budget, even in ln((1 + L n) / (1 - L / L_max)).
+    """A scale of load from 0, a lone request, to 1, full slots or a full token budget.
 
-    That follows the number of requests that stand: the first factor counts those that decode, the second those that
-    wait for prefill.
+    It is even in ln((1 + L n) / (1 - L / L_max)), which follows the number of requests in the engine: the numerator
+    counts those that decode, the denominator makes room for those that wait for prefill.
     """
 
-    n: Array
-    fullest: Array
-    height: Array  # of the top
+    n: Array  # decode steps of a request, at least 1
+    fullest: Array  # L_max
+    height: Array  # (1 + L n) / (1 - L / L_max) at place 1
 
     def prompts(self, places: Array) -> Array:
         """L at each place."""
@@ -174,7 +174,7 @@ class Ladder(NamedTuple):
         return found
 
     def place(self, prompts: Array) -> Array:
-        """Where L stands, at most 1."""
+        """The place of each L, at most 1."""
         free = np.maximum(1 - prompts / self.fullest, TINY)
         found: Array = np.clip(np.log((1 + prompts * self.n) / free) / np.maximum(np.log(self.height), TINY), 0, 1)
         return found
@@ -188,7 +188,7 @@ def ladder(request: Request, capacity: Capacity, slots: Array) -> Ladder:
 
 
 def priced_places(steps: Ladder, capacity: Capacity, slots: Array) -> Array:
-    """PRICED even places; where slots go beyond the largest CUDA graph also that and one more, as steps jump there."""
+    """PRICED even places, and where slots exceed the largest CUDA graph the two sides of the jump in step time."""
     even = np.broadcast_to(np.linspace(0, 1, PRICED).reshape(-1, 1), (PRICED, len(slots)))
     jumps = capacity.graph_batch < slots
     if not jumps.any():
@@ -206,7 +206,7 @@ def subdivided(priced: Array) -> Array:
 
 
 def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Array) -> tuple[LoadCurve, PromptSteps]:
-    """The life of a request at K loads, from alone to full; step times are interpolated log to log."""
+    """The curve at K loads, from a lone request to full; step times are interpolated between logarithms."""
     steps = ladder(request, capacity, slots)
     places = priced_places(steps, capacity, slots)
     coarse = mix(request, capacity, steps.prompts(places))
@@ -221,9 +221,9 @@ def load_curve(step_s: StepTime, request: Request, capacity: Capacity, slots: Ar
 
 
 def load_points(request: Request, capacity: Capacity, m: Mix, times: Times) -> LoadCurve:
-    """The life of a request at mix `m`.
+    """Points of the curve at mix `m`, whose steps take `times`.
 
-    Others are counted by steps, not by seconds: a long prefill step, too, brings each of them one token only.
+    Requests are counted by steps, not by seconds, because a long prefill step also gives each of them one token only.
     """
     lived = life(request, capacity, m, times)
     mixed = capacity.chunks_mixed
@@ -238,14 +238,14 @@ def load_points(request: Request, capacity: Capacity, m: Mix, times: Times) -> L
 
 
 def completed_per_s(curve: LoadCurve, slots: Array) -> Array:
-    """Requests completed per second at each point, at most what the slots allow: X = N / (R + Z)."""
+    """Requests completed per second at each point by Little's law, X = N / cycle, at most what the slots allow."""
     return np.minimum(curve.population / curve.cycle_s, slots / np.maximum(curve.held_s, TINY))
 
 
 def position(rising: Array, target: Array) -> Array:
-    """Where along axis 0 a rising column (K, R) reaches `target`: fractional index, K - 1 where never.
+    """Fractional index along axis 0 at which a rising column (K, R) reaches `target`; K - 1 where it never does.
 
-    `target` is (R,), or (N, R) for N targets in every column.
+    `target` is (R,), or (N, R) for N targets in every column; the result has its shape.
     """
     column, falls = rising, ~(rising[1:] >= rising[:-1]).all(axis=0)
     if falls.any():
@@ -261,7 +261,7 @@ def position(rising: Array, target: Array) -> Array:
 
 
 def read(column: Array, at: Array) -> Array:
-    """A column (K, R) at the fractional index `at` (R,) or (N, R)."""
+    """A column (K, R) at fractional indices `at`, (R,) or (N, R), on straight lines between its points."""
     low = np.minimum(at.astype(int), len(column) - 2)
     rows = np.arange(column.shape[1])
     below, above = column[low, rows], column[low + 1, rows]

@@ -1,4 +1,4 @@
-"""What is asked of a deployment, what it can hold, and what one request means to the engine.
+"""The load on a deployment, its capacity and rules, and the mean request as the engine sees it.
 
 Every field is a scalar or an array (R,), one entry per scenario.
 """
@@ -51,7 +51,7 @@ class Load(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """What one replica may run at once, and how many replicas there are.
+    """How much one replica may run at once, and how many replicas there are.
 
     `sequences`: requests of this load that the KV pool holds on average while the engine runs: the guaranteed
     count where the engine reserves a request's full length, the expected count (mean residency) where it
@@ -136,11 +136,11 @@ class Request(NamedTuple):
 
 
 def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: FrontEnd = NO_SERVER) -> Request:
-    """Tokens to prefill, decode steps and mean context of the load's mean request.
+    """The mean request of the load: tokens to prefill, decode steps, mean context, time outside of steps.
 
-    At least the last prompt token is computed even where all of it is cached, and one token where neither a prompt
-    nor decode steps are asked for. Output lengths that vary make
-    the context seen by the average decode step longer: I + E[O^2] / (2 E[O]).
+    At least the last prompt token is computed even where all of the prompt is cached, and one token where there is
+    neither a prompt nor an answer. Varying output lengths lengthen the context that the average decode step sees:
+    I + E[O^2] / (2 E[O]).
     """
     cached = load.shared_prefix_tokens + load.cached_input_fraction * np.maximum(
         load.input_tokens - load.shared_prefix_tokens, 0

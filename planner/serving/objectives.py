@@ -1,4 +1,4 @@
-"""What a deployment sustains: percentiles of its times, and the largest load that meets objectives on them."""
+"""Percentiles of a deployment's times, and the largest load that meets objectives on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from planner.serving.curve import Life, held_s, load_points, position, read
 from planner.serving.load import Array, Load, Request
 from planner.serving.offered import Offered
 from planner.serving.open_loop import multi_server_wait_s, with_random_arrivals
-from planner.serving.steady import Settled, slot_wait_s, standing_at
+from planner.serving.settle import Settled, standing_at
+from planner.serving.steady import slot_wait_s
 from planner.serving.steps import TINY
 
 ROUNDING = 1e-6  # requests; keeps an exact whole number whole
@@ -49,13 +50,13 @@ def normal_quantile(percentile: Array) -> Array:
 
 
 def tail(load: Load, request: Request, lived: Life, slot_s: Array, percentile: Array) -> Tail:
-    """A percentile of TTFT, TPOT and end-to-end time by three stated rules.
+    """A percentile of TTFT, TPOT and end-to-end time, by these rules.
 
-    TTFT: its own prefill grows with a log-normal prompt, waiting has an exponential tail, -ln(1 - p) means; the steps
-    that all miss alike have none.
-    TPOT: a mean over the request's n steps, so its deviation is that of a step over sqrt(n).
+    TTFT: a request's own prefill grows with a log-normal prompt; waiting has an exponential tail, -ln(1 - p) times its
+    mean, except for the steps that all requests miss. `slot_s`, the wait for a slot, hardly varies in a closed loop and
+    counts as constant there.
+    TPOT: a mean over n steps, so its deviation is that of one step over sqrt(n).
     End to end: deviations of TTFT, TPOT and of a log-normal output length are independent and add in squares.
-    `slot_s` waits for a slot in the closed loop, where it hardly varies, are constant.
     """
     percentile = np.broadcast_to(np.asarray(percentile, dtype=float), np.shape(load.input_tokens))
     z, means = normal_quantile(percentile), -np.log1p(-percentile / 100)
@@ -83,7 +84,7 @@ def settled_tail(offered: Offered, settled: Settled, percentile: Array) -> Tail:
 
 
 def margin(found: Tail, objectives: Objectives) -> Array:
-    """The largest of figure over limit; 0 where no objective applies (no TPOT of a single token)."""
+    """The largest ratio of a time to its limit; 0 where no objective applies (a single token has no TPOT)."""
     first, between = found.ttft_s / objectives.ttft_s, found.tpot_s / objectives.tpot_s
     return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
 
@@ -91,8 +92,8 @@ def margin(found: Tail, objectives: Objectives) -> Array:
 def slots_taken(standing: Array, slots: Array) -> Array:
     """Share of the slots that requests arriving at random take on average, from none to all, (K, R).
 
-    The curve counts the followed request among those that stand, which random arrivals do not; of a single slot
-    it has one point only, and the share rises evenly instead.
+    The curve's counts include the followed request, which random arrivals do not. With a single slot they are the same
+    everywhere, so the share rises evenly instead.
     """
     even = np.linspace(0, 1, len(standing)).reshape(-1, 1)
     return np.where(slots > 1 + ROUNDING, (standing - 1) / np.maximum(slots - 1, ROUNDING), even)

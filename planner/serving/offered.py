@@ -1,4 +1,4 @@
-"""A load beside the curve of the deployment that it is offered to."""
+"""A load and the load curve of the deployment that it is offered to."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Lane(NamedTuple):
 
 
 class Offered(NamedTuple):
-    """A load beside the curve of the deployment that it is offered to."""
+    """A load and the load curve of the deployment that it is offered to; arrays (R,), of the curve (K, R)."""
 
     load: Load
     capacity: Capacity

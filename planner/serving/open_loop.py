@@ -1,6 +1,7 @@
-"""Requests that come at random: how many find a step depends on how long the step before it was.
+"""Requests that arrive at random: a long step is met by more of them than a short one.
 
-In a closed loop requests come when others end, as many per step whether it is long or short; the curve counts that way.
+In a closed loop a request arrives when another ends, so that long and short steps bring equally many; the load curve
+counts that way, and this module corrects it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from planner.serving.curve import LoadCurve
 from planner.serving.load import Array, Capacity, Request
 from planner.serving.steps import TINY
 
-MOST_BUSY = 1 - 1e-6  # of the time that prompts alone would take
+MOST_BUSY = 1 - 1e-6  # largest share of the time that prompts take, short of an endless queue
 
 
 def multi_server_wait_s(servers: Array, occupancy: Array, service_s: Array) -> Array:
@@ -37,10 +38,10 @@ def with_random_arrivals(
 
 
 def queued(request: Request, capacity: Capacity, slots: Array, point: LoadCurve, full_s: Array) -> LoadCurve:
-    """Prompts ahead of one that comes at random, where each takes S, the full steps that it fills.
+    """The wait for prompts ahead of one that arrives at random; each takes S, the full steps that it fills.
 
-    The mean wait of lanes that take turns, on one Pollaczek and Khinchine's; what that counts of the running step,
-    rho min(S, step) / 2, is in the rest of that step. More than have slots wait for one of these first.
+    A multi-server queue over the lanes, which for one lane is Pollaczek and Khinchine's. The running step is left out,
+    rho min(S, step) / 2, since `Life.queue_s` counts its rest already. At most as many wait as have slots.
     """
     life = point.life
     service_s = np.maximum(request.prefill_tokens / point.mix.room_tokens * full_s, TINY)
@@ -53,11 +54,11 @@ def queued(request: Request, capacity: Capacity, slots: Array, point: LoadCurve,
 
 
 def followed(request: Request, capacity: Capacity, slots: Array, point: LoadCurve, full_s: Array) -> LoadCurve:
-    """What a request that comes at random waits in its decode steps for prompts that came during its own prefill.
+    """What a request waits in its decode steps for prompts that arrived during its own prefill.
 
-    A long step brings more prompts than the mean one, so many as `longer_s` of time do; each takes c, and what comes
-    meanwhile more, c (1 + rho + ... + rho^n) in the n steps that are left once the scheduler has seen it. Where chunks
-    are mixed in, n steps hold no more than n full ones; nowhere more than have slots.
+    Its prefill is longer than a mean step by `longer_s`, in which more prompts arrive than the curve counts. Each takes
+    c, and prompts that arrive meanwhile take more: c (1 + rho + ... + rho^n) over the n steps that are left. Where
+    chunks are mixed in, n steps hold at most n full ones; nowhere are there more prompts than slots.
     """
     life, n = point.life, np.maximum(request.decode_steps - request.late_steps, 0)
     share = np.clip(1 - point.times.decode_s / np.maximum(life.step_s, TINY), 0, 1 - TINY)
@@ -73,7 +74,7 @@ def followed(request: Request, capacity: Capacity, slots: Array, point: LoadCurv
 
 
 def some_of(mean: Array, most: Array) -> Array:
-    """E[min(K, most)] of a Poisson number K within 9 %: a soft minimum, the sharper the more there may be."""
+    """E[min(K, most)] of a Poisson number K of this mean, within 9 %: a soft minimum, sharper for a larger `most`."""
     part, whole = np.minimum(most, 1), np.maximum(most, 1)
     less, more = np.minimum(mean, whole), np.maximum(mean, whole)
     sharp = whole + 1 / 2

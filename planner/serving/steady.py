@@ -1,4 +1,4 @@
-"""Steady state of continuous batching: what a load lives through on a deployment."""
+"""The figures of a deployment from where its load settles: TTFT, TPOT, end-to-end time, rates."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.crowding import Crowding, crowding
-from planner.serving.curve import LoadCurve, load_points, position, read
-from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Request, Scheduling
+from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Scheduling
 from planner.serving.offered import Lane, Offered, offer
-from planner.serving.open_loop import multi_server_wait_s, with_random_arrivals
-from planner.serving.steps import (
-    TINY,
-    Mix,
-    StepTime,
-    Times,
-    beside_ranks,
-    ceiling_per_s,
-    in_a_row,
-    lone_chunks,
-    mix,
-    price,
-    step_batches,
-)
-from planner.serving.waves import Wave, density, first_wave, in_step
+from planner.serving.open_loop import multi_server_wait_s
+from planner.serving.settle import Settled, settle
+from planner.serving.steps import TINY, StepTime
 
 
 class ServingPoint(NamedTuple):
@@ -50,26 +36,6 @@ class ServingPoint(NamedTuple):
     cap: Array  # requests in flight that a load with a rate allows, where these are fewer than the slots; else inf
 
 
-class Exact(NamedTuple):
-    """Steps priced where the deployment settles, seconds."""
-
-    times: Times
-    beside_s: Array  # of the decode step, because other ranks prefill in some
-    prefill_s: Array  # of a lone prompt
-    wave: Wave  # all that fit in the slots
-
-
-class Settled(NamedTuple):
-    """Where one lane settles."""
-
-    m: Mix
-    exact: Exact
-    point: LoadCurve  # one point of it, priced exactly
-    open_loop: Mask  # the rate is met
-    per_s: Array  # requests that the lane completes
-    most_per_s: Array  # the most requests that the lane completes, up to full slots
-
-
 def steady_state(
     step_s: StepTime,
     load: Load,
@@ -77,122 +43,23 @@ def steady_state(
     scheduling: Scheduling = AT_ONCE,
     front_end: FrontEnd = NO_SERVER,
 ) -> ServingPoint:
-    """Where the load settles: Little's law on the load curve, then the steps of that point priced exactly."""
+    """The figures of a load: its curve is priced, it settles there, the steps of that point are priced exactly."""
     offered = offer(step_s, load, capacity, scheduling, front_end)
     return serving_point(offered, settle(step_s, offered))
 
 
-def settle(step_s: StepTime, offered: Offered) -> Settled:
-    """The point of the curve that the closed loop, the slots or the rate asks for, whichever is lowest."""
-    load, capacity, request, lane, curve, prompts, along_per_s = offered
-    capacity = capacity._replace(waits_on=np.minimum(capacity.waits_on, lane.active / capacity.replicas))
-    full_at = position(curve.resident, lane.slots)
-    closed_at = standing_at(offered, full_at)
-    crowd = crowding(load, capacity, lane.slots, lane.population)
-    request = request._replace(again_tokens=crowd.again_tokens)
-    open_loop = lane.request_rate_per_s < read(along_per_s, closed_at)
-    at = np.where(open_loop, position(curve.life.others_per_s, lane.request_rate_per_s), closed_at)
-    prompts_per_step = read(curve.mix.prompts, at)
-    m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
-    if np.any(request.ranks_apart > 1):
-        request = _told_density(offered, request, m, times, ~open_loop)
-        m, times, beside_s = _steps(step_s, request, capacity, prompts_per_step)
-    exact = Exact(times, beside_s, _prompt_s(offered), first_wave(offered, m, times.decode_s))
-    point = set_aside(load_points(request, capacity, m, times), crowd)
-    point = with_random_arrivals(
-        request._replace(random_arrivals=open_loop), capacity, lane.slots, point, prompts.full_s
-    )
-    point = in_step(step_s, offered, m, exact.wave, point, ~open_loop)
-    most_per_s = most_completed_per_s(capacity, lane, along_per_s, full_at)
-    bound_per_s = ceiling_per_s(request, capacity, prompts) / (
-        1 + crowd.again_tokens / np.maximum(request.prefill_tokens, 1)
-    )
-    full_per_s = np.where(at < full_at, most_per_s, np.inf)
-    looped_per_s = np.minimum(_looped_per_s(offered, crowd, point, full_per_s), bound_per_s)
-    point = behind_prompts(point, np.where(open_loop, 0, exact.wave.requests / looped_per_s))
-    return Settled(m, exact, point, open_loop, np.where(open_loop, lane.request_rate_per_s, looped_per_s), most_per_s)
-
-
-def _told_density(offered: Offered, request: Request, m: Mix, times: Times, closed: Mask) -> Request:
-    """The same request, which knows how dense prompts come in the clumps of a benchmark."""
-    wave, lived = first_wave(offered, m, times.decode_s), load_points(request, offered.capacity, m, times)
-    clumps = np.isfinite(offered.load.waves) & closed
-    return request._replace(density=np.where(clumps, density(offered, wave, lived), 1))
-
-
-class _Steps(NamedTuple):
-    """The steps at a mix."""
-
-    m: Mix
-    times: Times
-    beside_s: Array  # of a decode step, because other ranks prefill
-
-
-def _steps(step_s: StepTime, request: Request, capacity: Capacity, prompts: Array) -> _Steps:
-    """The steps where `prompts` arrive in each."""
-    m = mix(request, capacity, prompts)
-    times = Times(*price(step_s, step_batches(request, capacity, m)))
-    decode_s = beside_ranks(step_s, request, m, times.decode_s)
-    return _Steps(m, times._replace(decode_s=decode_s), decode_s - times.decode_s)
-
-
-def _looped_per_s(offered: Offered, crowd: Crowding, point: LoadCurve, full_per_s: Array) -> Array:
-    """Requests that a closed loop completes: each that stands one in a cycle, as many as hold the slots.
-
-    Where some wait for a slot, no more than full slots complete (`full_per_s`), but for waves in lockstep.
-    """
-    load, lane = offered.load, offered.lane
-    standing = np.minimum(lane.population, offered.curve.population[-1] * (1 + crowd.aside))
-    looped_per_s = np.minimum(standing / point.cycle_s, lane.slots / np.maximum(point.held_s, TINY))
-    in_lockstep = ~offered.capacity.chunks_mixed & np.isfinite(load.waves) & (load.equal_lengths > 0)
-    queues = (lane.population > lane.slots) & ~in_lockstep
-    return np.asarray(np.where(queues, np.minimum(looped_per_s, full_per_s), looped_per_s))
-
-
-def standing_at(offered: Offered, full_at: Array) -> Array:
-    """Where on the curve a lane stands with all in flight that the load allows, or all its slots."""
-    return np.minimum(position(offered.curve.population, offered.lane.population), full_at)
-
-
-def most_completed_per_s(capacity: Capacity, lane: Lane, completed: Array, full: Array) -> Array:
-    """With all slots taken; fewer may complete more beyond the largest CUDA graph, or where a lone prompt overlaps."""
-    reached = np.arange(len(completed)).reshape(-1, 1) <= np.ceil(full)
-    most = np.where(reached, completed, 0).max(axis=0)
-    fewer = (capacity.graph_batch < lane.slots) | (capacity.chunk_overlap > 0)
-    return np.where(fewer, most, read(completed, full))
-
-
-def _prompt_s(offered: Offered) -> Array:
-    """A lone prompt's seconds; without a prompt the first token comes from a decode step, here of nobody else."""
-    p, capacity = offered.request.prefill_tokens, offered.capacity
-    alone_s = offered.curve.times.decode_s[0]
-    return np.where(p > 0, in_a_row(lone_chunks(offered.request, capacity), capacity) * offered.prompts.lone_s, alone_s)
-
-
-def set_aside(point: LoadCurve, crowd: Crowding) -> LoadCurve:
-    """Requests that a full pool sets back wait between their tokens, and hold no cache meanwhile."""
-    more_s = crowd.aside * point.life.decode_s
-    mean_step_s = point.life.step_s * (1 + crowd.aside)
-    return point._replace(life=point.life._replace(step_s=mean_step_s, decode_s=point.life.decode_s + more_s))
-
-
-def behind_prompts(point: LoadCurve, least_s: Array) -> LoadCurve:
-    """A cycle lasts as long as all that stand take to complete; what is missing passes before its own prompt."""
-    missing_s = np.maximum(least_s - point.cycle_s, 0)
-    return point._replace(life=point.life._replace(queue_s=point.life.queue_s + missing_s))
-
-
 def first_wave_share(load: Load, lane: Lane) -> Array:
-    """Share of a benchmark's requests that find the engine empty: one in `waves` where all get a slot at once."""
+    """Share of a benchmark's requests that start on an idle engine: one in `waves` where all get a slot at once."""
     found: Array = np.minimum(1, lane.slots / lane.population) / load.waves
     return found
 
 
 def slot_wait_s(load: Load, lane: Lane, s: Settled) -> Array:
-    """Mean wait for a slot: what Little's law leaves of a closed loop, a multi-server queue at a rate.
+    """Mean wait for a slot: in a closed loop what Little's law leaves of a cycle, at a rate a multi-server queue.
 
-    A benchmark's first wave finds the slots empty, and its rest waits half as long as later requests do. Nobody waits
-    where each has a slot: what is left there is the curve's error against the steps priced where the load settles.
+    In a benchmark the requests that start on an idle engine do not wait, and the rest of the first wave waits half as
+    long as later requests. Nobody waits where there is a slot for each: Little's law would there only give the
+    difference between the curve and the exactly priced steps.
     """
     closed_s = np.maximum(lane.population / s.per_s - s.point.cycle_s, 0) * (lane.population > lane.slots)
     closed_s = closed_s * (1 - (1 + np.minimum(1, lane.slots / lane.population)) / (2 * load.waves))
@@ -201,26 +68,27 @@ def slot_wait_s(load: Load, lane: Lane, s: Settled) -> Array:
 
 
 def decode_step_s(load: Load, lane: Lane, s: Settled) -> Array:
-    """Mean time between decode steps. The first wave prefills before most of it decodes: half its share is missed.
+    """Mean time between decode steps over a run.
 
-    All ranks prefill theirs in the same steps, so that nobody decodes beside it.
+    A first wave is prefilled before most of it decodes, so it meets half of what prompts add to steps, and nothing of
+    what other ranks' prompts add: all ranks prefill theirs in the same steps.
     """
     steady_s = s.point.life.step_s
-    missed_s = np.maximum(steady_s - s.point.times.decode_s, 0) / 2 + s.exact.beside_s
+    missed_s = np.maximum(steady_s - s.point.times.decode_s, 0) / 2 + s.steps.beside_s
     return steady_s - missed_s * first_wave_share(load, lane)
 
 
 def first_token_s(load: Load, lane: Lane, s: Settled) -> Array:
-    """From a slot to the first token; a benchmark's first wave is prefilled all at once."""
+    """From getting a slot to the first token, on average over a run whose first wave is prefilled all at once."""
     steady_s = s.point.life.queue_s + s.point.life.own_prefill_s
-    return steady_s + np.maximum(s.exact.wave.first_s - steady_s, 0) * first_wave_share(load, lane)
+    return steady_s + np.maximum(s.wave.first_s - steady_s, 0) * first_wave_share(load, lane)
 
 
 def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
-    """Requests per second of one lane over a whole run; of a service, as it settles.
+    """Requests per second of one lane over a whole run; for a service, where it settles.
 
-    A closed loop: Little's law where everybody has a slot, its first wave counted. A rate: the time until the last of
-    the run is sent, and its own.
+    A closed loop in which everybody has a slot: Little's law with the end-to-end time of the run. A run at a rate
+    lasts until its last request is sent, and that request's own time.
     """
     load, lane, think_s = offered.load, offered.lane, offered.request.gap_s - offered.request.overhead_s
     everybody = ~s.open_loop & (lane.population <= lane.slots)
@@ -232,7 +100,7 @@ def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
 
 
 def _rounds_filled(load: Load) -> Array:
-    """Answers of one length come in rounds, and a run lasts whole ones: 3.1 waves as long as 4."""
+    """Waves over whole rounds: answers of one length come in rounds, so that 3.1 waves last as long as 4."""
     rounds = np.ceil(np.where(np.isfinite(load.waves), load.waves, 1))
     filled: Array = np.where(np.isfinite(load.waves) & (load.equal_lengths > 0), load.waves / np.maximum(rounds, 1), 1)
     return filled
@@ -246,9 +114,9 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
     ttft_s = request.overhead_s + wait_s + first_token_s(load, lane, s)
     e2e_s = ttft_s + request.decode_steps * mean_step_s
     requests_per_s = completed_in_run_per_s(offered, s, e2e_s) * lane.active
-    prompt_s = np.where(load.input_tokens > 0, s.exact.prefill_s, np.nan)
+    prompt_s = np.where(load.input_tokens > 0, s.prompt_s, np.nan)
     return ServingPoint(
-        ttft_unloaded_s=request.overhead_s + s.exact.prefill_s,
+        ttft_unloaded_s=request.overhead_s + s.prompt_s,
         ttft_s=ttft_s,
         tpot_s=tpot_s,
         e2e_s=e2e_s,
@@ -267,12 +135,12 @@ def serving_point(offered: Offered, s: Settled) -> ServingPoint:
 
 
 def prefill_time_share(offered: Offered, s: Settled) -> Array:
-    """Share of its part of the steps that a prompt adds; its decode steps, shared by all in them, add the rest.
+    """Share of a request's step time that its prompt causes, 0 to 1.
 
-    Of a lone request that is its own prefill against its own decode steps.
+    The prompt causes what it adds to steps; the rest is its decode steps, shared with the sequences that run in them.
     """
-    times, n = s.exact.times, offered.request.decode_steps
+    (m, times, beside_s), n = s.steps, offered.request.decode_steps
     base_s = np.where(offered.capacity.chunks_mixed, times.decode_s, 0)
-    prompt_s = s.m.busy_share * np.maximum(times.busy_s - base_s, 0) + s.exact.beside_s
-    decode_s = np.maximum(s.m.prompts, TINY) * n / np.maximum(s.m.decodes, 1) * (times.decode_s - s.exact.beside_s)
+    prompt_s = m.busy_share * np.maximum(times.busy_s - base_s, 0) + beside_s
+    decode_s = np.maximum(m.prompts, TINY) * n / np.maximum(m.decodes, 1) * (times.decode_s - beside_s)
     return np.where(n > 0, prompt_s / np.maximum(prompt_s + decode_s, TINY**2), 1)

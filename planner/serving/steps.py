@@ -1,4 +1,4 @@
-"""What runs in a step of an engine that others' prompts reach at a given rate, and how such steps are priced."""
+"""What runs in a step while prompts arrive at a given rate per step, and how such steps are priced."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from planner.serving.ranks import Others, others_of
 StepTime = Callable[[Batch], Array]
 
 TOGETHER = 2048  # steps times scenarios that are priced in one call, so that its arrays stay in the cache
-MOST_AGAIN = 0.95  # of a step's room that prompts take where some are computed again
+MOST_AGAIN = 0.95  # largest share of a step's room that prompts take where some are computed again
 TINY = 1e-12
 
 
 class Mix(NamedTuple):
-    """What runs in a step while `prompts` of others arrive in each."""
+    """What runs in a step while `prompts` of other requests arrive in each; arrays (R,) or (K, R)."""
 
     prompts: Array  # L
     decodes: Array  # D: sequences decoding, the followed one among them
@@ -31,12 +31,12 @@ class Mix(NamedTuple):
     busy_tokens: Array  # prefilled in such a step
     own_tokens: Array  # prefilled in the steps that prefill the followed request
     backlog_tokens: Array  # waiting to be prefilled before it
-    others: Others
-    rank_tokens: Array  # prefilled by each of them that does so
+    others: Others  # other attention data-parallel ranks
+    rank_tokens: Array  # prefilled by each of them that prefills
 
 
 class Times(NamedTuple):
-    """Seconds of the three steps that a request sees."""
+    """Seconds of the three kinds of step that a request sees."""
 
     decode_s: Array  # decodes only, on its own rank
     busy_s: Array  # with others' prefill
@@ -76,9 +76,9 @@ def mix(request: Request, capacity: Capacity, prompts: Array) -> Mix:
 
 
 def busy_steps(request: Request, prompts: Array, filled: Array) -> tuple[Array, Array]:
-    """Prefill steps per decode step where each prompt fills that much of one, and the prompts of such a step.
+    """Prefill steps per decode step, and prompts in each of them; a prompt fills `filled` steps.
 
-    Where nothing decodes every step prefills.
+    Where nothing decodes, every step prefills.
     """
     decodes, some = request.decode_steps > 0, np.maximum(prompts, TINY)
     share = np.where(decodes, prefilling_share(request, some, filled), 1) * (request.prefill_tokens > 0)
@@ -89,8 +89,8 @@ def busy_steps(request: Request, prompts: Array, filled: Array) -> tuple[Array, 
 def waiting_tokens(request: Request, mixed: Mask, prompts: Array, room_tokens: Array, brought_tokens: Array) -> Array:
     """Prompt tokens that wait ahead of a request.
 
-    Where chunks are mixed in: Pollaczek-Khinchine, L E[P^2] / (2 (room - L P)). An engine that prefills first only
-    waits for prompts of the same step, each independent rank for its own.
+    Where chunks are mixed in: Pollaczek-Khinchine, L E[P^2] / (2 (room - L P)). In an engine that prefills first a
+    request waits only for prompts of the same step, and of its own rank where ranks are independent.
     """
     p, demand = request.prefill_tokens, prompts * brought_tokens / room_tokens
     queued = demand * brought_tokens * request.prefill_square_ratio / (2 * np.maximum(1 - demand, TINY))
@@ -100,11 +100,11 @@ def waiting_tokens(request: Request, mixed: Mask, prompts: Array, room_tokens: A
 
 
 def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
-    """Share of steps with prefill in them where `prompts` come per step and each fills that much of a step.
+    """Share of steps with prefill in them, where L `prompts` come per step and each fills `filled` steps.
 
-    Prompts arrive as a Poisson process of steps, so 1 - exp(-L) of the steps prefill while prompts are short (of n
-    steps one with 1 - exp(-n L), where the scheduler looks once in n; 1 - exp(-L / r), where r ranks start prompts
-    together, or each of r for itself), and L P / room where a prompt takes several.
+    Prompts arrive in steps as a Poisson process. While they are short, 1 - exp(-L) of the steps prefill; L / r counts
+    where r ranks start prompts together or each on its own, and one step in n has 1 - exp(-n L) where the scheduler
+    looks once in n steps. Where a prompt takes several steps the share is L P / room.
     """
     polls = request.rules.poll_steps
     some = -np.expm1(-prompts * polls / (request.rules.ranks * request.ranks_apart)) / polls
@@ -112,10 +112,10 @@ def prefilling_share(request: Request, prompts: Array, filled: Array) -> Array:
 
 
 def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
-    """Share of a lane's decode steps that take as long as one with prefill, its own or that of a lane before it.
+    """Share of a lane's decode steps that last as long as one with prefill, its own or that of a lane before it.
 
-    Lanes pass the stages of a pipeline in order. In its own lane the followed request sees the others of a closed loop,
-    in other lanes all of them.
+    Lanes pass the stages of a pipeline in order, so that a prompt in one holds up those behind. In its own lane the
+    followed request meets all requests of a closed loop but itself, in other lanes all of them.
     """
     followed = np.where(request.random_arrivals, 0, 1 / np.maximum(m.chunks + request.decode_steps, 1))
     prompts = m.prompts + followed
@@ -125,7 +125,7 @@ def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
 
 
 def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
-    """A step of `decodes` sequences and `prefill_tokens` of prompts that stand half-way through their chunks."""
+    """A step of `decodes` sequences and `prefill_tokens` of prompts, on average half-way through their chunks."""
     least = np.where(prefill_tokens > 0, prefill_tokens, np.inf)
     chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens / request.rules.attention_ranks), least)
     context = request.cached_tokens + (request.prefill_tokens - chunk) / 2
@@ -169,7 +169,7 @@ def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, B
 
 
 def beside_ranks(step_s: StepTime, request: Request, m: Mix, decode_s: Array) -> Array:
-    """A decode step's mean seconds where other ranks prefill in some of them, `decode_s` in the rest."""
+    """Mean seconds of a decode step: longer in those in which other ranks prefill, `decode_s` in the rest."""
     if not np.any(m.others.share):
         return decode_s
     decodes, prefill_tokens = m.decodes * (1 - m.others.met / request.ranks_apart), m.others.met * m.rank_tokens
@@ -178,10 +178,10 @@ def beside_ranks(step_s: StepTime, request: Request, m: Mix, decode_s: Array) ->
 
 
 def in_a_row(chunks: Array, capacity: Capacity) -> Array:
-    """Steps that the chunks of one prompt take where they overlap in the stages of a pipeline.
+    """Steps that the chunks of one prompt take, less where they overlap in the stages of a pipeline.
 
-    C chunks leave L stages after C + L - 1 parts of a step, (C + L - 1) / (C L) of one after the other. An engine
-    attains a power of that, 0 where it starts a chunk when the one before has left the last stage.
+    C chunks leave L stages after C + L - 1 parts of a step, which is (C + L - 1) / (C L) of running them in a row. An
+    engine attains this ratio to a power, 0 where it starts a chunk only when the one before has left the last stage.
     """
     filled = (chunks + capacity.lanes - 1) / (np.maximum(chunks, 1) * capacity.lanes)
     return np.asarray(chunks * filled**capacity.chunk_overlap)
@@ -197,7 +197,8 @@ class PromptSteps(NamedTuple):
 def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
     """Requests per second whose prompts one lane computes when it does nothing else; inf without prompts.
 
-    Counting others by steps overlooks that prompts before short answers wait for each other; this bounds it.
+    The curve counts requests by steps, which overlooks that prompts of short answers wait for each other; this is the
+    bound.
     """
     room = np.asarray(capacity.max_num_batched_tokens, dtype=float)
     tokens_per_s = np.maximum(room / prompts.full_s, lone_tokens(request, capacity) / np.maximum(prompts.lone_s, TINY))
@@ -207,13 +208,13 @@ def prefilled_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) 
 
 
 def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) -> Array:
-    """Requests per second that one lane completes at most: its prompts', and its share of the front end's."""
+    """Most requests per second of one lane: what it can prefill, and its share of what the front end can serve."""
     served = 1 / (np.maximum(request.serial_s, TINY) * capacity.lanes)
     return np.asarray(np.minimum(prefilled_per_s(request, capacity, prompts), served))
 
 
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
-    """Prefilled in one step of a prompt that has the engine to itself."""
+    """Tokens prefilled in each step of a prompt that has the engine to itself."""
     found: Array = request.prefill_tokens / lone_chunks(request, capacity)
     return found
 
@@ -232,7 +233,7 @@ def prompt_batches(request: Request, capacity: Capacity) -> tuple[Batch, Batch]:
 
 
 def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:
-    """The step of the own prefill by straight line from the busy step, in proportion to prefilled tokens."""
+    """Seconds of a step with the request's own prefill: the busy step's, in proportion to prefilled tokens."""
     base = np.where(capacity.chunks_mixed, decode_s, 0) * (request.decode_steps > 0)
     line = base + (busy_s - base) * m.own_tokens / np.maximum(m.busy_tokens, TINY)
     return np.where(request.prefill_tokens > 0, line, decode_s)

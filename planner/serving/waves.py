@@ -1,7 +1,8 @@
-"""Requests that a load generator starts together: the first wave, and what the later ones keep of it.
+"""Requests that a load generator starts together: the first wave, and how far later requests stay in step.
 
-Lengths that vary part requests slowly, so that prompts come in clumps for ten waves and more. Those of one length stay
-in step: whole waves where an engine prefills first or one step prefills them all, else groups, one prefilled per step.
+Requests of varying lengths drift apart slowly, so that their prompts come in clumps for ten waves and more. Requests of
+one length stay in step: as whole waves where an engine prefills first or one step prefills the wave, else in groups of
+which one is prefilled per step.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from planner.serving.load import EVEN_VARIANCE, Array, Mask, Request
 from planner.serving.offered import Offered
 from planner.serving.steps import TINY, Mix, StepTime, Times, batch, in_a_row, lone_tokens, mix, price, step_batches
 
-MOST_DENSE = 0.9  # of a step's room that the prompts of a clump take: beyond, they would wait without end
-WHOLE_SHARE = 0.5  # of a step's room: a wave that takes so much stays whole, one that fills it does not, as measured
+MOST_DENSE = 0.9  # largest share of a step's room that the prompts of a clump take, short of an endless queue
+WHOLE_SHARE = 0.5  # of a step's room up to which a wave stays whole; one that fills the room does not, as measured
 
 
 class Wave(NamedTuple):
-    """Requests that start together on an idle engine, seconds."""
+    """Requests that start together on an idle engine, and seconds."""
 
     requests: Array
     first_s: Array  # mean time until the prompt of one is prefilled
@@ -31,11 +32,10 @@ class Wave(NamedTuple):
 def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
     """The prompts that find all slots empty and are prefilled in full steps.
 
-    One of them has (wave + 1) / 2 prompts to prefill on average, itself included, those of its own attention
-    data-parallel rank; of its last step half is over where several prompts end within steps. A step takes time in
-    proportion to its tokens between a lone prompt's and a full one's; where chunks are mixed into several steps, half
-    of those that will decode beside each other do so already. Where prompts are tokenized more slowly than prefilled,
-    they come one by one.
+    On average (wave + 1) / 2 prompts of its attention data-parallel rank are prefilled until a request's first token,
+    its own included; where prompts end within steps, half a step less. The time of a step is interpolated by tokens
+    between a lone prompt's and a full one's. Where chunks are mixed in over several steps, half of the sequences that
+    will decode together already do. Where prompts are tokenized more slowly than prefilled, they arrive one by one.
     """
     request, lane, (lone_s, full_s) = offered.request, offered.lane, offered.prompts
     wave, p = np.minimum(lane.population, lane.slots), request.prefill_tokens
@@ -58,7 +58,7 @@ def first_wave(offered: Offered, m: Mix, decode_s: Array) -> Wave:
 
 
 def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadCurve, closed: Mask) -> LoadCurve:
-    """A closed loop of a load generator: clumps, or of requests of one length whole waves, groups or between them."""
+    """The points of a load generator's closed loop: in clumps, or with requests of one length in waves or groups."""
     load, request = offered.load, offered.request
     generated = closed & np.isfinite(load.waves) & (request.prefill_tokens > 0)
     equal = load.equal_lengths > 0
@@ -75,10 +75,11 @@ def in_step(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadC
 
 
 def density(offered: Offered, wave: Wave, point: LoadCurve) -> Array:
-    """How many times the mean rate of prompts a request of a later wave meets, because these are not yet far apart.
+    """Rate of prompts that a request of a later wave meets, relative to the mean rate; at least 1.
 
-    After k waves ends are s_k of a cycle apart: s_k^2 = (prefill of all / cycle)^2 / 12 + k v, v a cycle's relative
-    variance. One of a normal density meets 1 / (2 sqrt(pi) s_k) times the mean; its mean over k is an integral.
+    After k waves the ends of requests have a standard deviation of s_k cycles: s_k^2 = (prefill of all / cycle)^2 / 12
+    + k v, v being the relative variance of a cycle. A request of a normal density meets 1 / (2 sqrt(pi) s_k) times the
+    mean rate; the mean of that over all later waves is taken as an integral over k.
     """
     waves, cycle_s = offered.load.waves, np.maximum(point.cycle_s, TINY)
     later = np.where(np.isfinite(waves), np.maximum(waves - 1, TINY), 1)
@@ -92,7 +93,7 @@ def density(offered: Offered, wave: Wave, point: LoadCurve) -> Array:
 
 
 def in_clumps(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: LoadCurve, clumps: Mask) -> LoadCurve:
-    """First tokens take longer by what they do where prompts come denser and as many decode."""
+    """The points with first tokens as late as among denser prompts, where as many sequences decode."""
     request, capacity = offered.request, offered.capacity
     most_dense = MOST_DENSE * m.room_tokens / np.maximum(m.prompts * request.prefill_tokens, TINY)
     density_ratio = np.maximum(np.minimum(density(offered, wave, point), most_dense), 1)
@@ -105,7 +106,7 @@ def in_clumps(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: Loa
 
 
 def lived_among(step_s: StepTime, offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
-    """The life of a request where `dense` times as many prompts come and as many decode: of answers so much shorter."""
+    """The life of a request among `dense` times as many prompts, with shorter answers so that as many decode."""
     request, capacity = offered.request, offered.capacity
     denser = request._replace(decode_steps=request.decode_steps / dense)
     met = mix(denser, capacity, m.prompts * dense)
@@ -114,17 +115,16 @@ def lived_among(step_s: StepTime, offered: Offered, m: Mix, times: Times, dense:
 
 
 def whole_share(request: Request, m: Mix, wave: Wave) -> Array:
-    """How far a wave that one step prefills stays together: wholly to WHOLE_SHARE of the step's room, not beyond it."""
+    """0 to 1: how far a wave stays together, wholly up to WHOLE_SHARE of a step's room, not at all if it fills it."""
     filled = wave.requests * request.prefill_tokens / m.room_tokens
     return np.where(request.rules.group_whole > 0, np.clip((1 - filled) / (1 - WHOLE_SHARE), 0, 1), 0)
 
 
 def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve, whole: Array) -> LoadCurve:
-    """Requests of one length that start together on an engine that prefills first, or in one step, stay together.
+    """The points of waves of one length that stay together; `whole` (0 to 1) weighs them against `point`.
 
-    No decode runs before the whole wave is prefilled, then all decode, `decode_s` a step, and end in the same step;
-    the next wave starts together again. Those prefilled early wait for the rest before their second token. So far as
-    `whole` says, the rest is as at `point`.
+    No decode runs before the whole wave is prefilled. Then all decode in steps of `decode_s` and end in the same step,
+    so that the next wave starts together again. Requests prefilled early wait for the rest before their second token.
     """
 
     def part(together: Array, apart: Array) -> Array:
@@ -141,19 +141,19 @@ def in_lockstep(request: Request, wave: Wave, decode_s: Array, point: LoadCurve,
 
 
 class Group(NamedTuple):
-    """Prompts that one step prefills together beside everybody else's decodes."""
+    """Prompts that one step prefills together, beside the decodes of all others."""
 
     tokens: Array
     step_s: Array
-    fills: Array  # steps that a prompt takes where it is longer than a step's room, else 1
+    fills: Array  # steps that one prompt takes, at least 1
     standing: Array  # requests of all groups
 
 
 def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
-    """The prompts of a benchmark that stay together from wave to wave, and their step.
+    """The prompts of a benchmark that stay together from wave to wave, and the step that prefills them.
 
-    A few or a share of them, in one step's budget (the whole budget while waves are few), at most half, because a group
-    waits for another.
+    Their number is the engine's rule (`Scheduling.group_prompts`, `group_share`, `group_waves`), at most what a step
+    has room for, and at most half of all requests, because one group waits for another.
     """
     request = offered.request
     room = m.room_tokens / np.maximum(request.prefill_tokens, 1)
@@ -167,12 +167,12 @@ def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
 
 
 def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several: Mask) -> LoadCurve:
-    """Requests of one length on an engine that mixes chunks end in the order in which they were prefilled.
+    """The points of requests of one length on an engine that mixes chunks: they end in the order of their prefill.
 
-    One group ends per step, so that the prompts that follow it meet the step in which the group before is prefilled;
-    prompts of several steps meet whole prompts (`prompts_ahead`). What prompts add to others' steps shrinks as a token
-    of a group costs less than one of prompts that come singly, but where a front end that takes requests one after
-    another has parted them, and by those for which a request waits before it decodes.
+    One group ends per step, and the prompts that follow it meet the step that prefills the group before; prompts of
+    several steps meet whole prompts (`prompts_ahead`). Prompts add less to others' steps than single ones do: a token
+    of a group costs less, unless a front end that takes requests one by one has parted them, and prompts for which a
+    request waits before it decodes do not delay it again.
     """
     request, life, n = offered.request, point.life, offered.request.decode_steps
     plain_s, single_s = point.times.decode_s, np.maximum(point.times.busy_s - point.times.decode_s, TINY)
@@ -193,16 +193,16 @@ def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several:
 
 
 def away_steps(request: Request) -> Array:
-    """Steps from the arrival of a request to the first that may prefill it: the running one's rest and late ones."""
+    """Steps from the arrival of a request to the first that may prefill it: half of the running one, and late steps."""
     return np.asarray(request.late_steps + 1 / 2)
 
 
 def prompts_ahead(request: Request, group: Group, decode_s: Array) -> Array:
-    """Prompts of several steps that a request of one length finds before its own, on average over a wave.
+    """Prompts of several steps that a request of one length finds ahead of its own, on average over a wave.
 
-    Ends come as many steps apart as a prompt takes, so that a queue keeps its length. It forms before the first prompt
-    of a wave starts: until then the engine only decodes, and A others end. Of N requests the i-th, from 0, then meets
-    min(i, A).
+    Requests end as many steps apart as a prompt takes, so a queue keeps its length. It forms before the first prompt of
+    a wave starts, while the engine only decodes and A other requests end. Of N requests the i-th, counted from 0, then
+    finds min(i, A) ahead.
     """
     decoded = request.gap_s / np.maximum(decode_s, TINY) + away_steps(request)
     most = np.minimum(decoded / group.fills, group.standing - 1)
