@@ -11,8 +11,9 @@ from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
 from planner.memory import memory_plan
-from planner.memory.cache import sequence_bytes
-from planner.memory.concurrency import concurrency_at, printed_tokens
+from planner.memory.cache import cache_layers, cache_table, sequence_bytes
+from planner.memory.concurrency import concurrency_at, once_and_each, printed_tokens
+from planner.memory.placement import placements
 from planner.memory.stages import stages_of
 from planner.memory.terms import Draft
 from planner.params import tensors
@@ -113,6 +114,42 @@ def test_attention_blocks_grow_until_a_recurrent_state_fits(name: str, tp: int, 
 def test_gemma_3_pads_its_last_group_of_window_layers() -> None:
     """52 window and 10 full layers: groups of 10, six and one, as vLLM's own comment counts them."""
     assert table(named("google/gemma-3-27b-it"), VLLM).groups[0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ("version", "drafting", "pool_gib", "max_len", "tokens"),
+    [
+        ("0.26.0", 3, 86.74, 65536, 913_657),  # B300, three layers of DSpark
+        ("0.26.0", 0, 7.70, 121344, 150_000),  # H20, rounded to thousands and more
+        ("0.20.1", 0, 23.32, 32768, 240_104),  # GB10, a fork
+    ],
+)
+def test_blocks_of_deepseek_v4_hold_what_its_logs_print(
+    version: str, drafting: int, pool_gib: float, max_len: float, tokens: int
+) -> None:
+    """Every table of a sequence takes whole blocks, those of open pools one for 4 tokens of two steps."""
+    spec, model = engine("vllm", version), named("deepseek-ai/DeepSeek-V4-Flash")
+    given = inputs(model, kv_k_bytes=1.0, kv_v_bytes=1.0, max_num_batched_tokens=8192.0)
+    where = placements(model, spec, given, 1)
+    heads = cache_layers(model, spec, given, where)
+    none = heads.attention._replace(layers=heads.attention.layers * 0)
+    none.layers[0] = drafting
+    stages = stages_of(model, spec, given)
+    stages = stages._replace(table=cache_table(model, spec, given, where, heads._replace(attention=none)))
+    blocks = np.floor(pool_gib * GIB / stages.table.pool_block_bytes[0])
+    printed = max_len * concurrency_at(stages, blocks, max_len)[0]
+    assert printed == pytest.approx(tokens, rel={0: 0.01, 3: 0.001}[drafting] if version == "0.26.0" else 0.08)
+
+
+def test_sequences_of_deepseek_v4_share_one_steps_tokens() -> None:
+    """A decoding sequence has 62 blocks after 9216 tokens; a prompt's steps fill thousands, but of one at a time."""
+    model, spec = named("deepseek-ai/DeepSeek-V4-Flash"), engine("vllm", "0.24.0")
+    found = table(model, spec, kv_k_bytes=1.0, kv_v_bytes=1.0)
+    assert found.pool_block_bytes[0, 0] == 22 * 37_440 + 21 * 8_640 + 20 * 1_728
+    assert sequence_bytes(found, np.array(9216.0), live=True)[0, 0] == 62 * found.pool_block_bytes[0, 0]
+    once, each = once_and_each(found, np.array(9216.0))
+    assert each[0, 0] == 62 * found.pool_block_bytes[0, 0]
+    assert once[0, 0] + each[0, 0] == sequence_bytes(found, np.array(9216.0))[0, 0] > 50 * each[0, 0]
 
 
 def test_newer_vllm_prints_tokens_that_follow_from_concurrency() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.formats.identity import Same
+from planner.memory.packed import PACKED_VECTOR_BYTES, Table, packed
 from planner.memory.placement import Placements
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import cache_group, largest_part, layers_on_stages
@@ -46,6 +47,8 @@ class CacheTable(NamedTuple):
     state_bytes: Floats  # (S, R): recurrent states of one sequence
     groups: Floats  # (S, R): block tables per sequence
     share: Floats | None = None  # (K, 1, 1): tokens of each kind's own pool per token of the full one
+    told_bytes: Floats | None = None  # (K, S, R): one block as the engine counts it where it tells what fits
+    one_step: bool = False  # in-flight tokens of all sequences together are those of a step, not of each
 
 
 class LayersAndBytes(NamedTuple):
@@ -171,7 +174,8 @@ def state_bytes_per_sequence_and_layer(
 def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
     """In-flight tokens that a window layer keeps on top of its window."""
     if engine.cache.window_margin == "step":
-        return floats(inputs.settings.max_num_batched_tokens) - 1
+        steps = np.maximum(engine.cache.margin_steps, inputs.parallel.pp) if engine.cache.margin_steps > 1 else 1
+        return steps * floats(inputs.settings.max_num_batched_tokens) - 1
     return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
 
 
@@ -245,7 +249,9 @@ def cache_table(
     )
     mixed = bool(np.any(windowed) and not np.all(windowed))
     pooled = any(isinstance(mixer, CompressedAttention) for mixer in model.mixers)
-    if engine.cache.layout is CacheLayout.GROUPED and not pooled and (mixed or len(states.layers)):
+    if engine.cache.layout is CacheLayout.GROUPED and pooled:
+        return _packed(table, model, engine, inputs, where, draft)
+    if engine.cache.layout is CacheLayout.GROUPED and (mixed or len(states.layers)):
         table = _grouped(table, block, engine, attention, states)
         return table._replace(state_bytes=table.state_bytes * slots)
     return _split(table, engine, windowed) if engine.cache.layout is CacheLayout.SPLIT and mixed else table
@@ -302,6 +308,43 @@ def _grouped(
         pool_block_bytes=per_group,
         state_bytes=np.sum(groups[n_attention:] * per_group, axis=0),
         groups=np.sum(groups, axis=0),
+    )
+
+
+def _packed(
+    table: CacheTable,
+    model: ModelSpec,
+    engine: EngineSpec,
+    inputs: MemoryInputs,
+    where: Placements,
+    draft: CacheLayers | None,
+) -> CacheTable:
+    """vLLM's blocks of compressed attention, in which every layer has a page; see `planner.memory.packed`."""
+    mixers = tuple(mixer for mixer in model.mixers if isinstance(mixer, CompressedAttention))
+    at = tuple(mixer_layers(model, index) for index, one in enumerate(model.mixers) if one in mixers)
+    drafting = np.sum(draft.attention.layers, axis=0) if draft else 0.0
+    plain = mixers[0].head_dim * floats(inputs.kv_k_bytes)
+    vector = np.where(floats(inputs.kv_k_bytes) == 1, PACKED_VECTOR_BYTES, plain)
+    given = np.stack(np.broadcast_arrays(*layers_on_stages(model, at, where), drafting, vector))
+    kinds, back = np.unique(given.reshape(len(given), -1), axis=1, return_inverse=True)
+    key_byte = engine.cache.indexer_value_bytes
+    found = [packed(mixers, tuple(int(count) for count in one[:-1]), float(one[-1]), key_byte) for one in kinds.T]
+    tables = floats([one.tables for one in found])[back].reshape(*given.shape[1:], -1, len(Table._fields))
+    tokens, live, copies, own = np.moveaxis(tables, (-1, -2), (0, 1))
+    pool = floats([one.block_bytes for one in found])[back].reshape(given.shape[1:])
+    limited = np.isfinite(live)
+    return table._replace(
+        block_tokens=tokens,
+        live_tokens=live,
+        cap_tokens=live + np.where(limited, _margin(engine, inputs), 0.0),
+        spare_blocks=np.where(limited, engine.cache.spare_blocks, 0.0),
+        block_bytes=copies * pool,
+        pool_block_bytes=pool,
+        groups=np.sum(copies, axis=0),
+        told_bytes=np.where(own[0] > 0, pool * own / np.maximum(own[0], 1), 0.0)
+        if engine.cache.own_pages_told
+        else None,
+        one_step=True,
     )
 
 

@@ -27,8 +27,14 @@ def usable_bytes(table: CacheTable, engine: EngineSpec, pool_bytes: Floats) -> F
 def load_bytes(table: CacheTable, load: ReplicaLoad, output_part: Array, live: bool) -> tuple[Floats, Floats]:
     """(S, R) bytes of the shared prefix, and of one sequence beside it, `output_part` of its output written."""
     shared = shared_bytes(table, np.minimum(load.shared_prefix_tokens, load.input_tokens))
-    tokens = load.input_tokens + output_part * floats(load.output_tokens)
-    return shared, np.maximum(sequence_bytes(table, tokens, live) - shared, 0)
+    once, own = once_and_each(table, load.input_tokens + output_part * floats(load.output_tokens), live)
+    return shared + once, np.maximum(own - shared, 0)
+
+
+def once_and_each(table: CacheTable, tokens: Array, live: bool = False) -> tuple[Floats, Floats]:
+    """Bytes that sequences of `tokens` take all together for a step's tokens, and that each takes beside them."""
+    own = sequence_bytes(table, tokens, live or table.one_step)
+    return (np.zeros_like(own) if live else sequence_bytes(table, tokens) - own), own
 
 
 def without_states(table: CacheTable) -> CacheTable:
@@ -63,10 +69,11 @@ def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: 
     Found between marks that each time stand an eighth as far apart.
     """
     ends = np.stack([np.zeros(usable.shape[-1]), np.full(usable.shape[-1], limit + 1.0)])
-    budget, rows = usable / np.maximum(sequences, 1), np.arange(usable.shape[-1])
+    rows = np.arange(usable.shape[-1])
     while np.any(ends[1] - ends[0] > 1):
         marks = np.floor(ends[0] + np.arange(1, MARKS)[:, None] / MARKS * (ends[1] - ends[0]))
-        fitting = np.count_nonzero((sequence_bytes(table, marks[:, None, None]) <= budget).all(axis=1), axis=0)
+        once, own = once_and_each(table, marks[:, None, None])
+        fitting = np.count_nonzero((once + np.maximum(sequences, 1) * own <= usable).all(axis=1), axis=0)
         between = np.concatenate([ends[:1], marks, ends[1:]])
         ends = np.stack([between[fitting, rows], between[fitting + 1, rows]])
     return floats(ends[0])
@@ -82,7 +89,8 @@ def pool_blocks(stages: Stages) -> Floats:
 
 def concurrency_at(stages: Stages, blocks: Floats, tokens: Array) -> Floats:
     """(R,): sequences of `tokens` in the blocks of the pool, a fraction, as vLLM prints it."""
-    one = sequence_bytes(stages.table, tokens)
+    table = stages.table
+    one = sequence_bytes(table if table.told_bytes is None else table._replace(block_bytes=table.told_bytes), tokens)
     fitting = np.where(one > 0, blocks * stages.table.pool_block_bytes / np.maximum(one, _TINY), np.inf)
     tightest = np.min(fitting, axis=0)
     return np.where(np.isfinite(tightest), tightest, 0.0)

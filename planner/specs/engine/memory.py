@@ -78,6 +78,8 @@ class CacheRules(Spec):
     null_blocks: Amount = 0  # blocks of the pool that no sequence can have
     group_slack: Amount = 1  # below this ratio of layer counts the larger one is the group size
     window_margin: Literal["none", "step", "ubatch"] = "none"  # in-flight tokens a window layer keeps on top
+    margin_steps: Amount = 1  # steps in flight at once, where the margin is a step's; stages of a pipeline where more
+    own_pages_told: bool = False  # packed blocks count by the pages that their layers fill where it tells what fits
     spare_blocks: Amount = 0  # of a window layer, because windows do not start on a block
     window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
     state_in_pool: bool = False  # recurrent states are pages of the pool
