@@ -155,15 +155,17 @@ class VectorTiles(Spec):
     kind: Kind
     source: str
 
-    def of_many(self, generation: str) -> float:
-        """Outputs of a tile of more than `few_rows` rows."""
-        return self.many.get(generation, self.many["default"])
-
 
 @lru_cache(maxsize=1)
 def vector_tiles() -> VectorTiles:
     """Tiles of products that no matrix unit multiplies."""
     return VectorTiles(**efficiency()["vector_tiles"])
+
+
+def tiles_of_many(generation: str) -> float:
+    """Outputs of a tile of more than a few rows on a generation."""
+    many = vector_tiles().many
+    return many.get(generation, many["default"])
 
 
 def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:

@@ -76,7 +76,7 @@ def _families(
     if any(isinstance(mixer, CompressedAttention) for mixer in model.value.mixers):
         slots[Slot.GATHER] = "attention-gather-pooled"
     slots |= {Slot.GENERAL_PREFILL: GENERAL_PROMPTS, Slot.GENERAL_DECODE: "attention-decode-general"}
-    slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise"}
+    slots |= {Slot.RECURRENT: "recurrent", Slot.ELEMENTWISE: "elementwise", Slot.FEW_ROUTER: "router"}
     for slot in (*COLLECTIVES, *HOST_SLOTS):
         slots[slot] = slot.name.lower()
     return tuple(slots[slot] for slot in Slot)

@@ -14,7 +14,7 @@ from planner.estimate.hosting import host_share
 from planner.estimate.kernels.attention import general_kernel, scores, sink_cost
 from planner.estimate.kernels.launches import QUANTIZED
 from planner.estimate.kernels.merged import Merging, merging
-from planner.estimate.kernels.routers import full_router
+from planner.estimate.kernels.routers import router_kernels
 from planner.estimate.memory_plans import draft_columns, kv_widths
 from planner.estimate.rates import kernel_level
 from planner.formats import HALF_BYTES, kernel_for
@@ -22,18 +22,18 @@ from planner.memory import MemoryInputs
 from planner.ops import (
     Adapters,
     Batch,
-    FullRouter,
     GroupRules,
     HostShare,
     Op,
     Prepared,
+    RouterKernels,
     Unfused,
     Widths,
     adapter_op,
     batch_ops,
-    in_full,
     placed,
     prepare,
+    routed_by,
 )
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec
@@ -43,7 +43,7 @@ class StepWork(NamedTuple):
     """The parts of a step that do not depend on its batch."""
 
     prepared: Prepared  # the model's own operations
-    router: FullRouter | None  # of experts, where it is multiplied in FP32
+    routers: RouterKernels | None  # where others than plain products multiply them
     merging: Merging  # kernels that the engine merges
     adapters: Adapters | None
     host: HostShare | None  # what the CPU runs or the GPU reads from host memory
@@ -53,8 +53,8 @@ class StepWork(NamedTuple):
     def ops(self, batch: Batch, launched_share: Any) -> list[Op]:
         """Every operation of a step on `batch`; no CUDA graph replays `launched_share` of such steps."""
         ops = batch_ops(self.prepared, batch)
-        if self.router is not None:
-            ops = in_full(ops, self.router)
+        if self.routers is not None:
+            ops = routed_by(ops, self.routers)
         ops = self.merging.merged(ops, batch, launched_share)
         if self.adapters is not None:
             tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
@@ -78,7 +78,7 @@ def step_work(engine: EngineSpec, deployments: Sequence[Deployment], inputs: Mem
     )
     return StepWork(
         prepared=prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
-        router=full_router(engine, deployments),
+        routers=router_kernels(engine, deployments),
         merging=merging(engine, deployments),
         adapters=_adapters(engine, row.model, inputs),
         host=host_share(deployments, inputs),

@@ -36,7 +36,7 @@ from planner.ops.records import (
     Work,
 )
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
-from planner.ops.router import FullRouter, in_full
+from planner.ops.router import RouterKernels, VectorTiles, routed_by
 from planner.ops.streams import norms_within, pools_beside, shared_beside
 from planner.ops.traffic import communication_ops, elementwise_op
 from planner.ops.vision import vision_ops
@@ -46,26 +46,27 @@ __all__ = [
     "FUSED_ONLY",
     "Adapters",
     "Batch",
-    "FullRouter",
     "GeneralKernel",
     "GroupRules",
     "HostShare",
     "Op",
     "OpKind",
     "Prepared",
+    "RouterKernels",
     "Scores",
     "Slot",
     "Unfused",
+    "VectorTiles",
     "Widths",
     "adapter_op",
     "batch_ops",
     "distinct_experts",
     "forward_ops",
-    "in_full",
     "norms_within",
     "placed",
     "pools_beside",
     "prepare",
+    "routed_by",
     "shared_beside",
 ]
 

@@ -37,6 +37,7 @@ class Slot(IntEnum):
     SHARED_GEMM = auto()
     EXPERT_GEMM = auto()
     ROUTER_GEMM = auto()
+    FEW_ROUTER = auto()  # routers in a kernel made for few tokens
     LM_HEAD_GEMM = auto()
     OTHER_GEMM = auto()  # vision tower, projectors, poolers
     PREFILL = auto()

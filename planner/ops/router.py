@@ -1,7 +1,7 @@
-"""Routers in FP32, which no matrix units multiply: a step waits for the tiles that few multiprocessors hold.
+"""Routers in other kernels than those of plain products: in FP32, or made for few tokens.
 
-Ref: cuBLAS as vllm-project/vllm PR 47973 times it on GB200, 6144 inputs and 256 experts: 7.5 us for one token, 17 to 22
-for 4 to 16, 63 for 32 to 96, 111 for 1024.
+Ref: cuBLAS in FP32 with its cast as vllm-project/vllm PR 47973 (GB200) and sgl-project/sglang PR 30247 (H200) time it;
+kernels for few tokens as vllm PR 44217 and 47973 do.
 """
 
 from __future__ import annotations
@@ -12,43 +12,59 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.collectives import Number
-from planner.ops.records import Op
+from planner.ops.records import Op, Slot
 
 ROUTER = "moe.router"
 FULL_BYTES, HALF_BYTES = 4, 2
 
 
-class FullRouter(NamedTuple):
-    """Which rows multiply their router in FP32, and in which tiles. Scalars or (R,)."""
+class VectorTiles(NamedTuple):
+    """Outputs of a product in FP32 that one multiprocessor computes before it is done, by tokens. Scalars or (R,)."""
 
-    full: Any
     multiprocessors: Any  # 0: matrix units multiply FP32 too
-    lone_outputs: Any  # of a tile, of one token ...
-    few_outputs: Any  # ... of at most `few` tokens ...
+    lone_outputs: Any  # of one token ...
+    few_outputs: Any  # ... of at most `few` ...
     many_outputs: Any  # ... and of more
     few: Any
-    own: Any  # tokens to which a kernel of the engine's own works without tiles
 
 
-def tile_outputs(router: FullRouter, tokens: Number) -> Number:
-    """Outputs that one multiprocessor computes before any product of `tokens` tokens is done."""
-    several = router.lone_outputs + (router.few_outputs - router.lone_outputs) * np.clip(tokens - 1, 0, 1)
-    found = several + (router.many_outputs - router.few_outputs) * np.clip(tokens - router.few, 0, 1)
-    return np.where(tokens <= router.own, 0.0, found)
+class RouterKernels(NamedTuple):
+    """What multiplies a model's router. Scalars or (R,)."""
+
+    full: Any  # rows that multiply in FP32
+    tiles: VectorTiles
+    own: Any  # tokens to which a kernel of the engine's own does it
 
 
-def in_full(ops: Sequence[Op], router: FullRouter) -> list[Op]:
-    """The step with its routers in FP32: 2 K (M N + S T) FLOPs for T outputs of a tile on S multiprocessors.
+def tile_outputs(tiles: VectorTiles, tokens: Number) -> Number:
+    """Outputs of all multiprocessors until the first of them is done."""
+    several = tiles.lone_outputs + (tiles.few_outputs - tiles.lone_outputs) * np.clip(tokens - 1, 0, 1)
+    found = several + (tiles.many_outputs - tiles.few_outputs) * np.clip(tokens - tiles.few, 0, 1)
+    return tiles.multiprocessors * found * np.sign(tokens)
 
-    Inputs are cast to FP32 and read again, weights and results are in FP32.
+
+def in_full(op: Op, tiles: VectorTiles) -> Op:
+    """A product in FP32: 2 K (M N + S T) FLOPs for T outputs of a tile on S multiprocessors.
+
+    Inputs are cast and read again, weights and results are in FP32.
     """
-    found = list(ops)
-    for index, op in enumerate(ops):
-        if op.name == ROUTER:
-            waited = router.multiprocessors * tile_outputs(router, op.m)
-            flops = 2 * op.k * (op.m * op.n + waited * np.sign(op.m))
-            moved = FULL_BYTES * (op.n * op.k + op.m * (op.n + 2 * op.k)) + HALF_BYTES * op.m * op.k
-            found[index] = op._replace(
-                flops=np.where(router.full, flops, op.flops), bytes=np.where(router.full, moved, op.bytes)
-            )
+    flops = 2 * op.k * (op.m * op.n + tile_outputs(tiles, op.m))
+    moved = FULL_BYTES * (op.n * op.k + op.m * (op.n + 2 * op.k)) + HALF_BYTES * op.m * op.k
+    return op._replace(flops=flops, bytes=moved)
+
+
+def routed_by(ops: Sequence[Op], kernels: RouterKernels) -> list[Op]:
+    """The step with its routers in these kernels."""
+    found: list[Op] = []
+    for op in ops:
+        if op.name != ROUTER:
+            found.append(op)
+            continue
+        own, full = op.m <= kernels.own, in_full(op, kernels.tiles)
+        plain = op._replace(
+            flops=np.where(kernels.full, full.flops, op.flops), bytes=np.where(kernels.full, full.bytes, op.bytes)
+        )
+        wider = np.where(kernels.full, FULL_BYTES / HALF_BYTES, 1.0)
+        found.append(plain._replace(count=np.where(own, 0.0, op.count)))
+        found.append(op._replace(rate=Slot.FEW_ROUTER, count=np.where(own, op.count, 0.0), bytes=wider * op.bytes))
     return found

@@ -1,14 +1,13 @@
-"""Which routers an engine multiplies in FP32, and in which kernel."""
+"""In which kernels an engine multiplies routers: in FP32, or of its own for few tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from planner.catalog.efficiency import vector_tiles
+from planner.catalog.efficiency import tiles_of_many, vector_tiles
 from planner.catalog.kernel_families import FULL
 from planner.estimate.deployments import Deployment, Part, column
-from planner.ops import FullRouter
+from planner.ops import RouterKernels, VectorTiles
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
 from planner.specs.model import ModelSpec, MoeFfn
@@ -26,23 +25,34 @@ def router_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: st
     return FULL if is_full(engine, model, gpu) else family
 
 
-def full_router(engine: EngineSpec, deployments: Sequence[Deployment]) -> FullRouter | None:
-    """How deployments of one model multiply its router; None where all do in 16 bit."""
-    own, model = engine.routers, deployments[0].row.model
-    if model.model_type not in own.full_types:
-        return None
+def _own_tokens(d: Deployment) -> float:
+    """Tokens to which a kernel of the engine's own multiplies the router, 0 where it has none for its shape."""
+    own, model, gpu = d.row.engine.routers, d.row.model, d.row.gpu
+    full = is_full(d.row.engine, model, gpu)
     shapes = {f"{ffn.n_experts}x{model.hidden_size}" for ffn in model.ffns if isinstance(ffn, MoeFfn)}
-    kernel = shapes <= set(own.own_shapes)
+    known = own.own_full_shapes if full else own.own_shapes
+    if gpu.generation not in own.own_on or not shapes <= set(known):
+        return 0.0
+    return own.own_full_tokens if full else own.own_tokens
 
-    def of_gpu(value: Any) -> Any:
-        return column(deployments, value, Part.GPU)
 
-    return FullRouter(
+def router_kernels(engine: EngineSpec, deployments: Sequence[Deployment]) -> RouterKernels | None:
+    """What multiplies the router of deployments of one model; None where plain products in 16 bit do."""
+    own = column(deployments, _own_tokens, Part.GPU)
+    model = deployments[0].row.model
+    if model.model_type not in engine.routers.full_types and not (model.has_experts and own.any()):
+        return None
+    tiles = vector_tiles()
+    return RouterKernels(
         full=column(deployments, lambda d: is_full(engine, model, d.row.gpu), Part.GPU, dtype=bool),
-        multiprocessors=of_gpu(lambda d: (d.row.gpu.sm_count or 0.0) * (d.row.gpu.vendor == "NVIDIA")),
-        lone_outputs=vector_tiles().lone,
-        few_outputs=vector_tiles().few,
-        many_outputs=of_gpu(lambda d: vector_tiles().of_many(d.row.gpu.generation)),
-        few=vector_tiles().few_rows,
-        own=of_gpu(lambda d: own.own_tokens * (kernel and d.row.gpu.generation in own.own_on)),
+        tiles=VectorTiles(
+            multiprocessors=column(
+                deployments, lambda d: (d.row.gpu.sm_count or 0.0) * (d.row.gpu.vendor == "NVIDIA"), Part.GPU
+            ),
+            lone_outputs=tiles.lone,
+            few_outputs=tiles.few,
+            many_outputs=column(deployments, lambda d: tiles_of_many(d.row.gpu.generation), Part.GPU),
+            few=tiles.few_rows,
+        ),
+        own=own,
     )
