@@ -8,6 +8,7 @@ import pytest
 from planner.calibration import process
 from planner.calibration.cases import Named, stream
 from planner.calibration.suite import EAGER
+from planner.calibration.validate import ComparedStep
 from planner.catalog import runs
 from planner.cli.main import run as program
 from tests.fake_gpu import BUILD, FakeNvml, NVMLError
@@ -49,6 +50,23 @@ def test_whoever_stops_a_run_is_told_how_it_goes_on(folder: Path, capsys, monkey
     monkeypatch.setattr(process, "in_child", stopped)
     code, _, err = said(capsys, "calibrate")
     assert code == 130 and "--resume goes on" in err
+
+
+def test_a_format_that_torch_refuses_does_not_cost_the_steps_of_others(capsys, monkeypatch) -> None:
+    def on_gpu(driver: object, card: object, model: str, format_id: str) -> list[ComparedStep]:
+        if format_id == "fp8":
+            raise RuntimeError("CUDA error:\n no kernel image")
+        return [ComparedStep(model, format_id, "decode", 1, 512, 1.1, 1.0, 1.0, 1.0)]
+
+    monkeypatch.setattr(process, "nvml", lambda: FakeNvml())
+    monkeypatch.setattr(process, "check_installed", lambda: BUILD)
+    monkeypatch.setattr("planner.cli.validate._on_gpu", on_gpu)
+    monkeypatch.setenv(process.VISIBLE, "0")  # which the command sets
+    wanted = [part for name in ("fp8", "bf16") for part in ("--weight-format", name)]
+    code, out, err = said(capsys, "validate", *wanted, "--json")
+    assert code == 0 and json.loads(out)[0]["error_percent"] == pytest.approx(10)
+    assert "left out: llama-3.1-8b, fp8: CUDA error: no kernel image" in err and "bf16: 1 steps, 10.0 % off" in err
+    assert said(capsys, "validate", *wanted[:2])[0] == 2
 
 
 def test_no_runs_is_no_error(folder: Path, capsys, monkeypatch) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from planner.catalog.runs import write_run
+from planner.catalog.runs import read_run, write_run
 from planner.specs.run import Run
-from tests.gpu.check import WORKERS, Done, Step, fractions, gathered, main, run_steps, steps, summary
+from tests.gpu import check
+from tests.gpu.check import WORKERS, Done, Step, fractions, gathered, main, rescue, run_steps, runs_in, steps, summary
+from tests.test_calibration_run import whole
 from tests.test_fit import H200, TRUE, fitted_run, products
 
 HEADER = "model,weight_format,phase,error_percent,memory_error_percent"
 
 
-def step(name: str, code: str, least_s: float = 0) -> Step:
-    return Step(name, (sys.executable, "-c", code), least_s, name)
+def step(name: str, code: str, least_s: float = 0, most_s: float = 60) -> Step:
+    return Step(name, (sys.executable, "-c", code), least_s, most_s, name)
 
 
 @pytest.fixture
@@ -34,13 +36,17 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_step_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_step_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "STOP_S", 4.0)
     wanted = [step("fails", "print('why'); raise SystemExit(3)"), step("works", "print('fine')"), step("long", "", 1e9)]
     failed, worked, long = run_steps(wanted, {}, tmp_path / "log.txt", 60)
     assert (failed.code, worked.code, long.code) == (3, 0, None)
     assert failed.said[-1] == "why" and "fine" in (tmp_path / "log.txt").read_text()
-    (hung,) = run_steps([step("hangs", "import time; time.sleep(60)")], {}, tmp_path / "log.txt", 0.5)
-    assert hung.word == "out of time" and hung.took_s < 30
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    asked = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('as far as it came')"
+    found = run_steps([step("hangs", deaf, most_s=2), step("stops", asked, most_s=2)], {}, tmp_path / "log.txt", 90)
+    assert [one.word for one in found] == ["out of time"] * 2 and found[0].took_s < 40
+    assert found[1].said[-1] == "as far as it came"
 
 
 def test_fractions_of_the_limit_are_those_of_the_points() -> None:
@@ -52,9 +58,17 @@ def test_fractions_of_the_limit_are_those_of_the_points() -> None:
 
 def test_the_summary_says_what_failed_what_was_reached_and_how_well_it_was_predicted(kept: Path) -> None:
     text = "\n".join(summary([Done(step("suite", ""), 1, 12.0, ("it broke",))], kept))
-    assert "suite  exit 1  12" in text and "it broke" in text
+    assert text.endswith("suite  exit 1  12") and "it broke" in text
     assert "16-bit weights, cuBLASLt" in text and "gemm-16 (torch.mm)" in text
     assert "a bf16 decode  2      3.0" in text
+
+
+def test_what_an_interrupted_run_had_measured_is_kept(kept: Path, tmp_path: Path) -> None:
+    whole(tmp_path / "full")
+    rescue(tmp_path)
+    rescue(tmp_path)  # what is there already is left alone
+    (path,) = (tmp_path / "full").glob("*/*.json")
+    assert len(read_run(path).points) == 14 and path in runs_in(tmp_path)
 
 
 def test_few_files_with_plain_names_stay(kept: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,19 +37,26 @@ def validate(
     found = machine((gpu,))
     os.environ[VISIBLE] = found.cards[0].uuid
     compared: list[ComparedStep] = []
-    failed: list[PlannerError] = []
+    failed = ""
     for name in model or MODELS:
         for format_id in weight_format or FORMATS:
             try:
-                compared += _on_gpu(found.driver, found.cards[0], name, format_id)
-            except PlannerError as error:
-                failed.append(error)
-                print(f"left out: {name}, {format_id}: {error}", file=sys.stderr)
-    if failed and not compared:
-        raise failed[-1]
+                steps = _on_gpu(found.driver, found.cards[0], name, format_id)
+            except (PlannerError, RuntimeError) as error:  # torch's own: the models before it are worth having
+                failed = " ".join(str(error).split())[:300]
+                print(f"left out: {name}, {format_id}: {failed}", file=sys.stderr)
+                continue
+            compared += steps
+            print(f"{name}, {format_id}: {len(steps)} steps, {_middle_error(steps)} off", file=sys.stderr)
+    if not compared:
+        raise PlannerError(failed or "no step fits the memory of this GPU")
     rows = [row._asdict() | _errors_percent(row) for row in compared]
     if not written(list(rows[0]), rows, json, csv):
         show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
+
+
+def _middle_error(rows: list[ComparedStep]) -> str:
+    return f"{100 * median(abs(row.error) for row in rows):.1f} %" if rows else "nothing"
 
 
 def _errors_percent(row: ComparedStep) -> dict[str, float]:

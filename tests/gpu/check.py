@@ -10,6 +10,7 @@ Leaves at most eight files in OUT: summary.txt, log.txt, the runs and their GPU'
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,14 +40,17 @@ WORKERS = 6  # processes that check kernels: their references are computed on th
 BEYOND_L2, COMPUTE_TOKENS, COMPUTE_SIDE = 2, 4096, 6144
 ALONE = ("--noconftest", "-W", "default", "-p", "no:cacheprovider")  # no test extra, and torch may warn as it likes
 TAIL = 30  # lines of a failed step that the summary repeats
+STOP_S = 20.0  # that a step which is stopped may take to say how far it came
+MOST_LOST = 20  # kinds of lost points that the summary names
 
 
 class Step(NamedTuple):
-    """A command, what it is for, and the seconds that it needs at least to be worth starting."""
+    """A command, what it is for, the seconds that it needs at least to be worth starting, and those it may take."""
 
     name: str
     command: tuple[str, ...]
     least_s: float
+    most_s: float
     about: str
 
 
@@ -68,18 +73,18 @@ def steps(work: Path) -> list[Step]:
     tests = (python, "-m", "pytest", "-q", *ALONE, "-m", "gpu")
     spread = ("-n", str(WORKERS)) if _has("xdist") else ()
     found = [
-        Step("compile", (python, "-m", "tests.gpu.check", str(work), "--compile"), 20, "machine code, cold cache"),
-        Step("kernels", (*tests, *spread, "tests/gpu/test_kernels_gpu.py"), 60, "every tile against double precision"),
-        Step("full", (python, "-m", "planner", "calibrate", "--runs-dir", runs), 100, "the run"),
+        Step("compile", (python, "-m", "tests.gpu.check", str(work), "--compile"), 20, 60, "machine code, cold cache"),
+        Step("kernels", (*tests, *spread, "tests/gpu/test_kernels_gpu.py"), 60, 180, "every tile against a reference"),
+        Step("full", (python, "-m", "planner", "calibrate", "--runs-dir", runs), 100, 270, "the run"),
     ]
     for model in MODELS:
         name, table = model.split("/")[-1], str(work / f"{model.split('/')[-1]}.csv")
         formats = [part for name_of in FORMATS for part in ("--weight-format", name_of)]
         command = (python, "-m", "planner", "validate", "--model", model, *formats, "--csv", table)
-        found.append(Step(f"validate {name}", command, 30, "steps predicted and measured"))
-    quick = (python, "-m", "planner", "calibrate", "--quick", "--runs-dir", runs)
-    found.append(Step("quick", quick, 30, "a third of the points"))
-    found.append(Step("suite", (*tests, "tests/gpu/test_suite.py"), 60, "two quick runs agree"))
+        found.append(Step(f"validate {name}", command, 30, 150, "steps predicted and measured"))
+    quick = (python, "-m", "planner", "calibrate", "--quick", "--runs-dir", str(work / "quick"))
+    found.append(Step("quick", quick, 30, 90, "a third of the points"))
+    found.append(Step("suite", (*tests, "tests/gpu/test_suite.py"), 60, 180, "two quick runs agree"))
     return found
 
 
@@ -94,11 +99,11 @@ def run_steps(wanted: Iterable[Step], environment: dict[str, str], log: Path, wi
     end, done = time.monotonic() + within_s, []
     for step in wanted:
         left = end - time.monotonic()
-        if left < step.least_s:
+        if left < step.least_s + STOP_S:
             done.append(Done(step, None, 0.0))
             continue
         print(f"{step.name}: {step.about} ...", flush=True)
-        done.append(_run(step, environment, log, left))
+        done.append(_run(step, environment, log, min(left - STOP_S, step.most_s)))
         print(f"{step.name}: {done[-1].word} after {done[-1].took_s:.0f} s", flush=True)
     return done
 
@@ -113,9 +118,13 @@ def _run(step: Step, environment: dict[str, str], log: Path, most_s: float) -> D
             process = subprocess.Popen(step.command, start_new_session=True, **where)
             code = process.wait(timeout=most_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # and those that it started: they hold the GPU
-            process.wait()
             code = 124
+            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it started may still hold the GPU
+        process.wait()
     said = log.read_bytes()[before:].decode("utf-8", "replace").splitlines()
     return Done(step, code, time.monotonic() - start, tuple(said[-TAIL:]))
 
@@ -224,7 +233,9 @@ def run_table(run: Run, spec: GpuSpec) -> list[str]:
 
     lost = [point for point in run.points if point.status is not Status.OK]
     lines = [f"run {run.id}, {run.mode.value}: {len(run.timed())} of {len(run.points)} points"]
-    lines += sorted({f"  {point.kernel}: {point.status.value} {' '.join(point.flags)} {point.note}" for point in lost})
+    kinds = Counter(f"{point.kernel}: {point.status.value} {' '.join(point.flags)} {point.note}" for point in lost)
+    lines += [f"  {count} x {kind}" for kind, count in kinds.most_common(MOST_LOST)]
+    lines += [f"  and {len(kinds) - MOST_LOST} more kinds"] if len(kinds) > MOST_LOST else []
     rows = [("of the limit, beyond the cache", "points", "median", "best", "H200 should")]
     for f in fractions(run, spec):
         short = "" if f.best >= f.target.least else " missed"
@@ -263,24 +274,41 @@ def _spec(run: Run, folder: Path) -> GpuSpec:
 
 
 def summary(done: Sequence[Done], work: Path) -> list[str]:
-    """The page that one reads first."""
+    """The page that one reads first; what matters most comes last, as the end of an output is what one is shown."""
     from planner.catalog.runs import read_run
 
-    lines = _table([("step", "ended", "seconds"), *((d.step.name, d.word, f"{d.took_s:.0f}") for d in done)])
-    for path in sorted((work / "runs").glob("*/*.json")):
-        run = read_run(path)
-        if run.mode is Mode.FULL:
-            lines += ["", *run_table(run, gpu(run.gpu))]
-    lines += ["", *validate_table(sorted(work.glob("*.csv")))]
+    lines: list[str] = []
     for one in done:
         if one.code:
-            lines += ["", f"== {one.step.name}: {one.word}; the end of what it said", *one.said]
-    return lines
+            lines += [f"== {one.step.name}: {one.word}; the end of what it said", *one.said, ""]
+    lines += [*validate_table(sorted(work.glob("*.csv"))), ""]
+    for path in runs_in(work):
+        run = read_run(path)
+        if run.mode is Mode.FULL:
+            lines += [*run_table(run, gpu(run.gpu)), ""]
+    return lines + _table([("step", "ended", "seconds"), *((d.step.name, d.word, f"{d.took_s:.0f}") for d in done)])
+
+
+def runs_in(work: Path) -> list[Path]:
+    """Files of runs that the steps wrote."""
+    return sorted(work.glob("*/*/*.json"))
+
+
+def rescue(work: Path) -> None:
+    """Runs of what interrupted ones had measured."""
+    from planner.calibration.journal import Journal
+    from planner.calibration.run import JOURNALS, so_far
+    from planner.catalog.runs import write_run
+
+    for path in work.glob(f"*/{JOURNALS}/*.jsonl"):
+        journal = Journal.reopen(path)
+        if journal is not None and journal.points and not any(one.stem == journal.header.id for one in runs_in(work)):
+            write_run(so_far(journal), path.parents[1])
 
 
 def gathered(work: Path, out: Path) -> None:
     """What is worth keeping, in few files with plain names."""
-    for path in sorted((work / "runs").glob("*/*.json")):
+    for path in runs_in(work):
         shutil.copyfile(path, out / path.name)
         for folder in (profiles_dir(), user_profiles_dir()):
             if (profile := folder / f"{path.parent.name}.yaml").is_file():
@@ -312,6 +340,7 @@ def everything(out: Path, only: Sequence[str], within_s: float) -> int:
     try:
         wanted = [step for step in steps(work) if not only or step.name.split()[0] in only]
         done = run_steps(wanted, environment, log, within_s)
+        rescue(work)
         gathered(work, out)  # first: it does not depend on what the figures look like
         text = "\n".join(summary(done, work)) + "\n"
         (out / "summary.txt").write_text(text, "utf-8")
