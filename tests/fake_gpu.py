@@ -11,11 +11,12 @@ from typing import Any
 from planner.calibration.cases import Case
 from planner.calibration.environment import TorchBuild
 from planner.calibration.kernels.problem import DeviceLimits
-from planner.calibration.suite import Ability
+from planner.calibration.suite import Ability, cases
 from planner.calibration.timing import OutOfMemory, Unsupported
-from planner.specs.run import Health
+from planner.specs.run import Health, Mode
 
 MIB = 2**20
+LARGEST = 64 * MIB
 UUID = "GPU-0a1b2c3d-1111-2222-3333-444455556666"
 BUILD = TorchBuild("2.13.0", "13.0")
 
@@ -76,6 +77,16 @@ class FakeNvml:
 def processes(**sizes: int) -> list[Any]:
     """Processes on the GPU: p17=bytes."""
     return [SimpleNamespace(pid=int(name[1:]), usedGpuMemory=size) for name, size in sizes.items()]
+
+
+def smallest(able: Ability, mode: Mode) -> list[Case]:
+    """One point of every kernel of the suite, the one that moves least."""
+    found: dict[str, Case] = {}
+    for case in cases(able, mode):
+        if case.kernel not in found or case.bytes + case.flops < found[case.kernel].bytes + found[case.kernel].flops:
+            found[case.kernel] = case
+    assert max(case.bytes for case in found.values()) < LARGEST
+    return list(found.values())
 
 
 @dataclass

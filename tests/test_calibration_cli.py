@@ -46,7 +46,7 @@ def test_whoever_stops_a_run_is_told_how_it_goes_on(folder: Path, capsys, monkey
 
     nvml = FakeNvml()
     monkeypatch.setattr(process, "nvml", lambda: nvml)
-    monkeypatch.setattr(process, "check_installed", lambda: BUILD)
+    monkeypatch.setattr(process, "check_installed", lambda **how: BUILD)
     monkeypatch.setattr(process, "in_child", stopped)
     code, _, err = said(capsys, "calibrate")
     assert code == 130 and "--resume goes on" in err
@@ -59,7 +59,7 @@ def test_a_format_that_torch_refuses_does_not_cost_the_steps_of_others(capsys, m
         return [ComparedStep(model, format_id, "decode", 1, 512, 1.1, 1.0, 1.0, 1.0)]
 
     monkeypatch.setattr(process, "nvml", lambda: FakeNvml())
-    monkeypatch.setattr(process, "check_installed", lambda: BUILD)
+    monkeypatch.setattr(process, "check_installed", lambda **how: BUILD)
     monkeypatch.setattr("planner.cli.validate._on_gpu", on_gpu)
     monkeypatch.setenv(process.VISIBLE, "0")  # which the command sets
     wanted = [part for name in ("fp8", "bf16") for part in ("--weight-format", name)]

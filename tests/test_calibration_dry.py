@@ -29,13 +29,11 @@ from planner.catalog.gpus import gpu
 from planner.catalog.runs import read_run
 from planner.specs.model import DenseFfn, MoeFfn
 from planner.specs.run import ExpertShape, Mode, Status
-from tests.fake_gpu import FakeNvml
+from tests.fake_gpu import MIB, FakeNvml, smallest
 from tests.oracle.models import GQA, build
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.nn.attention.bias")  # before torch has another GPU
-MIB = 2**20
-LARGEST = 64 * MIB
 
 
 class Event:
@@ -162,27 +160,17 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(timing, "MOST_COPIES", 4)
     nvml = FakeNvml()
     monkeypatch.setattr(process, "nvml", lambda: nvml)
-    monkeypatch.setattr(process, "check_installed", lambda: TorchBuild("2.11.0", "13.0"))
+    monkeypatch.setattr(process, "check_installed", lambda **how: TorchBuild("2.11.0", "13.0"))
     monkeypatch.delenv(process.VISIBLE, raising=False)
     return started
-
-
-def small(able: Any, mode: Mode) -> list[Any]:
-    """One point of every kernel, the one that moves least."""
-    found: dict[str, Any] = {}
-    for case in suite.cases(able, mode):
-        if case.kernel not in found or case.bytes + case.flops < found[case.kernel].bytes + found[case.kernel].flops:
-            found[case.kernel] = case
-    assert max(case.bytes for case in found.values()) < LARGEST
-    return list(found.values())
 
 
 def test_a_calibration_runs_from_the_driver_to_the_file(
     machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "user_dir", lambda: tmp_path / "user")
-    monkeypatch.setattr(process, "cases", small)
-    monkeypatch.setattr(process, "anchor", lambda able, mode: small(able, mode)[0]._replace(anchor=True))
+    monkeypatch.setattr(process, "cases", smallest)
+    monkeypatch.setattr(process, "anchor", lambda able, mode: smallest(able, mode)[0]._replace(anchor=True))
     path = process.measure_card(0, process.Wish(Mode.QUICK, tmp_path), lambda progress: None)
     run = read_run(path)
     failed = {point.kernel: point.note for point in run.points if point.status is Status.FAILED}

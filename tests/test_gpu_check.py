@@ -82,8 +82,11 @@ def test_few_files_with_plain_names_stay(kept: Path, tmp_path: Path) -> None:
 
 def test_every_step_is_a_command_of_this_checkout(tmp_path: Path) -> None:
     found = steps(tmp_path)
-    assert [one.name for one in found[:3]] == ["compile", "kernels", "full"] and len(found) == 8
-    assert all(one.command[:2] == (sys.executable, "-m") for one in found)
+    assert [one.name for one in found[:3]] == ["compile", "kernels", "full"] and len(found) == 9
+    without = steps(tmp_path, bundled=True)
+    assert [one.name for one in without] == ["compile", "full", "alone"]
+    assert all(one.command[:2] == (sys.executable, "-m") for one in (*found, *without))
+    assert all("--bundled" in one.command for one in without[1:])
 
 
 def test_steps_that_are_tests_need_none_of_the_extra_for_tests(tmp_path: Path, root: Path) -> None:
@@ -104,7 +107,7 @@ def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path, capsys: pytest.Ca
     from planner.errors import PlannerError
 
     try:
-        machine()
+        machine(bundled=True)
     except PlannerError:
         assert main([str(tmp_path / "out")]) == 2 and not (tmp_path / "out").exists()
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

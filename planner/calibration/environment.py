@@ -18,6 +18,7 @@ from planner.errors import BadFile, PlannerError
 from planner.specs.run import Environment, Health
 
 EXTRA = "pip install 'llm-capacity-planner[calibrate,cu13]' (cu12 for a driver before 580)"
+BUNDLED = "planner calibrate --bundled measures the bundled kernels without it"
 MEBI, MILLI = 2**20, 1e-3
 BUSY_BYTES = 200 * MEBI  # of other processes
 BUSY_PERCENT = 5
@@ -49,6 +50,9 @@ class TorchBuild(NamedTuple):
     cuda: str | None
 
 
+NO_TORCH = TorchBuild("", "")
+
+
 def torch_build() -> TorchBuild | None:
     """None when torch is not installed."""
     found = importlib.util.find_spec("torch")
@@ -73,13 +77,18 @@ def nvml() -> Any:
     return pynvml
 
 
-def check_installed(build: Callable[[], TorchBuild | None] = torch_build) -> TorchBuild:
-    """What the suite needs beside the driver. Raises Missing with the one thing to do next."""
-    found = build()
+def check_installed(build: Callable[[], TorchBuild | None] = torch_build, bundled: bool = False) -> TorchBuild:
+    """What the suite needs beside the driver; torch too, unless `bundled` kernels alone are to be measured.
+
+    Raises Missing with the one thing to do next.
+    """
+    found = NO_TORCH if bundled else build()
     if found is None:
-        raise Missing(f"torch is not installed: {EXTRA}")
+        raise Missing(f"torch is not installed: {EXTRA}; {BUNDLED}")
     if found.cuda is None:
-        raise Missing(f"torch {found.version} is built without CUDA; install a CUDA build (pytorch.org says which)")
+        raise Missing(
+            f"torch {found.version} is built without CUDA; install a CUDA build (pytorch.org says which); {BUNDLED}"
+        )
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.core") is None:
         extra = "cu12" if found.cuda.startswith("12") else "cu13"
         raise Missing(f"cuda-core is not installed: pip install 'llm-capacity-planner[{extra}]'")

@@ -8,8 +8,9 @@ from typing import Any
 from planner.calibration.cases import Case
 from planner.calibration.environment import Card, Driver, Missing
 from planner.calibration.graphs import Call, HostTimed, Tuner, Work, failed
+from planner.calibration.kernels.bare import Runtime
 from planner.calibration.kernels.compile import CompileError
-from planner.calibration.kernels.launch import Launcher, LaunchError
+from planner.calibration.kernels.launch import Launcher, LaunchError, said
 from planner.calibration.kernels.problem import Nothing, Stream
 from planner.calibration.suite import EAGER, Ability, as_bundled, grouped_parts
 from planner.calibration.timing import LoadedCase, OutOfMemory, Unsupported
@@ -27,28 +28,32 @@ LEAST_FREE = 0.2  # of the device's memory, for what is not torch's: graphs, cod
 
 
 class CudaDevice:
-    """One GPU as the suite sees it. Raises Missing when torch cannot use it."""
+    """One GPU as the suite sees it, through torch or, for `bundled` kernels alone, through the driver.
 
-    def __init__(self, driver: Driver, card: Card, spec: GpuSpec) -> None:
+    Raises Missing where that cannot use it.
+    """
+
+    def __init__(self, driver: Driver, card: Card, spec: GpuSpec, bundled: bool = False) -> None:
         try:
-            import torch
-
-            self.launcher = Launcher(0)
-        except (LaunchError, CompileError) as error:
-            raise Missing(str(error)) from None
-        self.torch, self.driver, self.card, self.spec = torch, driver, card, spec
+            self.launcher = Launcher(0, Runtime() if bundled else None)
+        except (LaunchError, CompileError, ImportError, RuntimeError) as error:
+            raise Missing(said(error)) from None
+        torch = self.launcher.torch
+        self.torch, self.driver, self.card, self.spec, self.bundled = torch, driver, card, spec, bundled
         self.tuner = Tuner(self.launcher)
         torch.cuda.synchronize()
         self.own = frozenset(driver.processes(card))  # this process, and those that --force puts up with
         limits = self.launcher.limits
         self.l2_bytes = limits.l2_bytes or int(spec.l2_bytes or 0)
         free, self.total_bytes = torch.cuda.mem_get_info()
-        self.pool = pools(torch, self.launcher.target, self.able.half, free)
+        self.pool = None if bundled else pools(torch, self.launcher.target, self.able.half, free)
 
     @property
     def able(self) -> Ability:
         """What the suite may ask for."""
         limits = self.launcher.limits
+        if self.bundled:
+            return Ability(limits, self.total_bytes, False, False, library=False)
         return Ability(limits, self.total_bytes, limits.cc >= ADA, limits.cc >= TURING, limits.cc // 10 in GROUPED)
 
     def completed(self, environment: Environment) -> Environment:
@@ -87,7 +92,7 @@ class CudaDevice:
 
     def load(self, case: Case, copies: int) -> LoadedCase:
         try:
-            if case.kernel.startswith(LIBRARY):
+            if self.pool is not None and case.kernel.startswith(LIBRARY):
                 kind = HostTimed if case.kernel == EAGER else Work
                 return kind(self.torch, build(self.torch, self.pool, case, copies))
             return Work(self.torch, self._bundled(case, copies))

@@ -45,6 +45,7 @@ class Wish(NamedTuple):
     force: bool = False
     extra: tuple[Point, ...] = ()
     hung: frozenset[int] = frozenset()  # positions of points that never came back
+    bundled: bool = False  # kernels alone: no torch
 
 
 class Silent(Fault):
@@ -63,10 +64,13 @@ class Machine(NamedTuple):
     cards: list[Card]
 
 
-def machine(wanted: tuple[int, ...] = ()) -> Machine:
-    """The GPUs to measure. Raises Missing, with the one thing to do, and BadValue for a GPU that is not there."""
+def machine(wanted: tuple[int, ...] = (), bundled: bool = False) -> Machine:
+    """The GPUs to measure; for `bundled` kernels alone without torch.
+
+    Raises Missing, with the one thing to do, and BadValue for a GPU that is not there.
+    """
     driver = Driver(nvml())
-    build = check_installed()
+    build = check_installed(bundled=bundled)
     cards = allowed(driver.cards(), os.environ.get(VISIBLE))
     for number in wanted:
         if not any(card.number == number for card in cards):
@@ -138,7 +142,7 @@ def collective_points(found: Machine, quick: bool) -> tuple[Point, ...]:
 
 def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None]) -> Path:
     """Calibrate one card in this process: the whole way from the driver to the file."""
-    found = machine((card_number,))
+    found = machine((card_number,), wish.bundled)
     card = found.cards[0]
     os.environ[VISIBLE] = card.uuid
     token = device_token(card.uuid, user_dir())
@@ -149,7 +153,7 @@ def measure_card(card_number: int, wish: Wish, tell: Callable[[Progress], None])
         described = describe(card, found.driver)
         if described.document:
             write_profile(described.document)
-        device = CudaDevice(found.driver, card, described.spec)
+        device = CudaDevice(found.driver, card, described.spec, wish.bundled)
         able, environment = device.able, device.completed(environment)
         suite, repeated = cases(able, wish.mode), anchor(able, wish.mode)
         tell(Progress(0, len(suite), "compiling kernels"))

@@ -73,6 +73,7 @@ class Ability(NamedTuple):
     scaled_mm: bool
     int_mm: bool
     grouped_mm: bool = False
+    library: bool = True  # torch is there; else the bundled kernels alone are measured
 
     @property
     def half(self) -> str:
@@ -232,8 +233,10 @@ def _bundled(kernel: Kernel, able: Ability, quick: bool) -> Iterator[Case | None
 def cases(able: Ability, mode: Mode = Mode.FULL, kernels: Iterable[Kernel] = KERNELS) -> list[Case]:
     """Every point of the suite on this device, each once."""
     quick = mode is Mode.QUICK
-    found: list[Case | None] = [*_library_products(able, quick), *_prefill(able, quick), *_elementwise(able, quick)]
-    found += [*_grouped(able, quick), _eager(able)]
+    found: list[Case | None] = []
+    if able.library:
+        found += [*_library_products(able, quick), *_prefill(able, quick), *_elementwise(able, quick)]
+        found += [*_grouped(able, quick), _eager(able)]
     for kernel in kernels:
         found += _bundled(kernel, able, quick)
     return list({case.key: case for case in found if case is not None}.values())
@@ -242,7 +245,8 @@ def cases(able: Ability, mode: Mode = Mode.FULL, kernels: Iterable[Kernel] = KER
 def anchor(able: Ability, mode: Mode) -> Case:
     """The product that is measured again and again."""
     shape = ANCHOR_QUICK if mode is Mode.QUICK else ANCHOR
-    return product(Named("gemm-16", "torch.mm", able.half), shape)._replace(anchor=True)
+    kernel = "torch.mm" if able.library else f"mma-{able.half}"
+    return product(Named("gemm-16", kernel, able.half), shape)._replace(anchor=True)
 
 
 def ordered(found: Sequence[Case], repeated: Case, seed: int) -> list[Case]:

@@ -23,23 +23,35 @@ RunsDir = Annotated[
 Gpu = Annotated[list[int] | None, typer.Option("--gpu", metavar="INDEX", help="Only this GPU; may be repeated.")]
 Resume = Annotated[bool, typer.Option("--resume", metavar=NO_VALUE, help="Go on with an interrupted run.")]
 Force = Annotated[bool, typer.Option("--force", metavar=NO_VALUE, help="Measure a GPU that others use, too.")]
+Bundled = Annotated[
+    bool, typer.Option("--bundled", metavar=NO_VALUE, help="The bundled kernels alone: no torch is needed.")
+]
+ALONE = (
+    "bundled kernels alone: products in 16 bit, FP8 and INT8, prompts and small operations are torch's to time, and "
+    "keep the GPU's reference or datasheet"
+)
 STEP_S = 10.0  # between two lines where no terminal shows a bar
 
 
 def calibrate(
-    quick: Quick = False, runs_dir: RunsDir = "", gpu: Gpu = None, resume: Resume = False, force: Force = False
+    quick: Quick = False,
+    runs_dir: RunsDir = "",
+    gpu: Gpu = None,
+    resume: Resume = False,
+    force: Force = False,
+    bundled: Bundled = False,
 ) -> None:
     """Measure this machine's GPUs with the bundled kernels and torch; write one file per GPU."""
     from planner.calibration.process import Wish, collective_points, in_child, machine, refuse_busy
     from planner.catalog.runs import default_dir
     from planner.specs.run import Mode
 
-    found = machine(tuple(gpu or ()))
+    found = machine(tuple(gpu or ()), bundled)
     refuse_busy(found, force)
     folder = Path(runs_dir) if runs_dir else default_dir()
-    points = collective_points(found, quick)
+    points = () if bundled else collective_points(found, quick)
     for card in found.cards:
-        wish = Wish(Mode.QUICK if quick else Mode.FULL, folder, resume, force, points)
+        wish = Wish(Mode.QUICK if quick else Mode.FULL, folder, resume, force, points, bundled=bundled)
         try:
             with _bar(f"GPU {card.number} {card.name}") as show:
                 path = in_child(card.number, wish, show)
@@ -48,6 +60,8 @@ def calibrate(
             raise
         print(path)
         _say_fit(path)
+        if bundled:
+            print(ALONE)
 
 
 @contextmanager

@@ -67,23 +67,29 @@ class Done(NamedTuple):
         return {0: "ok", None: "skipped", 124: "out of time"}.get(self.code, f"exit {self.code}")
 
 
-def steps(work: Path) -> list[Step]:
-    """In the order of what is worth most when time runs out."""
+def steps(work: Path, bundled: bool = False) -> list[Step]:
+    """In the order of what is worth most when time runs out; `bundled`: those that need no torch."""
     python, runs = sys.executable, str(work / "runs")
     tests = (python, "-m", "pytest", "-q", *ALONE, "-m", "gpu")
     spread = ("-n", str(WORKERS)) if _has("xdist") else ()
+    calibrate = (python, "-m", "planner", "calibrate")
     found = [
         Step("compile", (python, "-m", "tests.gpu.check", str(work), "--compile"), 20, 60, "machine code, cold cache"),
         Step("kernels", (*tests, *spread, "tests/gpu/test_kernels_gpu.py"), 60, 180, "every tile against a reference"),
-        Step("full", (python, "-m", "planner", "calibrate", "--runs-dir", runs), 100, 270, "the run"),
+        Step("full", (*calibrate, "--runs-dir", runs), 100, 270, "the run"),
     ]
+    alone = Step("alone", (*calibrate, "--bundled", "--quick", "--runs-dir", str(work / "alone")), 30, 90, "no torch")
+    if bundled:
+        whole = (*calibrate, "--bundled", "--runs-dir", runs)
+        return [found[0], Step("full", whole, 60, 270, "the run, bundled kernels alone"), alone]
     for model in MODELS:
         name, table = model.split("/")[-1], str(work / f"{model.split('/')[-1]}.csv")
         formats = [part for name_of in FORMATS for part in ("--weight-format", name_of)]
         command = (python, "-m", "planner", "validate", "--model", model, *formats, "--csv", table)
         found.append(Step(f"validate {name}", command, 30, 150, "steps predicted and measured"))
-    quick = (python, "-m", "planner", "calibrate", "--quick", "--runs-dir", str(work / "quick"))
+    quick = (*calibrate, "--quick", "--runs-dir", str(work / "quick"))
     found.append(Step("quick", quick, 30, 90, "a third of the points"))
+    found.append(alone)
     found.append(Step("suite", (*tests, "tests/gpu/test_suite.py"), 60, 180, "two quick runs agree"))
     return found
 
@@ -325,9 +331,14 @@ def gathered(work: Path, out: Path) -> None:
 
 def everything(out: Path, only: Sequence[str], within_s: float) -> int:
     """All steps and the summary. Raises PlannerError where there is nothing to run on."""
+    from planner.calibration.environment import torch_build
     from planner.calibration.process import machine
 
-    machine()
+    build = torch_build()
+    bundled = build is None or build.cuda is None
+    machine(bundled=bundled)
+    if bundled:
+        print("no torch with CUDA here: the bundled kernels are measured alone, nothing is validated", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="gpu-check-"))
     (work / "golden").mkdir()
@@ -338,7 +349,7 @@ def everything(out: Path, only: Sequence[str], within_s: float) -> int:
     log = out / "log.txt"
     log.unlink(missing_ok=True)
     try:
-        wanted = [step for step in steps(work) if not only or step.name.split()[0] in only]
+        wanted = [step for step in steps(work, bundled) if not only or step.name.split()[0] in only]
         done = run_steps(wanted, environment, log, within_s)
         rescue(work)
         gathered(work, out)  # first: it does not depend on what the figures look like

@@ -24,7 +24,17 @@ from planner.catalog.efficiency import peak_rates
 from planner.roofline import table_residual
 from planner.specs.calibration import Calibration, FamilyFit, HeldOut, ResidualTable
 from planner.specs.gpu import GpuSpec
-from planner.specs.run import LIBRARY, AttentionShape, CollectiveShape, ExpertShape, GemmShape, Point, Run, StreamShape
+from planner.specs.run import (
+    LIBRARY,
+    AttentionShape,
+    CollectiveShape,
+    ExpertShape,
+    GemmShape,
+    Mode,
+    Point,
+    Run,
+    StreamShape,
+)
 
 __all__ = ["family_fit", "fit", "held_out", "predicted", "samples"]
 
@@ -36,6 +46,7 @@ ENOUGH_FOR_TABLE = 12
 MOST_ERROR = 100.0  # that a calibration states: a run of nonsense is still a run, and one that nobody should use
 PLAIN = Freedom(k_s=False, k0=False, flops=False)
 NOT_PRICED = ("launch", "read", "copy", "l2-read")  # shown, never part of a forward pass
+OF_LIBRARIES = ("gemm-16", "gemm-fp8", "gemm-int8")  # engines call the library: the bundled kernels are no comparison
 
 
 class Fitted(NamedTuple):
@@ -175,11 +186,18 @@ def by_family(points: Sequence[Point]) -> dict[str, list[Point]]:
     return found
 
 
+def _is_engines(run: Run, family: str, points: Sequence[Point]) -> bool:
+    """Whether engines run what was measured: of families that libraries serve, a run without torch has its own."""
+    own = run.mode is not Mode.CONVERTED and family in OF_LIBRARIES
+    return not own or any(point.kernel.startswith(LIBRARY) for point in points)
+
+
 def fit(run: Run, gpu: GpuSpec, peaks: Callable[[GpuSpec, str], tuple[float, float]] = peak_rates) -> Calibration:
     """Everything that a run says of a GPU. Families that were not measured, or hardly, are absent."""
     timed = [point for point in run.timed() if not point.anchor]
     priced = by_family([p for p in timed if not isinstance(p.shape, CollectiveShape) and p.family not in NOT_PRICED])
-    fits = [family_fit(points, Peaks(*peaks(gpu, family))) for family, points in priced.items()]
+    known = {family: points for family, points in priced.items() if _is_engines(run, family, points)}
+    fits = [family_fit(points, Peaks(*peaks(gpu, family))) for family, points in known.items()]
     return Calibration(
         id=run.id,
         gpu=run.gpu,

@@ -5,7 +5,8 @@
     prepared.run(stream, copy=2)                                   # one launch, asynchronous
     prepared.check()                                               # poisons, runs, compares; raises nothing
 
-Needs torch (memory and streams), cuda-core and a driver; none is imported before a Launcher is made.
+Needs torch (memory and streams) or what stands for it (`bare`), cuda-core and a driver; none is imported before a
+Launcher is made.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def _checked(result: Sequence[Any], what: str) -> Any:
 class Prepared(NamedTuple):
     """A problem with its buffers on a GPU. `size_bytes` and `flops` are those of one launch."""
 
+    torch: Any
     problem: Problem
     kernel: Kernel
     choice: Choice
@@ -126,11 +128,11 @@ class Prepared(NamedTuple):
         for operand in self.problem.operands:
             if operand.role in (Role.OUTPUT, Role.SCRATCH):
                 for tensor in self.tensors[operand.name]:
-                    tensor.view(tensor.dtype).flatten().view(_torch().uint8).fill_(POISON)
+                    tensor.view(tensor.dtype).flatten().view(self.torch.uint8).fill_(POISON)
 
     def check(self, copy: int = 0, parts: Sequence[int] | None = None) -> Check:
         """Run twice on poisoned outputs (semaphores must return to zero), then compare some parts."""
-        torch, problem = _torch(), self.problem
+        torch, problem = self.torch, self.problem
         for _ in range(2):
             self.poison()
             self.run(torch.cuda.current_stream(), copy)
@@ -144,9 +146,9 @@ class Prepared(NamedTuple):
 class Launcher:
     """One GPU: its limits, its loaded kernels and a pool of values to fill buffers from."""
 
-    def __init__(self, device: int = 0) -> None:
-        """Raises LaunchError without torch, GPU or driver, CompileError without cuda-core."""
-        self.torch = _torch()
+    def __init__(self, device: int = 0, torch: Any = None) -> None:
+        """`torch`: what stands for it. Raises LaunchError without it, GPU or driver, CompileError without cuda-core."""
+        self.torch = torch or _torch()
         try:
             from cuda.core import Device
         except ImportError:
@@ -185,9 +187,8 @@ class Launcher:
                 kept[key] = self._tensors(*key)
             tensors[operand.name] = kept[key]
         loaded = self._loaded(kernel, choice.tile)
-        return Prepared(
-            problem, kernel, choice, copies, tensors, _launches(loaded, choice.tile, problem, tensors, copies)
-        )
+        launches = _launches(loaded, choice.tile, problem, tensors, copies)
+        return Prepared(self.torch, problem, kernel, choice, copies, tensors, launches)
 
     def _tensors(self, operand: Operand, copies: int) -> list[Any]:
         """The operand once for every copy, side by side in one buffer: filled by a few launches, not thousands."""
