@@ -23,10 +23,11 @@ from planner.calibration.kernels.problem import Decode, Gemm, Stream
 from planner.calibration.suite import cases
 from planner.catalog.gpus import gpu
 from planner.catalog.runs import read_run
+from planner.explain.kernels import without_libraries
 from planner.specs.run import LIBRARY, Mode, Status
 from tests.fake_driver import MIB, FakeDriver, emulator, machine_code, modules
 from tests.fake_gpu import FakeDevice, FakeNvml, smallest
-from tests.test_fit import fitted_run, timed
+from tests.test_fit import fitted_run, products, timed
 
 ALONE = FakeDevice().able._replace(scaled_mm=False, int_mm=False, grouped_mm=False, library=False)
 
@@ -127,3 +128,5 @@ def test_what_engines_leave_to_libraries_is_not_priced_by_bundled_kernels() -> N
     found = {family.family for family in fit(fitted_run(points), gpu("h200-sxm")).families}
     assert found >= {"wo-4", "wo-8", "attention-decode-16", "attention-decode-8", "moe-gemm-16", "nf4"}
     assert not found & {"gemm-16", "gemm-fp8", "gemm-int8", "attention-prefill-16", "elementwise"}
+    assert without_libraries(fitted_run(points)).startswith("Bundled kernels alone")
+    assert not without_libraries(fitted_run(products()))

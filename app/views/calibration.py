@@ -298,6 +298,8 @@ source = calibrating.source_of(gpu, chosen, library)
 standing(gpu, source, calibrating.source_of(gpu, None, library))
 if chosen is None:
     how_to()
+if chosen and (alone := kernels.without_libraries(chosen.run)):
+    st.caption(alone)
 tiles(gpu, source)
 charts(gpu, source, chosen.run if chosen else None)
 with st.expander("All runs that are known here", key="all_runs", on_change="rerun") as fold:

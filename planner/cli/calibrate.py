@@ -26,10 +26,6 @@ Force = Annotated[bool, typer.Option("--force", metavar=NO_VALUE, help="Measure 
 Bundled = Annotated[
     bool, typer.Option("--bundled", metavar=NO_VALUE, help="The bundled kernels alone: no torch is needed.")
 ]
-ALONE = (
-    "bundled kernels alone: products in 16 bit, FP8 and INT8, prompts and small operations are torch's to time, and "
-    "keep the GPU's reference or datasheet"
-)
 STEP_S = 10.0  # between two lines where no terminal shows a bar
 
 
@@ -60,8 +56,6 @@ def calibrate(
             raise
         print(path)
         _say_fit(path)
-        if bundled:
-            print(ALONE)
 
 
 @contextmanager

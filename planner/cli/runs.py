@@ -69,12 +69,14 @@ def fitted(run: Run) -> Calibration:
 
 
 def show_fit(run: Run) -> None:
-    """Every family with its rates and its error on held-back points."""
-    from planner.explain.kernels import fit_rows
+    """Every family with its rates and its error on held-back points, and what the run leaves to others."""
+    from planner.explain.kernels import fit_rows, without_libraries
 
     rows = fit_rows(fitted(run))
     if rows:
         show_table({column: column.replace("_", " ") for column in rows[0]}, rows)
+    if said := without_libraries(run):
+        print(said)
 
 
 def _show(run: Run, json: bool, csv: str) -> None:

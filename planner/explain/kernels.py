@@ -32,7 +32,7 @@ from planner.roofline import op_seconds
 from planner.specs.calibration import Calibration, FamilyFit, LinkFit
 from planner.specs.formats import FormatSpec, Level
 from planner.specs.gpu import GpuSpec
-from planner.specs.run import LIBRARY, GemmShape, Point, Run, StreamShape
+from planner.specs.run import LIBRARY, GemmShape, Mode, Point, Run, StreamShape
 
 Array = NDArray[np.float64]
 
@@ -255,6 +255,16 @@ def launches(run: Run) -> str:
     times = {p.kernel.startswith(LIBRARY): p.timing.median_s for p in run.timed() if p.family == "launch" and p.timing}
     names = {False: "in a graph", True: "from the host"}
     return ", ".join(f"{figure(1e6 * times[eager])} µs {name}" for eager, name in names.items() if eager in times)
+
+
+def without_libraries(run: Run) -> str:
+    """What a run of the bundled kernels alone leaves to others, in words; blank for a run with torch's."""
+    if run.mode is Mode.CONVERTED or any(point.kernel.startswith(LIBRARY) for point in run.points):
+        return ""
+    return (
+        "Bundled kernels alone: products in 16 bit, FP8 and INT8, prompts and small operations are torch's to time, "
+        "and keep the GPU's reference or datasheet."
+    )
 
 
 def middle_error_percent(found: Calibration) -> float | None:
