@@ -20,10 +20,7 @@ from planner.specs.gpu import GpuSpec
 from planner.specs.run import LIBRARY, Environment, ExpertShape, Health, StreamShape
 
 ADA, TURING = 89, 75  # compute capabilities from which torch multiplies FP8, and int8
-GROUPED = (
-    9,
-    10,
-)  # major compute capabilities for which it has a grouped product; elsewhere the host deals out the rows
+GROUPED = (9, 10)  # major ones for which it has a grouped product: elsewhere the host deals out the rows
 LEAST_FREE = 0.2  # of the device's memory, for what is not torch's: graphs, code, libraries
 
 

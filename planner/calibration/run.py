@@ -20,7 +20,7 @@ from planner.errors import BadValue
 from planner.specs.run import Environment, Mode, Point, Run
 
 JOURNALS = ".journal"
-NEVER_BACK = Fault("this kernel did not come back at one of its shapes, and its process was ended")
+NEVER_BACK = "this kernel did not come back at one of its shapes, and its process was ended"
 
 
 class Progress(NamedTuple):
@@ -100,7 +100,7 @@ def calibrate(
         if position not in done:
             try:
                 if case.kernel in hung:
-                    journal.add(faulty(case, position, NEVER_BACK))
+                    journal.add(faulty(case, position, Fault(NEVER_BACK)))
                 else:
                     journal.add(measure(device, case, rule, position, pause))
             except Fault as fault:
@@ -117,9 +117,8 @@ def calibrate(
 
 def so_far(journal: Journal) -> Run:
     """What a journal holds, as a run, whether or not it came to its end."""
-    head = journal.header
-    facts = head.model_dump(exclude={"seed"})
-    return sealed(Run(**facts, points=tuple(sorted(journal.points, key=lambda point: point.order))))
+    points = tuple(sorted(journal.points, key=lambda point: point.order))
+    return sealed(Run(**journal.header.model_dump(exclude={"seed"}), points=points))
 
 
 def finish(run: Run, folder: Path, journal: Journal) -> Path:

@@ -1,5 +1,4 @@
-"""What torch runs beside the bundled kernels: cuBLASLt products, grouped ones, its attention for prompts, elementwise
-kernels.
+"""What torch runs beside the bundled kernels: products by cuBLASLt, grouped ones, prompts' attention, elementwise ones.
 
 A workload is a function of a copy's number that launches one call on the current stream. Weights are slices
 of one pool of random bytes at distinct offsets, so that a point costs no time to fill.
