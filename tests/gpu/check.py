@@ -41,6 +41,7 @@ BEYOND_L2, COMPUTE_TOKENS, COMPUTE_SIDE = 2, 4096, 6144
 ALONE = ("--noconftest", "-W", "default", "-p", "no:cacheprovider")  # no test extra, and torch may warn as it likes
 TAIL = 30  # lines of a failed step that the summary repeats
 STOP_S = 20.0  # that a step which is stopped may take to say how far it came
+WIDTH = 150  # of what the summary repeats: 12,000 characters of its end may be all that one is shown
 MOST_LOST = 20  # kinds of lost points that the summary names
 
 
@@ -240,7 +241,7 @@ def run_table(run: Run, spec: GpuSpec) -> list[str]:
     lost = [point for point in run.points if point.status is not Status.OK]
     lines = [f"run {run.id}, {run.mode.value}: {len(run.timed())} of {len(run.points)} points"]
     kinds = Counter(f"{point.kernel}: {point.status.value} {' '.join(point.flags)} {point.note}" for point in lost)
-    lines += [f"  {count} x {kind}" for kind, count in kinds.most_common(MOST_LOST)]
+    lines += [f"  {count} x {kind}"[:WIDTH] for kind, count in kinds.most_common(MOST_LOST)]
     lines += [f"  and {len(kinds) - MOST_LOST} more kinds"] if len(kinds) > MOST_LOST else []
     rows = [("of the limit, beyond the cache", "points", "median", "best", "H200 should")]
     for f in fractions(run, spec):
@@ -286,7 +287,8 @@ def summary(done: Sequence[Done], work: Path) -> list[str]:
     lines: list[str] = []
     for one in done:
         if one.code:
-            lines += [f"== {one.step.name}: {one.word}; the end of what it said", *one.said, ""]
+            said = (line[:WIDTH] for line in one.said)
+            lines += [f"== {one.step.name}: {one.word}; the end of what it said", *said, ""]
     lines += [*validate_table(sorted(work.glob("*.csv"))), ""]
     for path in runs_in(work):
         run = read_run(path)
