@@ -266,6 +266,12 @@ def test_sglang_divides_its_sequences_among_attention_ranks() -> None:
     assert again["tpot_ms"] == blank["tpot_ms"] and again["max_num_seqs"] == blank["max_num_seqs"]
 
 
+def test_sglang_serves_few_sequences_while_drafting_unless_told_otherwise() -> None:
+    drafts = {"model": "Qwen/Qwen3.6-27B", "gpu": "h200-sxm", "draft_model": "mtp", "speculative_tokens": 3}
+    asked = ({"engine": "sglang"}, {"engine": "sglang", "max_num_seqs": 320}, {"engine": "vllm"})
+    assert [row(**drafts, **more, concurrency=64)["max_num_seqs"] for more in asked] == [48, 320, 1024]
+
+
 def test_sglang_serves_few_sequences_of_deepseek_v4_unless_told_otherwise() -> None:
     sharded = {"model": "deepseek-ai/DeepSeek-V4-Flash", "gpu": "b200", "tp": 8, "engine": "sglang", "concurrency": 64}
     most = [row(**sharded, **more)["max_num_seqs"] for more in ({}, {"attention_dp": 8}, {"max_num_seqs": 320})]

@@ -206,6 +206,26 @@ def test_sglang_starts_only_where_a_sequence_fits_the_part_that_is_not_set_aside
         assert found.verdict.starts == (found.kv.max_concurrency >= 1)
 
 
+def test_sglang_keeps_states_of_the_sequences_that_are_stated_where_no_prefixes_are_cached() -> None:
+    """Qwen3.8-27B with 32 sequences on GB10, 8 GiB of it taken: 535,124 tokens of 64 KiB by its log."""
+    asked = {"model": "Qwen/Qwen3.8-27B", "weight_format": "bf16", "gpu": "gb10", "reserved_gib": 7.97}
+    started = {"engine": "sglang", "gpu_memory_utilization": 0.8, "max_num_seqs": 32, "max_num_batched_tokens": 8192}
+    plain, cached = (estimate([Scenario(**asked, **started, prefix_caching=on)]).rows()[0] for on in (False, True))
+    assert plain["kv_pool_tokens"] == pytest.approx(535_124, rel=0.02)
+    assert plain["max_concurrency"] == 32 and plain["recurrent_state_gib"] < cached["recurrent_state_gib"] / 3
+
+
+def test_sglang_keeps_states_that_verify_drafts_for_no_more_sequences_than_run() -> None:
+    hybrid, sglang = named("Qwen/Qwen3-Next-80B-A3B-Instruct"), engine("sglang")
+
+    def states(most: float, drafts: float) -> float:
+        found = plan(hybrid, sglang, Parallel(tp=4), utilization=0.85, max_num_seqs=most, draft_tokens=drafts)
+        return float(found.terms.recurrent_state_bytes[0])
+
+    assert states(4.0, 3.0) < 0.8 * states(1e4, 3.0)
+    assert states(4.0, 0.0) == states(1e4, 0.0) == pytest.approx(states(1e4, 3.0))
+
+
 def test_tensorrt_llm_pool_is_what_its_log_says() -> None:
     """H200: a peak of 91.46 of 139.81 GiB leaves 41.11 GiB at a fraction of 0.85, peak with the context."""
     spec, device = engine("trtllm"), Device(139.81 * GIB)

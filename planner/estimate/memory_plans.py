@@ -130,6 +130,7 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
         enforce_eager=flags(lambda d: d.row.scenario.enforce_eager, Part.WORDS),
+        states_asked=flags(_states_asked, Part.SCENARIO),
         text_alone=flags(_text_alone, Part.WORDS),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
         flash_attention=flags(lambda d: d.row.scenario.flash_attention is not False, Part.WORDS),
@@ -137,6 +138,11 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )
+
+
+def _states_asked(d: Deployment) -> bool:
+    """Whether recurrent states are set aside for the sequences that the scenario states."""
+    return d.row.scenario.prefix_caching is False and d.row.scenario.max_num_seqs is not None
 
 
 def _value_bytes(d: Deployment) -> float:
@@ -154,10 +160,17 @@ def rank_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
 
 
 def server_slots(engine: EngineSpec, deployments: Sequence[Deployment]) -> Floats:
-    """Most sequences of all attention-DP ranks together, as stated or by the model's type; nan: each rank's default."""
+    """Most sequences of all attention-DP ranks together: as stated, by the model's type or of servers that draft;
+    nan: each rank's default.
+    """
     defaults, of_type = engine.defaults, deployments[0].row.model.model_type
-    own = defaults.server_slots if of_type in defaults.server_slots_types else np.nan
-    return numbers(deployments, "max_num_seqs", own)
+    stated = numbers(deployments, "max_num_seqs", np.nan)
+    if of_type in defaults.server_slots_types:
+        return np.where(np.isnan(stated), defaults.server_slots, stated)
+    if defaults.drafted_slots is None:
+        return stated
+    drafts = column(deployments, lambda d: bool(d.row.scenario.draft_model), Part.SCENARIO, dtype=bool)
+    return np.where(np.isnan(stated) & drafts, defaults.drafted_slots, stated)
 
 
 def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flight: Floats) -> MemoryInputs:

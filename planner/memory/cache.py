@@ -231,6 +231,12 @@ def _added(
     return LayersAndBytes(np.stack(np.broadcast_arrays(*layers)), np.stack(sizes)), np.stack(reaches)
 
 
+def drafted_states(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
+    """States of one sequence that its drafted tokens are verified with."""
+    drafts = floats(inputs.settings.draft_tokens)
+    return floats(engine.cache.draft_state_slots * drafts + engine.cache.first_state_slots * (drafts > 0))
+
+
 def cache_table(
     model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements, draft: CacheLayers | None = None
 ) -> CacheTable:
@@ -241,7 +247,7 @@ def cache_table(
     block = floats(engine.cache.block_tokens if given is None else given)
     windowed = np.isfinite(reach) & (engine.cache.layout is not CacheLayout.FULL)
     table = _plain_table(block, attention, states, np.where(windowed, reach, np.inf))
-    slots = engine.cache.state_slots + engine.cache.draft_state_slots * floats(inputs.settings.draft_tokens)
+    slots = engine.cache.state_slots + drafted_states(engine, inputs)
     table = table._replace(
         cap_tokens=table.live_tokens + _margin(engine, inputs),
         spare_blocks=np.where(windowed, engine.cache.spare_blocks, 0.0),

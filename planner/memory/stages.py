@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes, effective_utilization
-from planner.memory.cache import CacheTable, cache_table, sequence_bytes
+from planner.memory.cache import CacheTable, cache_table, drafted_states, sequence_bytes
 from planner.memory.extras import draft_inputs, draft_layers, draft_weight_bytes, lora_bytes
 from planner.memory.placement import Placement, Placements, placements
 from planner.memory.terms import Floats, MemoryInputs, floats, slot_tokens
@@ -87,6 +87,20 @@ def running_sequences(inputs: MemoryInputs, table: CacheTable, available: Floats
     return floats(np.minimum(asked, np.maximum(fitting, 1)))
 
 
+def set_aside_bytes(engine: EngineSpec, inputs: MemoryInputs, table: CacheTable, left: Floats) -> Floats:
+    """(S, R): what an engine sets aside of the memory that is left for recurrent states.
+
+    A share of it, less what verifies drafts of more sequences than may run; or the states of the sequences that are
+    stated, where no prefixes are cached. Ref: sglang kv_cache_configurator.py _handle_max_mamba_cache.
+    """
+    budget, most = engine.cache.state_share * left, floats(inputs.settings.max_num_seqs)
+    drafted = drafted_states(engine, inputs)
+    idle = np.maximum(np.floor(budget / np.maximum(table.state_bytes, 1)) - most, 0)
+    shared = budget - idle * table.state_bytes * drafted / (engine.cache.state_slots + drafted)
+    asked = np.minimum(most * table.state_bytes, left)
+    return np.where(table.state_bytes > 0, np.where(inputs.settings.states_asked, asked, shared), 0.0)
+
+
 def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Stages:
     """Spend the budget on every stage and size the cache from the rest."""
     rows = row_count(inputs)
@@ -101,7 +115,7 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     available = np.where(exists, left, _ABSENT)
     states = table.state_bytes * running_sequences(inputs, table, available)
     if engine.cache.state_share:
-        states = np.where(table.state_bytes > 0, engine.cache.state_share * np.maximum(left, 0), 0.0)
+        states = set_aside_bytes(engine, inputs, table, np.maximum(left, 0))
     pool = available if engine.cache.state_in_pool else available - states
     if engine.cache.allocation is Allocation.CONTEXT:
         slots = floats(inputs.settings.max_num_seqs)

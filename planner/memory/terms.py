@@ -50,6 +50,7 @@ class Settings(NamedTuple):
     max_model_len_given: Flags = False
     block_tokens: Array | None = None  # None: the engine's default
     enforce_eager: Flags = False
+    states_asked: Flags = False  # states are set aside for max_num_seqs sequences, not a share of what is left
     text_alone: Flags = False  # no images are accepted, and none is profiled
     n_ubatch: Array = 512.0  # llama.cpp: tokens of a micro-batch
     flash_attention: Flags = True  # llama.cpp: off, scores of a micro-batch are kept

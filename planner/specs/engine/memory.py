@@ -86,7 +86,8 @@ class CacheRules(Spec):
     state_slots: Amount = 1  # copies of the state per running sequence ...
     plain_state_slots: Amount | None = None  # ... where prefixes are not cached; None: as many
     conv_value_bytes: Amount = 2  # of the inputs that a recurrent layer's convolution keeps
-    draft_state_slots: Amount = 0  # more copies per drafted token
+    draft_state_slots: Amount = 0  # more copies per drafted token ...
+    first_state_slots: Amount = 0  # ... and for the token before the first of them
     state_share: Share = 0  # part of the pool that is set aside for states; 0: as needed
     shared_layers: bool = False  # layers that read another layer's cache own pages like all others
     cross_layers: bool = False  # layers that attend to an image own pages like all others

@@ -51,6 +51,7 @@ class Defaults(Spec):
     wide_graph_on: tuple[Name, ...] = ()  # generations on which it captures as large ones of any model
     server_slots: Tokens = 256  # most sequences of a whole server, all attention-DP ranks together, of ...
     server_slots_types: tuple[str, ...] = ()  # ... models of these types (model_type); of others the tier's
+    drafted_slots: Tokens | None = None  # the same of a server that drafts; None: the tier's
     # captured tokens for each slot and token that it generates in a step, at most; None: any
     graph_slot_tokens: Amount | None = None
     n_ubatch: Tokens = 512
