@@ -16,7 +16,7 @@ from planner.explain.words import HOLDING
 from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
 
-INPUTS = "Inputs are in the bar at the left; where it is closed, » opens it and the list of pages."
+INPUTS = "Inputs are in the bar at the left. Where it is closed, as on a phone, » opens it and the list of pages."
 BOXES = {
     "no": (st.error, ":material/cancel:"),
     "starts": (st.warning, ":material/hourglass_top:"),
@@ -34,14 +34,14 @@ BOUND = {  # in two short lines, so that two tiles stand side by side on a phone
 }
 
 
-def problems() -> None:
-    """What a link held that the page cannot use, and what an edit brought with it."""
+def problems(question: str = "") -> None:
+    """What the page answers, what a link held that it cannot use, and what an edit brought with it."""
     with st.container():  # whatever it says, what stands below keeps its place
+        st.caption(f"{question} {INPUTS}".lstrip())
         _problems()
 
 
 def _problems() -> None:
-    st.caption(INPUTS)
     dropped = st.session_state.get(DROPPED, ())
     if dropped:
         lines = "\n".join(f"- {plain(line)}" for line in dropped[:12])

@@ -176,7 +176,7 @@ def difference_table(labels: Sequence[str], rows: Sequence[EstimateRow]) -> None
 def _columns(labels: Sequence[str]) -> dict[str, Any]:
     """The names stay in sight; each scenario is wide enough for its words and scrolls."""
     words = max(len(text) for text in (INPUTS | ANSWERS).values())
-    columns: dict[str, Any] = {"": st.column_config.TextColumn(pinned=True, width=CHARACTER_PX * words)}
+    columns: dict[str, Any] = {"": st.column_config.TextColumn("Differs in", pinned=True, width=CHARACTER_PX * words)}
     longest = max(len(BOUND[name][0]) for name in BOUND)
     for label in labels:
         short = label if len(labels) <= WITH_INTERVALS else label.partition(",")[0]

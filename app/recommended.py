@@ -68,16 +68,15 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
 
 
 def _nearest(found: Recommendation) -> None:
-    """What comes nearest, to be opened where single changes that would help are listed."""
-    of_each = {row.get("model"): row for row in reversed(found.rejected)}
-    rows = [row for row in found.rejected if of_each[row.get("model")] is row]
+    """What comes nearest, to be opened where single changes that would help are listed; first what has a format."""
+    tried = [row for row in found.rejected if row.get("weight_format")] or found.rejected
+    of_each = {row.get("model"): row for row in reversed(tried)}
+    rows = [row for row in tried if of_each[row.get("model")] is row]
     for number, row in enumerate(rows[:NEAREST]):
         place = st.container(horizontal=True, vertical_alignment="center")
-        name = explain.model_name(row.get("model"))
-        kind = explain.format_name(str(row.get("weight_format") or ""))
-        place.markdown(
-            plain(f"Nearest: {name} in {kind} on {explain.gpu_name(str(row.get('gpu') or ''))}: {row['reason']}")
-        )
+        kind = row.get("weight_format")
+        name = explain.model_name(row.get("model")) + (f" in {explain.format_name(str(kind))}" if kind else "")
+        place.markdown(plain(f"Nearest: {name} on {explain.gpu_name(str(row.get('gpu') or ''))}: {row['reason']}"))
         _open(place, row, "What would help", f"nearest_{number}")
 
 

@@ -141,7 +141,7 @@ def _which_models(row: Any, form: Form, given: dict[str, str], library: Library)
     alone = list(dict.fromkeys(model_id(name) for name in (*library.models, form.scenario.model or "") if name))
     names = SIZE_NAMES | {name: f"only {model_name(name)}" for name in alone}
     if now not in names:
-        names |= {now: f"{now} B" if "models" not in given else f"{now.count(',') + 1} chosen"}
+        names |= {now: f"{now.replace('-', ' to ')} B" if "models" not in given else f"{now.count(',') + 1} chosen"}
     row.selectbox(
         "Models", list(names), format_func=names.__getitem__, key=_seed("which", now), width=230, on_change=_which,
         help="By billion parameters, or which precision for one model. Any others are named under Choose from.",
@@ -165,7 +165,7 @@ def _which() -> None:
 def _blend(place: Any, given: dict[str, str]) -> None:
     usual = Weights().model_dump()
     shares = [float(part) for part in given["blend"].split(",")] if "blend" in given else list(usual.values())
-    box = place.popover("Its weights", key="blend", on_change="rerun")
+    box = place.popover("Shares of the blend", key="blend", on_change="rerun")
     if box.open:
         for name, share in zip(usual, shares, strict=True):
             box.slider(
@@ -210,7 +210,7 @@ def folds(form: Form, library: Library) -> None:
 def _count(place: Any, count: int, is_open: bool | None) -> None:
     """Under a closed fold, how much it holds; not in its title, because a box with a new title shuts itself."""
     if count and not is_open:
-        place.caption(f"{count} set")
+        place.caption(f"{count} set here")
 
 
 def _number(value: float | None) -> str:

@@ -29,10 +29,10 @@ def test_one_replica_less_does_not_meet_what_the_winner_meets() -> None:
 @pytest.mark.parametrize(
     ("wish", "filtered"),
     [
-        (Wish(max_usd_per_hour=0.5), "exceed a budget"),
-        (Wish(min_output_tokens_per_s=1e7), "stay below a minimum that was set"),
-        (Wish(min_context_tokens=1e9), "stay below a minimum that was set"),
-        (Wish(ttft_slo_ms=1), "are slower than the objectives"),
+        (Wish(max_usd_per_hour=0.5), "would exceed a budget"),
+        (Wish(min_output_tokens_per_s=1e7), "would stay below a minimum that was set"),
+        (Wish(min_context_tokens=1e9), "would stay below a minimum that was set"),
+        (Wish(ttft_slo_ms=1), "would be slower than the objectives"),
     ],
 )
 def test_an_empty_set_says_which_filter_emptied_it(wish: Wish, filtered: str) -> None:
@@ -43,7 +43,7 @@ def test_an_empty_set_says_which_filter_emptied_it(wish: Wish, filtered: str) ->
 
 def test_a_format_that_nothing_runs_is_the_filter() -> None:
     found = recommend(LOAD, SPACE.model_copy(update={"formats": ("gguf-q4_k_m",), "engines": ("vllm",)}), Wish())
-    assert found.verdict.endswith("use a format that the engine or the GPU does not support")
+    assert found.verdict.endswith("would use a format that the engine or the GPU does not support")
 
 
 def test_budgets_hold_for_every_candidate() -> None:
@@ -194,7 +194,7 @@ SMALL_CARD = Space(models=("meta-llama/Llama-3.3-70B-Instruct",), gpus=("rtx3060
             {"concurrency": 1, "n_gpus": 1},
             SMALL_CARD,
             Wish(),
-            "with the memory of the computer stated (host_memory_gib)",
+            "state the memory of the computer (host_memory_gib)",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def drawn(place: DeltaGenerator, key: str, chart: Chart, words: str) -> None:
 
 form = start("calculator")
 library = own_library()
-problems()
+problems("Will a model run on these GPUs, for how many at once, how fast?")
 found = first_answer(form.scenario, form.door, library)
 if found.row["error"]:
     st.error(plain(found.row["error"]), title="This cannot be estimated", icon=":material/error:")

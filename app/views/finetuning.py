@@ -112,7 +112,7 @@ def downloads(row: FinetuneRow, run: FinetuneScenario) -> None:
 
 run = training.start()
 library = own_library()
-problems()
+problems("Does a training step fit these GPUs, and what would make it fit?")
 row = estimate_finetune(run, library).rows()[0]
 refused = st.session_state.pop(training.REFUSED, "")
 if refused:

@@ -13,21 +13,21 @@ from planner.search.records import Columns, Reached, Refused
 from planner.specs.scenario import Scenario
 from planner.specs.wish import Wish
 
-MEMORY = "need more memory"
+MEMORY = "would need more memory"
 WEIGHTS, GPUS = "out_of_weights", "max_gpus"
 WHOLE = 1000  # from which a figure is told without decimals
 STAGES = (  # what is wrong with those that a filter rejects, in the order in which filters apply, and its codes
-    ("are not made for such requests", ("error", "beyond_the_model")),
-    ("need a format that nobody publishes", ("format_not_made",)),
-    ("use a format that the engine or the GPU does not support", ("unsupported_format", "unknown_support")),
+    ("cannot take such requests", ("error", "beyond_the_model")),
+    ("would need a format that nobody publishes", ("format_not_made",)),
+    ("would use a format that the engine or the GPU does not support", ("unsupported_format", "unknown_support")),
     ("cannot be divided over these GPUs", ("tp_invalid", "count_not_divided")),
-    ("exceed a budget", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
+    ("would exceed a budget", tuple(bound.name for bound in limits.BOUNDS if bound.early)),
     (MEMORY, tuple(code for code, _ in STOPS.values())),
-    ("start but cannot hold this load", ("above_capacity", "kv_pool_full")),
-    ("are slower than the objectives", ("slo_missed", "slower_than_read")),
-    ("stay below a minimum that was set", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
+    ("would start but not hold this load", ("above_capacity", "kv_pool_full")),
+    ("would be slower than the objectives", ("slo_missed", "slower_than_read")),
+    ("would stay below a minimum that was set", tuple(bound.name for bound in limits.BOUNDS if not bound.early)),
 )
-HOST = "with the memory of the computer stated (host_memory_gib), llama.cpp may keep layers there"
+HOST = "state the memory of the computer (host_memory_gib), and llama.cpp may keep layers there"
 
 
 def failed(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -45,15 +45,15 @@ def emptied(
     if not told:
         return "nothing to choose from"
     counted = [f"{count:,} {fault}" for fault, count in told]
-    said = f"of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
+    said = f"Of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
     if len(told) == 1:
-        said = f"all combinations {told[0][0]}"
+        said = f"All combinations {told[0][0]}"
     binding = [*_binding(load, wish, best)]
     if not binding:
         binding = [*_nearest(refused, dict(STAGES)[told[-1][0]])]
         if set(reasons) & {*dict(STAGES)[MEMORY]} == {WEIGHTS} and not load.host_memory_gib:
             binding.append(HOST)
-    return "; ".join([*binding, said])
+    return ". ".join(filter(None, ["; ".join(binding), said]))
 
 
 def _binding(load: Scenario, wish: Wish, best: Mapping[str, Reached]) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _told(value: float) -> str:
 
 def _where(reached: Reached) -> str:
     c = reached.columns
-    return f"{_what(c)} on {c['tp'] * c['pp']} x {gpu_name(c['gpu'])}"
+    return f"{_what(c)} on {c['tp'] * c['pp']} × {gpu_name(c['gpu'])}"
 
 
 def _what(columns: Columns) -> str:
