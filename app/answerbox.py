@@ -16,7 +16,7 @@ from planner.explain.words import HOLDING
 from state import DROPPED, REFUSED, TOLD, apply
 from words import evidence, plain
 
-INPUTS = "Inputs are in the bar at the left. Where it is closed, as on a phone, » opens it and the list of pages."
+INPUTS = "Inputs are in the bar at the left; on a phone, » opens it with the list of pages."
 BOXES = {
     "no": (st.error, ":material/cancel:"),
     "starts": (st.warning, ":material/hourglass_top:"),

@@ -37,6 +37,7 @@ SEGMENTS = (
 )
 TEXT_ROOM = 2.1  # axis over the longest bar, so that a figure with its interval stands beside it, on a phone too
 STEP_ROOM = 2.5  # the same where the text says what bounds a part as well
+GAMMA, EVEN = 2.2, 0.18  # of a screen; the luminance on which black and white are read equally well (WCAG 2)
 ONE_LINE = 14  # letters of a bar's label
 KINDS = {
     "gemm": BLUE, "moe": "#56b4e9", "attention": ORANGE, "recurrent": GREEN, "elementwise": PURPLE,
@@ -120,10 +121,11 @@ def _line(x: float, label: str, up: float, side: str) -> tuple[Chart, Chart]:
 
 
 def _ink(colour: str, dark: bool) -> str:
-    """Text on a segment: on transparent ones the theme's, else dark on light fills and white on dark ones."""
+    """Text on a segment: on transparent ones the theme's, else black or white, whichever is farther from the fill."""
     if colour.startswith("rgba"):
         return "#f0f0f0" if dark else "#1c2126"
-    return "#111" if colour in (ORANGE, GREY) else "#fff"
+    red, green, blue = ((int(colour[at : at + 2], 16) / 255) ** GAMMA for at in (1, 3, 5))
+    return "#0b0d10" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > EVEN else "#fff"
 
 
 def step_bars(parts: Sequence[StepPart], limit: int = 9) -> tuple[Chart, str]:

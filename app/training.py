@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, get_args
 
 import streamlit as st
 
+from defaults import first_scenario
 from fields import Field, Fold, limits, meaning
 from library import own_library
-from links import MAX_LINK, MAX_VALUE, VERSION, Names, known_name
+from links import MAX_LINK, MAX_VALUE, VERSION, Form, Names, known_name
 from planner.catalog import finetune as catalog
 from planner.catalog.finetune_runs import run_of
 from planner.catalog.values import shown
@@ -18,7 +19,7 @@ from planner.estimate import Library
 from planner.finetuning import estimate_finetune
 from planner.specs.finetune import Checkpointing, FinetuneScenario, Method, Precision, Sharding
 from sidebar import with_current
-from state import DROPPED, PAGE, arrived, names_of
+from state import DROPPED, FORM, PAGE, arrived, names_of
 from words import gpu_choices, gpu_label, model_choices, model_label
 
 RUN, WRITTEN, REFUSED = "training", "training_written", "training_refused"
@@ -136,7 +137,7 @@ def start() -> FinetuneScenario:
     moved = arrived("finetuning")
     names = names_of(own_library())
     if RUN not in state:
-        state[RUN], state[DROPPED] = read(query if fresh else {}, names)
+        state[RUN], state[DROPPED] = read(query, names) if fresh else Read(_planned(), ())
     elif not moved:
         edited = _edited(state[RUN], names)
         if edited != state[RUN]:
@@ -153,6 +154,16 @@ def start() -> FinetuneScenario:
         query = wanted
     state[WRITTEN] = query
     return run
+
+
+def _planned() -> FinetuneScenario:
+    """The model on the GPUs that were planned for on another page; a newcomer's run where these cannot train it."""
+    form: Form | None = st.session_state.get(FORM)
+    if form is None or form.scenario == first_scenario():
+        return FIRST
+    s = form.scenario
+    run = FIRST.model_copy(update={"model": s.model, "gpu": s.gpu, "n_gpus": s.n_gpus or 1})
+    return FIRST if estimate_finetune(run, own_library()).rows()[0]["error"] else run
 
 
 def _edited(run: FinetuneScenario, names: Names) -> FinetuneScenario:

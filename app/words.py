@@ -130,7 +130,7 @@ def evidence(row: dict[str, Any]) -> str:
     of_memory, of_speed = (EVIDENCE.get(row[f"{name}_evidence"], "") for name in ("memory", "speed"))
     words = [f"memory {of_memory}", f"speed {of_speed}" if of_speed else ""]
     words = [f"memory and speed {of_memory}"] if of_memory == of_speed else words
-    if row["calibration_id"]:
+    if row["calibration_id"] and row["speed_evidence"] != "datasheet":
         words[-1] += f" ({row['calibration_id']}{_age(row['calibration_id'])})"
     engine = EVIDENCE.get(row["engine_evidence"], "")
     if row["observations"]:

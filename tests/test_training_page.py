@@ -94,3 +94,8 @@ def test_a_link_without_a_method_means_the_usual_one(column: str, value: str, me
 def test_an_address_of_another_page_is_none_of_this_one() -> None:
     at = opened(FINETUNING, model="Qwen/Qwen3-8B", gpu="l4", concurrency="5")
     assert "cannot use" not in shown(at) and at.segmented_control(key="t_method").value == FIRST.method
+
+
+def test_it_begins_with_what_was_planned_on_another_page() -> None:
+    at = opened(FINETUNING, model="Qwen/Qwen3-14B", gpu="l40s", n_gpus="2")
+    assert "Qwen3-14B" in shown(at) and "2 × L40S" in shown(at)
