@@ -36,7 +36,10 @@ def load_speed(curve: Sequence[EstimateRow], row: EstimateRow) -> tuple[Chart, s
     data = _band(rows, x, row, Axis("y", top, 1.0, BLUE, ""))
     data += _band(rows, x, row, Axis("y2", "ttft_ms", 1e3, ORANGE, " s"))
     shapes, notes = _load_lines(row, x, rows)
-    titles = ("tokens/s for each user" if generates else "requests/s", 1.0), ("first token, s", 0.45)
+    titles = (
+        ("tokens/s for each user" if generates else "requests/s", 1.0),
+        ("first token, s" if generates else "wait, s", 0.45),
+    )
     place, side = (1, "right") if _ends_early(row, x) else (0, "left")
     notes += [
         label_at(place, at, f"<b>{text}</b>", side) | {"xref": "paper", "yref": "paper", "yanchor": "bottom"}
@@ -77,14 +80,14 @@ def _load_words(rows: Sequence[EstimateRow], row: EstimateRow, top: str) -> str:
     first, last = rows[0], rows[-1]
     start, end = (figure(item[top], item[f"{top}_low"], item[f"{top}_high"]) for item in (first, last))
     what = "the speed for each user goes" if row["output_tokens"] else "the rate goes"
-    unit = "tokens/s" if row["output_tokens"] else "requests/s"
+    unit, first_seen = ("tokens/s", "the first token") if row["output_tokens"] else ("requests/s", "the wait")
     room = f" {full_words(row)} at {_room(row)} at once." if row["max_concurrency"] else ""
     now = in_flight(row)
     load = "" if row["concurrency"] or not now else f" This load keeps {figure(now)} in flight on average: the points."
     waits, longest = (duration(item, "ttft_ms")[0] for item in (first, last))
     return (
         f"From {first['concurrency']:,} to {last['concurrency']:,} requests at once {what} from {start} to {end} "
-        f"{unit} and the first token from {waits} to {longest}.{load}{room}"
+        f"{unit} and {first_seen} from {waits} to {longest}.{load}{room}"
     )
 
 

@@ -46,14 +46,13 @@ INPUTS = {
 }
 MISSES = "Misses an objective"
 BASIS = {"measured": "this GPU", "reference": "published", "datasheet": "datasheet"}
-TIMES = ("ttft_ms", "tpot_ms")
 ONE_DECIMAL = ("weights_gib", "kv_pool_gib", "kv_needed_gib")
 ANSWERS = {
     "verdict": "Verdict",
     "max_concurrency": "Room, requests",
     "output_tokens_per_s_per_request": "Each user, tok/s",
     "ttft_ms": "First token",
-    "tpot_ms": "Between tokens",
+    "tpot_ms": "Between tokens, ms",
     "output_tokens_per_s": "Whole server, tok/s",
     "bound": "Limited by",
     "weights_gib": "Weights, GiB/GPU",
@@ -180,7 +179,7 @@ def _columns(labels: Sequence[str]) -> dict[str, Any]:
     longest = max(len(BOUND[name][0]) for name in BOUND)
     for label in labels:
         short = label if len(labels) <= WITH_INTERVALS else label.partition(",")[0]
-        width = CHARACTER_PX * max(longest, len(short))
+        width = CHARACTER_PX * max(longest, len(short) + 2)  # a header has more room around it
         columns[label] = st.column_config.TextColumn(short, alignment="right", width=width, help=label)
     return columns
 
@@ -216,7 +215,7 @@ def _shown(row: EstimateRow, name: str, ends: bool = False) -> str:
         return explain.answer_price(row)[0] or "–"
     if name in SAID:
         return SAID[name](value)
-    if name in TIMES:
+    if name == "ttft_ms":
         text, span = explain.duration(row, name)
         return f"{text} ({span})" if ends and span else text
     if name in ONE_DECIMAL and not ends:

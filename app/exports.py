@@ -24,7 +24,7 @@ def start_line(row: dict[str, object]) -> None:
     if checkpoint(row):
         st.markdown(f"Checkpoint: `{said.replace('`', '')}`")
     elif said:
-        st.markdown(plain(said.replace("quantize ", "Quantize ", 1)))
+        st.markdown(plain(said.replace("quantize ", "Quantize ", 1).partition(": vLLM --")[0]))
     command = launch_command(row)
     if command:
         st.code(command, language=None, wrap_lines=True)

@@ -63,7 +63,7 @@ def winner(found: Recommendation, wish: Wish, library: Library) -> None:
     for said in quality_said(best, library):
         if said.warns:
             st.caption(f":material/warning: {plain(said.text)}")
-    label = action("Open in the calculator", "calculate")
+    label = action("Open in the calculator")
     st.button(label, key="open_first", type="primary", on_click=open_row, args=(best,))
 
 

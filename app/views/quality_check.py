@@ -70,7 +70,7 @@ with top:
 with st.container(horizontal=True, vertical_alignment="center"):
     label = "Go on where it ended" if KEPT in fault else "Check again" if fault or result else "Check"
     asked = st.button(
-        f":material/play_arrow: {label}" if wanted.missing else action(label, "play_arrow"),
+        label if wanted.missing else action(label),
         type="primary", key="qc_go", disabled=bool(wanted.missing),
     )  # fmt: skip
     st.caption(plain(wanted.missing or fault or "Answers are kept as they come; it can be stopped."))

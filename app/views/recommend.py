@@ -53,7 +53,7 @@ wish_box.order(form, library)
 wish_box.folds(form, library)
 wanted = Search(load_of(s, form.door), space_of(form.wishes, s, form.door), wish_of(form.wishes, form.door), library)
 left, right = st.columns([1, 3], vertical_alignment="center")
-asked = left.button(action("Search", "search"), type="primary", key="search", width="stretch")
+asked = left.button(action("Search"), type="primary", key="search", width="stretch")
 if asked:
     try:
         st.session_state[FOUND] = run(wanted, right)

@@ -111,7 +111,7 @@ with st.expander("Your own requests instead of that load"):
     )  # fmt: skip
 wanted = Asked(form.scenario, Protocol(count, int(seed), Routing(routing or Routing.ROUND_ROBIN)), library)
 sent = file.file_id if file else ""  # a trace is compared by its file: its columns are arrays
-asked = st.button(action("Simulate", "play_arrow"), type="primary", key="simulate")
+asked = st.button(action("Simulate"), type="primary", key="simulate")
 if asked:
     try:
         with st.spinner("Simulating"):

@@ -196,7 +196,8 @@ def format_name(name: str) -> str:
 
 
 def _margin(row: EstimateRow) -> str:
-    lengths = f"{row['input_tokens']:,} + {row['output_tokens']:,} tokens"
+    answers = f" + {row['output_tokens']:,}" if row["output_tokens"] else ""
+    lengths = f"{row['input_tokens']:,}{answers} tokens"
     room = interval(row, "max_concurrency")
     reason = str(row["reason"] or "").rstrip(".")
     match row["verdict"]:
