@@ -125,19 +125,23 @@ def _corrected(total: Array, ops: Sequence[Op], m: Array, k: Array, residuals: R
 
     n of the tables: outputs of a product; of decode attention the bytes of one cached token.
     """
-    with_table = np.asarray(residuals.which.any(axis=1))
-    used = [i for i, op in enumerate(ops) if with_table[op.rate]]
-    if used:
-        own, shape = [ops[i] for i in used], total.shape[1:]
-        axes = np.stack((m[used], _rows([op.n for op in own], rows, shape), k[used]))
-        decodes = [i for i, op in enumerate(own) if op.rate % len(Slot) == Slot.DECODE]
-        moved = _rows([own[i].bytes for i in decodes], rows, shape)
+    slots = _slots(ops)
+    used = np.flatnonzero(residuals.which[slots].any(axis=1))
+    if len(used):
+        own, slots, shape = [ops[i] for i in used.tolist()], slots[used], total.shape[1:]
+        axes = np.array((m[used], _rows([op.n for op in own], rows, shape), k[used]))
+        decodes = np.flatnonzero(slots % len(Slot) == Slot.DECODE)
+        moved = _rows([own[i].bytes for i in decodes.tolist()], rows, shape)
         axes[1, decodes] = moved / np.maximum(axes[0, decodes] * axes[2, decodes], 1.0)
-        at = residuals.which[[op.rate for op in own]]
+        at = residuals.which[slots]
         at = at[:, rows] if at.shape[1] > 1 else at
         at = at if len(shape) == 1 else at[:, None, :]
         total[used] *= _correction(residuals, at, axes)
     return total
+
+
+def _slots(ops: Sequence[Op]) -> NDArray[np.int64]:
+    return np.array([op.rate for op in ops])
 
 
 def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
@@ -175,7 +179,7 @@ def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
 
 def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> _Parts:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
-    slots = [op.rate for op in ops]
+    slots = _slots(ops)
     rate = Rates(*(field[slots, rows] if field.shape[1] > 1 else field[slots] for field in rates))
     if len(shape) > 1:
         rate = Rates(*(field[:, None, :] for field in rate))

@@ -142,10 +142,14 @@ def user_dir() -> Path:
 
 def default_dir() -> Path:
     """Where new runs go: `PLANNER_RUNS_DIR`, else a checkout's own folder, else the user's."""
-    if given := os.environ.get(RUNS_DIR):
-        return Path(given)
+    given = os.environ.get(RUNS_DIR)
+    return Path(given) if given else _checkout_dir() or user_dir()
+
+
+@lru_cache(maxsize=1)
+def _checkout_dir() -> Path | None:
     inside = CHECKOUT / "calibration_runs"
-    return inside if (CHECKOUT / "pyproject.toml").is_file() and inside.is_dir() else user_dir()
+    return inside if (CHECKOUT / "pyproject.toml").is_file() and inside.is_dir() else None
 
 
 def folders() -> tuple[Path, ...]:

@@ -173,13 +173,15 @@ def missed_objectives(p: PricedGroup) -> list[list[str]]:
 
     A load generator's first wave waits longer than requests do later; objectives are held against those.
     """
+    out: list[list[str]] = [[] for _ in p.deployments]
+    if p.tail is None:
+        return out
     figures = (
         ("TTFT", "ttft_slo_ms", p.tail.ttft_s),
         ("TPOT", "tpot_slo_ms", p.tail.tpot_s),
         ("end-to-end", "e2e_slo_ms", p.tail.e2e_s),
     )
     percentile = numbers(p.deployments, "slo_percentile", DEFAULT_PERCENTILE)
-    out: list[list[str]] = [[] for _ in p.deployments]
     for word, name, seconds in figures:
         limits = numbers(p.deployments, name, np.inf)
         for i in np.flatnonzero(np.isfinite(limits) & (seconds * MS_PER_S > limits)):

@@ -74,8 +74,9 @@ def _collect(
     part: list[tuple[int, ResolvedRow, Sequence[Layout]]],
     outcome: Outcome,
 ) -> None:
-    at = np.array([index for index, _, _ in part])
+    places = [index for index, _, _ in part]
+    at = slice(None) if len(places) == len(echoed) else np.array(places)
     for name, values in outcome.columns.items():
         collected[name][at] = values
-    for index, scenario in zip(at.tolist(), outcome.scenarios, strict=True):
+    for index, scenario in zip(places, outcome.scenarios, strict=True):
         echoed[index] = scenario

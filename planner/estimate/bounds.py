@@ -132,17 +132,19 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
     half = dict.fromkeys(BY_TPOT, times.tpot) | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
     half |= dict.fromkeys(BY_LIFE, times.e2e)
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
-    found = {name: uncertainty.interval(columns[name], value) for name, value in half.items()}
-    front_ms = shipped().front_s.value * MS_PER_S
-    found |= {name: found[name]._replace(high=found[name].high + front_ms) for name in FIRST_TOKENS}
-    found["kv_pool_gib"] = Interval(pool.low / GIB, pool.high / GIB)
-    found["max_concurrency"] = _sequences(engine, parts, columns, width)
-    known = ~np.isnan(np.stack([columns[name] for name in found]))
-    ends = (np.stack(end) for end in zip(*found.values(), strict=True))
-    low, high = (np.where(known & np.isfinite(end), end, np.nan) for end in ends)
-    rows = zip(found, low, high, strict=True)
+    plain = uncertainty.interval(np.array([columns[name] for name in half]), np.array(list(half.values())))
+    plain.high[[name in FIRST_TOKENS for name in half]] += shipped().front_s.value * MS_PER_S
+    sequences = _sequences(engine, parts, columns, width)
+    names = (*half, "kv_pool_gib", "max_concurrency")
+    known = ~np.isnan([columns[name] for name in names])
+    ends = {
+        "low": np.array((*plain.low, pool.low / GIB, sequences.low)),
+        "high": np.array((*plain.high, pool.high / GIB, sequences.high)),
+    }
     return {
-        column: end for name, *both in rows for column, end in zip((f"{name}_low", f"{name}_high"), both, strict=True)
+        f"{name}_{which}": value
+        for which, values in ends.items()
+        for name, value in zip(names, np.where(known & np.isfinite(values), values, np.nan), strict=True)
     }
 
 

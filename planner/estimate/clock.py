@@ -48,7 +48,7 @@ class Clock(NamedTuple):
 
     def ops(self, batch: Batch) -> list[Op]:
         """Everything that a step runs."""
-        return self.work.ops(batch, self.engine_time.launched_share(batch))
+        return self.work.ops(batch, self.engine_time.launched_share)
 
     def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
         """Seconds that the engine adds to a step whose `ops` take `accelerator_s`."""

@@ -100,7 +100,7 @@ class Deployments(tuple[Deployment, ...]):
         return {}
 
     def numbered(self, part: Part) -> Places:
-        """Which of the distinct parts every deployment has, from 0; all but layouts are told apart by identity."""
+        """A number for each of the distinct parts, of every deployment; all but layouts are told apart by identity."""
         if part not in self._numbers:
             self._numbers[part] = self._numbered(part)
         return self._numbers[part]
@@ -108,14 +108,13 @@ class Deployments(tuple[Deployment, ...]):
     def _numbered(self, part: Part) -> Places:
         if part is Part.WORDS:
             scenarios, at = self.alike(Part.SCENARIO)
-            chosen = number_of_each([WORDS(vars(d.row.scenario)) for d in scenarios])
-            return np.unique(chosen[at], return_inverse=True)[1]
+            return number_of_each(WORDS(vars(d.row.scenario)) for d in scenarios)[at]
         if part is Part.LAYOUT:
             return number_of_each(d.layout for d in self)
         if part in (Part.SCENARIO, Part.LIMITS):
-            return number_of_identities(self, part)
+            return number_of_each(map(id, map(attrgetter(part), self)))
         kinds, at = self._kinds
-        return number_of_identities(kinds, part)[at]
+        return number_of_each(map(id, map(attrgetter(part), kinds)))[at]
 
     @cached_property
     def _kinds(self) -> tuple[list[Deployment], Places]:
@@ -157,7 +156,7 @@ class Deployments(tuple[Deployment, ...]):
         """Those at these places, with what was already read of all."""
         found = Deployments(self[index] for index in at.tolist())
         scenarios, like = self.alike(Part.SCENARIO)
-        numbers = {part: np.unique(number[at], return_inverse=True)[1] for part, number in self._numbers.items()}
+        numbers = {part: number[at] for part, number in self._numbers.items()}
         vars(found).update(_numbers=numbers, cells=self.cells[:, at])
         found._alike[Part.SCENARIO,] = scenarios, like[at]
         return found
@@ -169,21 +168,22 @@ def number_of_each(keys: Iterable[Hashable]) -> Places:
     return np.array([known.setdefault(key, len(known)) for key in keys])
 
 
-def number_of_identities(deployments: Sequence[Deployment], part: Part) -> Places:
-    """Which of the distinct objects every deployment has as this part, from 0."""
-    addresses = np.array([*map(id, map(attrgetter(part), deployments))])
-    return np.unique(addresses, return_inverse=True)[1]
-
-
 def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
-    """Where each combination of numbers without gaps stands first, and which of the combinations every place has."""
-    both = numbers[0]
+    """Where each combination of numbers stands first, and which of the combinations every place has."""
+    both = _without_gaps(numbers[0])
     for other in numbers[1:]:
         if other.any():
-            both = np.unique(both * (other.max() + 1) + other, return_inverse=True)[1]
+            both = _without_gaps(both * (other.max() + 1) + other)
     first = np.empty(both.max() + 1, dtype=np.intp)
     first[both[::-1]] = np.arange(len(both))[::-1]  # of equal places the last one assigned stays
     return first, both
+
+
+def _without_gaps(numbers: Places) -> Places:
+    """The same numbers counted from 0 in their order, as few as there are different ones."""
+    present = np.zeros(numbers.max() + 1, dtype=bool)
+    present[numbers] = True
+    return (np.cumsum(present) - 1)[numbers]
 
 
 def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:

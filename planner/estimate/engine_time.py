@@ -110,6 +110,8 @@ class EngineTime(NamedTuple):
     def ranks_s(self, batch: Batch) -> Any:
         """Seconds in which the host serves the further GPUs of a tensor-parallel group, fewer in small steps."""
         host = self.engine.host
+        if not host.rank_s:
+            return 0.0
         busy = np.minimum(np.asarray(batch.decode_seqs) / host.rank_sequences, 1)
         return host.rank_s * (np.asarray(self.parallel.tp) - 1) * busy
 

@@ -39,7 +39,7 @@ class PricedGroup(NamedTuple):
     clock: Clock
     offered: Offered
     point: ServingPoint
-    tail: Tail  # at the percentile of the objectives
+    tail: Tail | None  # at the percentile of the objectives; None: no row has any
     most: Sustainable
     in_flight: Floats  # requests in flight on the whole deployment
 
@@ -110,7 +110,7 @@ def timed(
         steps,
         offered,
         point,
-        serving.settled_tail(offered, settled, wishes.percentile),
+        serving.settled_tail(offered, settled, wishes.percentile) if wishes.given else None,
         serving.sustainable(offered, wishes),
         in_flight,
     )

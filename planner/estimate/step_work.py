@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ class StepWork(NamedTuple):
     draft: Prepared | None  # the draft model's operations
     draft_tokens: Any  # drafted per step
 
-    def ops(self, batch: Batch, launched_share: Any) -> list[Op]:
+    def ops(self, batch: Batch, launched_share: Callable[[Batch], Any]) -> list[Op]:
         """Every operation of a step on `batch`; no CUDA graph replays `launched_share` of such steps."""
         ops = batch_ops(self.prepared, batch)
         if self.routers is not None:

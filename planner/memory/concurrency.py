@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from planner.memory.activation import activation_bytes
@@ -13,7 +16,8 @@ from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, Replic
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec
 
-MARKS = 8  # between which the longest context is looked for
+LEAST_PARTS = 8  # into which a range is divided to look for a number in it; more ...
+TOGETHER = 512  # ... where so few rows leave calls on small arrays
 _TINY = 1e-9  # keeps 0 / 0 out of masked divisions
 
 
@@ -63,20 +67,30 @@ def sequences_held(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, out
     return floats(np.min(fitting, axis=0))
 
 
-def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: int) -> Floats:
-    """(R,): longest sequence of which `sequences` fit at once on every stage, at most `limit`.
+def largest_fitting(fits: Callable[[Floats], Any], end: Floats) -> Floats:
+    """(R,): the largest whole number below `end` (R,) that fits, or 0: what fits does so with all that is less.
 
-    Found between marks that each time stand an eighth as far apart.
+    `fits` tells of (N, R) numbers. Looked for between marks, which each time stand closer.
     """
-    ends = np.stack([np.zeros(usable.shape[-1]), np.full(usable.shape[-1], limit + 1.0)])
-    rows = np.arange(usable.shape[-1])
-    while np.any(ends[1] - ends[0] > 1):
-        marks = np.floor(ends[0] + np.arange(1, MARKS)[:, None] / MARKS * (ends[1] - ends[0]))
-        once, own = once_and_each(table, marks[:, None, None])
-        fitting = np.count_nonzero((once + np.maximum(sequences, 1) * own <= usable).all(axis=1), axis=0)
-        between = np.concatenate([ends[:1], marks, ends[1:]])
-        ends = np.stack([between[fitting, rows], between[fitting + 1, rows]])
-    return floats(ends[0])
+    rows = np.arange(len(end))
+    parts = max(LEAST_PARTS, TOGETHER // len(end))
+    shares = np.arange(parts + 1)[:, None] / parts
+    low, high = np.zeros_like(end), end
+    while np.any(high - low > 1):
+        marks = np.floor(low + shares * (high - low))
+        fitting = np.count_nonzero(fits(marks[1:-1]), axis=0)
+        low, high = marks[fitting, rows], marks[fitting + 1, rows]
+    return low
+
+
+def longest_context(table: CacheTable, usable: Floats, sequences: Array, limit: int) -> Floats:
+    """(R,): longest sequence of which `sequences` fit at once on every stage, at most `limit`."""
+
+    def fits(tokens: Floats) -> Any:
+        once, own = once_and_each(table, tokens[:, None, None])
+        return np.all(once + np.maximum(sequences, 1) * own <= usable, axis=1)
+
+    return largest_fitting(fits, np.full(usable.shape[-1], limit + 1.0))
 
 
 def pool_blocks(stages: Stages) -> Floats:
@@ -117,21 +131,21 @@ def with_slots(inputs: MemoryInputs, slots: Array) -> MemoryInputs:
 def slots_that_fit(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, most: Floats) -> Floats:
     """(R,): slots whose whole contexts can be allocated at start, at most `most`; 0 when not even one can.
 
-    By bisection, because the peak of a step grows with the slots too.
+    Looked for, because the peak of a step grows with the slots too.
     """
     alone = stages_of(model, engine, with_slots(inputs, np.ones_like(most)))
     where = placements(model, engine, inputs, len(most))
     one = sequence_bytes(alone.table, slot_tokens(inputs))
     room = np.min(np.maximum(alone.available, 0) / np.maximum(one, _TINY), axis=0)  # beside the peak of one slot
-    low, high = np.zeros_like(most), np.minimum(most, np.floor(room) + 1) + 1
-    while np.any(high - low > 1):
-        middle = np.floor((low + high) / 2)
-        activation = activation_bytes(model, engine, with_slots(inputs, np.maximum(middle, 1)), where)
+
+    def fits(slots: Floats) -> Any:
+        slots = slots[:, None]
+        activation = activation_bytes(model, engine, with_slots(inputs, np.maximum(slots, 1)), where)
         spent = alone.spent._replace(activation=np.maximum(activation, alone.spent.activation))
-        left = available_bytes(engine, alone.budget, inputs.settings.utilization, spent) - middle * one
-        fits = np.all((left >= 0) | ~alone.exists, axis=0)
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return low
+        left = available_bytes(engine, alone.budget, inputs.settings.utilization, spent) - slots * one
+        return np.all((left >= 0) | ~alone.exists, axis=1)
+
+    return largest_fitting(fits, np.minimum(most, np.floor(room) + 1) + 1)
 
 
 def capacity(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> KvCapacity:

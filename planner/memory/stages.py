@@ -44,10 +44,8 @@ class Stages(NamedTuple):
 def row_count(inputs: MemoryInputs) -> int:
     """R, the number of rows that all inputs broadcast to."""
     groups = (inputs.device, inputs.settings, inputs.load, inputs.parallel)
-    shapes = [np.shape(value) for group in groups for value in group if value is not None]
-    shapes += [np.shape(inputs.kv_k_bytes), np.shape(inputs.kv_v_bytes), np.shape(inputs.kv_head_bytes)]
-    shapes += [np.shape(inputs.value_bytes), np.shape(inputs.tensor_bytes)[1:]]
-    return int(np.prod(np.broadcast_shapes(*shapes)))
+    own = (inputs.kv_k_bytes, inputs.kv_v_bytes, inputs.kv_head_bytes, inputs.value_bytes, inputs.tensor_bytes[0])
+    return np.broadcast(*own, *(value for group in groups for value in group if value is not None)).size
 
 
 def spent_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Spent:

@@ -229,6 +229,8 @@ def offloaded_bytes(model: ModelSpec, inputs: MemoryInputs, held: Floats, where:
     vLLM moves parameters of decoder layers, one after the other, until the amount is reached; embedding and
     head stay.
     """
+    if not np.any(inputs.settings.cpu_offload_bytes):
+        return np.zeros((where.n_stages, 1))
     in_layers = floats([bool(tensor.layers) for tensor in tensors(model)])[:, None]
     stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
     return floats(np.minimum(inputs.settings.cpu_offload_bytes, np.einsum("tsr,tr->sr", stages, held * in_layers)))

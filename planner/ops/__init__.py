@@ -24,6 +24,7 @@ from planner.ops.host import HostShare, placed
 from planner.ops.products import distinct_experts, product_op, products
 from planner.ops.records import (
     FUSED_ONLY,
+    FUSED_SCORES,
     Batch,
     GeneralKernel,
     GroupRules,
@@ -38,12 +39,13 @@ from planner.ops.records import (
 from planner.ops.recurrent import State, Unfused, decode_step_op, prefill_scan_op, recurrent_state, unfused_op
 from planner.ops.router import RouterKernels, VectorTiles, routed_by
 from planner.ops.streams import norms_within, pools_beside, shared_beside
-from planner.ops.traffic import communication_ops, elementwise_op
+from planner.ops.traffic import Elementwise, communication_ops, elementwise, elementwise_op
 from planner.ops.vision import vision_ops
 from planner.specs.model import Attention, CompressedAttention, LatentAttention, LinearAttention, ModelSpec
 
 __all__ = [
     "FUSED_ONLY",
+    "FUSED_SCORES",
     "Adapters",
     "Batch",
     "GeneralKernel",
@@ -91,6 +93,7 @@ class Prepared(NamedTuple):
     parallel: Parallel
     products: tuple[Product, ...]
     mixings: tuple[Mixing, ...]
+    elementwise: Elementwise
     decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
     latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
     rules: GroupRules = GroupRules()
@@ -119,7 +122,8 @@ def prepare(
     kernels = latent_prompts, unfused
     mixings = tuple(_mixing(model, index, widths, parallel, kernels) for index in range(len(model.mixers)))
     products_of = products(model, widths, parallel, rules)
-    return Prepared(model, widths, parallel, products_of, mixings, latent_prompts=latent_prompts, rules=rules)
+    own = products_of, mixings, elementwise(model, parallel)
+    return Prepared(model, widths, parallel, *own, latent_prompts=latent_prompts, rules=rules)
 
 
 def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
@@ -182,7 +186,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     ops = [product_op(part, work, widths.activation, expanded) for part in prepared.products]
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, prepared, batch, work)
-    ops.append(elementwise_op(model, widths, parallel, work))
+    ops.append(elementwise_op(prepared.elementwise, model, widths, work))
     ops += communication_ops(model, widths, parallel, work, prepared.rules)
     if model.vision and _present(batch.image_patches):
         ops += vision_ops(model, batch, widths)

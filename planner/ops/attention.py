@@ -40,7 +40,7 @@ def causal_pairs(cached: Number, length: Number, reach: Number = np.inf) -> Numb
 def _pairs_before(end: Number, reach: Number) -> Number:
     """Pairs of the tokens 0 .. end-1: a triangle up to `reach`, then a band of that width."""
     inside = np.minimum(end, reach)
-    return inside * (inside + 1) / 2 + np.minimum(reach, end) * (end - inside)
+    return inside * (inside + 1) / 2 + inside * (end - inside)
 
 
 def chunked_pairs(cached: Number, length: Number, chunk: Number) -> Number:
@@ -181,6 +181,8 @@ def score_traffic_bytes(scores: Scores, pairs: Number) -> Number:
     T n S / (S + C), S = 4 n bytes of scores. Shaped like that: growth from 512 to 4096 tokens in llama.cpp is 1.4 times
     smaller on RTX 4090 (72 MiB) than on RTX 3090 (6 MiB) at the same bandwidth.
     """
+    if scores is FUSED_SCORES:
+        return 0.0
     held = SCORE_BYTES * pairs
     return scores.traffic * pairs * held / np.maximum(held + scores.cache, 1.0)
 
@@ -201,6 +203,8 @@ def decode_ops(reading: Reading, work: Work, layers: int, scores: Scores = FUSED
     flops, count = keys * work.decode_tokens * heads.flops_per_pair, layers * np.sign(work.decode)
     name, k = f"{reading.name}.decode", np.maximum(read, 1.0)
     fused = Op(name, OpKind.ATTENTION, Slot.DECODE, count, flops, moved, work.decode, heads.queries, k)
+    if reading.general is FUSED_ONLY:
+        return [fused]
     return _in_kernels(fused, fused._replace(rate=Slot.GENERAL_DECODE), reading.runs_general)
 
 
@@ -234,6 +238,8 @@ def prefill_ops(reading: Reading, causal: bool, work: Work, layers: int, scores:
     name, k = f"{reading.name}.prefill", np.maximum(pairs / np.maximum(length, 1.0), 1.0)
     dense = Op(name, OpKind.ATTENTION, Slot.PREFILL, count, flops, moved, work.prefill, heads.queries, k)
     if reading.gather is None:
+        if reading.general is FUSED_ONLY:
+            return [dense]
         paid = work.prefill_seqs * general_pairs(reading, work, pairs) * heads.flops_per_pair
         return _in_kernels(dense, dense._replace(rate=Slot.GENERAL_PREFILL, flops=paid), reading.runs_general)
     gathers, each = np.greater(work.prefill_context + length, reading.gathers_from), reading.gather

@@ -179,9 +179,9 @@ def product_op(part: Product, work: Work, activation: Number, expanded: Number =
     of kv_b.
     """
     tokens = _tokens(part, work, expanded)
-    m = tokens * part.active * part.experts_local
-    weights, matrices = part.weight_bytes, 1.0
+    m, weights, matrices = tokens, part.weight_bytes, 1.0
     if part.kind is OpKind.MOE:
+        m = tokens * part.active * part.experts_local
         reached = popular_experts(part.copies, part.active, tokens)
         weights = weights * busiest_share(reached / part.copies, part.copies, part.shards)
         matrices = np.maximum(reached * part.experts_local, 1.0)

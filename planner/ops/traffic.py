@@ -6,6 +6,8 @@ gate, rotation with the write to the cache; logits are cast, normalised and samp
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
@@ -85,34 +87,42 @@ def _ffn_width(ffn: Ffn, parallel: Parallel) -> Number:
     return (3 if ffn.gated else 2) * (ffn.shared_intermediate + ffn.dense_intermediate) / parallel.tp
 
 
-def elementwise_op(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work) -> Op:
-    """All element-wise kernels as one operation: their number, and their mean bytes.
+class Elementwise(NamedTuple):
+    """The element-wise kernels of a step: their number, and the values that they move on one GPU."""
 
-    The activation inside routed experts belongs to the expert kernel.
-    """
+    kernels: int
+    rank_values: Number  # per token of an attention data-parallel rank
+    values: Number  # per token of the whole replica
+
+
+def elementwise(model: ModelSpec, parallel: Parallel) -> Elementwise:
+    """All of a model's; the activation inside routed experts belongs to the expert kernel."""
     norms = model.n_layers * model.norms_per_layer
     streams = model.residual_streams
-    values = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
-    moved_values = norms * values * model.hidden_size * work.rank_tokens
-    kernels = norms * (1 if streams == 1 else 1 + STREAM_KERNELS)
+    normed = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
+    kernels = norms * (1 if streams == 1 else 1 + STREAM_KERNELS) + LOGIT_KERNELS
+    rank_values: Number = norms * normed * model.hidden_size + 2 * (model.embedding_size or model.hidden_size)
+    values: Number = 0.0
     for index, mixer in enumerate(model.mixers):
-        moved_values = moved_values + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel) * work.rank_tokens
+        rank_values = rank_values + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel)
         kernels += model.mixer_layers(index) * _mixer_kernels(mixer)
     for index, ffn in enumerate(model.ffns):
-        moved_values = moved_values + model.ffn_layers(index) * _ffn_width(ffn, parallel) * work.tokens
+        values = values + model.ffn_layers(index) * _ffn_width(ffn, parallel)
         kernels += model.ffn_layers(index) * _ffn_kernels(ffn)
-    lookup_values = 2 * (model.embedding_size or model.hidden_size) * work.rank_tokens
+    return Elementwise(kernels, rank_values, values)
+
+
+def elementwise_op(own: Elementwise, model: ModelSpec, widths: Widths, work: Work) -> Op:
+    """All element-wise kernels as one operation: their number, and their mean bytes."""
     logit_bytes = model.vocab_size * work.sampled * LOGIT_BYTES if model.lm_head else 0.0
-    kernels += LOGIT_KERNELS
-    total_bytes = (moved_values + lookup_values) * widths.activation + logit_bytes
-    count = kernels * np.sign(work.tokens)
+    total_bytes = (own.rank_values * work.rank_tokens + own.values * work.tokens) * widths.activation + logit_bytes
     return Op(
         "elementwise",
         OpKind.ELEMENTWISE,
         Slot.ELEMENTWISE,
-        count,
+        own.kernels * np.sign(work.tokens),
         0.0,
-        total_bytes / kernels,
+        total_bytes / own.kernels,
         work.tokens,
         model.hidden_size,
         1.0,

@@ -109,6 +109,8 @@ def late_steps(request: Request, prompts: Array) -> Array:
     Ref: TensorRT-LLM py_executor.py, _balance_adp_requests.
     """
     ranks = request.rules.ranks
+    if not np.any(ranks > 1):
+        return request.late_steps
     gap_steps = ranks * harmonic(ranks) / np.maximum(prompts, TINY)
     wait_steps = np.where(ranks > 1, np.minimum(gap_steps, request.rules.balance_steps) / 2, 0)
     return np.asarray(request.late_steps + wait_steps)

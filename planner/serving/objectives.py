@@ -26,6 +26,11 @@ class Objectives(NamedTuple):
     e2e_s: Any = np.nan
     percentile: Any = 95.0
 
+    @property
+    def given(self) -> bool:
+        """Whether there is any limit in any row."""
+        return not np.all(np.isnan(self[:3]))
+
 
 class Tail(NamedTuple):
     """A percentile of each time, seconds."""
@@ -109,7 +114,7 @@ def sustainable(offered: Offered, objectives: Objectives) -> Sustainable:
     arriving_s = held_s(arriving, capacity, curve.mix, curve.times)
     occupancy = slots_taken(curve.resident, lane.slots)
     closed_share, open_share = curve.resident / lane.slots, occupancy
-    if not np.all(np.isnan(objectives[:3])):
+    if objectives.given:
         no_wait_s, wait_s = np.zeros_like(curve.held_s), multi_server_wait_s(lane.slots, occupancy, arriving_s)
         arrivals = load_points(arriving, capacity, curve.mix, curve.times)
         lived = with_random_arrivals(arriving, capacity, lane.slots, arrivals, prompts.full_s).life

@@ -63,7 +63,8 @@ def aligned(
 ) -> tuple[Load, Capacity, Scheduling, FrontEnd]:
     """The same with every field broadcast to one shape (R,)."""
     parts = (load, capacity, scheduling, front_end)
-    fields = iter(np.broadcast_arrays(*(np.atleast_1d(np.asarray(f, dtype=float)) for part in parts for f in part)))
+    values = (np.array(field, dtype=float, copy=None, ndmin=1) for part in parts for field in part)
+    fields = iter(np.broadcast_arrays(*values))
     load = Load(*islice(fields, len(load)))
     capacity = Capacity(*islice(fields, len(capacity)))
     capacity = capacity._replace(chunks_mixed=capacity.chunks_mixed > 0)

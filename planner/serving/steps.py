@@ -117,10 +117,12 @@ def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
     Lanes pass the stages of a pipeline in order, so that a prompt in one holds up those behind. In its own lane the
     followed request meets all requests of a closed loop but itself, in other lanes all of them.
     """
+    others = np.maximum(capacity.waits_on - 1, 0)
+    if not np.any(others):
+        return m.busy_share
     followed = np.where(request.random_arrivals, 0, 1 / np.maximum(m.chunks + request.decode_steps, 1))
     prompts = m.prompts + followed
     share = np.minimum(prefilling_share(request, prompts, request.prefill_tokens / m.room_tokens), 1)
-    others = np.maximum(capacity.waits_on - 1, 0)
     return np.where(others > 0, 1 - np.maximum(1 - m.busy_share, 0) * (1 - share) ** others, m.busy_share)
 
 
@@ -141,18 +143,18 @@ def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
     Steps are priced together, as many as keep a call's arrays in the cache; a part that none of them has is passed
     as a scalar 0.
     """
-    shapes = [np.broadcast_shapes(*(np.shape(field) for field in one)) for one in batches]
+    shapes = [np.broadcast(*one).shape for one in batches]
     rows = shapes[0][-1]
     ends = np.cumsum([math.prod(shape[:-1]) for shape in shapes]).tolist()
     flat = np.empty((len(Batch._fields), ends[-1], rows))
     for one, shape, start, end in zip(batches, shapes, [0, *ends], ends, strict=False):
-        for column, field in zip(flat, one, strict=True):
-            column[start:end].reshape(shape)[...] = field
+        for column, field in zip(flat[:, start:end].reshape(-1, *shape), one, strict=True):
+            column[...] = field
     found = np.empty(flat[0].shape)
     each = max(TOGETHER // rows, 1)
     for start in range(0, len(found), each):
         at = slice(start, start + each) if each > 1 else start
-        found[at] = step_s(Batch(*(field[at] if field[at].any() else 0.0 for field in flat)))
+        found[at] = step_s(Batch(*(field if field.any() else 0.0 for field in flat[:, at])))
     return [part.reshape(shape) for part, shape in zip(np.split(found, ends[:-1]), shapes, strict=True)]
 
 
@@ -183,6 +185,8 @@ def in_a_row(chunks: Array, capacity: Capacity) -> Array:
     C chunks leave L stages after C + L - 1 parts of a step, which is (C + L - 1) / (C L) of running them in a row. An
     engine attains this ratio to a power, 0 where it starts a chunk only when the one before has left the last stage.
     """
+    if not np.any(capacity.chunk_overlap):
+        return chunks
     filled = (chunks + capacity.lanes - 1) / (np.maximum(chunks, 1) * capacity.lanes)
     return np.asarray(chunks * filled**capacity.chunk_overlap)
 

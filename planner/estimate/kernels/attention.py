@@ -8,7 +8,7 @@ from typing import Any
 from planner.catalog.efficiency import window_costs
 from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
-from planner.ops import FUSED_ONLY, GeneralKernel, Scores
+from planner.ops import FUSED_ONLY, FUSED_SCORES, GeneralKernel, Scores
 from planner.ops.attention import is_wide
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
@@ -39,7 +39,7 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
     """Bytes that the scores of attention move where it is not fused."""
     traffic = deployments[0].row.engine.attention_kernels.score_traffic_bytes
     if not traffic:
-        return Scores()
+        return FUSED_SCORES
     moved = column(deployments, lambda d: 0.0 if is_fused(d) else traffic, Part.WORDS)
     return Scores(moved, column(deployments, lambda d: d.row.gpu.l2_bytes or 0.0, Part.GPU))
 

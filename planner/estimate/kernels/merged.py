@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,21 +24,29 @@ class Merging(NamedTuple):
     norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
     pool_tokens: Any = 0.0  # most tokens of such steps in which compressor and indexer run beside the queries
 
-    def merged(self, ops: list[Op], batch: Batch, launched_share: Any) -> list[Op]:
-        """The operations of a step as the engine runs them; no graph replays `launched_share` of them."""
+    def merged(self, ops: list[Op], batch: Batch, launched_share: Callable[[Batch], Any]) -> list[Op]:
+        """The operations of a step as the engine runs them; no graph replays `launched_share` of such steps."""
+        if self is APART:
+            return ops
+        tokens, replayed = np.asarray(batch.prefill_tokens + batch.decode_seqs), 1 - launched_share(batch)
         if np.any(self.shared) or np.any(self.routed):
-            ops = shared_beside(ops, np.maximum(self.routed, (1 - launched_share) * self.shared))
-        tokens = np.asarray(batch.prefill_tokens + batch.decode_seqs)
+            ops = shared_beside(ops, np.maximum(self.routed, replayed * self.shared))
         if np.any(self.pool_tokens):
-            ops = pools_beside(ops, (1 - launched_share) * (tokens <= self.pool_tokens))
+            ops = pools_beside(ops, replayed * (tokens <= self.pool_tokens))
         if np.any(self.norms):
             ops = norms_within(ops, np.where(tokens <= self.norm_tokens, self.norms, 0.0))
         return ops
 
 
+APART = Merging()
+
+
 def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     """What is merged in deployments of one model, by GPU and layout."""
     own, model = engine.merged_kernels, deployments[0].row.model
+    types = {*own.shared_beside_types, *own.shared_routed_types, *own.norms_within_types}
+    if model.model_type not in types and not model.pools_latents:
+        return APART
     shared: Any = 0.0
     if model.model_type in own.shared_beside_types:
         shared = column(deployments, lambda d: float(d.row.gpu.runs_cuda), Part.GPU)
