@@ -269,7 +269,9 @@ def test_experts_split_or_spread_cost_a_gpu_the_same_arithmetic() -> None:
 SHAPES = [
     pytest.param(build(mixer, ffn), id=f"{name}-{ffn.kind}") for name, mixer in MIXERS.items() for ffn in (DENSE, MOE)
 ]
-CASE = st.tuples(st.floats(1, 500), st.floats(0, 20000), st.floats(0, 8000), st.floats(0, 20000))
+PROMPTS = 2.0
+PROMPT_TOKENS = st.just(0.0) | st.floats(PROMPTS, 8000)  # none, or at least one of each prompt
+CASE = st.tuples(st.floats(1, 500), st.floats(0, 20000), PROMPT_TOKENS, st.floats(0, 20000))
 
 
 @pytest.mark.parametrize("model", SHAPES)
@@ -277,7 +279,7 @@ CASE = st.tuples(st.floats(1, 500), st.floats(0, 20000), st.floats(0, 8000), st.
 @given(CASE, st.integers(0, 3))
 def test_more_work_never_takes_less_time(model: ModelSpec, case: tuple[float, ...], grown: int) -> None:
     larger = [value * (1.3 if index == grown else 1) for index, value in enumerate(case)]
-    first, second = (Batch(b, c, t, cached, 2.0) for b, c, t, cached in (case, larger))
+    first, second = (Batch(b, c, t, cached, PROMPTS) for b, c, t, cached in (case, larger))
     if grown != 3 or "chunk" not in str(model.mixers):  # the share of a chunk that a prompt ends in is a sawtooth
         assert seconds(model, second) >= seconds(model, first) * (1 - 1e-12)
 
