@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planner import explain
+from planner.explain.training import peak_parts, training_changes, training_formulas, training_verdict
 from planner.finetuning import estimate_finetune
 from planner.specs.finetune import FinetuneScenario
 
@@ -33,19 +33,19 @@ def row_of(columns: dict[str, Any]) -> dict[str, Any]:
 @ALL
 def test_terms_at_the_peak_add_up_to_it(columns: dict[str, Any]) -> None:
     row = row_of(columns)
-    assert sum(part.gib for part in explain.peak_parts(row)) == pytest.approx(row["peak_gib"])
+    assert sum(part.gib for part in peak_parts(row)) == pytest.approx(row["peak_gib"])
 
 
 @ALL
 def test_every_formula_has_figures_a_source_and_its_evidence(columns: dict[str, Any]) -> None:
-    for formula in explain.training_formulas(row_of(columns)):
+    for formula in training_formulas(row_of(columns)):
         assert all(re.search(r"\d", line) or "host" in line for line in formula.lines)
         assert formula.source and formula.evidence
 
 
 def test_an_equation_of_adam_is_the_planners_own_figure() -> None:
     row = row_of({"method": "full", "gpu": "h100-sxm", "n_gpus": 8, "sharding": "zero3"})
-    optimizer = next(item for item in explain.training_formulas(row) if item.title == "Optimizer")
+    optimizer = next(item for item in training_formulas(row) if item.title == "Optimizer")
     count, states, width, master, gpus, gib = map(
         float, re.findall(r"\d+(?:\.\d+)?", optimizer.lines[0].replace(",", ""))
     )
@@ -56,14 +56,14 @@ def test_an_equation_of_adam_is_the_planners_own_figure() -> None:
 def test_every_change_of_what_does_not_fit_makes_it_fit(columns: dict[str, Any]) -> None:
     run = FinetuneScenario(model=LLAMA, gpu="rtx4090", **columns)
     row = rows([run])[0]
-    found = explain.training_changes(run, row, rows)  # type: ignore[arg-type]
+    found = training_changes(run, row, rows)  # type: ignore[arg-type]
     assert row["fits"] is False and found
     assert all(rows([run.model_copy(update=item.update)])[0]["fits"] for item in found)
 
 
 def test_the_verdict_says_by_how_much() -> None:
     row = row_of({"method": "full", "gpu": "rtx4090"})
-    said = explain.training_verdict(row)
+    said = training_verdict(row)
     assert said.state == "no" and said.headline.endswith("GiB short.")
     shown = float(said.headline.split()[-3].replace(",", ""))
     assert abs(shown - (row["peak_gib"] - row["available_gib"])) < 0.05 * (row["peak_gib_high"] - row["peak_gib_low"])
@@ -73,4 +73,4 @@ def test_what_fits_tightly_is_said_to_be_tight() -> None:
     run = FinetuneScenario(model=LLAMA, method="lora", gpu="rtx4090")
     peak = rows([run])[0]["peak_gib"]
     row = rows([run.model_copy(update={"device_gib": peak * 1.02})])[0]
-    assert explain.training_verdict(row).state == "tight"
+    assert training_verdict(row).state == "tight"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from links import Names
-from planner import explain
+from planner.explain.training import training_verdict
 from planner.finetuning import estimate_finetune
 from planner.specs.finetune import FinetuneScenario
 from tests.pages import CONFIG, FINETUNING, PAGES, opened, shown, uploaded
@@ -19,7 +19,7 @@ NO_NAMES = Names()
 def test_the_verdict_is_the_estimators() -> None:
     row = estimate_finetune(FIRST).rows()[0]
     at = opened(FINETUNING)
-    assert explain.training_verdict(row).sentence in shown(at)
+    assert training_verdict(row).sentence in shown(at)
     assert [tile.label for tile in at.metric] == ["Peak, GiB", "Longest sequence", "Largest micro-batch", "Trained"]
 
 

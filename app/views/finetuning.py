@@ -13,6 +13,7 @@ from drawing import BLUE, FREE, GREY, ORANGE, PURPLE, RED, draw
 from library import own_library
 from planner import explain
 from planner.estimate import Library
+from planner.explain.training import peak_parts, training_changes, training_formulas, training_verdict
 from planner.finetuning import answer_columns, estimate_finetune
 from planner.finetuning.answer import FinetuneRow
 from planner.report import csv_text, json_text
@@ -70,7 +71,7 @@ def _most(count: int) -> str:
 
 def memory(row: FinetuneRow) -> None:
     """One GPU at the peak, as a bar and in words."""
-    parts = [(*TERMS[part.column], part.gib) for part in explain.peak_parts(row)]
+    parts = [(*TERMS[part.column], part.gib) for part in peak_parts(row)]
     segments = [(name, size, colour) for name, colour, size in parts]
     spare = row["available_gib"] - row["peak_gib"]
     segments += [("free", spare, FREE)] if spare > 0 else []
@@ -85,7 +86,7 @@ def memory(row: FinetuneRow) -> None:
 def changes(run: FinetuneScenario, row: FinetuneRow, library: Library) -> None:
     """The cheapest changes after which it fits, or what would still fit, as buttons."""
     st.subheader("What else would fit" if row["fits"] else "What makes it fit, cheapest first", anchor=False)
-    found = explain.training_changes(run, row, lambda runs: estimate_finetune(runs, library).rows())
+    found = training_changes(run, row, lambda runs: estimate_finetune(runs, library).rows())
     if not found:
         st.caption("No single change that is tried here fits.")
     for number, item in enumerate(found):
@@ -120,7 +121,7 @@ if refused:
 if row["error"]:
     st.error(plain(row["error"]), title="This cannot be estimated", icon=":material/error:")
 else:
-    said = explain.training_verdict(row)
+    said = training_verdict(row)
     box, icon = BOXES[said.state]
     box(plain(said.sentence), title=plain(said.headline), icon=icon)
     tiles(row)
@@ -135,7 +136,7 @@ if not row["error"]:
         downloads(row, run)
     with st.expander("Formulas and sources", key="training_formulas", on_change="rerun") as fold:
         if fold.open:
-            for formula in explain.training_formulas(row):
+            for formula in training_formulas(row):
                 st.markdown(f"**{plain(formula.title)}**")
                 st.code("\n".join(formula.lines), language=None, wrap_lines=True)
                 st.caption(f"Source: {plain(formula.source)} · evidence: {plain(formula.evidence)}")

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
-from planner.catalog.hf import model_from_config
 from planner.catalog.paths import data_dir
 from planner.errors import BadFile, UnknownName, first_fault
 from planner.specs.model import ModelSpec, Quantization
 
-__all__ = ["Entry", "Resolved", "from_bytes", "model", "model_from_config", "model_ids", "model_index", "resolve"]
+__all__ = ["Entry", "Resolved", "from_bytes", "model", "model_ids", "model_index", "resolve"]
 
 
 _HUBS = r"(?:huggingface\.co|hf\.co|modelscope\.cn/models)"
@@ -178,6 +177,8 @@ def _from_path(path: Path) -> Resolved:
     data = read_bytes(file, MAX_BYTES)
     if _is_spec(data):
         return _stored(_spec(data, str(file)), str(path))
+    from planner.catalog.hf import model_from_config
+
     quantized = file.with_name("hf_quant_config.json")
     beside = read_json(quantized) if file.name == "config.json" and quantized.is_file() else None
     name = file.resolve().parent.name if file.name == "config.json" else file.stem
@@ -274,4 +275,6 @@ def model(name: str) -> ModelSpec:
 
 def from_bytes(config: bytes | Mapping[str, Any], name: str) -> ModelSpec:
     """An uploaded config.json. Raises as `model_from_config` does, with `name` in front of the fault."""
+    from planner.catalog.hf import model_from_config
+
     return model_from_config(config, name, name)

@@ -16,7 +16,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from planner import __version__
-from planner.calibration.fit import fit
 from planner.catalog import runs as catalog
 from planner.catalog.calibrated import Source
 from planner.catalog.efficiency import is_half_rate
@@ -114,6 +113,8 @@ def kept_fit(run: Run, gpu: GpuSpec) -> Calibration:
             return kept
     except (PlannerError, ValidationError):
         pass
+    from planner.calibration.fit import fit  # here, so that whoever has no runs does not wait for it
+
     made = fit(run, gpu)
     with contextlib.suppress(PlannerError, OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

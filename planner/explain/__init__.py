@@ -5,12 +5,6 @@ from __future__ import annotations
 from planner.explain.changes import Change, Proposal, changes, chosen, proposals
 from planner.explain.formulas import Formula, formulas
 from planner.explain.printed import log_lines
-from planner.explain.training import (
-    peak_parts,
-    training_changes,
-    training_formulas,
-    training_verdict,
-)
 from planner.explain.words import (
     BOUND_WORDS,
     VERDICT_RANK,
@@ -56,13 +50,9 @@ __all__ = [
     "log_lines",
     "misses",
     "model_name",
-    "peak_parts",
     "proposals",
     "span",
     "states_beside_pool_gib",
     "tight",
-    "training_changes",
-    "training_formulas",
-    "training_verdict",
     "verdict",
 ]
