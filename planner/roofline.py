@@ -180,7 +180,7 @@ def _useful_share(rate: Rates, rows: Array, matrices: Array) -> Array:
 def _block(ops: Sequence[Op], rates: Rates, residuals: Residuals | None, rows: slice, shape: tuple[int, ...]) -> _Parts:
     """Price one block of rows; the rates and the operations' costs are cut to it here."""
     slots = _slots(ops)
-    rate = Rates(*(field[slots, rows] if field.shape[1] > 1 else field[slots] for field in rates))
+    rate = Rates(*((field[:, rows] if field.shape[1] > 1 else field)[slots] for field in rates))
     if len(shape) > 1:
         rate = Rates(*(field[:, None, :] for field in rate))
     k = _rows([op.k for op in ops], rows, shape)

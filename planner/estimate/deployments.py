@@ -170,10 +170,10 @@ def number_of_each(keys: Iterable[Hashable]) -> Places:
 
 def combinations(numbers: Sequence[Places]) -> tuple[Places, Places]:
     """Where each combination of numbers stands first, and which of the combinations every place has."""
-    both = _without_gaps(numbers[0])
-    for other in numbers[1:]:
-        if other.any():
-            both = _without_gaps(both * (other.max() + 1) + other)
+    both = np.zeros_like(numbers[0])
+    for number in numbers:
+        if number.any():
+            both = _without_gaps(both * (number.max() + 1) + number)
     first = np.empty(both.max() + 1, dtype=np.intp)
     first[both[::-1]] = np.arange(len(both))[::-1]  # of equal places the last one assigned stays
     return first, both

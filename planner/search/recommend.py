@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from planner.estimate import NO_LIBRARY, Library, estimate
 from planner.estimate.columns import EstimateRow
 from planner.estimate.evidence import folder_stamp
+from planner.estimate.heap import busy
 from planner.estimate.quality import Results, stored_checks
 from planner.explain.words import HOLDING
 from planner.search import axes, limits
@@ -55,6 +56,7 @@ class Recommendation(NamedTuple):
     verdict: str  # in a sentence: which filter left nothing, which limit binds; blank where there is a winner
 
 
+@busy()
 def recommend(
     load: Scenario,
     space: Space,
@@ -100,7 +102,7 @@ def _needed(library: Library, *names: str) -> Library:
 def judged(load: Scenario, wish: Wish, parts: Sequence[Sifted], library: Library = NO_LIBRARY) -> Recommendation:
     """The recommendation from all parts of a search."""
     asked = limits.under(load, wish)
-    sits = patience(asked.model_dump(), wish)
+    sits = patience(vars(asked), wish)
     whole = merged(wish, parts, sits)
     best = foremost(whole.kept, wish, MOST_CANDIDATES, sits)
     scenarios = [scenario_of(asked, one.columns, wish, library) for one in best]

@@ -76,7 +76,7 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     for chunk in filter(None, together.values()):
         _price(job, chunk[0].deployment.row.engine, chunk)
     found = job.ledger.sifted()
-    bearable = patience(task.load.model_dump(), task.wish)
+    bearable = patience(vars(task.load), task.wish)
     return found._replace(kept=foremost(found.kept, task.wish, task.most, bearable))
 
 
