@@ -145,8 +145,8 @@ def window_costs(gpu: GpuSpec, engine_id: str) -> tuple[float, float]:
     return found.windowed, found.masked
 
 
-class VectorTiles(Spec):
-    """Outputs of a product in FP32 that one multiprocessor computes before it is done, by rows."""
+class TileFigures(Spec):
+    """`vector_tiles`: outputs of a product in FP32 that one multiprocessor computes before it is done, by rows."""
 
     lone: float  # of one row
     few: float  # of at most `few_rows`
@@ -157,9 +157,9 @@ class VectorTiles(Spec):
 
 
 @lru_cache(maxsize=1)
-def vector_tiles() -> VectorTiles:
+def vector_tiles() -> TileFigures:
     """Tiles of products that no matrix unit multiplies."""
-    return VectorTiles(**efficiency()["vector_tiles"])
+    return TileFigures(**efficiency()["vector_tiles"])
 
 
 def tiles_of_many(generation: str) -> float:

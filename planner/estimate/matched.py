@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from planner.catalog import models
@@ -9,9 +10,11 @@ from planner.catalog.checkpoints import published
 from planner.estimate.defaults import own_format
 from planner.estimate.library import known_model
 from planner.formats.identity import Same
-from planner.specs.engine import EngineSpec
+from planner.specs.engine import EngineSpec, Routing
 from planner.specs.formats import FormatSpec
 from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, MoeFfn
+
+ANY = "*"  # model_type of every config
 
 
 @lru_cache(maxsize=512)
@@ -42,12 +45,19 @@ def with_router(engine: Same[EngineSpec], model: Same[ModelSpec]) -> EngineSpec:
     """The engine as it chooses experts: in several kernels where no kernel of its own applies the model's bias."""
     routing = engine.value.routing
     corrected = [f for f in model.value.ffns if isinstance(f, MoeFfn) and f.router_bias == "correction"]
-    if not (routing.unfused_router_s and corrected) or model.value.model_type in routing.fused_router_types:
-        return engine.value
-    if routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in corrected):
+    if not (routing.unfused_router_s and corrected) or _chooses_in_one(routing, model.value.model_type, corrected):
         return engine.value
     later = routing.model_copy(update={"router_s": routing.router_s + routing.unfused_router_s})
     return engine.value.model_copy(update={"routing": later})
+
+
+def _chooses_in_one(routing: Routing, model_type: str, ffns: Sequence[MoeFfn]) -> bool:
+    """Whether one kernel of the engine chooses the experts of a model whose choice a bias corrects."""
+    unfused = routing.unfused_router_types
+    if ANY not in unfused and model_type not in unfused:
+        return True
+    powers = routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in ffns)
+    return model_type in routing.fused_router_types or (powers and model_type not in routing.fused_router_never)
 
 
 def as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:

@@ -38,9 +38,11 @@ def _own_tokens(d: Deployment) -> float:
 
 def router_kernels(engine: EngineSpec, deployments: Sequence[Deployment]) -> RouterKernels | None:
     """What multiplies the router of deployments of one model; None where plain products in 16 bit do."""
-    own = column(deployments, _own_tokens, Part.GPU)
     model = deployments[0].row.model
-    if model.model_type not in engine.routers.full_types and not (model.has_experts and own.any()):
+    if not model.has_experts:
+        return None
+    own = column(deployments, _own_tokens, Part.GPU)
+    if model.model_type not in engine.routers.full_types and not own.any():
         return None
     tiles = vector_tiles()
     return RouterKernels(
