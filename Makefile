@@ -57,8 +57,9 @@ $(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q planner app
 	@touch $@
 
+# With the compiler of the bundled kernels where there are wheels of it: their machine code is then tested too.
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) '.[test]'
+	$(INSTALL) '.[test,cu13]' || $(INSTALL) '.[test]'
 	@touch $@ $(VENV)/.app
 
 # Debian's own package where there is one, Playwright's build elsewhere; without root only the command is said.
