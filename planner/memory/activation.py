@@ -216,7 +216,7 @@ def graph_sizes(graphs: Graphs, largest_batch: Array) -> Floats:
 
 
 def graph_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Floats:
-    """CUDA graphs: a pool, and more per layer and captured size; none in eager mode."""
+    """CUDA graphs: a pool, more per layer and captured size, and FlashInfer's workspace; none in eager mode."""
     settings = inputs.settings
     largest = np.minimum(2 * floats(settings.max_num_seqs), settings.graph_batch)
     layers = model.n_layers / floats(inputs.parallel.pp)
