@@ -1,4 +1,4 @@
-"""What an operation costs on a GPU: one calibrated form for every kernel.
+"""Seconds of an operation on a GPU: one calibrated form for every kernel.
 
     t = t0 + k_s K + ((bytes/B)^p + (FLOPs (1 + k0/K)/F + a)^p)^(1/p)
 
@@ -8,8 +8,8 @@ k0: inner length at which half of the arithmetic is start-up (K: inputs of a pro
 a: start-up of a collective, which hides under its transfer. Source of the form: fits to the operator
 measurements of ai-dynamo/aiconfigurator@095f58a (Apache-2.0): 3 to 7 % median on unseen bf16 shapes.
 
-A kernel for few rows and tiles of others: `Rates`. A calibrated family may carry a table of residuals: its time is
-then multiplied by exp(R(log m, log n, log k)).
+`Rates` also describes kernels for few rows and kernels that work in whole tiles. A calibrated family may carry a table
+of residuals R: its time is then multiplied by exp(R(log m, log n, log k)).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Memory of a deployment in closed form: weights, cache, states, activations and overheads against the
-engine's budget; what the pool holds; whether it starts.
+engine's budget, what the cache pool holds, and whether the engine starts.
 
 Per GPU on the rank that limits the pool: weights + pool + activation + non-torch + graphs <= budget, where
 budget and pool follow the engine's own rule at its version (`specs.engine`).

@@ -1,4 +1,4 @@
-"""The engine's budget: how much of the device it takes, and what is left for the cache."""
+"""The engine's budget: how much of the device it may take, and what is left of it for the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PER_ENCODER, _LEAST, _MOST = 0.1, 0.8, 1.05
 
 
 class Spent(NamedTuple):
-    """(S, R) bytes that are gone before the cache is sized."""
+    """(S, R) bytes that are spent before the cache is sized."""
 
     weights: Floats
     activation: Floats
@@ -47,7 +47,7 @@ def prompt_graphs(tokens: Array) -> Floats:
 
 
 class Runs(NamedTuple):
-    """What of the model a default fraction depends on."""
+    """The properties of a model and its run that a default fraction depends on."""
 
     model: ModelSpec
     drafts: bool = False  # a model or a head drafts
@@ -105,7 +105,7 @@ def _encoder_factor(reserve: StaticReserve, model: ModelSpec) -> float:
 def effective_utilization(
     model: ModelSpec, engine: EngineSpec, device: Device, settings: Settings, utilization: Array
 ) -> Floats:
-    """The fraction in the end: with AITER's attention kernels SGLang lowers any for long contexts."""
+    """The fraction that applies: with AITER's attention kernels SGLang lowers any fraction for long contexts."""
     reserve = engine.budget.reserve
     if reserve is None or reserve.aiter_share == 1 or model.caches_latents:
         return floats(utilization)

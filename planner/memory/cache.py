@@ -1,4 +1,4 @@
-"""What a sequence leaves in memory: bytes per token, blocks, windows, states, by kind of layer.
+"""What a sequence occupies in memory: bytes per token, blocks, windows and states, by kind of layer.
 
 A `CacheTable` reduces every engine's cache manager to one formula: a sequence of n tokens takes
 `sum over kinds of (ceil(min(n, cap) / block) + spare) * block_bytes + state_bytes` of its pool.
@@ -59,7 +59,7 @@ class LayersAndBytes(NamedTuple):
 
 
 class CachePart(NamedTuple):
-    """One cache that layers of a kind keep: per token, behind `reach` tokens forgotten."""
+    """A cache that layers of one kind keep for every token, up to `reach` tokens back."""
 
     mixer: Attention | LatentAttention
     reach: float
@@ -180,7 +180,7 @@ def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
 
 
 class CacheLayers(NamedTuple):
-    """Everything that keeps a cache: kinds of attention with the tokens behind which they forget, and of states."""
+    """All layers that keep something: kinds of attention with their reach in tokens, and kinds of recurrent state."""
 
     attention: LayersAndBytes
     reach: Floats  # (K, 1, 1)
@@ -210,7 +210,7 @@ def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, whe
 
 
 def joined(one: CacheLayers, more: CacheLayers) -> CacheLayers:
-    """The kinds of two models in one pool; layers of equal kinds add up."""
+    """The layers of two models in one pool; equal kinds are added up."""
     attention, reach = _added(one.attention, more.attention, one.reach, more.reach)
     states, _ = _added(one.states, more.states, *(np.zeros((len(x.states.layers), 1, 1)) for x in (one, more)))
     return CacheLayers(attention, reach, states)
@@ -240,7 +240,7 @@ def drafted_states(engine: EngineSpec, inputs: MemoryInputs) -> Floats:
 def cache_table(
     model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements, draft: CacheLayers | None = None
 ) -> CacheTable:
-    """The rules of the engine's cache manager for every row; a draft model's layers are in the same pool."""
+    """The rules of the engine's cache manager for every row; a draft model's layers share the pool."""
     found = cache_layers(model, engine, inputs, where)
     attention, reach, states = joined(found, draft) if draft else found
     given = inputs.settings.block_tokens
@@ -264,7 +264,7 @@ def cache_table(
 
 
 def _plain_table(block: Floats, attention: LayersAndBytes, states: LayersAndBytes, live: Floats) -> CacheTable:
-    """Every layer pays for its own blocks, one block table for all."""
+    """The rules where every layer has blocks of its own, by one block table."""
     token_bytes = attention.layers * attention.unit_bytes
     return CacheTable(
         block_tokens=np.broadcast_to(block, attention.unit_bytes.shape),

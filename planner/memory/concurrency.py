@@ -1,4 +1,4 @@
-"""How many sequences a pool holds, and how long they can be."""
+"""How many sequences a cache pool holds, and how long they can be."""
 
 from __future__ import annotations
 

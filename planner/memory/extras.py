@@ -1,4 +1,4 @@
-"""What else lives beside a model's own weights: adapters, and the model that drafts for it."""
+"""Memory beside a model's own weights: adapters, and the model that drafts for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assembles a memory plan from its terms, as the stage sees them whose cache holds the fewest sequences."""
+"""Assembles a memory plan from its terms, for the pipeline stage whose cache holds the fewest sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.specs.model import ModelSpec
 
 
 def limiting_stage(inputs: MemoryInputs, stages: Stages) -> NDArray[np.intp]:
-    """(R,): index of the stage that limits; without caches the one with the least memory left."""
+    """(R,): index of the stage that limits the pool; without caches the stage with the least memory left."""
     _, one = load_bytes(stages.table, inputs.load, 1.0, live=False)
     ratio = stages.available / np.where(one > 0, one, 1.0)
     tightest: NDArray[np.intp] = np.argmin(np.where((one > 0) | (stages.available < 0), ratio, np.inf), axis=0)
@@ -23,7 +23,7 @@ def limiting_stage(inputs: MemoryInputs, stages: Stages) -> NDArray[np.intp]:
 
 
 def _free_bytes(inputs: MemoryInputs, spent: Spent, cache: Floats) -> Floats:
-    """What the device has left once the engine runs; negative parts are shortfalls and say so elsewhere."""
+    """What the device has left once the engine runs, at least 0; shortfalls are part of the verdict."""
     used = floats(inputs.device.copies) * (spent.total() + cache) + inputs.device.reserved_bytes
     return np.maximum(inputs.device.total_bytes - used, 0.0)
 

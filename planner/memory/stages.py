@@ -1,4 +1,4 @@
-"""What every pipeline stage spends, and what is left to it for the cache."""
+"""What every pipeline stage spends, and what it has left for the cache."""
 
 from __future__ import annotations
 

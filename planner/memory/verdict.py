@@ -1,4 +1,4 @@
-"""Whether the engine starts: the conditions in the order in which it meets them."""
+"""Whether the engine starts: its conditions, in the order in which it would fail on them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def missing_bytes(engine: EngineSpec, inputs: MemoryInputs, stages: Stages) -> F
 
 
 def _own(engine: EngineSpec, missing: Floats, stages: Stages) -> Floats:
-    """(len(OWN), R): what each of the engine's own conditions lacks.
+    """(len(OWN), R): bytes that each of the engine's own conditions lacks.
 
     Where nothing lives beside the budget, that condition compares two known figures and says nothing of a margin.
     """
@@ -66,7 +66,7 @@ def _own(engine: EngineSpec, missing: Floats, stages: Stages) -> Floats:
 
 
 def verdict(engine: EngineSpec, inputs: MemoryInputs, stages: Stages, kv: KvCapacity) -> StartVerdict:
-    """The first condition that is not met, and what it lacks."""
+    """Whether the engine starts and holds the load, else the first condition that is not met and what it lacks."""
     missing = missing_bytes(engine, inputs, stages)
     broken = missing > 0
     any_broken = np.any(broken, axis=0)

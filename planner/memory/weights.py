@@ -1,4 +1,4 @@
-"""Weights per GPU: which part of every tensor a rank holds, and which layers a pipeline stage."""
+"""Weights per GPU: the part of every tensor that a rank holds, and the layers that a pipeline stage holds."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _fractions(model: ModelSpec, parallel: Parallel, engine: EngineSpec) -> Floa
 
 @lru_cache(maxsize=512)
 def _divided_alike(model: Same[ModelSpec]) -> tuple[list[Tensor], NDArray[np.intp]]:
-    """A tensor of each way of dividing, and which of them every tensor is like."""
+    """One tensor for each way of dividing, and for every tensor the index of the one that is divided like it."""
     listed = tensors(model.value)
     return distinct(listed, [_sharding(tensor) for tensor in listed])
 
@@ -258,6 +258,6 @@ def streamed_tensor_bytes(model: ModelSpec, inputs: MemoryInputs, where: Placeme
 
 
 def largest_layer_bytes(model: ModelSpec, held: Floats) -> Floats:
-    """(R,): the largest tensor of one layer, of which a second copy lives while it is repacked."""
+    """(R,): the largest tensor of one layer; while it is repacked there are two copies of it."""
     layers = floats([max(len(tensor.layers), 1) for tensor in tensors(model)])[:, None]
     return floats(np.max(held / layers, axis=0))

@@ -77,7 +77,7 @@ FUSED = Unfused()
 
 
 class Mixing(NamedTuple):
-    """A mixer on one GPU and how many layers hold it: it attends, or it carries a state."""
+    """A mixer on one GPU and the number of layers that hold it. It attends (`readings`) or carries a state."""
 
     layers: int
     readings: tuple[Reading, ...] = ()
@@ -86,7 +86,7 @@ class Mixing(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What of a forward pass does not depend on the batch."""
+    """The parts of a forward pass that do not depend on the batch."""
 
     model: ModelSpec
     widths: Widths
@@ -99,9 +99,10 @@ class Prepared(NamedTuple):
     rules: GroupRules = GroupRules()
 
 
-def _mixing(model: ModelSpec, index: int, widths: Widths, parallel: Parallel, kernels: tuple[bool, Unfused]) -> Mixing:
+def _mixing(
+    model: ModelSpec, index: int, widths: Widths, parallel: Parallel, latent_prompts: bool, unfused: Unfused
+) -> Mixing:
     mixer, layers = model.mixers[index], model.mixer_layers(index)
-    latent_prompts, unfused = kernels
     if isinstance(mixer, CompressedAttention):
         return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
     if isinstance(mixer, Attention | LatentAttention):
@@ -118,12 +119,20 @@ def prepare(
     rules: GroupRules = GroupRules(),  # noqa: B008
     unfused: Unfused = FUSED,
 ) -> Prepared:
-    """Shards, resident bytes per layer and states of the model on one GPU; `widths.tensor_bytes` is (T,) or (T, R)."""
-    kernels = latent_prompts, unfused
-    mixings = tuple(_mixing(model, index, widths, parallel, kernels) for index in range(len(model.mixers)))
-    products_of = products(model, widths, parallel, rules)
-    own = products_of, mixings, elementwise(model, parallel)
-    return Prepared(model, widths, parallel, *own, latent_prompts=latent_prompts, rules=rules)
+    """What one GPU holds and runs of the model, whatever the batch; `widths.tensor_bytes` is (T,) or (T, R)."""
+    mixings = tuple(
+        _mixing(model, index, widths, parallel, latent_prompts, unfused) for index in range(len(model.mixers))
+    )
+    return Prepared(
+        model,
+        widths,
+        parallel,
+        products(model, widths, parallel, rules),
+        mixings,
+        elementwise(model, parallel),
+        latent_prompts=latent_prompts,
+        rules=rules,
+    )
 
 
 def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
@@ -132,7 +141,7 @@ def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
 
 
 def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Work:
-    """Tokens that one GPU sees. Fewer sequences than attention-DP ranks leave some of them idle."""
+    """Tokens that one GPU works on. With fewer sequences than attention-DP ranks some ranks are idle."""
     decode = _per_rank(batch.decode_seqs, parallel, batch.decode_seqs)
     prefill = _per_rank(batch.prefill_tokens, parallel, batch.prefill_seqs)
     prefill_seqs = _per_rank(batch.prefill_seqs, parallel, batch.prefill_seqs)
@@ -151,7 +160,7 @@ def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Wo
 
 
 def _present(amount: Number) -> bool:
-    """False where a scalar 0 says that a batch lacks this part."""
+    """False for a scalar 0, which says that the batch has no such part."""
     return np.ndim(amount) > 0 or float(amount) > 0
 
 

@@ -20,11 +20,11 @@ NARROW = 256  # values of the widest head that FlashAttention and FlashInfer tak
 
 
 class Heads(NamedTuple):
-    """One attention kind on one GPU: query heads, FLOPs of one (query, key) pair, cache bytes of one token."""
+    """One kind of attention on one GPU."""
 
-    queries: Number
-    flops_per_pair: Number
-    cache_bytes: Number
+    queries: Number  # query heads
+    flops_per_pair: Number  # of a (query token, key token) pair, all heads
+    cache_bytes: Number  # of one token
     io_bytes: Number  # queries in and outputs out, per token
 
 
@@ -75,7 +75,7 @@ def mean_length(work: Work) -> Number:
 
 
 def attended_pairs(reading: Reading, work: Work, causal: bool) -> Number:
-    """Pairs of one prompt's mean share of this step."""
+    """(query, key) pairs of one prompt of mean length in this step."""
     length = mean_length(work)
     if not causal:
         return length * (work.prefill_context + length)
@@ -109,7 +109,7 @@ def is_wide(mixer: Mixer) -> bool:
 
 
 def general_reading(mixer: Attention, own: Reading, widths: Widths, parallel: Parallel) -> Reading:
-    """Heads in a kernel that takes any: its blocks read at their share of the bandwidth, in 16 bit at least.
+    """The reading in a kernel for any heads: its blocks each read at their share of the bandwidth, in 16 bit or more.
 
     Shaped like that: a cached token of Gemma 4 takes 14.5 ns per layer on RTX PRO 6000 with two heads as with four.
     """

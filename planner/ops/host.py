@@ -1,7 +1,7 @@
 """Weights and layers in host memory: what the CPU runs, and what is copied over PCIe for the GPU to run.
 
-A copy of a product's weights is an operation of its own, before the product: engines that overlap the two
-are faster by at most the shorter of them.
+Copying a product's weights is an operation of its own, before the product. Engines that overlap the two are faster, by
+at most the shorter of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def weight_bytes(op: Op, activation: Number) -> Number:
 
 
 def placed(ops: Sequence[Op], share: HostShare, activation: Number) -> list[Op]:
-    """The same work, divided: each operation on the GPU, on the host, and the copies of weights between them."""
+    """The step with each operation divided between GPU and host, and the copies of weights between them."""
     out: list[Op] = []
     for op in ops:
         run, streamed = share.run[op.rate], share.streamed[op.rate]

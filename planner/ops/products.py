@@ -42,24 +42,24 @@ LARGEST_DEVIATE = (0, 0.56, 1.03, 1.42, 1.77, 2.07, 2.34, 2.59)  # expected, of 
 
 
 class Group(NamedTuple):
-    """Indices into `tensors(model)` that run as one product in `layers` layers."""
+    """Tensors that run as one product in each of `layers` layers."""
 
     name: str
     slot: Slot
-    indices: tuple[int, ...]
+    indices: tuple[int, ...]  # into `tensors(model)`, of all layers
     members: tuple[Tensor, ...]  # of one layer
     layers: int  # runs in a step: one in each layer, or as many as the layer has copies of the matrix
 
 
 def slot_of(tensor: Tensor) -> Slot:
-    """Whose rate prices the product that the tensor is part of."""
+    """The slot whose rate prices the product that the tensor is part of."""
     if tensor.role is Role.ATTENTION and tensor.op.startswith(_OUTPUT):
         return Slot.ATTENTION_OUT_GEMM
     return _SLOTS.get(tensor.role, Slot.OTHER_GEMM)
 
 
 def _key(tensor: Tensor) -> tuple[object, ...]:
-    """What must agree for tensors to run as one product: for experts the block, else the op of the layers."""
+    """Tensors with equal keys run as one product: all of a block of experts, else one op of the same layers."""
     return (Role.EXPERT, tensor.layers) if tensor.role is Role.EXPERT else (tensor.op, tensor.layers)
 
 
@@ -68,7 +68,7 @@ def _shapes(members: tuple[Tensor, ...]) -> tuple[object, ...]:
 
 
 def groups(model: ModelSpec) -> tuple[Group, ...]:
-    """Distinct products of the stack and the head; vision and prediction layers are not among them."""
+    """Distinct products of the layers and the head, without vision and prediction layers."""
     return _groups(Same(model))
 
 
@@ -132,7 +132,7 @@ def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Numbe
 
 
 def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
-    """The same where some experts are asked for more often than others: the mean over their popularity f.
+    """`distinct_experts` where some experts are chosen more often than others: the mean over their popularity f.
 
     E mean(1 - (1 - min(f k/E, 1))^B), ln f normal with a spread of SKEW and f of mean 1.
     """
@@ -141,7 +141,7 @@ def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number
 
 
 def busiest_rank(n_experts: Number, ep: Number) -> Number:
-    """Tokens of the GPU with the most popular experts over the mean: 1 + spread of its E/ep experts x largest of ep."""
+    """Tokens of the busiest GPU relative to the mean: 1 + spread of its E/ep experts x largest of ep deviates."""
     spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
     return 1 + spread * _largest_deviate(ep)
 
@@ -151,9 +151,9 @@ def _largest_deviate(ep: Number) -> Number:
 
 
 def busiest_share(share: Number, n_experts: Number, ep: Number) -> Number:
-    """Share of its E/ep experts that the GPU reads which reads most of them, where all together read `share` of E.
+    """Share of its E/ep experts that the GPU with the most of them reads, where all GPUs read `share` of E on average.
 
-    share + (share (1 - share) ep/E)^0.5 x largest of ep: each expert of a GPU is read or not, independently.
+    share + (share (1 - share) ep/E)^0.5 x largest of ep deviates: each expert is read or not, independently.
     """
     spread = np.sqrt(share * (1 - share) * ep / n_experts)
     return np.minimum(share + spread * _largest_deviate(ep), 1.0)

@@ -24,7 +24,7 @@ class OpKind(StrEnum):
 
 
 class Slot(IntEnum):
-    """Which rate of a scenario prices an operation: the row of `roofline.Rates`.
+    """Which of a scenario's rates prices an operation: the row of `roofline.Rates`.
 
     Weights have one slot per class of tensor, because formats quantize some classes and leave others in
     16 bit; the catalogue puts the kernel family that serves the class into its slot.
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What attention does with its scores between products where no kernel fuses them."""
+    """Memory traffic of attention scores where no kernel fuses the products around them."""
 
     traffic: Any = 0.0  # bytes moved per query, key and head
     cache: Any = 0.0  # bytes of the GPU's cache, which keeps what fits
@@ -105,7 +105,7 @@ FUSED_SCORES = Scores()
 
 
 class GeneralKernel(NamedTuple):
-    """Attention of heads that the usual fused kernels do not take, in one that takes any: it reads in 16 bit."""
+    """A kernel for attention heads of any width, for those that fused kernels do not take; it reads in 16 bit."""
 
     wide: Any = False  # rows whose wide heads run in it ...
     narrow: Any = False  # ... and whose narrow heads do

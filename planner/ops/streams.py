@@ -1,4 +1,4 @@
-"""Operations that run beside others, on a stream of their own, or within them, and so need no time to start."""
+"""Operations that run beside others on a stream of their own, or inside them, and so cost no start-up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _beside(ops: Sequence[Op], share: Number, hidden: Callable[[Op], bool], take
 
 
 def shared_beside(ops: Sequence[Op], share: Number) -> list[Op]:
-    """The operations where `share` (0 or 1) of the shared experts runs beside the routed ones.
+    """The step where the shared experts run beside the routed ones in a `share` (0 to 1) of such steps.
 
     What they move and compute falls to the routed experts' kernel; the start-ups of their two products and of the
     activation between them are hidden.
@@ -51,5 +51,5 @@ def pools_beside(ops: Sequence[Op], share: Number) -> list[Op]:
 
 
 def norms_within(ops: Sequence[Op], norms: Number) -> list[Op]:
-    """The operations where the kernels of all-reduces add the residual and norm the sum for `norms` of a step."""
+    """The step where the kernels of all-reduces also add the residual and norm the sum, for `norms` of its norms."""
     return [op._replace(count=np.maximum(op.count - norms, 0.0)) if op.name == "elementwise" else op for op in ops]

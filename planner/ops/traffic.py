@@ -1,4 +1,4 @@
-"""What moves besides weights and caches: element-wise kernels, and messages between GPUs.
+"""Traffic beside weights and caches: element-wise kernels, and messages between GPUs.
 
 Element-wise kernels are counted as engines fuse them: residual addition with its norm, activation with its
 gate, rotation with the write to the cache; logits are cast, normalised and sampled in a few passes.
@@ -65,7 +65,7 @@ def _mixer_kernels(mixer: Mixer) -> int:
 
 
 def _normed_whole(mixer: Mixer) -> bool:
-    """Whether queries and keys are normed over all heads: what each GPU of a group holds is only a part of the norm."""
+    """Whether queries and keys are normed over all heads, so that each GPU of a group holds only part of the norm."""
     return isinstance(mixer, Attention) and mixer.qk_norm == "full"
 
 
@@ -74,7 +74,7 @@ def _indexer_kernels(mixer: Attention | LatentAttention | CompressedAttention) -
 
 
 def _ffn_kernels(ffn: Ffn) -> int:
-    """The activation, and adding what shared experts give to what the routed ones do."""
+    """Element-wise kernels of an ffn: its activation, and adding the results of shared and routed experts."""
     if isinstance(ffn, DenseFfn):
         return 1
     return 1 + bool(ffn.shared_intermediate or ffn.dense_intermediate)
@@ -185,7 +185,7 @@ def _tensor_parallel_ops(
 
 
 def remote_gpus(routes: Number, ep: Number, tp: Number) -> Number:
-    """Other GPUs that one token is sent to, once each: its distinct expert ranks, `tp / ep` GPUs wide.
+    """Other GPUs that one token is sent to: its distinct expert ranks, each `tp / ep` GPUs wide.
 
     ep (1 - (1 - 1/ep)^k) ranks are met by k routes at random, of which 1 in tp is home; ep = 1 reaches everybody.
     """
@@ -233,5 +233,5 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, 
 
 
 def _divided(ways: Number) -> bool:
-    """False where nobody divides: the messages are then left out."""
+    """Whether any row divides; else the messages are left out."""
     return bool((np.asarray(ways) > 1).any())
