@@ -1,5 +1,5 @@
-"""What serving costs: an hour of a deployment, its requests and tokens; a month of GPUs, idle hours and spare replicas
-among them, against a price per token.
+"""What serving costs: an hour of a deployment, a request, a token; and a month of GPUs, with idle hours and spare
+replicas, against an API's price per token.
 
 Scalars or arrays in, the same out. USD, tokens, requests, seconds.
 """

@@ -1,4 +1,4 @@
-"""The door to `planner.events`: one scenario as discrete events, its steps priced as an estimate prices them."""
+"""Simulate one scenario as discrete events (`planner.events`), with steps priced as the estimate prices them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SPREAD = ("mean", "p50", "p90", "p99")  # columns of each time
 
 
 class Protocol(NamedTuple):
-    """What a scenario does not say of a simulation. `trace` replaces its load; `burst`: all requests at once."""
+    """What a simulation needs beside its scenario. `trace` replaces the load; `burst` sends all requests at once."""
 
     requests: int = 2000
     seed: int = 0
@@ -66,7 +66,7 @@ class Protocol(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """The estimate of the scenario, and beside it what the simulation saw; no run where the engine does not start."""
+    """The estimate of the scenario and what the simulation saw; `run` is None where the engine does not start."""
 
     row: dict[str, Any]  # estimate columns and those of `columns`
     run: Run | None
@@ -74,7 +74,7 @@ class Simulated(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A source, and which of its requests count."""
+    """A source of requests, and which of them count."""
 
     source: Source
     measured: slice
@@ -108,7 +108,7 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
 
 
 def _reach(p: PricedGroup, sent: Sent, limits: EngineLimits) -> Reach:
-    """How far the table of steps goes."""
+    """The ranges that the table of step times must cover."""
     request = p.offered.request
     return Reach(
         sequences=int(max(min(limits.slots, sent.sequences, limits.pool.blocks), 1)),
@@ -225,7 +225,7 @@ def _bytes(table: CacheTable, tokens: float) -> Any:
 
 
 def source(p: PricedGroup, protocol: Protocol) -> Sent:
-    """Requests as the protocol or the scenario's load has them arrive."""
+    """The requests that the protocol or the scenario's load sends."""
     load = p.offered.load
     prefix, fraction = int(only(load.shared_prefix_tokens)), only(load.cached_input_fraction)
     closed = np.isnan(only(load.request_rate_per_s)) and protocol.trace is None and not protocol.burst
@@ -247,8 +247,10 @@ def source(p: PricedGroup, protocol: Protocol) -> Sent:
 
 
 def users(p: PricedGroup, protocol: Protocol, prefix: int) -> Sent:
-    """A closed loop: of a service, whose first requests are spread over a cycle and which goes on until all that count
-    ended; or of a load generator, which offers so many waves of requests at once, all of which count.
+    """A closed loop of a service or of a load generator.
+
+    A service's first requests are spread over a cycle, and it goes on until all requests that count have ended. A load
+    generator offers its waves of requests all at once, and all of them count.
     """
     scenario, point, load = p.deployments[0].row.scenario, p.point, p.offered.load
     people, waves = int(only(load.concurrency)), only(load.waves)

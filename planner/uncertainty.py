@@ -79,7 +79,7 @@ def pool_half_width_bytes(parts: MemoryParts, widths: HalfWidths) -> Array:
 
 
 def pool_interval(parts: MemoryParts, widths: HalfWidths) -> Interval:
-    """Interval of the KV pool in bytes, never below nothing."""
+    """Interval of the KV pool in bytes, at least 0."""
     half = pool_half_width_bytes(parts, widths)
     return Interval(np.maximum(parts.pool - half, 0), np.maximum(parts.pool + half, 0))
 
@@ -101,7 +101,7 @@ def fit_confidence(needed_bytes: Array, pool: Interval) -> NDArray[np.str_]:
 
 
 class Shares(NamedTuple):
-    """What of TTFT and of end-to-end time is which, seconds; arrays (R,)."""
+    """The parts of TTFT and of end-to-end time by which their intervals are weighed, seconds; arrays (R,)."""
 
     ttft_s: Any
     ttft_unloaded_s: Any

@@ -25,7 +25,7 @@ from planner.params import parameters, tensors
 from planner.specs.formats import Level
 from planner.specs.model import Attention, DenseFfn, Layer, ModelSpec, MoeFfn, Quantization, Role
 
-CONTRACT_IDS = (
+KNOWN_IDS = (
     "fp32 fp16 bf16 fp8 fp8-block128 mxfp8 int8-w8a8 int8-w8a16 bnb-int8 bnb-nf4 bnb-nf4-dq gptq-int4-g128 "
     "gptq-int3-g128 gptq-int2-g128 awq-int4-g128 w4a16-g128 int4-g32 hqq-4bit-g64 torchao-int4-g128 mxfp4 nvfp4 "
     "mlx-4bit-g64 mlx-8bit-g64 exl3-4.0 mixed-4.5 gguf-q4_k_m gguf-q8_0 gguf-f16 gguf-iq4_xs"
@@ -75,7 +75,7 @@ def bytes_by_name(model: ModelSpec, name: str, resident: bool = False) -> dict[s
     return dict(zip([tensor.name for tensor in tensors(model)], sizes, strict=True))
 
 
-@pytest.mark.parametrize("name", CONTRACT_IDS)
+@pytest.mark.parametrize("name", KNOWN_IDS)
 def test_every_promised_format_can_be_named_in_either_case(name: str) -> None:
     assert weight_format(name.upper()).id == weight_format(name).id
     assert weight_bytes(small(), weight_format(name)) > 0

@@ -1,10 +1,10 @@
 """Measured rows that ship with the planner: scenario columns, what was measured, and where it was published.
 
-A file holds scenario columns of CONTRACT, `measured_*` columns, and columns about the row: `source`, `note`, and
-for times `protocol` (closed, offline, static, rate, single, micro, unstated) and
-`tier` (a: scored, b: with doubt, c: for sanity only). `engine_starts` and `single_stream_later` were found after the
-constants of memory and of llama.cpp had been set; `held_out` says which of them shaped nothing since. The `blind_*`
-files hold rows that were scored before anybody had looked at one of their errors; `held_out` says the same of them.
+A file holds scenario columns (docs/nomenclature.md), `measured_*` columns, and columns about the row: `source`,
+`note`, and for times `protocol` (closed, offline, static, rate, single, micro, unstated) and `tier` (a: scored, b:
+with doubt, c: for sanity only). `engine_starts` and `single_stream_later` were found after the constants of memory
+and of llama.cpp had been set; `held_out` says which of them shaped nothing since. The `blind_*` files hold rows that
+were scored before anybody had looked at one of their errors; `held_out` says the same of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The estimate as a record of columns: one array per column of CONTRACT, in the units that users see.
+"""The estimate as a record of columns, one array each, in the units that users see (docs/nomenclature.md).
 
 Memory is GiB per GPU on the worst rank, times are ms, rates are per second of the whole deployment unless
 the name says otherwise. NaN is "no such figure"; a row with an `error` holds nothing else.

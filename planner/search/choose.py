@@ -1,4 +1,4 @@
-"""Loads on priced replicas: how many replicas each takes, what they cost, which are candidates and why others fail."""
+"""Loads on priced replicas: how many replicas each needs, which combinations are candidates, and why others are not."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 MOST_GPUS = 1024  # of a deployment whose size nothing limits
-MORE = 1.25  # times the replicas that one alone would suggest, tried when that many do not do
+MORE = 1.25  # times the replicas that the figures of one suggest, tried where that many do not suffice
 MOST_KEPT = 64  # of a chunk by each order
-ALONE = " alone"  # behind the name of a budget: of one replica
+ALONE = " alone"  # after the name of a budget: for one replica
 HOSTING = ("n_gpu_layers", "n_cpu_moe")  # settings that put layers in host memory
 CROWDED, HOPELESS, FAR = 1e3, 2e3, 1e6  # distances: no room, never catches up, not priced
 LEAST = tuple(bound.name for bound in limits.BOUNDS if bound.least)
@@ -85,7 +85,7 @@ class Verdicts:
         self.words: list[Callable[[int, int], str]] = [lambda i, j: ""]
 
     def against(self, code: str, where: Bools, distance: Any, words: Callable[[int, int], str]) -> None:
-        """Another reason, for those that none before it refused."""
+        """Add a reason, which applies to those that no earlier reason refused."""
         new = where & (self.first == 0)
         self.first = np.where(new, len(self.codes), self.first)
         self.distance = np.where(new, distance, self.distance)
@@ -94,7 +94,7 @@ class Verdicts:
 
 
 def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
-    """What is out before pricing: GPUs that do not divide, budgets of money, power, GPUs and points."""
+    """Reasons that need no pricing: GPUs that do not divide, and budgets of money, power, GPUs and quality."""
     found = Verdicts(offered.replicas.shape)
     figures = early_figures(configs, offered.replicas)
     each = [config.layout.n_gpus for config in configs]
@@ -110,8 +110,10 @@ def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
 
 
 def reach_budgets(configs: Sequence[Config], offered: Offers, wish: Wish, ledger: Ledger) -> None:
-    """Remember the least that any configuration takes of every budget; apart where one replica is counted of as many
-    as the load may need."""
+    """Remember the least that any configuration takes of every budget.
+
+    Figures of one replica, where the load may need several, are remembered under a name of their own (ALONE).
+    """
     figures = early_figures(configs, offered.replicas)
     alone = bool(np.any(offered.needs) and np.all(offered.replicas == 1))
     for bound, _ in budgets(wish):
@@ -127,13 +129,13 @@ def _said(bound: limits.Bound, limit: float, figure: Floats, i: int, j: int) -> 
 
 
 def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
-    """Limits on what is known before pricing; nothing grows beyond MOST_GPUS."""
+    """The wish's limits on what is known before pricing, and MOST_GPUS where it limits no GPUs."""
     found = [(bound, limit) for bound, limit in limits.given(wish) if bound.early]
     return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
 
 
 def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
-    """Every load on every configuration that starts: candidates and refusals go to the ledger."""
+    """Price every load on every configuration that starts; candidates and refusals go to the ledger."""
     offered = offers(configs, asked)
     if np.any(offered.needs):
         most = found.most()
@@ -157,7 +159,7 @@ def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Sizing], wi
 
 
 def _with_more(found: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
-    """A quarter more replicas where those that one alone suggests do not do."""
+    """A quarter more replicas where those that the figures of one suggest do not suffice."""
     more = np.where(offered.needs & ~figures.meets, np.ceil(offered.replicas * MORE), offered.replicas)
     better = screen(found, Loads(offered.concurrency, more)).meets & ~figures.meets
     offered = offered._replace(replicas=np.where(better, more, offered.replicas))
@@ -180,7 +182,7 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
 
 
 def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
-    """What only pricing tells: capacity, room, objectives, least figures."""
+    """Reasons that need pricing: capacity, room, objectives, least figures."""
     point = figures.point
     verdicts.against(
         "above_capacity",
@@ -210,7 +212,7 @@ def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[st
 def _readable(
     verdicts: Verdicts, configs: Sequence[Config], found: Curves, columns: dict[str, Floats], wish: Wish
 ) -> None:
-    """With layers in host memory, and no wish that says how quick answers must be: as quick as one reads."""
+    """Refuse layers in host memory where answers come slower than one reads and no wish says how fast they must be."""
     hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in configs])
     stated = np.isfinite(found.wishes.tpot_s) | np.isfinite(found.wishes.e2e_s)
     if wish.min_output_tokens_per_s_per_request is None and np.any(hosted & ~stated):
@@ -245,7 +247,7 @@ def _reached(
     wish: Wish,
     ledger: Ledger,
 ) -> None:
-    """The best figure under every objective and least figure that was given, of all that hold the load."""
+    """Remember the best figure, among all that hold the load, for every objective and least figure that was given."""
     verdicts, figures, columns = settled
     free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
     watched = [
@@ -269,7 +271,7 @@ def _reached(
 def _keep(
     configs: Sequence[Config], offered: Offers, verdicts: Verdicts, columns: dict[str, Floats], ledger: Ledger
 ) -> None:
-    """The best by every order, and whatever nothing beats in quality, cost and latency at once."""
+    """Keep the best by every order, and those that nothing beats in quality, cost and latency at once."""
     at = np.flatnonzero(verdicts.first == 0)
     flat = {name: np.ravel(columns[name])[at] for name in SORTED}
     if len(at) > MOST_KEPT:
@@ -287,7 +289,7 @@ def _keep(
 
 
 def _refuse(configs: Sequence[Config], verdicts: Verdicts, ledger: Ledger) -> None:
-    """Counts of every reason; the first in words, the nearest load of a configuration standing for its others."""
+    """Count every reason; put the first ones in words, for the load of a configuration that comes nearest."""
     total = np.bincount(np.ravel(verdicts.first), minlength=len(verdicts.codes))
     for code in np.flatnonzero(total[1:]) + 1:
         left = int(total[code])

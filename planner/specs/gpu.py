@@ -69,7 +69,7 @@ class GpuSpec(Spec):
 
 
 class Quantity(Sourced):
-    """A positive figure of a profile; a bare number in a user's file is his own word."""
+    """A positive figure of a profile; a bare number in a user's file has the user as its source."""
 
     value: Annotated[float, Field(gt=0, le=1e7, strict=True)]
     source: Annotated[str, Field(min_length=1, max_length=500)]

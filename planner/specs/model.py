@@ -1,4 +1,4 @@
-"""A model's architecture: what its layers compute and what they remember, without its weights.
+"""A model's architecture: what its layers compute and what they cache, without its weights.
 
 A layer is a pair (mixer, ffn): the mixer moves information between tokens and owns the cache or the
 recurrent state, the ffn works on each token alone. Hybrids list several mixers and several ffns, and

@@ -1,4 +1,4 @@
-"""A scenario: one deployment under one load. Its fields are the columns of CONTRACT; None means default.
+"""A scenario: one deployment under one load. Its fields are the columns of docs/nomenclature.md; None means default.
 
 `ge`/`le` are what any deployment could mean; a value outside them is a typing error, not a question.
 """

@@ -1,4 +1,4 @@
-"""How wide the 80 % interval of a figure is when nothing of the same kind has been measured yet."""
+"""Half-widths of 80 % intervals for figures of which nothing of the same kind has been measured yet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HardwareLevels(Spec):
 
 
 class BudgetLevels(HardwareLevels):
-    """By evidence of what an engine takes of the card that no term explains."""
+    """By evidence of what an engine takes of the card beyond all terms."""
 
     system: HalfWidth  # memory that the host shares, and GPUs without CUDA
 
@@ -56,7 +56,7 @@ class HostLevels(Spec):
 
 
 class StreamLevels(Spec):
-    """One stream, by whether many cards of the GPU's generation have rows, and by whether the model has experts."""
+    """For one request at a time, by whether rows of many cards of the generation are `known`, and by experts."""
 
     known: HalfWidth
     known_experts: HalfWidth
@@ -65,7 +65,7 @@ class StreamLevels(Spec):
 
 
 class OwnKernels(Spec):
-    """Of an engine whose kernels' figures come from its own runs: operators and engine in one."""
+    """Operators and engine in one width, for an engine whose kernels' figures come from its own runs."""
 
     engine: str
     generations: tuple[str, ...]  # of which many cards have rows
