@@ -33,15 +33,15 @@ WIDE = 300.0  # factor from which an axis marks tens alone
 LEAST_PX, MOST_PX = 9, 26  # of a point of the Pareto plot: the slower, the larger
 
 
-def crossover_lines(found: Crossover, now: float | None) -> tuple[Chart, str]:
+def crossover_lines(crossing: Crossover, now: float | None) -> tuple[Chart, str]:
     """Tokens/s of the deployment in each format against requests at once; every change of the lead is marked."""
     data: list[Chart] = []
     notes: list[Chart] = []
-    leading = {name for change in found.changes for name in (change.before, change.after)}
-    for one, colour in zip(found.series, LINES, strict=False):
+    leading = {name for change in crossing.changes for name in (change.before, change.after)}
+    for one, colour in zip(crossing.series, LINES, strict=False):
         data += _series(one, colour, one.weight_format in leading)
-    ends = sorted(zip(found.series, LINES, strict=False), key=lambda pair: pair[0].speed[-1])
-    top = max((max(one.high) for one in found.series), default=1.0)
+    ends = sorted(zip(crossing.series, LINES, strict=False), key=lambda pair: pair[0].speed[-1])
+    top = max((max(one.high) for one in crossing.series), default=1.0)
     last = -1.0
     for one, colour in ends:  # labels at the lines' ends, kept apart
         y = max(one.speed[-1], last + 0.055 * top)
@@ -50,12 +50,12 @@ def crossover_lines(found: Crossover, now: float | None) -> tuple[Chart, str]:
         name = label_at(log_place(one.concurrency[-1]), y, f" {short}", "left")
         notes.append(name | {"font": name["font"] | {"color": colour}})
     shapes = []
-    for change in found.changes:
+    for change in crossing.changes:
         at = change.concurrency
         shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper"} | thin())
         text = f"{format_name(change.after)} leads from {at:,.0f}"
         notes.append(label_over(log_place(at), text, "center"))
-    x = [count for one in found.series for count in one.concurrency]
+    x = [count for one in crossing.series for count in one.concurrency]
     if now:
         mark = {"color": LINE, "width": 3}
         shapes.append({"type": "line", "x0": now, "x1": now, "y0": 0, "y1": 0.04, "yref": "paper", "line": mark})
@@ -70,7 +70,7 @@ def crossover_lines(found: Crossover, now: float | None) -> tuple[Chart, str]:
         "shapes": shapes,
         "annotations": notes,
     }
-    return {"data": data, "layout": layout}, crossover_words(found)
+    return {"data": data, "layout": layout}, crossover_words(crossing)
 
 
 def _series(one: Series, colour: str, leads: bool) -> list[Chart]:
@@ -99,11 +99,11 @@ def _series(one: Series, colour: str, leads: bool) -> list[Chart]:
     return [band, line] if leads else [line]
 
 
-def roofline_chart(found: Roofline, row: EstimateRow) -> tuple[Chart, str]:
+def roofline_chart(roofline: Roofline, row: EstimateRow) -> tuple[Chart, str]:
     """Attained FLOP/s of prefill and decode against their intensity, under the GPU's two limits."""
-    limits, ridge = found.limits, found.ridge_flops_per_byte
-    left = min([point.flops_per_byte for point in found.points] + [ridge]) / 4
-    right = max([point.flops_per_byte for point in found.points] + [ridge]) * 4
+    limits, ridge = roofline.limits, roofline.ridge_flops_per_byte
+    left = min([point.flops_per_byte for point in roofline.points] + [ridge]) / 4
+    right = max([point.flops_per_byte for point in roofline.points] + [ridge]) * 4
     roof = {
         "type": "scatter",
         "mode": "lines",
@@ -115,11 +115,11 @@ def roofline_chart(found: Roofline, row: EstimateRow) -> tuple[Chart, str]:
     points = {
         "type": "scatter",
         "mode": "markers+text",
-        "x": [point.flops_per_byte for point in found.points],
-        "y": [point.flops_per_s / TERA for point in found.points],
-        "text": [point.name for point in found.points],
+        "x": [point.flops_per_byte for point in roofline.points],
+        "y": [point.flops_per_s / TERA for point in roofline.points],
+        "text": [point.name for point in roofline.points],
         "textposition": "bottom right",
-        "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in found.points]},
+        "marker": {"size": 12, "color": [BLUE if point.bound == "compute" else ORANGE for point in roofline.points]},
         "hovertemplate": "%{text}: %{x:,.3~g} FLOPs/byte, %{y:,.4~g} TFLOP/s<extra></extra>",
     }
     slope = math.sqrt(left * ridge)
@@ -132,7 +132,7 @@ def roofline_chart(found: Roofline, row: EstimateRow) -> tuple[Chart, str]:
         "yaxis": scale("TFLOP/s of one GPU") | {"type": "log", "dtick": 1},
         "annotations": [note | {"yanchor": "bottom", "yshift": 6} for note in (memory, arithmetic)],
     }
-    return {"data": [roof, points], "layout": layout}, roofline_words(found, row)
+    return {"data": [roof, points], "layout": layout}, roofline_words(roofline, row)
 
 
 def pareto_points(rows: Sequence[EstimateRow], labels: Sequence[str]) -> tuple[Chart, str]:

@@ -71,11 +71,11 @@ def keep_check(result: QualityResult) -> None:
     st.session_state[STORE] = library._replace(checks=(result, *library.checks)[:MAX_UPLOADS])
 
 
-def keep_run(found: Calibration) -> None:
+def keep_run(calibration: Calibration) -> None:
     """Use a run's fit for the estimates of this session, before what the planner has of that GPU."""
     library = own_library()
-    others = tuple(run for run in library.runs if run.id != found.id)
-    st.session_state[STORE] = library._replace(runs=(*others, found)[-MAX_UPLOADS:])
+    others = tuple(run for run in library.runs if run.id != calibration.id)
+    st.session_state[STORE] = library._replace(runs=(*others, calibration)[-MAX_UPLOADS:])
 
 
 def drop_run(run_id: str) -> None:

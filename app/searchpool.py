@@ -1,5 +1,7 @@
-"""Searches in processes that the server keeps: bounded in number, time and queue, taking turns, and cancelled with
-the page that asked."""
+"""A server's processes for searches: bounded in number, time and queue, shared in turns, cancelled with the page.
+
+`planner.workers` shares a single batch among processes that end with it; this pool stays for as long as the server.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,12 @@ LIMIT_S = 300.0  # of one search
 TOO_LONG = f"the search took longer than {LIMIT_S:.0f} s: choose fewer models, GPUs or formats"
 AHEAD = 2  # models of one search that wait in the queue for every worker, so that others' come between
 TICK_S = 0.5  # between two looks at a search that is not done
-TOLD_S = 0.25  # between two words of progress
+PROGRESS_S = 0.25  # between two reports of progress
 TOGETHER = 12  # parts that a process puts together at a time
 MODELS_PER_PROCESS = 2000  # after which a process is replaced by a new one
 NICE = 19  # pages first
 
-Told = Callable[[int, int], object]
+Progress = Callable[[int, int], object]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -61,15 +63,15 @@ class SearchPool:
         self._lock = threading.Lock()
         self._executor: ProcessPoolExecutor | None = None
 
-    def search(self, asked: Search, told: Told) -> Recommendation:
-        """Search; `told` hears how many models of how many are done, and ends the search when it raises.
+    def search(self, asked: Search, progress: Progress) -> Recommendation:
+        """Search; `progress` is called with the number of models done and of all, and ends the search by raising.
 
         Raises BadValue when too many searches run, or this one runs too long, and PlannerError for unknown names.
         """
         todo = deque(tasks(*asked))
         with self._turn():
             try:
-                parts = self._sifted(asked, todo, told)
+                parts = self._sifted(asked, todo, progress)
                 return self._submit(judged, asked.load, asked.wish, parts, asked.library).result(timeout=LIMIT_S)
             except BrokenProcessPool:
                 self._replace()
@@ -78,7 +80,7 @@ class SearchPool:
                 raise BadValue(TOO_LONG) from None
 
     def ask(self, work: Callable[Given, Result], *given: Given.args, **more: Given.kwargs) -> Result:
-        """One piece of work that is no search, in its turn. Raises BadValue as `search` does."""
+        """Do other work than a search, in turn with searches. Raises BadValue as `search` does."""
         with self._turn():
             try:
                 return self._submit(work, *given, **more).result(timeout=LIMIT_S)
@@ -88,10 +90,10 @@ class SearchPool:
             except TimeoutError:
                 raise BadValue(f"it took longer than {LIMIT_S:.0f} s: ask for less") from None
 
-    def _sifted(self, asked: Search, todo: deque[Task], told: Told) -> list[Sifted]:
+    def _sifted(self, asked: Search, todo: deque[Task], progress: Progress) -> list[Sifted]:
         """Every model, a few at a time; parts are put together in the processes, not in the server."""
         total, done, stamp = len(todo), 0, folder_stamp()
-        begun = spoke = time.monotonic()
+        begun = reported = time.monotonic()
         parts: list[Sifted] = []
         pending: set[Future[Sifted]] = set()
         merging: set[Future[Sifted]] = set()
@@ -109,9 +111,9 @@ class SearchPool:
                 now = time.monotonic()
                 if now - begun > LIMIT_S:
                     raise BadValue(TOO_LONG)
-                if now - spoke > TOLD_S or done == total:
-                    spoke = now
-                    told(done, total)
+                if now - reported > PROGRESS_S or done == total:
+                    reported = now
+                    progress(done, total)
             return parts
         finally:
             for future in pending | merging:

@@ -282,9 +282,9 @@ def covered_versions(comparisons: Iterable[Comparison]) -> str:
     return table(("engine", "versions with rows (configurations)", "versions without"), lines)
 
 
-def unanswered(found: Compared) -> str:
+def unanswered(compared: Compared) -> str:
     """Rows to which the estimator has no figure."""
-    counted = sorted(reasons(found.unanswered).items(), key=lambda item: (-item[1], item[0]))
+    counted = sorted(reasons(compared.unanswered).items(), key=lambda item: (-item[1], item[0]))
     return table(("source", "reason", " rows"), [(part, reason, str(count)) for (part, reason), count in counted])
 
 
@@ -300,9 +300,9 @@ def left_out() -> str:
     return table(("file", "reason", " rows"), lines)
 
 
-def markdown(found: Compared) -> str:
+def markdown(compared: Compared) -> str:
     """The whole page."""
-    everything = found.comparisons
+    everything = compared.comparisons
     sections = [
         OPENING,
         "## Memory\n",
@@ -319,7 +319,7 @@ def markdown(found: Compared) -> str:
         f"## Weights off by more than {EXPLAIN_FROM:.0%}\n",
         far_weights(everything),
         "## Rows without an answer\n",
-        unanswered(found),
+        unanswered(compared),
         "## Rows left out of the files\n",
         left_out(),
     ]

@@ -91,11 +91,11 @@ def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: st
     return Measured(found, speaks, fit.residual)
 
 
-def _engine_kernel(found: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:
+def _engine_kernel(measured: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:
     """An engine's own kernel on this GPU: its form, its rates times measured over datasheet."""
     return sheet._replace(
-        bytes_per_s=sheet.bytes_per_s * found.bytes_per_s / generic.bytes_per_s,
-        flops_per_s=sheet.flops_per_s * found.flops_per_s / generic.flops_per_s,
+        bytes_per_s=sheet.bytes_per_s * measured.bytes_per_s / generic.bytes_per_s,
+        flops_per_s=sheet.flops_per_s * measured.flops_per_s / generic.flops_per_s,
     )
 
 

@@ -94,14 +94,14 @@ def _percent(predicted: float | None, measured: float) -> float | None:
     return None if predicted is None else 100 * (predicted / measured - 1)
 
 
-def _keep(found: Sequence[ComparedResult], folder: str) -> str:
+def _keep(results: Sequence[ComparedResult], folder: str) -> str:
     """Store everything that is not flagged; what was done in one line."""
     from planner.catalog import observed
     from planner.observe import observation
 
-    good = [observation(one) for one in found if not one.faults]
+    good = [observation(one) for one in results if not one.faults]
     new = [path for path, is_new in (observed.keep(one, folder or None) for one in good) if is_new]
-    flagged = len(found) - len(good)
-    said = f"kept {len(new)} of {len(found)} configurations in {folder or observed.default_dir()}"
+    flagged = len(results) - len(good)
+    said = f"kept {len(new)} of {len(results)} configurations in {folder or observed.default_dir()}"
     already = f", {len(good) - len(new)} were there" if len(good) > len(new) else ""
     return said + already + (f", {flagged} flagged" if flagged else "")

@@ -128,28 +128,28 @@ def protocol_of(choices: Choices) -> Protocol:
     )
 
 
-def write_timeline(path: str, found: list[Simulated]) -> None:
+def write_timeline(path: str, simulated: list[Simulated]) -> None:
     """The timelines of all scenarios in one file, each named by its number."""
     rows = [
         {"scenario": number, **dict(zip(Timeline._fields, values, strict=True))}
-        for number, each in enumerate(found, start=1)
+        for number, each in enumerate(simulated, start=1)
         if each.run
         for values in zip(*(column.tolist() for column in each.run.timeline), strict=True)
     ]
     write_atomically(path, csv_text(("scenario", *Timeline._fields), rows))
 
 
-def show(found: Simulated) -> None:
+def show(simulated: Simulated) -> None:
     """One scenario: what it is, percentiles of its times, then the other figures."""
     from rich.text import Text
 
-    out, answer = console(), found.row
+    out, answer = console(), simulated.row
     words, colour = VERDICTS[answer["verdict"]]
     out.print(Text(f"{words}.", style=f"bold {colour}"))
     if answer["reason"]:
         out.print(Text(str(answer["reason"])))
     out.print(Text(deployment(answer), style="dim"))
-    if found.run is None:
+    if simulated.run is None:
         return
     rows = [{"time": label} | {part: answer[f"{name}_{part}_ms"] for part in SPREAD} for name, label in SPREADS.items()]
     show_table({"time": ""} | dict(zip(SPREAD, SPREAD, strict=True)), rows)

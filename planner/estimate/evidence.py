@@ -99,8 +99,8 @@ def _kind(gpu: GpuSpec) -> tuple[str, bool]:
 
 
 @lru_cache(maxsize=64)
-def _fitted(found: Same[Run | Calibration], gpu: Same[GpuSpec]) -> Source:
-    fitted = kept_fit(found.value, gpu.value) if isinstance(found.value, Run) else found.value
+def _fitted(measured: Same[Run | Calibration], gpu: Same[GpuSpec]) -> Source:
+    fitted = kept_fit(measured.value, gpu.value) if isinstance(measured.value, Run) else measured.value
     return Source(fitted, gpu.value, Evidence.MEASURED, reference(gpu.value.id))
 
 

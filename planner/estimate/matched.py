@@ -60,10 +60,10 @@ def _chooses_in_one(routing: Routing, model_type: str, ffns: Sequence[MoeFfn]) -
     return model_type in routing.fused_router_types or (powers and model_type not in routing.fused_router_never)
 
 
-def as_published(found: models.Resolved, weights: FormatSpec) -> models.Resolved:
+def as_published(resolved: models.Resolved, weights: FormatSpec) -> models.Resolved:
     """The model as its published FP4 checkpoint holds it; that, not the format, says what stays in 16 bit."""
-    name = published(found.model.id, weights.id) if weights.family == "fp4" else None
-    if name is None or own_format(found.model) == weights.id:
-        return found
+    name = published(resolved.model.id, weights.id) if weights.family == "fp4" else None
+    if name is None or own_format(resolved.model) == weights.id:
+        return resolved
     stored = known_model(name).model
-    return found._replace(model=stored) if stored.quantization else found
+    return resolved._replace(model=stored) if stored.quantization else resolved

@@ -75,28 +75,28 @@ def draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
     return _rate_sets_of(deployments, lambda _: drafts)
 
 
-def corrections(own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Residuals | None:
-    """Residual tables of every row; a draft model's slots stand behind the model's `own`."""
-    found = residuals([*own, *drafts])
-    if found is None or not drafts:
+def corrections(model_rates: Sequence[RateSet], draft_rates: Sequence[RateSet]) -> Residuals | None:
+    """Residual tables of every row; a draft model's slots stand behind the model's own."""
+    found = residuals([*model_rates, *draft_rates])
+    if found is None or not draft_rates:
         return found
-    of_model, of_draft = found.which[:, : len(own)], found.which[:, len(own) :]
+    of_model, of_draft = found.which[:, : len(model_rates)], found.which[:, len(model_rates) :]
     return found._replace(which=np.concatenate([of_model, of_draft]))
 
 
-def rates(deployments: Sequence[Deployment], own: Sequence[RateSet], drafts: Sequence[RateSet]) -> Rates:
-    """Rates that the kernels of every row attain, (slots, R); a draft model's slots stand behind the model's `own`.
+def rates(deployments: Sequence[Deployment], model_rates: Sequence[RateSet], draft_rates: Sequence[RateSet]) -> Rates:
+    """Rates that the kernels of every row attain, (slots, R); a draft model's slots stand behind the model's own.
 
     From the rates of their families: less under a power limit and where copies share a card, with the host's memory
     and link in their slots, and with what the engine is known to attain otherwise.
     """
-    attained = stack(own)
-    if drafts:
-        attained = Rates(*(np.concatenate(pair) for pair in zip(attained, stack(drafts), strict=True)))
+    attained = stack(model_rates)
+    if draft_rates:
+        attained = Rates(*(np.concatenate(pair) for pair in zip(attained, stack(draft_rates), strict=True)))
     attained = _limited(attained, deployments)
     _set_host_slots(attained.bytes_per_s, deployments)
     attained.k_s[: len(Slot)] += untuned_s(deployments)
-    _scale_to_engine(attained, deployments, own)
+    _scale_to_engine(attained, deployments, model_rates)
     return attained
 
 
@@ -120,14 +120,14 @@ def _set_host_slots(bytes_per_s: Floats, deployments: Sequence[Deployment]) -> N
     bytes_per_s[Slot.HOST_COPY] = np.where(np.isnan(link), bytes_per_s[Slot.HOST_COPY], link)
 
 
-def _scale_to_engine(rates: Rates, deployments: Sequence[Deployment], own: Sequence[RateSet]) -> None:
+def _scale_to_engine(rates: Rates, deployments: Sequence[Deployment], model_rates: Sequence[RateSet]) -> None:
     """Scale, in place, what the engine attains less of than the families' figures say (`EngineSpec.attained`)."""
     shares = deployments[0].row.engine.attained
     rates.bytes_per_s[Slot.HOST_COPY] *= shares.copied_weights
     rates.flops_per_s[Slot.EXPERT_GEMM] *= shares.expert_arithmetic
     if shares.packed_arithmetic != 1:
         unpacks = column(deployments, lambda d: d.row.gpu.generation in shares.unpacks_on, Part.GPU, dtype=bool)
-        kinds, at = distinct(own)
+        kinds, at = distinct(model_rates)
         packed = np.array([[family.startswith(PACKED) for family in rate_set.families] for rate_set in kinds]).T[:, at]
         rates.flops_per_s[: len(packed)] *= np.where(packed & unpacks, shares.packed_arithmetic, 1.0)
 

@@ -196,12 +196,12 @@ def _device(scenario: Scenario, gpu: GpuSpec) -> dict[str, Any]:
     return filled
 
 
-def _checkpoint(found: models.Resolved, weights: FormatSpec) -> str:
+def _checkpoint(resolved: models.Resolved, weights: FormatSpec) -> str:
     """The checkpoint to download: the named one if it has this format, else a published one, else how to make it."""
-    stated = found.weight_format or own_format(found.model)
-    if stated == weights.id and found.checkpoint:
-        return found.checkpoint
-    return checkpoint(found.model, weights, "" if found.weight_format else found.checkpoint)
+    stated = resolved.weight_format or own_format(resolved.model)
+    if stated == weights.id and resolved.checkpoint:
+        return resolved.checkpoint
+    return checkpoint(resolved.model, weights, "" if resolved.weight_format else resolved.checkpoint)
 
 
 @lru_cache(maxsize=2**18)  # of a whole catalogue

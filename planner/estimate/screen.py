@@ -55,17 +55,17 @@ def shares_memory(engine: EngineSpec) -> bool:
     return not running and engine.cache.allocation is not Allocation.GROWING
 
 
-def replicas_needed(found: Curves, most: serving.Sustainable, concurrency: Floats) -> Floats:
+def replicas_needed(priced: Curves, most: serving.Sustainable, concurrency: Floats) -> Floats:
     """(N, C): replicas that hold `concurrency` (N, 1) requests, or the scenario's own load, and meet its objectives.
 
     `most` is the largest load of one replica. Where not even one request meets the objectives: as many replicas as hold
     the load.
     """
-    load = found.offered.load
+    load = priced.offered.load
     asked = np.where(np.isnan(concurrency), load.concurrency, concurrency)
     thinks = np.asarray(load.think_time_s) > 0
     each = np.where(most.concurrency >= 1, most.concurrency, np.inf)
-    each = np.where(thinks, each, np.minimum(each, np.maximum(found.room, 1)))
+    each = np.where(thinks, each, np.minimum(each, np.maximum(priced.room, 1)))
     by_requests = np.ceil(asked / each - ROUNDING)
     each_rate = np.where(most.request_rate_per_s > 0, most.request_rate_per_s, np.inf)
     by_rate = np.ceil(load.request_rate_per_s / each_rate - ROUNDING)
@@ -96,18 +96,18 @@ def curves(engine: EngineSpec, deployments: Sequence[Deployment], memory: Planne
     return Curves(deployments, steps.step_s, offered, room(plan.kv, offered.load), objectives(deployments))
 
 
-def screen(found: Curves, loads: Loads) -> Screened:
+def screen(priced: Curves, loads: Loads) -> Screened:
     """Every load settled on every deployment."""
-    offered = with_loads(found, loads)
-    settled = serving.settle(found.step_s, offered)
+    offered = with_loads(priced, loads)
+    settled = serving.settle(priced.step_s, offered)
     point = serving.serving_point(offered, settled)
-    tail = serving.settled_tail(offered, settled, found.wishes.percentile)
+    tail = serving.settled_tail(offered, settled, priced.wishes.percentile)
     copies = offered.capacity.replicas
     standing = np.where(is_closed(offered.load), offered.load.concurrency, point.requests_per_s * point.e2e_s)
-    holds = has_room(point, np.maximum(standing, 1), found.room * copies)
-    missed = [seconds > limit for seconds, limit in zip(tail, found.wishes[: len(tail)], strict=True)]
-    price = numbers(found.deployments, "usd_per_gpu_hour", np.nan)
-    gpus = n_gpus(found.deployments) * loads.replicas
+    holds = has_room(point, np.maximum(standing, 1), priced.room * copies)
+    missed = [seconds > limit for seconds, limit in zip(tail, priced.wishes[: len(tail)], strict=True)]
+    price = numbers(priced.deployments, "usd_per_gpu_hour", np.nan)
+    gpus = n_gpus(priced.deployments) * loads.replicas
     return Screened(
         holds,
         holds & ~np.any(missed, axis=0),
@@ -118,9 +118,9 @@ def screen(found: Curves, loads: Loads) -> Screened:
     )
 
 
-def with_loads(found: Curves, loads: Loads) -> Offered:
+def with_loads(priced: Curves, loads: Loads) -> Offered:
     """The same curves, offered every load: arrays (N, C) where a load decides."""
-    offered = found.offered
+    offered = priced.offered
     asked = np.where(np.isnan(loads.concurrency), offered.load.concurrency, loads.concurrency)
     load = offered.load._replace(concurrency=asked)
     capacity = offered.capacity._replace(replicas=loads.replicas * offered.capacity.replicas)

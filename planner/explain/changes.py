@@ -78,11 +78,11 @@ def chosen(row: EstimateRow, tried: Sequence[Proposal], after: Sequence[Estimate
     return [Change(item.label, item.update, effect(row, then), then["verdict"]) for item, then in ordered[:limit]]
 
 
-def _repeats(proposal: Proposal, then: EstimateRow, found: dict[str, tuple[Proposal, EstimateRow]]) -> bool:
+def _repeats(proposal: Proposal, then: EstimateRow, before: dict[str, tuple[Proposal, EstimateRow]]) -> bool:
     """Whether one group over twice the GPUs is what the planner chooses of twice the GPUs anyway."""
-    if proposal.kind != "tp" or "more" not in found:
+    if proposal.kind != "tp" or "more" not in before:
         return False
-    other = found["more"][1]
+    other = before["more"][1]
     return bool(other["n_gpus"] == then["n_gpus"] and layout(other) == layout(then))
 
 

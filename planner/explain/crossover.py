@@ -120,15 +120,15 @@ def _doubt(series: Sequence[Series], before: str, after: str, at: float) -> tupl
     return (max(sure_old) if sure_old else None), (min(sure_new) if sure_new else None)
 
 
-def crossover_words(found: Crossover) -> str:
+def crossover_words(crossing: Crossover) -> str:
     """Who leads from where to where, and how sure that is."""
-    if not found.series:
+    if not crossing.series:
         return "No format runs here."
-    if not found.changes:
-        fastest = max(found.series, key=lambda one: one.speed[-1])
+    if not crossing.changes:
+        fastest = max(crossing.series, key=lambda one: one.speed[-1])
         span = f"from {fastest.concurrency[0]:,} to {fastest.concurrency[-1]:,} requests at once"
         return f"{format_name(fastest.weight_format)} is the fastest {span}: the lead never changes."
-    return " ".join(_change_words(change) for change in found.changes) + f" Basis: {found.evidence}."
+    return " ".join(_change_words(change) for change in crossing.changes) + f" Basis: {crossing.evidence}."
 
 
 def _change_words(change: LeadChange) -> str:

@@ -208,9 +208,9 @@ def attained(gpu: GpuSpec, source: Source | None) -> list[Attained]:
 # A fit as a table.
 
 
-def fit_rows(found: Calibration) -> list[dict[str, object]]:
+def fit_rows(calibration: Calibration) -> list[dict[str, object]]:
     """Every family with its rates and its error on held-back points, collectives last."""
-    return [_family_row(fit) for fit in found.families] + [_link_row(link) for link in found.links]
+    return [_family_row(fit) for fit in calibration.families] + [_link_row(link) for link in calibration.links]
 
 
 def _family_row(fit: FamilyFit) -> dict[str, object]:
@@ -267,7 +267,7 @@ def without_libraries(run: Run) -> str:
     )
 
 
-def middle_error_percent(found: Calibration) -> float | None:
+def middle_error_percent(calibration: Calibration) -> float | None:
     """Median over the families of their median error on held-back points."""
-    errors = [fit.held_out.median for fit in found.families if fit.held_out]
+    errors = [fit.held_out.median for fit in calibration.families if fit.held_out]
     return 100 * float(np.median(errors)) if errors and math.isfinite(sum(errors)) else None

@@ -77,32 +77,32 @@ def _short(name: str, loss: float | None, task: Family) -> str:
     return f"{size}, {badge(name)}"
 
 
-def quality_lines(found: WeightsAndCache, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
+def quality_lines(evidence: WeightsAndCache, weight_format: str, kv_format: str, task_family: str | None) -> list[Said]:
     """Everything that is known of a deployment's quality, weights and cache apart, warnings last."""
     task = family(task_family)
-    said = [*_evidence("Weights", found.weights, task), *_divergence(weight_format)]
-    if found.kv.badge != REFERENCE and not found.weights.own:
-        said += _evidence(f"KV cache in {kv_format}", found.kv, task)
-    return said + _warnings(found, weight_format, task)
+    said = [*_evidence("Weights", evidence.weights, task), *_divergence(weight_format)]
+    if evidence.kv.badge != REFERENCE and not evidence.weights.own:
+        said += _evidence(f"KV cache in {kv_format}", evidence.kv, task)
+    return said + _warnings(evidence, weight_format, task)
 
 
-def _evidence(what: str, found: Evidence, task: Family) -> list[Said]:
-    if found.own:
-        test = found.own
+def _evidence(what: str, evidence: Evidence, task: Family) -> list[Said]:
+    if evidence.own:
+        test = evidence.own
         text = (
             f"{what}, by your own test of {test.n:,} examples: {test.difference_points:+.1f} points "
             f"({test.low:+.1f} to {test.high:+.1f}), {test.verdict.value}"
         )
         return [Said(text, f"quality check {test.id}")]
-    if found.badge in (REFERENCE, NATIVE, TRAINED):
-        return [Said(f"{what}: {badge(found.badge)}", found.source)]
-    lines = [Said(f"{one.text}", one.source) for one in found.statements]
-    name = found.group.name if found.group else "this format"
-    if found.cell is None:
-        first = f"{what}: {name}, {task.name}, models of {_size(found.size)}: "
-        first += f"{found.loss_points:g} points" if found.loss_points is not None else TEST_IT
-        return [Said(first, found.source), *lines]
-    cell = found.cell
+    if evidence.badge in (REFERENCE, NATIVE, TRAINED):
+        return [Said(f"{what}: {badge(evidence.badge)}", evidence.source)]
+    lines = [Said(f"{one.text}", one.source) for one in evidence.statements]
+    name = evidence.group.name if evidence.group else "this format"
+    if evidence.cell is None:
+        first = f"{what}: {name}, {task.name}, models of {_size(evidence.size)}: "
+        first += f"{evidence.loss_points:g} points" if evidence.loss_points is not None else TEST_IT
+        return [Said(first, evidence.source), *lines]
+    cell = evidence.cell
     size = f"{cell.median_points:.2g} points lost" if cell.median_points > 0 else "no loss"
     noise = f", within the noise of {task.noise_points:g}" if cell.median_points < task.noise_points else ""
     models = f"{cell.models} model{'s' if cell.models > 1 else ''}"
@@ -113,7 +113,7 @@ def _evidence(what: str, found: Evidence, task: Family) -> list[Said]:
     )
     parts = f"; {cell.relative_rows} given as a part of the score" if cell.relative_rows else ""
     first = (
-        f"{what}: {name}, {task.name}, models of {_size(found.size)}: {size}{noise} "
+        f"{what}: {name}, {task.name}, models of {_size(evidence.size)}: {size}{noise} "
         f"({counted} {cell.worst_case}{parts}); {badge(cell.badge)}"
     )
     return [Said(first, "; ".join(cell.sources)), *lines]
@@ -135,19 +135,19 @@ def _size(name: str) -> str:
     return name.replace("<=", "at most ").replace(">=", "at least ") or "any size"
 
 
-def _warnings(found: WeightsAndCache, weight_format: str, task: Family) -> list[Said]:
-    table, group, out = tables().warnings, found.weights.group, []
+def _warnings(evidence: WeightsAndCache, weight_format: str, task: Family) -> list[Said]:
+    table, group, out = tables().warnings, evidence.weights.group, []
     if group and group.bits <= EDGE_BITS:
         out.append("edge")
-    if group and group.calibrated and not found.weights.own:
+    if group and group.calibrated and not evidence.weights.own:
         out.append("calibration")
-    if group and task.step_up and group.bits < 8 and found.weights.badge in (NONE, THIN, CONFLICTING):
+    if group and task.step_up and group.bits < 8 and evidence.weights.badge in (NONE, THIN, CONFLICTING):
         out.append("step_up")
-    if found.kv.group and task.id == "long_context":
+    if evidence.kv.group and task.id == "long_context":
         out.append("kv_kernel")
     name = group.name if group else format_name(weight_format)
     said = [Said(f"{name}: {table[key].text}", table[key].source, True) for key in out]  # type: ignore[index]
-    if found.weights.group is None and found.weights.badge == NONE:
+    if evidence.weights.group is None and evidence.weights.badge == NONE:
         said.append(Said(f"nobody measured {format_name(weight_format)} in a way that can be counted", "", True))
     return said
 

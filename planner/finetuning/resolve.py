@@ -59,9 +59,9 @@ def _device(scenario: FinetuneScenario, library: Library) -> dict[str, Any]:
     return filled
 
 
-def _method(scenario: FinetuneScenario, found: models.Resolved) -> dict[str, Any]:
+def _method(scenario: FinetuneScenario, resolved: models.Resolved) -> dict[str, Any]:
     """What is trained, and how the rest is stored: an id that states a quantized format means QLoRA."""
-    own = found.weight_format if found.weight_format not in SIXTEEN_BIT else None
+    own = resolved.weight_format if resolved.weight_format not in SIXTEEN_BIT else None
     method = scenario.method or ("qlora" if own or scenario.weight_format not in (None, *SIXTEEN_BIT) else "lora")
     stored = scenario.weight_format or (own or QLORA_FORMAT if method == "qlora" else "bf16")
     filled: dict[str, Any] = {"method": method, "weight_format": weight_format(stored).id}

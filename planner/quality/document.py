@@ -65,17 +65,17 @@ def document(check: Check, observations: Mapping[str, dict[str, Any]]) -> dict[s
     }
 
 
-def as_result(found: Mapping[str, Any], about: Mapping[str, Any]) -> QualityResult:
+def as_result(finding: Mapping[str, Any], about: Mapping[str, Any]) -> QualityResult:
     """A check's document as evidence of the model and formats in `about`."""
-    whole = found["parts"][0]
+    whole = finding["parts"][0]
     return QualityResult.model_validate(
         {
             **about,
-            "verdict": found["verdict"],
+            "verdict": finding["verdict"],
             "difference_points": whole["difference_points"],
             "low": whole["difference_points_low"],
             "high": whole["difference_points_high"],
             "n": whole["examples"],
-            "tolerance_points": found["tolerance_points"],
+            "tolerance_points": finding["tolerance_points"],
         }
     )

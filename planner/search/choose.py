@@ -134,44 +134,44 @@ def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
     return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
 
 
-def settle(configs: Sequence[Config], found: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
+def settle(configs: Sequence[Config], priced: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
     """Price every load on every configuration that starts; candidates and refusals go to the ledger."""
     offered = offers(configs, asked)
     if np.any(offered.needs):
-        most = found.most()
-        needed = replicas_needed(found, most, offered.concurrency)
+        most = priced.most()
+        needed = replicas_needed(priced, most, offered.concurrency)
         offered = offered._replace(replicas=np.where(offered.needs, needed, offered.replicas))
     verdicts = early(configs, offered, wish)
-    figures = screen(found, Loads(offered.concurrency, offered.replicas))
+    figures = screen(priced, Loads(offered.concurrency, offered.replicas))
     if np.any(offered.needs):
         reachable = (most.concurrency >= 1) & (most.request_rate_per_s > 0)
         if np.any(offered.needs & ~figures.meets & reachable & (verdicts.first == 0)):
-            offered, figures = _with_more(found, offered, figures)
+            offered, figures = _with_more(priced, offered, figures)
             verdicts = early(configs, offered, wish)
     reach_budgets(configs, offered._replace(needs=np.zeros_like(offered.needs)), wish, ledger)
     ledger.priced += int(np.count_nonzero(verdicts.first == 0))
     columns = _figures(configs, offered, figures)
-    _late(verdicts, found, figures, columns, wish)
-    _readable(verdicts, configs, found, columns, wish)
-    _reached(configs, found, (verdicts, figures, columns), wish, ledger)
+    _late(verdicts, priced, figures, columns, wish)
+    _readable(verdicts, configs, priced, columns, wish)
+    _reached(configs, priced, (verdicts, figures, columns), wish, ledger)
     _keep(configs, offered, verdicts, columns, ledger)
     _refuse(configs, verdicts, ledger)
 
 
-def _with_more(found: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
+def _with_more(priced: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
     """A quarter more replicas where those that the figures of one suggest do not suffice."""
     more = np.where(offered.needs & ~figures.meets, np.ceil(offered.replicas * MORE), offered.replicas)
-    better = screen(found, Loads(offered.concurrency, more)).meets & ~figures.meets
+    better = screen(priced, Loads(offered.concurrency, more)).meets & ~figures.meets
     offered = offered._replace(replicas=np.where(better, more, offered.replicas))
-    return offered, screen(found, Loads(offered.concurrency, offered.replicas))
+    return offered, screen(priced, Loads(offered.concurrency, offered.replicas))
 
 
-def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dict[str, Floats]:
+def _figures(configs: Sequence[Config], offered: Offers, screened: Screened) -> dict[str, Floats]:
     """Columns that limits and orders look at, (N, C)."""
-    point, early = found.point, early_figures(configs, offered.replicas)
+    point, early = screened.point, early_figures(configs, offered.replicas)
     return early | {
         "quality_score": np.array([config.quality for config in configs]) + 0 * early["n_gpus"],
-        "usd_per_request": found.cost.usd_per_request,
+        "usd_per_request": screened.cost.usd_per_request,
         "output_tokens_per_s": point.output_tokens_per_s,
         "output_tokens_per_s_per_gpu": point.output_tokens_per_s / early["n_gpus"],
         "output_tokens_per_s_per_request": point.output_tokens_per_s_per_request,
@@ -181,7 +181,7 @@ def _figures(configs: Sequence[Config], offered: Offers, found: Screened) -> dic
     }
 
 
-def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
+def _late(verdicts: Verdicts, priced: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
     """Reasons that need pricing: capacity, room, objectives, least figures."""
     point = figures.point
     verdicts.against(
@@ -190,16 +190,16 @@ def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[st
         HOPELESS,
         lambda i, j: rate_exceeded(point.requests_per_s[i, j], point.cap[i, j]),
     )
-    room = found.room
+    room = priced.room
     verdicts.against(
         "kv_pool_full",
         ~figures.holds,
         CROWDED * (1 + 1 / (2 + room)),
         lambda i, j: f"each replica has room for {room[j]:,.0f} request{'s' * (round(room[j]) != 1)} at once",
     )
-    ratios = [seconds / limit for seconds, limit in zip(figures.tail, found.wishes[: len(figures.tail)], strict=True)]
+    ratios = [seconds / limit for seconds, limit in zip(figures.tail, priced.wishes[: len(figures.tail)], strict=True)]
     worst = np.fmax.reduce(np.nan_to_num(ratios, nan=0.0))
-    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(found, figures, i, j))
+    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(priced, figures, i, j))
     for bound, limit in limits.given(wish):
         if not bound.early and bound.column in columns:
             figure = columns[bound.column]
@@ -210,11 +210,11 @@ def _late(verdicts: Verdicts, found: Curves, figures: Screened, columns: dict[st
 
 
 def _readable(
-    verdicts: Verdicts, configs: Sequence[Config], found: Curves, columns: dict[str, Floats], wish: Wish
+    verdicts: Verdicts, configs: Sequence[Config], priced: Curves, columns: dict[str, Floats], wish: Wish
 ) -> None:
     """Refuse layers in host memory where answers come slower than one reads and no wish says how fast they must be."""
     hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in configs])
-    stated = np.isfinite(found.wishes.tpot_s) | np.isfinite(found.wishes.e2e_s)
+    stated = np.isfinite(priced.wishes.tpot_s) | np.isfinite(priced.wishes.e2e_s)
     if wish.min_output_tokens_per_s_per_request is None and np.any(hosted & ~stated):
         each = columns["output_tokens_per_s_per_request"]
         verdicts.against(
@@ -228,11 +228,11 @@ def _readable(
         )
 
 
-def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:
+def _missed(priced: Curves, figures: Screened, i: int, j: int) -> str:
     """Objectives that a load misses, in the words of the estimate."""
-    percentile = found.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
+    percentile = priced.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
     parts = []
-    for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, found.wishes, strict=False):
+    for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, priced.wishes, strict=False):
         value, limit = seconds[i, j] * MS_PER_S, np.asarray(wishes)[j] * MS_PER_S
         if value > limit:
             took, most = told_apart_ms(value, limit)
@@ -242,7 +242,7 @@ def _missed(found: Curves, figures: Screened, i: int, j: int) -> str:
 
 def _reached(
     configs: Sequence[Config],
-    found: Curves,
+    priced: Curves,
     settled: tuple[Verdicts, Screened, dict[str, Floats]],
     wish: Wish,
     ledger: Ledger,
@@ -252,7 +252,7 @@ def _reached(
     free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
     watched = [
         (name, seconds * MS_PER_S, True)
-        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, found.wishes, strict=False)
+        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, priced.wishes, strict=False)
         if np.any(np.isfinite(limit))
     ]
     watched += [

@@ -57,21 +57,21 @@ def _judged(
     return Judged(expected - lost, found.weights.loss_points, found.weights.badge)
 
 
-def lost_points(found: Evidence, task: Family, weight_format: str = "") -> float:
+def lost_points(evidence: Evidence, task: Family, weight_format: str = "") -> float:
     """The loss that an order counts: what is known beyond the noise.
 
     Of a format with thin evidence or none also where its distance from 16 bit puts it, else the worst of as few bits;
     with neither figure nor distance no less than the noise.
     """
-    if found.own and found.own.verdict is Verdict.HOLDS:
+    if evidence.own and evidence.own.verdict is Verdict.HOLDS:
         return 0.0
-    loss, floor = found.loss_points or 0.0, 0.0
-    if found.badge in (THIN, NONE, CONFLICTING):
-        placed = distant_points(weight_format, found.group, found.size, task.id)
+    loss, floor = evidence.loss_points or 0.0, 0.0
+    if evidence.badge in (THIN, NONE, CONFLICTING):
+        placed = distant_points(weight_format, evidence.group, evidence.size, task.id)
         if placed is None:
-            placed = worst_known_points(found.group, found.size, task.id)
-            floor = 0.0 if found.badge == THIN else task.noise_points
+            placed = worst_known_points(evidence.group, evidence.size, task.id)
+            floor = 0.0 if evidence.badge == THIN else task.noise_points
         loss = max(loss, placed)
-    if found.badge == CONFLICTING:
+    if evidence.badge == CONFLICTING:
         floor = CONFLICTING_POINTS
     return max(loss if loss >= task.noise_points else 0.0, floor)

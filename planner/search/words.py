@@ -69,21 +69,21 @@ def needed(row: EstimateRow) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def headline(found: Recommendation) -> str:
+def headline(recommendation: Recommendation) -> str:
     """What to run; or why nothing is left."""
-    if not found.candidates:
-        return f"No candidate: {found.verdict}."
-    best = found.candidates[0]
+    if not recommendation.candidates:
+        return f"No candidate: {recommendation.verdict}."
+    best = recommendation.candidates[0]
     return f"{settings(best)}, {arrangement(best)}"
 
 
-def reasons(found: Recommendation, wish: Wish) -> list[str]:
+def reasons(recommendation: Recommendation, wish: Wish) -> list[str]:
     """Why the winner comes first: its order, what it does, what it costs in quality and money, and who is close."""
-    if not found.candidates:
+    if not recommendation.candidates:
         return []
-    best = found.candidates[0]
+    best = recommendation.candidates[0]
     known = in_short(best), distance_in_short(best)
-    holding = found.combinations - sum(found.reasons.values())
+    holding = recommendation.combinations - sum(recommendation.reasons.values())
     said = [
         f"Of the {holding:,} combinations that hold this load, it {ORDERS[wish.rank_by]}."
         if holding > 1
@@ -105,14 +105,14 @@ def reasons(found: Recommendation, wish: Wish) -> list[str]:
             f"It costs {best['usd_per_hour']:,.2f} USD an hour: {thousand_price(best)} USD for 1,000 requests at this "
             f"load{part}."
         )
-    return said + _slow(found, wish) + _close(found)
+    return said + _slow(recommendation, wish) + _close(recommendation)
 
 
-def _slow(found: Recommendation, wish: Wish) -> list[str]:
+def _slow(recommendation: Recommendation, wish: Wish) -> list[str]:
     """Whether the winner, or some that are listed last, keep their readers waiting."""
-    best = found.candidates[0]
+    best = recommendation.candidates[0]
     limits = patience(best, wish)
-    slow = sum(crawls(row, limits) for row in found.candidates)
+    slow = sum(crawls(row, limits) for row in recommendation.candidates)
     bounds = [f"below {limits.tokens_per_s:g} tokens/s"] if limits.tokens_per_s else []
     bounds += [f"more than {limits.ttft_ms / MS_PER_S:,.0f} s to the first token"] if limits.ttft_ms < math.inf else []
     told = " or ".join(bounds)
@@ -136,20 +136,20 @@ def _speed(row: EstimateRow) -> str:
     return f"Each user sees {each} tokens/s after {first}; the whole deployment gives {total} tokens/s."
 
 
-def _close(found: Recommendation) -> list[str]:
+def _close(recommendation: Recommendation) -> list[str]:
     """The runner-up, and how many cannot be told from the winner."""
-    if len(found.candidates) < 2:
+    if len(recommendation.candidates) < 2:
         return ["Nothing else holds the load."]
-    second = found.candidates[1]
+    second = recommendation.candidates[1]
     said = [f"Runner-up: {settings(second)}, {arrangement(second)}."]
-    if found.near_ties:
-        count = len(found.near_ties)
+    if recommendation.near_ties:
+        count = len(recommendation.near_ties)
         said.append(
             f"Too close to call: {count} other{'s' if count > 1 else ''}, whose 80 % ranges overlap with its own."
         )
     return said
 
 
-def refusals(found: Recommendation) -> str:
+def refusals(recommendation: Recommendation) -> str:
     """How many combinations each filter rejected, in the order in which they apply."""
-    return ", ".join(f"{count:,} {fault}" for fault, count in failed(found.reasons))
+    return ", ".join(f"{count:,} {fault}" for fault, count in failed(recommendation.reasons))

@@ -1,4 +1,4 @@
-"""Profiles as files: which there are, and one of them read and checked."""
+"""Profiles as files: which there are, and one of them read and profile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _ids(folders: tuple[tuple[Path, int], ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def load(profile_id: str) -> Profile:
-    """The profile of a known id, checked."""
+    """The profile of a known id, profile."""
     shipped, own = (folder / f"{profile_id}.yaml" for folder in _folders())
     if own.is_file() and not shipped.is_file():
         return parse(read_yaml(own), str(own))
@@ -78,10 +78,10 @@ def _first_fault(error: ValidationError) -> str:
     return f"{field}: {fault['msg'][:1].lower()}{fault['msg'][1:160]} (got {str(fault['input'])[:40]!r})"
 
 
-def _check_complete(found: Profile, where: str) -> None:
-    if found.label_gb is None and found.device_gib is None:
+def _check_complete(profile: Profile, where: str) -> None:
+    if profile.label_gb is None and profile.device_gib is None:
         raise BadFile(f"{where}: label_gb is missing (or device_gib, what cudaMemGetInfo reports as total)")
-    if all(getattr(found, key) is None for key in RATES.values()):
+    if all(getattr(profile, key) is None for key in RATES.values()):
         raise BadFile(f"{where}: bf16_tflops is missing (or another rate: {', '.join(RATES.values())})")
-    if found.mig is not None and found.sm_count is None:
+    if profile.mig is not None and profile.sm_count is None:
         raise BadFile(f"{where}: sm_count is missing, and the slices in mig need it")

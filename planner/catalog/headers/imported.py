@@ -225,8 +225,8 @@ def import_known(header: Header, bundled: Iterable[ModelSpec], name: str) -> Imp
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "embeddings.weight")
 
 
-def _fits(model: ModelSpec, header: Header, found: Placement) -> bool:
+def _fits(model: ModelSpec, header: Header, placement: Placement) -> bool:
     """Whether a 16-bit or 32-bit file holds exactly the architecture's values; packed ones cannot be counted."""
     counted = sum(tensor.values for tensor in header.tensors if tensor.dtype in ("f32", "f16", "bf16"))
     packed = any(tensor.dtype not in ("f32", "f16", "bf16") for tensor in header.tensors)
-    return not found.missing and not found.unplaced and (packed or counted == parameters(model))
+    return not placement.missing and not placement.unplaced and (packed or counted == parameters(model))

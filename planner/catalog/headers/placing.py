@@ -93,16 +93,16 @@ def _share(sums: Counter[Key], meant: Sequence[Tensor], size: int) -> None:
         given += share
 
 
-def with_exact(model: ModelSpec, weight_format: str, found: Placement) -> ModelSpec:
+def with_exact(model: ModelSpec, weight_format: str, placement: Placement) -> ModelSpec:
     """The architecture with a checkpoint's bytes; what it does not imply stands beside it as extra tensors."""
-    extras, sizes = _extras(found.unplaced)
-    stored = [(name, layer, size) for (name, layer), size in found.stored.items()]
+    extras, sizes = _extras(placement.unplaced)
+    stored = [(name, layer, size) for (name, layer), size in placement.stored.items()]
     stored += [(str(extra["name"]), -1, size) for extra, size in zip(extras, sizes, strict=True)]
     exact = ExactWeights(
         weight_format=weight_format,
         stored=tuple(stored),
-        mtp_bytes=found.mtp_bytes,
-        unloaded_bytes=found.unloaded_bytes,
+        mtp_bytes=placement.mtp_bytes,
+        unloaded_bytes=placement.unloaded_bytes,
     )
     own = [extra.model_dump() for extra in model.extras]
     update = {"extras": own + extras, "exact": exact.model_dump()}
