@@ -9,7 +9,7 @@ from planner.calibration import environment, process, profile
 from planner.calibration.environment import Driver, Missing, TorchBuild, check_installed, device_token, nvml
 from planner.calibration.process import allowed, locked, refuse_busy
 from planner.calibration.profile import attributes, describe
-from planner.catalog.gpus import door, gpu, gpu_from_profile, gpu_ids, names, profiles
+from planner.catalog.gpus import gpu, gpu_from_profile, gpu_ids, lookup, names, profiles
 from planner.errors import BadFile, BadValue
 from tests.fake_gpu import BUILD, MIB, UUID, FakeNvml, NVMLError, processes
 
@@ -165,7 +165,7 @@ def own_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(profile, "profiles_dir", lambda: tmp_path / "installed" / "hardware_profiles")
     yield tmp_path
-    for function in (names.resolve, profiles.load, door._gpu):
+    for function in (names.resolve, profiles.load, lookup._gpu):
         function.cache_clear()
 
 

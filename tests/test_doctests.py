@@ -20,5 +20,11 @@ def test_worked_examples_are_so(path: Path) -> None:
 
 
 def test_the_doors_have_a_worked_example() -> None:
-    doors = {"__init__.py", "estimate/__init__.py", "simulation/__init__.py", "finetuning/__init__.py", "search/recommend.py"}
+    doors = {
+        "__init__.py",
+        "estimate/__init__.py",
+        "simulation/__init__.py",
+        "finetuning/__init__.py",
+        "search/recommend.py",
+    }
     assert doors <= {str(path.relative_to(ROOT / "planner")) for path in EXAMPLES}

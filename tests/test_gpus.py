@@ -126,12 +126,12 @@ def test_the_index_of_names_is_up_to_date() -> None:
 
 def test_looking_up_an_id_opens_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    from planner.catalog.gpus import door, profiles
+    from planner.catalog.gpus import lookup, profiles
 
     read = profiles.read_yaml
     monkeypatch.setattr(profiles, "read_yaml", lambda path: opened.append(path) or read(path))
     profiles.load.cache_clear()
-    door._gpu.cache_clear()
+    lookup._gpu.cache_clear()
     gpu("h100-sxm")
     assert [path.name for path in opened] == ["h100-sxm.yaml"]
 

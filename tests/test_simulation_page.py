@@ -26,7 +26,11 @@ def test_a_simulation_shows_what_the_command_line_says() -> None:
 
 
 def test_a_simulation_says_how_the_requests_of_its_load_arrive() -> None:
-    for query, said in (({"request_rate_per_s": "3"}, "Poisson"), ({"users": "9"}, "Each user"), ({}, "whenever one ends")):
+    for query, said in (
+        ({"request_rate_per_s": "3"}, "Poisson"),
+        ({"users": "9"}, "Each user"),
+        ({}, "whenever one ends"),
+    ):
         assert any(said in item.value for item in opened(SIMULATION, **query).caption)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from planner import __version__
 from planner.errors import PlannerError
+from planner.estimate.bulk import bulk_work
 from planner.estimate.columns import FLAGS, INTERVALS, TEXTS, Estimate, estimate_columns
 from planner.estimate.group import Outcome, priced_group
-from planner.estimate.heap import busy
 from planner.estimate.layout import Layout, layouts
 from planner.estimate.resolve import ResolvedRow
 from planner.specs.scenario import Scenario
@@ -20,7 +20,7 @@ from planner.specs.scenario import Scenario
 GROUP_ROWS = 4096  # rows priced together, so that memory stays bounded
 
 
-@busy()
+@bulk_work()
 def priced(
     asked: Sequence[Scenario],
     resolved: Callable[[Scenario], ResolvedRow],

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from planner.estimate import NO_LIBRARY, Library, estimate
+from planner.estimate.bulk import bulk_work
 from planner.estimate.columns import EstimateRow
 from planner.estimate.evidence import folder_stamp
-from planner.estimate.heap import busy
 from planner.estimate.quality import Results, stored_checks
 from planner.explain.words import HOLDING
 from planner.search import axes, limits
@@ -56,7 +56,7 @@ class Recommendation(NamedTuple):
     verdict: str  # in a sentence: which filter left nothing, which limit binds; blank where there is a winner
 
 
-@busy()
+@bulk_work()
 def recommend(
     load: Scenario,
     space: Space,

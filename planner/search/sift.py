@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from planner.estimate.answer import STOPS, shortfall
+from planner.estimate.bulk import bulk_work
 from planner.estimate.deployments import Deployments
 from planner.estimate.evidence import Stamp, folder_stamp
-from planner.estimate.heap import busy
 from planner.estimate.memory_plans import Planned, planned
 from planner.estimate.pricing import taken
 from planner.estimate.quality import stored_checks
@@ -34,7 +34,7 @@ CHUNK = 1024  # replicas priced together, so that arrays stay in the cache
 SET_ASIDE = 0.15  # most of a card that an engine sets aside and may be told not to
 
 
-@busy()
+@bulk_work()
 def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
     """Sift all combinations of one model. `stamp`: of the folders of runs, where many tasks share it."""
     brought = task.library

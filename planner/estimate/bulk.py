@@ -1,4 +1,4 @@
-"""Sparing work for the memory allocator and the garbage collector while many rows and arrays come and go."""
+"""Work on many rows and arrays that come and go, without the garbage collector and with memory that is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST = 31 * 2**20  # bytes; glibc learns from blocks of at most 32 MiB
 
 
 @contextmanager
-def busy() -> Iterator[None]:
+def bulk_work() -> Iterator[None]:
     """For long work that makes no reference cycles: without it a tenth of the time went into looking for cycles, and
     another tenth into mapping memory.
 

@@ -1,4 +1,4 @@
-"""What the rest of the planner asks of the catalogue."""
+"""Accelerators by name: what the rest of the planner imports from this package."""
 
 from __future__ import annotations
 
