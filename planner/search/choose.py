@@ -134,39 +134,55 @@ def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
     return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
 
 
-def settle(configs: Sequence[Config], priced: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
+class Judged(NamedTuple):
+    """Loads (N,) on configurations (C,), and everything that decides on them; arrays (N, C)."""
+
+    configs: Sequence[Config]
+    curves: Curves
+    offered: Offers
+    figures: Screened
+    columns: dict[str, Floats]  # that limits and orders look at
+    verdicts: Verdicts
+
+
+def settle(configs: Sequence[Config], curves: Curves, asked: Sequence[Sizing], wish: Wish, ledger: Ledger) -> None:
     """Price every load on every configuration that starts; candidates and refusals go to the ledger."""
-    offered = offers(configs, asked)
-    if np.any(offered.needs):
-        most = priced.most()
-        needed = replicas_needed(priced, most, offered.concurrency)
-        offered = offered._replace(replicas=np.where(offered.needs, needed, offered.replicas))
+    offered, figures = _with_needed_replicas(configs, curves, offers(configs, asked), wish)
     verdicts = early(configs, offered, wish)
-    figures = screen(priced, Loads(offered.concurrency, offered.replicas))
-    if np.any(offered.needs):
-        reachable = (most.concurrency >= 1) & (most.request_rate_per_s > 0)
-        if np.any(offered.needs & ~figures.meets & reachable & (verdicts.first == 0)):
-            offered, figures = _with_more(priced, offered, figures)
-            verdicts = early(configs, offered, wish)
     reach_budgets(configs, offered._replace(needs=np.zeros_like(offered.needs)), wish, ledger)
     ledger.priced += int(np.count_nonzero(verdicts.first == 0))
-    columns = _figures(configs, offered, figures)
-    _late(verdicts, priced, figures, columns, wish)
-    _readable(verdicts, configs, priced, columns, wish)
-    _reached(configs, priced, (verdicts, figures, columns), wish, ledger)
-    _keep(configs, offered, verdicts, columns, ledger)
-    _refuse(configs, verdicts, ledger)
+    judged = Judged(configs, curves, offered, figures, _columns(configs, offered, figures), verdicts)
+    _late(judged, wish)
+    _readable(judged, wish)
+    _reached(judged, wish, ledger)
+    _keep(judged, ledger)
+    _refuse(judged, ledger)
 
 
-def _with_more(priced: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
+def _with_needed_replicas(
+    configs: Sequence[Config], curves: Curves, offered: Offers, wish: Wish
+) -> tuple[Offers, Screened]:
+    """The loads with as many replicas as they need, where these are not stated, and their figures."""
+    if not np.any(offered.needs):
+        return offered, screen(curves, Loads(offered.concurrency, offered.replicas))
+    most = curves.most()
+    needed = replicas_needed(curves, most, offered.concurrency)
+    offered = offered._replace(replicas=np.where(offered.needs, needed, offered.replicas))
+    figures = screen(curves, Loads(offered.concurrency, offered.replicas))
+    reachable = (most.concurrency >= 1) & (most.request_rate_per_s > 0)
+    missed = offered.needs & ~figures.meets & reachable & (early(configs, offered, wish).first == 0)
+    return _with_more(curves, offered, figures) if np.any(missed) else (offered, figures)
+
+
+def _with_more(curves: Curves, offered: Offers, figures: Screened) -> tuple[Offers, Screened]:
     """A quarter more replicas where those that the figures of one suggest do not suffice."""
     more = np.where(offered.needs & ~figures.meets, np.ceil(offered.replicas * MORE), offered.replicas)
-    better = screen(priced, Loads(offered.concurrency, more)).meets & ~figures.meets
+    better = screen(curves, Loads(offered.concurrency, more)).meets & ~figures.meets
     offered = offered._replace(replicas=np.where(better, more, offered.replicas))
-    return offered, screen(priced, Loads(offered.concurrency, offered.replicas))
+    return offered, screen(curves, Loads(offered.concurrency, offered.replicas))
 
 
-def _figures(configs: Sequence[Config], offered: Offers, screened: Screened) -> dict[str, Floats]:
+def _columns(configs: Sequence[Config], offered: Offers, screened: Screened) -> dict[str, Floats]:
     """Columns that limits and orders look at, (N, C)."""
     point, early = screened.point, early_figures(configs, offered.replicas)
     return early | {
@@ -181,8 +197,9 @@ def _figures(configs: Sequence[Config], offered: Offers, screened: Screened) -> 
     }
 
 
-def _late(verdicts: Verdicts, priced: Curves, figures: Screened, columns: dict[str, Floats], wish: Wish) -> None:
+def _late(judged: Judged, wish: Wish) -> None:
     """Reasons that need pricing: capacity, room, objectives, least figures."""
+    verdicts, figures, columns = judged.verdicts, judged.figures, judged.columns
     point = figures.point
     verdicts.against(
         "above_capacity",
@@ -190,16 +207,18 @@ def _late(verdicts: Verdicts, priced: Curves, figures: Screened, columns: dict[s
         HOPELESS,
         lambda i, j: rate_exceeded(point.requests_per_s[i, j], point.cap[i, j]),
     )
-    room = priced.room
+    room = judged.curves.room
     verdicts.against(
         "kv_pool_full",
         ~figures.holds,
         CROWDED * (1 + 1 / (2 + room)),
         lambda i, j: f"each replica has room for {room[j]:,.0f} request{'s' * (round(room[j]) != 1)} at once",
     )
-    ratios = [seconds / limit for seconds, limit in zip(figures.tail, priced.wishes[: len(figures.tail)], strict=True)]
+    ratios = [
+        seconds / limit for seconds, limit in zip(figures.tail, judged.curves.wishes[: len(figures.tail)], strict=True)
+    ]
     worst = np.fmax.reduce(np.nan_to_num(ratios, nan=0.0))
-    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(priced, figures, i, j))
+    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(judged, i, j))
     for bound, limit in limits.given(wish):
         if not bound.early and bound.column in columns:
             figure = columns[bound.column]
@@ -209,15 +228,14 @@ def _late(verdicts: Verdicts, priced: Curves, figures: Screened, columns: dict[s
             )
 
 
-def _readable(
-    verdicts: Verdicts, configs: Sequence[Config], priced: Curves, columns: dict[str, Floats], wish: Wish
-) -> None:
+def _readable(judged: Judged, wish: Wish) -> None:
     """Refuse layers in host memory where answers come slower than one reads and no wish says how fast they must be."""
-    hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in configs])
-    stated = np.isfinite(priced.wishes.tpot_s) | np.isfinite(priced.wishes.e2e_s)
+    wishes = judged.curves.wishes
+    hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in judged.configs])
+    stated = np.isfinite(wishes.tpot_s) | np.isfinite(wishes.e2e_s)
     if wish.min_output_tokens_per_s_per_request is None and np.any(hosted & ~stated):
-        each = columns["output_tokens_per_s_per_request"]
-        verdicts.against(
+        each = judged.columns["output_tokens_per_s_per_request"]
+        judged.verdicts.against(
             "slower_than_read",
             hosted & ~stated & (each < READ_TOKENS_PER_S),
             READ_TOKENS_PER_S / np.maximum(each, TINY),
@@ -228,11 +246,13 @@ def _readable(
         )
 
 
-def _missed(priced: Curves, figures: Screened, i: int, j: int) -> str:
+def _missed(judged: Judged, i: int, j: int) -> str:
     """Objectives that a load misses, in the words of the estimate."""
-    percentile = priced.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
+    percentile = judged.curves.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
     parts = []
-    for word, seconds, wishes in zip(limits.OBJECTIVES.values(), figures.tail, priced.wishes, strict=False):
+    for word, seconds, wishes in zip(
+        limits.OBJECTIVES.values(), judged.figures.tail, judged.curves.wishes, strict=False
+    ):
         value, limit = seconds[i, j] * MS_PER_S, np.asarray(wishes)[j] * MS_PER_S
         if value > limit:
             took, most = told_apart_ms(value, limit)
@@ -240,19 +260,13 @@ def _missed(priced: Curves, figures: Screened, i: int, j: int) -> str:
     return "; ".join(parts)
 
 
-def _reached(
-    configs: Sequence[Config],
-    priced: Curves,
-    settled: tuple[Verdicts, Screened, dict[str, Floats]],
-    wish: Wish,
-    ledger: Ledger,
-) -> None:
+def _reached(judged: Judged, wish: Wish, ledger: Ledger) -> None:
     """Remember the best figure, among all that hold the load, for every objective and least figure that was given."""
-    verdicts, figures, columns = settled
+    verdicts, figures, columns = judged.verdicts, judged.figures, judged.columns
     free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
     watched = [
         (name, seconds * MS_PER_S, True)
-        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, priced.wishes, strict=False)
+        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, judged.curves.wishes, strict=False)
         if np.any(np.isfinite(limit))
     ]
     watched += [
@@ -265,13 +279,12 @@ def _reached(
         usable = np.where(free & np.isfinite(values), values, worst)
         at = np.unravel_index(np.argmin(usable) if less else np.argmax(usable), usable.shape)
         if np.isfinite(usable[at]):
-            ledger.reach(name, float(usable[at]), less, configs[int(at[1])].columns)
+            ledger.reach(name, float(usable[at]), less, judged.configs[int(at[1])].columns)
 
 
-def _keep(
-    configs: Sequence[Config], offered: Offers, verdicts: Verdicts, columns: dict[str, Floats], ledger: Ledger
-) -> None:
+def _keep(judged: Judged, ledger: Ledger) -> None:
     """Keep the best by every order, and those that nothing beats in quality, cost and latency at once."""
+    configs, offered, verdicts, columns = judged.configs, judged.offered, judged.verdicts, judged.columns
     at = np.flatnonzero(verdicts.first == 0)
     flat = {name: np.ravel(columns[name])[at] for name in SORTED}
     if len(at) > MOST_KEPT:
@@ -288,8 +301,9 @@ def _keep(
         ledger.kept.append(Kept(configs[j].columns() | layout | load, figures))
 
 
-def _refuse(configs: Sequence[Config], verdicts: Verdicts, ledger: Ledger) -> None:
+def _refuse(judged: Judged, ledger: Ledger) -> None:
     """Count every reason; put the first ones in words, for the load of a configuration that comes nearest."""
+    configs, verdicts = judged.configs, judged.verdicts
     total = np.bincount(np.ravel(verdicts.first), minlength=len(verdicts.codes))
     for code in np.flatnonzero(total[1:]) + 1:
         left = int(total[code])
