@@ -37,15 +37,22 @@ def images(deployments: Sequence[Deployment]) -> Images:
     return Images(count * np.ceil(each / side), count * each, each)
 
 
-def prompt_lengths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats]:
-    """Mean prompt, tokens, and the share of it that the request's own history has in the cache, (R,)."""
+class Prompts(NamedTuple):
+    """The mean prompt, (R,)."""
+
+    tokens: Floats  # history, shared prefix and images included
+    cached_share: Floats  # of the tokens behind the shared prefix, those that the request's own history has cached
+
+
+def prompt_lengths(deployments: Sequence[Deployment]) -> Prompts:
+    """The prompts of the load; those of a conversation carry what was said before."""
     prompts = numbers(deployments, "input_tokens", 0) + images(deployments).tokens
     outputs = numbers(deployments, "output_tokens", 0)
     prefix, turns = numbers(deployments, "shared_prefix_tokens", 0), numbers(deployments, "turns", 1)
     talk = serving.conversation(prompts, outputs, turns, prefix)
     given = numbers(deployments, "cached_input_fraction", 0) * np.maximum(talk.input_tokens - prefix, 0)
     cached = np.maximum(given, talk.cached_tokens)
-    return talk.input_tokens, cached / np.maximum(talk.input_tokens - prefix, 1)
+    return Prompts(talk.input_tokens, cached / np.maximum(talk.input_tokens - prefix, 1))
 
 
 def length_log_sd(deployments: Sequence[Deployment], which: str, mean: Floats) -> Floats:

@@ -59,9 +59,17 @@ def _text_alone(d: Deployment) -> bool:
     return d.row.scenario.images_per_request == 0
 
 
-def kv_widths(deployments: Sequence[Deployment]) -> tuple[Floats, Floats, Floats]:
-    """Bytes of one number of a cached key, of a cached value, and of what a format adds per head and token."""
-    return (
+class KvWidths(NamedTuple):
+    """Bytes that the KV format takes, (R,)."""
+
+    key: Floats  # of one number of a cached key
+    value: Floats  # of one number of a cached value
+    head: Floats  # beside these per head and token, such as scales
+
+
+def kv_widths(deployments: Sequence[Deployment]) -> KvWidths:
+    """What the KV formats of keys and of values take."""
+    return KvWidths(
         column(deployments, lambda d: d.row.kv[0].bytes_per_value, Part.CACHE),
         column(deployments, lambda d: d.row.kv[1].bytes_per_value, Part.CACHE),
         column(deployments, lambda d: d.row.kv[0].head_bytes + d.row.kv[1].head_bytes, Part.CACHE),
@@ -178,13 +186,13 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
     split, device, settings = parallel(deployments), _device(engine, deployments), _settings(engine, deployments)
     default = memory.default_utilization(engine, device, settings, split, _runs(engine, deployments))
     given = settings.utilization
-    k, v, head = kv_widths(deployments)
-    (prompts, _), outputs = prompt_lengths(deployments), numbers(deployments, "output_tokens", 0)
+    kv, prompts = kv_widths(deployments), prompt_lengths(deployments).tokens
+    outputs = numbers(deployments, "output_tokens", 0)
     return MemoryInputs(
         tensor_bytes=weight_columns(deployments),
-        kv_k_bytes=k,
-        kv_v_bytes=v,
-        kv_head_bytes=head,
+        kv_k_bytes=kv.key,
+        kv_v_bytes=kv.value,
+        kv_head_bytes=kv.head,
         value_bytes=column(deployments, _value_bytes, Part.WEIGHTS),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
@@ -196,7 +204,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
             written=np.exp(length_log_sd(deployments, "output", outputs) ** 2) / 2,
         ),
         parallel=split,
-        draft=_draft(deployments, k, v),
+        draft=_draft(deployments, kv),
     )
 
 
@@ -206,12 +214,12 @@ def _runs(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Runs:
     return memory.Runs(row.model, drafts, piece_tokens(engine, deployments))
 
 
-def _draft(deployments: Sequence[Deployment], k: Floats, v: Floats) -> memory.Draft | None:
+def _draft(deployments: Sequence[Deployment], kv: KvWidths) -> memory.Draft | None:
     """The draft model as the memory plan sees it; None where no model drafts. Rows of a group share it."""
     draft = deployments[0].row.draft
     if draft is None or draft.model is None:
         return None
-    return memory.Draft(draft.model, draft_columns(deployments), k, v, draft.own_vocabulary)
+    return memory.Draft(draft.model, draft_columns(deployments), kv.key, kv.value, draft.own_vocabulary)
 
 
 class Planned(NamedTuple):

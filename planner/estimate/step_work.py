@@ -89,9 +89,9 @@ def step_work(engine: EngineSpec, deployments: Sequence[Deployment], inputs: Mem
 
 def _widths(engine: EngineSpec, deployments: Sequence[Deployment], inputs: MemoryInputs) -> Widths:
     """Bytes per value of what the model's operations read and write, and the variants of attention kernels."""
-    k, v, _ = kv_widths(deployments)
+    kv = kv_widths(deployments)
     return Widths(
-        *(inputs.tensor_bytes, k, v),
+        *(inputs.tensor_bytes, kv.key, kv.value),
         scores=scores(deployments),
         general=general_kernel(engine, deployments),
         sink_cost=sink_cost(engine, deployments),
@@ -136,5 +136,5 @@ def _prepared_draft(deployments: Sequence[Deployment], inputs: MemoryInputs) -> 
     draft = deployments[0].row.draft
     if draft is None or draft.model is None:
         return None
-    k, v, _ = kv_widths(deployments)
-    return prepare(draft.model, Widths(draft_columns(deployments), k, v), inputs.parallel._replace(pp=1.0))
+    kv = kv_widths(deployments)
+    return prepare(draft.model, Widths(draft_columns(deployments), kv.key, kv.value), inputs.parallel._replace(pp=1.0))

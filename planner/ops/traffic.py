@@ -192,11 +192,19 @@ def remote_gpus(routes: Number, ep: Number, tp: Number) -> Number:
     return ep * (1 - (1 - 1 / ep) ** routes) * tp / ep * (1 - 1 / tp)
 
 
-def _route(ffn: Ffn, widths: Widths, parallel: Parallel) -> tuple[Number, Number, Number]:
-    """Routes of one token, ranks that they lead to, bytes per value on the way there."""
+class _Routes(NamedTuple):
+    """How one token reaches an ffn that ranks share."""
+
+    count: Number
+    ranks: Number  # among which the routes lead
+    value_bytes: Number  # of a value on its way
+
+
+def _routes(ffn: Ffn, widths: Widths, parallel: Parallel) -> _Routes:
+    """A token goes to its experts, or to a dense ffn once."""
     if isinstance(ffn, DenseFfn):
-        return 1.0, 1.0, widths.activation
-    return ffn.top_k, parallel.ep, widths.dispatch
+        return _Routes(1.0, 1.0, widths.activation)
+    return _Routes(ffn.top_k, parallel.ep, widths.dispatch)
 
 
 def _own_ffn_layers(model: ModelSpec, rules: GroupRules) -> int:
@@ -219,10 +227,10 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, 
     for index, ffn in enumerate(model.ffns):
         if isinstance(ffn, DenseFfn) and Role.MLP in rules.whole:
             continue
-        routes, ep, width = _route(ffn, widths, parallel)
-        ep = 1.0 if rules.gathered else ep
-        width = widths.activation if rules.summed else width
-        sent, layers = own * remote_gpus(routes, ep, parallel.tp), model.ffn_layers(index)
+        routes = _routes(ffn, widths, parallel)
+        ranks = 1.0 if rules.gathered else routes.ranks
+        width = widths.activation if rules.summed else routes.value_bytes
+        sent, layers = own * remote_gpus(routes.count, ranks, parallel.tp), model.ffn_layers(index)
         for name, wire in (("dispatch", sent * width), ("combine", sent * widths.activation)):
             count = layers * (1 - summed)
             ops.append(_message(f"{name}.{ffn.kind}", slot, count, wire, work.rank_tokens, model.hidden_size))
