@@ -1,4 +1,4 @@
-"""How one replica is divided over GPUs, and what the GPUs then say to each other.
+"""How one replica is divided over GPUs, and the bytes that the GPUs then exchange.
 
 Sizes are the bytes of the whole message as one GPU holds it (all-reduce), or of all parts together
 (all-gather, all-to-all); wire bytes are what one GPU sends. A collective of one GPU costs nothing.
@@ -41,7 +41,7 @@ class Parallel(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What a group of GPUs attains: start-up seconds, bytes/s of one GPU one way, sharpness of the bend."""
+    """What a group of GPUs attains: start-up seconds, bytes/s of one GPU one way, and sharpness of the bend between."""
 
     latency_s: Any
     bytes_per_s: Any

@@ -1,4 +1,4 @@
-"""What is taken for granted around a GPU where a scenario does not say: planner/data/host.yaml."""
+"""Assumptions about the host of a GPU for scenarios that do not state it: planner/data/host.yaml."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def assumed(name: str) -> Sourced:
 
 
 def launch_share(gpu_id: str) -> float:
-    """Seconds in which hosts of this GPU's boards launch, of those in which hosts that engines were fitted on do."""
+    """Time of a kernel launch on hosts of this GPU's boards, relative to the hosts that engines were fitted on."""
     return float(assumed("launch_share").value) if gpu_id in _data()["launch_share_on"] else 1.0
 
 
 def host_bytes_per_s(bandwidth_gb_per_s: Any = None) -> Any:
-    """What products on the CPU attain of the host's memory bandwidth (None: of the assumed one)."""
+    """Bytes/s that products on the CPU attain at this memory bandwidth of the host (None: the assumed one)."""
     nominal = assumed("host_bandwidth_gb_s").value if bandwidth_gb_per_s is None else bandwidth_gb_per_s
     return nominal * GB * assumed("host_bandwidth_attained").value
 
 
 def pcie_bytes_per_s(link_bytes_per_s: Any = None) -> Any:
-    """What copies from host memory attain of a GPU's link (None: of the assumed one)."""
+    """Bytes/s that copies from host memory attain on this link (None: the assumed one)."""
     nominal = assumed("pcie_gb_per_s").value * GB if link_bytes_per_s is None else link_bytes_per_s
     return nominal * assumed("pcie_attained").value
 
 
 def remaining(limit_w: Any, tdp_w: Any) -> Remaining:
-    """What a power limit leaves, by limit / TDP; a limit of nan leaves everything."""
+    """Shares of the full rates under a power limit, from limit / TDP; a limit of nan leaves everything."""
     table = _data()["power_limit"]
     share = np.asarray(limit_w, dtype=float) / tdp_w
     share = np.where(np.isnan(share), 1.0, share)

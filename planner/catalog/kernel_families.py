@@ -1,4 +1,4 @@
-"""Which kernel family serves which slot of a forward pass: by weight format, KV format and kind of attention."""
+"""The kernel family of every slot of a forward pass, by weight format, KV format and kind of attention."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attending(NamedTuple):
 
 
 def _by_role(model: ModelSpec, fmt: FormatSpec, kernel: str, beside: Beside) -> dict[Slot, str]:
-    """The family of each class of weights: what runs most of its values, or the base type's."""
+    """The family of each class of weights: the one that runs most of its values, or that of the base type."""
     base = FULL if fmt.base_dtype == "fp32" else BRAIN if fmt.kernel == BRAIN else PLAIN
     own = dict(beside)
     values: dict[Slot, dict[str, float]] = {}

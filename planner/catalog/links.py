@@ -1,4 +1,4 @@
-"""How GPUs of a replica are joined, and what collectives attain on their links: planner/data/efficiency.yaml."""
+"""How the GPUs of a replica are connected, and what collectives attain on their links: planner/data/efficiency.yaml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERCONNECTS = ("nvlink", "pcie")
 
 
 class Topology(NamedTuple):
-    """How the GPUs of one replica stand to each other; scalars of one scenario."""
+    """How the GPUs of one replica are connected; scalars of one scenario."""
 
     tp: int = 1
     attention_dp: int = 1

@@ -150,7 +150,7 @@ def kv_evidence(parameters: float, kv_format: str, task: Family) -> Evidence:
 
 
 def own_evidence(test: QualityResult) -> Evidence:
-    """What a user's own check found: it stands before all that is published."""
+    """Evidence from a user's own check, which comes before all published evidence."""
     return Evidence(OWN, max(-test.difference_points, 0.0), max(-test.low, 0.0), own=test, source="your own test")
 
 
@@ -217,7 +217,7 @@ class BaseScores(NamedTuple):
 
 
 def base_scores(one: str, other: str, family_id: str) -> BaseScores | None:
-    """A test that a source ran on both models; of the family where it is named, else of any."""
+    """A test that one source ran on both models, of this family if it is named, else of any."""
     for key, scores in _base_scores().items():
         if family_id in (OVERALL, key[0]) and one in scores and other in scores:
             return BaseScores(key[1], (scores[one], scores[other]), key[2])

@@ -81,7 +81,7 @@ def _tables() -> dict[str, EngineTable]:
 
 
 def _hardware(fmt: FormatSpec | KvFormatSpec, gpu: GpuSpec) -> Support:
-    """What the GPU's own units can do: without units for its operands a format is unpacked to 16 bit."""
+    """What the GPU's own units can do; a format without units for its operands is unpacked to 16 bit."""
     math = fmt.weight_math if isinstance(fmt, FormatSpec) else fmt.math
     if math is None:
         return Support(Level.WEIGHT_ONLY, f"{fmt.name} is unpacked to 16 bit for arithmetic", fmt.source)

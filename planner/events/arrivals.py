@@ -18,7 +18,7 @@ DRAWN = 4096  # lengths drawn at a time
 
 
 class Lengths(NamedTuple):
-    """A length in tokens of that mean: fixed, log-normal, or uniform in [shortest_fraction, 1] of the longest."""
+    """Lengths in tokens with this mean: fixed, log-normal, or uniform in [shortest_fraction, 1] of the longest."""
 
     mean: float
     log_sd: float = 0.0
@@ -35,7 +35,7 @@ class Lengths(NamedTuple):
 
 
 class Cached(NamedTuple):
-    """What the prefix cache holds of a prompt: what all share, and a part of the rest."""
+    """What the prefix cache holds of a prompt: the part that all share, and a share of the rest."""
 
     prefix_tokens: int = 0
     fraction: float = 0.0
@@ -68,10 +68,10 @@ class Source(Protocol):
     """Sends requests."""
 
     def first(self) -> Iterator[Request]:
-        """Requests that nobody's answer is waited for, in the order of their times."""
+        """Requests that wait for no answer, in the order of their times."""
 
     def after(self, request: Request) -> Request | None:
-        """What follows an answer."""
+        """The request that follows this answer; None where none does."""
 
 
 def poisson(random: np.random.Generator, rate_per_s: float, lengths: tuple[Lengths, Lengths], count: int) -> Trace:

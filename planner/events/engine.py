@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     decodes: bool = True
 
     def end_s(self, steps: int) -> float:
-        """When so many of its steps are done."""
+        """When `steps` of its steps are done."""
         return self.start_s + steps * self.step_s + self.rise_s * steps * (steps - 1) / 2
 
     def steps_until(self, time_s: float) -> int:
@@ -82,7 +82,7 @@ class Engine:
         return tokens <= self.limits.longest_tokens and self._blocks(tokens) <= self.limits.pool.blocks
 
     def arrive(self, request: Request, now_s: float) -> None:
-        """A request reaches the engine; a busy one takes it in some steps later."""
+        """A request reaches the engine; the scheduler of a busy engine takes it in some steps later."""
         request.order = self._orders
         self._orders += 1
         per_step = self.limits.tokens_per_step
@@ -95,7 +95,7 @@ class Engine:
             self.unseen.append((-(-done // poll) * poll + late, request))
 
     def requests(self) -> list[Request]:
-        """All that are in the engine, in the order of their arrival."""
+        """All requests in the engine, in the order of their arrival."""
         decoding = (request for _, _, stamp, request in self._ends if stamp == request.stamp)
         found = [*self.waiting, *(request for _, request in self.unseen), *self.prefilling, *decoding]
         return sorted(found, key=lambda request: request.order)
@@ -111,7 +111,7 @@ class Engine:
         return spare and self._blocks(self._claimed(upcoming)) <= self.free
 
     def admits_after(self, now_s: float) -> int:
-        """Steps of the plan after which it does."""
+        """Steps of the plan after which the next waiting request would be admitted."""
         assert self.plan is not None
         if self.waiting or not self.unseen:
             return self.plan.steps_until(now_s)
@@ -165,7 +165,7 @@ class Engine:
         return Plan(now_s, 1, seconds, chunks=tuple(chunks), decodes=self.limits.mixed)
 
     def _decodes(self, now_s: float) -> Plan:
-        """As many decode steps as pass before a request ends, the pool is full or the line bends."""
+        """Decode steps until a request ends, the pool is full or step time is no longer a straight line."""
         self._drop_stale()
         n, per_step = self._decoding, self.limits.tokens_per_step
         context = self._context / n
@@ -204,17 +204,17 @@ class Engine:
     # ---- ranks that wait for each other
 
     def _lacks_prompts(self, prompts: int) -> bool:
-        """Whether so many that wait cannot start: no slot is free, or not every decoding rank has one yet."""
+        """Whether `prompts` that wait cannot start: no slot is free, or not every decoding rank has a prompt yet."""
         ready = min(prompts, self.limits.slots - self.running)
         return ready < 1 or (ready < self.limits.ranks and self._decoding > 0 and self._held_steps() > 0)
 
     def _held_steps(self) -> int:
-        """Steps for which ranks wait at most from here on."""
+        """Most steps for which ranks still wait for each other."""
         held = 0 if self._held_from is None else self._steps - self._held_from
         return math.ceil(self.limits.balance_steps) - held
 
     def _hold(self, lacks: bool) -> None:
-        """Count the steps of waiting from the first in which a prompt could start."""
+        """Start or stop counting the steps for which ranks wait, from the first in which a prompt could start."""
         could_start = bool(self.waiting) and self.running < self.limits.slots
         if not (lacks and could_start):
             self._held_from = None
@@ -224,16 +224,16 @@ class Engine:
     # ---- one request's way
 
     def _tokens(self, request: Request) -> int:
-        """In its cache once it is prefilled: the prompt and what it produced before it was preempted."""
+        """Tokens in its cache once it is prefilled: the prompt, and what it produced before it was preempted."""
         produced = 1 + (request.done - 1) * self.limits.tokens_per_step if request.done else 0
         return request.prompt + int(produced)
 
     def _claimed(self, request: Request) -> int:
-        """For which it takes blocks when it starts."""
+        """Tokens for which it takes blocks when it starts."""
         return request.prompt + request.output if self.limits.pool.whole else self._tokens(request)
 
     def _to_prefill(self, request: Request) -> int:
-        """At least one token is computed, even of a prompt that is cached or empty.
+        """Tokens to prefill: at least one, even of a prompt that is cached or empty.
 
         After a preemption only the shared prefix is still there, and what nobody has overwritten.
         """
@@ -259,7 +259,7 @@ class Engine:
         return request
 
     def _prefilled(self, request: Request, now_s: float, ended: list[Request]) -> None:
-        """The last chunk gives a token; the request decodes on or ends."""
+        """The last chunk of a prompt is done and gives a token; the request decodes on or ends."""
         self.prefilling.remove(request)
         request.done += 1
         if request.first_s < 0:
@@ -327,7 +327,7 @@ class Engine:
         return rounds * self._decoding + sum(phases[(at + i) % size] for i in range(rest))
 
     def _steps_that_fit(self, steps: int) -> int:
-        """At most `steps` decode steps for which the pool has blocks, at least the one that was made room for."""
+        """At most `steps` decode steps for which the pool has blocks; at least the one for which `_grow` made room."""
         if not self._grows or self._decoding * (steps // self._block_steps + 1) <= self.free:
             return steps
         whole = max(self.free // self._decoding - 1, 0) * self._block_steps

@@ -1,4 +1,4 @@
-"""A cache key for frozen specs: hashing one walks all its fields, its identity costs nothing."""
+"""Cache keys for frozen specs: hashing a spec walks all its fields, while its identity costs nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 class Same(int, Generic[T]):
-    """The id of an object, which it keeps alive, so that ids are not reused; an int, as millions are compared."""
+    """The id of an object as a cache key. It keeps the object alive, so that the id is not reused.
+
+    An int, because millions of keys are compared.
+    """
 
     value: T
 
@@ -24,7 +27,7 @@ class Same(int, Generic[T]):
 
 
 def distinct(items: Sequence[T], keys: Sequence[Hashable] | None = None) -> tuple[list[T], NDArray[np.intp]]:
-    """The first item of each key and which of them every item is like; without keys objects are told apart."""
+    """The first item of each key, and for every item the index of that one. Without keys items differ by identity."""
     number: dict[Hashable, int] = {}
     at = [number.setdefault(key, len(number)) for key in (map(id, items) if keys is None else keys)]
     if len(number) == len(items):

@@ -1,4 +1,4 @@
-"""What a space spans once its empty axes are filled: models, GPUs, engines, formats, layouts and loads."""
+"""The axes of a search space with what is usual for empty ones: models, GPUs, engines, formats, layouts, loads."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def _unfit(model: Same[ModelSpec], format_id: str) -> str:
 
 
 def unfit(model: ModelSpec, format_id: str) -> str:
-    """Why nobody would have the model in this format: blown up from fewer bits, or nothing makes it; else blank."""
+    """Why nobody would use the model in this format: more bits than released, or no tool makes it; else blank."""
     return _unfit(Same(model), format_id)
 
 
 def divisions(model: ModelSpec, engine: EngineSpec, space: Space, load: Scenario, most: int) -> list[Layout]:
-    """Ways of dividing one replica over at most `most` GPUs, invalid ones with their reason."""
+    """Layouts of one replica on at most `most` GPUs; invalid ones carry their reason."""
     tps = space.tps or ((load.tp,) if load.tp else tuple(n for n in USUAL_TPS if n <= most))
     pps = space.pps or (load.pp or 1,)
     ranks = product(space.eps or (load.ep or 1,), space.attention_dps or (load.attention_dp or 1,))
@@ -138,7 +138,7 @@ def _loads(asked: Sequence[int | None], space: Space, load: Scenario) -> Iterato
 
 
 def most_gpus(load: Scenario, space: Space, limit: int) -> int:
-    """GPUs that one replica may have: no more than any count allows."""
+    """Most GPUs of one replica, so that every count that was asked for can be made up."""
     counts = space.counts or ((load.n_gpus,) if load.n_gpus else ())
     return int(min(max(counts, default=math.inf), limit))
 

@@ -134,8 +134,8 @@ def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
     return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
 
 
-class Judged(NamedTuple):
-    """Loads (N,) on configurations (C,), and everything that decides on them; arrays (N, C)."""
+class Trials(NamedTuple):
+    """Loads (N,) tried on configurations (C,), with everything that decides on them; arrays (N, C)."""
 
     configs: Sequence[Config]
     curves: Curves
@@ -151,12 +151,12 @@ def settle(configs: Sequence[Config], curves: Curves, asked: Sequence[Sizing], w
     verdicts = early(configs, offered, wish)
     reach_budgets(configs, offered._replace(needs=np.zeros_like(offered.needs)), wish, ledger)
     ledger.priced += int(np.count_nonzero(verdicts.first == 0))
-    judged = Judged(configs, curves, offered, figures, _columns(configs, offered, figures), verdicts)
-    _late(judged, wish)
-    _readable(judged, wish)
-    _reached(judged, wish, ledger)
-    _keep(judged, ledger)
-    _refuse(judged, ledger)
+    trials = Trials(configs, curves, offered, figures, _columns(configs, offered, figures), verdicts)
+    _late(trials, wish)
+    _readable(trials, wish)
+    _reached(trials, wish, ledger)
+    _keep(trials, ledger)
+    _refuse(trials, ledger)
 
 
 def _with_needed_replicas(
@@ -197,9 +197,9 @@ def _columns(configs: Sequence[Config], offered: Offers, screened: Screened) -> 
     }
 
 
-def _late(judged: Judged, wish: Wish) -> None:
+def _late(trials: Trials, wish: Wish) -> None:
     """Reasons that need pricing: capacity, room, objectives, least figures."""
-    verdicts, figures, columns = judged.verdicts, judged.figures, judged.columns
+    verdicts, figures, columns = trials.verdicts, trials.figures, trials.columns
     point = figures.point
     verdicts.against(
         "above_capacity",
@@ -207,7 +207,7 @@ def _late(judged: Judged, wish: Wish) -> None:
         HOPELESS,
         lambda i, j: rate_exceeded(point.requests_per_s[i, j], point.cap[i, j]),
     )
-    room = judged.curves.room
+    room = trials.curves.room
     verdicts.against(
         "kv_pool_full",
         ~figures.holds,
@@ -215,10 +215,10 @@ def _late(judged: Judged, wish: Wish) -> None:
         lambda i, j: f"each replica has room for {room[j]:,.0f} request{'s' * (round(room[j]) != 1)} at once",
     )
     ratios = [
-        seconds / limit for seconds, limit in zip(figures.tail, judged.curves.wishes[: len(figures.tail)], strict=True)
+        seconds / limit for seconds, limit in zip(figures.tail, trials.curves.wishes[: len(figures.tail)], strict=True)
     ]
     worst = np.fmax.reduce(np.nan_to_num(ratios, nan=0.0))
-    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(judged, i, j))
+    verdicts.against("slo_missed", ~figures.meets, worst, lambda i, j: _missed(trials, i, j))
     for bound, limit in limits.given(wish):
         if not bound.early and bound.column in columns:
             figure = columns[bound.column]
@@ -228,14 +228,14 @@ def _late(judged: Judged, wish: Wish) -> None:
             )
 
 
-def _readable(judged: Judged, wish: Wish) -> None:
+def _readable(trials: Trials, wish: Wish) -> None:
     """Refuse layers in host memory where answers come slower than one reads and no wish says how fast they must be."""
-    wishes = judged.curves.wishes
-    hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in judged.configs])
+    wishes = trials.curves.wishes
+    hosted = np.array([any(name in HOSTING for name, _ in config.settings) for config in trials.configs])
     stated = np.isfinite(wishes.tpot_s) | np.isfinite(wishes.e2e_s)
     if wish.min_output_tokens_per_s_per_request is None and np.any(hosted & ~stated):
-        each = judged.columns["output_tokens_per_s_per_request"]
-        judged.verdicts.against(
+        each = trials.columns["output_tokens_per_s_per_request"]
+        trials.verdicts.against(
             "slower_than_read",
             hosted & ~stated & (each < READ_TOKENS_PER_S),
             READ_TOKENS_PER_S / np.maximum(each, TINY),
@@ -246,12 +246,12 @@ def _readable(judged: Judged, wish: Wish) -> None:
         )
 
 
-def _missed(judged: Judged, i: int, j: int) -> str:
+def _missed(trials: Trials, i: int, j: int) -> str:
     """Objectives that a load misses, in the words of the estimate."""
-    percentile = judged.curves.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
+    percentile = trials.curves.deployments[j].row.scenario.slo_percentile or DEFAULT_PERCENTILE
     parts = []
     for word, seconds, wishes in zip(
-        limits.OBJECTIVES.values(), judged.figures.tail, judged.curves.wishes, strict=False
+        limits.OBJECTIVES.values(), trials.figures.tail, trials.curves.wishes, strict=False
     ):
         value, limit = seconds[i, j] * MS_PER_S, np.asarray(wishes)[j] * MS_PER_S
         if value > limit:
@@ -260,13 +260,13 @@ def _missed(judged: Judged, i: int, j: int) -> str:
     return "; ".join(parts)
 
 
-def _reached(judged: Judged, wish: Wish, ledger: Ledger) -> None:
+def _reached(trials: Trials, wish: Wish, ledger: Ledger) -> None:
     """Remember the best figure, among all that hold the load, for every objective and least figure that was given."""
-    verdicts, figures, columns = judged.verdicts, judged.figures, judged.columns
+    verdicts, figures, columns = trials.verdicts, trials.figures, trials.columns
     free = np.array([code in ("", "slo_missed", *LEAST) for code in verdicts.codes])[verdicts.first] & figures.holds
     watched = [
         (name, seconds * MS_PER_S, True)
-        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, judged.curves.wishes, strict=False)
+        for name, seconds, limit in zip(limits.OBJECTIVES, figures.tail, trials.curves.wishes, strict=False)
         if np.any(np.isfinite(limit))
     ]
     watched += [
@@ -279,12 +279,12 @@ def _reached(judged: Judged, wish: Wish, ledger: Ledger) -> None:
         usable = np.where(free & np.isfinite(values), values, worst)
         at = np.unravel_index(np.argmin(usable) if less else np.argmax(usable), usable.shape)
         if np.isfinite(usable[at]):
-            ledger.reach(name, float(usable[at]), less, judged.configs[int(at[1])].columns)
+            ledger.reach(name, float(usable[at]), less, trials.configs[int(at[1])].columns)
 
 
-def _keep(judged: Judged, ledger: Ledger) -> None:
+def _keep(trials: Trials, ledger: Ledger) -> None:
     """Keep the best by every order, and those that nothing beats in quality, cost and latency at once."""
-    configs, offered, verdicts, columns = judged.configs, judged.offered, judged.verdicts, judged.columns
+    configs, offered, verdicts, columns = trials.configs, trials.offered, trials.verdicts, trials.columns
     at = np.flatnonzero(verdicts.first == 0)
     flat = {name: np.ravel(columns[name])[at] for name in SORTED}
     if len(at) > MOST_KEPT:
@@ -301,9 +301,9 @@ def _keep(judged: Judged, ledger: Ledger) -> None:
         ledger.kept.append(Kept(configs[j].columns() | layout | load, figures))
 
 
-def _refuse(judged: Judged, ledger: Ledger) -> None:
+def _refuse(trials: Trials, ledger: Ledger) -> None:
     """Count every reason; put the first ones in words, for the load of a configuration that comes nearest."""
-    configs, verdicts = judged.configs, judged.verdicts
+    configs, verdicts = trials.configs, trials.verdicts
     total = np.bincount(np.ravel(verdicts.first), minlength=len(verdicts.codes))
     for code in np.flatnonzero(total[1:]) + 1:
         left = int(total[code])

@@ -34,7 +34,7 @@ FAR = 1e9  # distance of what is refused before anything is priced
 
 
 class Job(NamedTuple):
-    """A task with what it has found so far."""
+    """A task with its loads and with what it has found so far."""
 
     task: Task
     ledger: Ledger
@@ -61,7 +61,7 @@ def places(job: Job, gpu_name: str) -> Iterator[ResolvedRow]:
 
 
 def _refuse_place(job: Job, columns: Columns, why: tuple[str, str]) -> None:
-    """Count out a model on a GPU in an engine, whatever its formats and division."""
+    """Refuse a model on a GPU in an engine, whatever its formats and layout."""
     job.ledger.combinations += len(job.loads)
     job.ledger.refuse(lambda: columns, why, len(job.loads), FAR)
 
@@ -79,7 +79,7 @@ def _beyond(row: ResolvedRow) -> str:
 
 
 def replicas(job: Job, gpu_name: str, row: ResolvedRow) -> Iterator[Replica]:
-    """Every format, KV format and division of a place that the masks let through."""
+    """Every format, KV format and layout of a place that the masks let through."""
     task, space = job.task, job.task.space
     most = axes.most_gpus(task.load, space, task.wish.max_gpus or MOST_GPUS)
     layouts = axes.divisions(row.model, row.engine, space, task.load, most)
@@ -119,7 +119,7 @@ def _held(job: Job, row: ResolvedRow, weights: FormatSpec) -> ResolvedRow:
 
 
 def _unsupported(job: Job, row: ResolvedRow, place: Place) -> tuple[str, str]:
-    """Why nobody would run these formats here; blank when somebody would."""
+    """Code and reason why these formats are not run here; blank where they are."""
     level, reason, _ = supported(place.weights, place.kv, place.engine, Same(row.gpu))
     if level is Level.UNSUPPORTED:
         return "unsupported_format", reason
@@ -142,7 +142,7 @@ def _let_through(job: Job, least_bytes: float, room_bytes: float, config: Config
 
 
 def _least_bytes(model: ModelSpec, weights: FormatSpec, engine: EngineSpec) -> float:
-    """Bytes that all GPUs of a replica hold together at the very least."""
+    """Least bytes that all GPUs of a replica hold together."""
     return _least(Same(model), Same(weights), Same(engine))
 
 

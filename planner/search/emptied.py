@@ -1,4 +1,4 @@
-"""Why a search found nothing: the limit that binds and the best that is reachable, else the nearest and its fault."""
+"""Why a search found nothing: the limit that binds and the best within reach, else the nearest combination."""
 
 from __future__ import annotations
 

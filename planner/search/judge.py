@@ -1,4 +1,4 @@
-"""What a deployment is worth by the quality of its answers: one number to order by, and what it rests on."""
+"""The quality to expect of a deployment's answers, as one number to order by, and the evidence behind it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def broken(bound: Bound, limit: float, figure: Any) -> Any:
 
 
 def said(bound: Bound, limit: float, figure: float) -> str:
-    """The broken limit in words."""
+    """A broken limit in words."""
     if math.isnan(figure):
         return f"{bound.words}: no evidence, at most {limit:,.4g} asked for"
     return f"{bound.words}: {figure:,.4g} is {'below' if bound.least else 'above'} {limit:,.4g}"
