@@ -31,8 +31,15 @@ BLIND = {"no": ", blind test, looked at", "yes": ", blind test"}  # scored befor
 SECOND = {"no": ", second blind test, looked at", "yes": ", second blind test"}  # of starts, collected later
 THIRD = {"no": ", third blind test, looked at", "yes": ", third blind test"}  # the same, collected later
 FOURTH = {"no": ", fourth blind test, looked at", "yes": ", fourth blind test"}
-FIFTH = {"no": ", fifth blind test, looked at", "yes": ", fifth blind test"}  # collected last
-FOUND = {"blind_starts": SECOND, "blind_serving": THIRD, "blind_fourth": FOURTH, "blind_fifth": FIFTH}  # by file
+FIFTH = {"no": ", fifth blind test, looked at", "yes": ", fifth blind test"}
+SIXTH = {"no": ", sixth blind test, looked at", "yes": ", sixth blind test"}  # collected last
+FOUND = {  # by file
+    "blind_starts": SECOND,
+    "blind_serving": THIRD,
+    "blind_fourth": FOURTH,
+    "blind_fifth": FIFTH,
+    "blind_sixth": SIXTH,
+}
 
 OTHERWISE = ("patched", "not a column", "told by its memory")  # in the note of a row that its columns do not say all of
 MEMORY = "weights_gib activation_gib non_torch_gib cuda_graph_gib kv_pool_gib".split()

@@ -22,7 +22,8 @@ from planner.specs.scenario import Scenario
 
 MEMORY_FILES = ("weights", "engine_memory", "engine_starts", "llamacpp_memory")
 BLIND_MEMORY = ("blind_memory", "blind_starts", "blind_llamacpp")
-BLIND_SPEED = ("blind_speed", "blind_serving", "blind_fourth", "blind_fifth", "blind_single", "blind_spark")
+BLIND_SERVED = ("blind_speed", "blind_serving", "blind_fourth", "blind_fifth", "blind_sixth")
+BLIND_SPEED = (*BLIND_SERVED, "blind_single", "blind_spark")
 BLIND_FILES = (*BLIND_MEMORY, *BLIND_SPEED)
 SPEED_FILES = ("serving", "serving_other", "single_stream", "single_stream_later", *BLIND_SPEED)
 FILES = (*MEMORY_FILES, *SPEED_FILES, *BLIND_MEMORY)

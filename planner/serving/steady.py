@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.serving.curve import position, read
 from planner.serving.load import AT_ONCE, NO_SERVER, Array, Capacity, FrontEnd, Load, Mask, Scheduling
 from planner.serving.offered import Lane, Offered, offer
 from planner.serving.open_loop import multi_server_wait_s
@@ -92,17 +93,26 @@ def completed_in_run_per_s(offered: Offered, s: Settled, e2e_s: Array) -> Array:
     """
     load, lane, think_s = offered.load, offered.lane, offered.request.gap_s - offered.request.overhead_s
     everybody = ~s.open_loop & (lane.population <= lane.slots)
-    looped_per_s = lane.population * _rounds_filled(load) / np.where(everybody, e2e_s + think_s, 1)
+    looped_per_s = lane.population * _rounds_filled(offered) / np.where(everybody, e2e_s + think_s, 1)
     ends = s.open_loop & np.isfinite(load.run_requests)
     sent = np.where(ends, load.run_requests, 1)
     lasts_s = np.where(ends, (sent - 1) / load.request_rate_per_s + e2e_s, 1)
     return np.where(everybody, looped_per_s, np.where(ends, sent / lasts_s / lane.active, s.per_s))
 
 
-def _rounds_filled(load: Load) -> Array:
-    """Waves over whole rounds: answers of one length come in rounds, so that 3.1 waves last as long as 4."""
-    rounds = np.ceil(np.where(np.isfinite(load.waves), load.waves, 1))
-    filled: Array = np.where(np.isfinite(load.waves) & (load.equal_lengths > 0), load.waves / np.maximum(rounds, 1), 1)
+def _rounds_filled(offered: Offered) -> Array:
+    """Answers of one length come in rounds, of which the last may be of few: the waves of a run in rounds of all.
+
+    Its steps are those of so many: 1.25 waves of 64 end as late as a round of 64 and one of 16.
+    """
+    load, curve, population = offered.load, offered.curve, offered.lane.population
+    waves = np.where(np.isfinite(load.waves) & (load.equal_lengths > 0), load.waves, 1)
+    whole = np.floor(waves)
+    begun = (waves > whole) & np.isfinite(population)
+    everybody = np.where(begun, population, 1)
+    few = (waves - whole) * everybody + ~begun
+    last_s, round_s = (read(curve.cycle_s, position(curve.population, n)) for n in (few, everybody))
+    filled: Array = waves / (whole + np.where(begun, last_s / np.maximum(round_s, TINY), 0))
     return filled
 
 

@@ -31,12 +31,11 @@ def attention(config: Config, **changes: Any) -> Attention:
 
 
 def window(config: Config) -> int | None:
-    """The sliding window in tokens; None where there is none or it spans the whole context."""
-    if not config.has("sliding_window"):
+    """The sliding window in tokens; None where there is none (or 0) or it spans the whole context."""
+    tokens = config.size("sliding_window", top=MAX_CONTEXT)
+    if not tokens:
         return None
-    tokens = config.count("sliding_window", top=MAX_CONTEXT)
-    context = config.count("max_position_embeddings", top=MAX_CONTEXT)
-    return tokens if tokens < context else None
+    return tokens if tokens < config.count("max_position_embeddings", top=MAX_CONTEXT) else None
 
 
 def by_type(config: Config, full: Mixer, sliding: Mixer, types: Sequence[str]) -> list[Mixer]:
