@@ -34,6 +34,12 @@ HEAVY = frozenset("pandas streamlit plotly torch transformers scipy".split())
 PLAIN_NUMBERS = frozenset({0, 1, 2, 3, -1, 0.5, 8, 100, 1e-9})
 RULES_OF_OTHERS = ("formats/gguf.py",)  # llama-quantize's own case distinctions, whose numbers have no other names
 KERNELS = "planner/calibration/kernels/"  # the same names in every file: `problem.py` says what they do
+VENDORS = {"NVIDIA", "AMD", "Apple", "Intel"}
+NAMES = VENDORS | {path.stem for path in (ROOT / "planner" / "data" / "engines").glob("*.yaml")} - {"none"}
+NAMING = (  # files that may name engines and vendors: what a GPU runs, what people expect by default, start lines, logs
+    *("specs/gpu.py", "specs/formats.py"),
+    *("estimate/defaults.py", "estimate/resolve.py", "estimate/logs.py"),
+)
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
@@ -126,6 +132,15 @@ def test_numbers_in_formulas_have_names(path: Path) -> None:
     bodies = (node for function in functions(path) for statement in function.body for node in ast.walk(statement))
     numbers = {node.value for node in bodies if isinstance(node, ast.Constant) and isinstance(node.value, int | float)}
     assert numbers <= PLAIN_NUMBERS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PLANNER if module_name(p) in PURE | {"estimate", "simulation"} and not str(p).endswith(NAMING)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_an_engine_or_a_gpu_is_asked_for_its_rules_not_for_its_name(path: Path) -> None:
+    assert not {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)} & NAMES
 
 
 @pytest.mark.parametrize("path", sources("planner", "app"), ids=lambda path: str(path.relative_to(ROOT)))

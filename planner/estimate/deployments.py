@@ -55,7 +55,7 @@ def _with_prompt(limits: Same[Tier], prompt: int) -> Tier:
 @lru_cache(maxsize=4096)
 def _limits(engine: Same[EngineSpec], gpu: Same[GpuSpec], device_bytes: float, length: int, sees: bool) -> Tier:
     limits = default_limits(engine.value, gpu.value, device_bytes)
-    rocm = engine.value.defaults.rocm_whole_prompts and gpu.value.vendor == "AMD"
+    rocm = engine.value.defaults.rocm_whole_prompts and gpu.value.runs_rocm
     whole = np.inf if rocm or (sees and limits.whole_prompts_to > 1) else limits.whole_prompts_to
     if limits.max_num_batched_tokens < length <= whole:
         limits = limits.model_copy(update={"max_num_batched_tokens": length})

@@ -67,6 +67,11 @@ class GpuSpec(Spec):
         """Whether engines run their CUDA builds on it: CUDA graphs, events between devices, NVIDIA's own kernels."""
         return self.vendor == "NVIDIA"
 
+    @property
+    def runs_rocm(self) -> bool:
+        """Whether engines run their ROCm builds on it."""
+        return self.vendor == "AMD"
+
 
 class Quantity(Sourced):
     """A positive figure of a profile; a bare number in a user's file has the user as its source."""

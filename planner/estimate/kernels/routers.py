@@ -48,9 +48,7 @@ def router_kernels(engine: EngineSpec, deployments: Sequence[Deployment]) -> Rou
     return RouterKernels(
         full=column(deployments, lambda d: is_full(engine, model, d.row.gpu), Part.GPU, dtype=bool),
         tiles=VectorTiles(
-            multiprocessors=column(
-                deployments, lambda d: (d.row.gpu.sm_count or 0.0) * (d.row.gpu.vendor == "NVIDIA"), Part.GPU
-            ),
+            multiprocessors=column(deployments, lambda d: (d.row.gpu.sm_count or 0.0) * d.row.gpu.runs_cuda, Part.GPU),
             lone_outputs=tiles.lone,
             few_outputs=tiles.few,
             many_outputs=column(deployments, lambda d: tiles_of_many(d.row.gpu.generation), Part.GPU),

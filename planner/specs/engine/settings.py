@@ -43,7 +43,7 @@ class Defaults(Spec):
     """Settings when the user gives none."""
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]  # by rising from_bytes
-    rocm_whole_prompts: bool = False  # without CUDA a step takes a prompt of max_model_len as a whole
+    rocm_whole_prompts: bool = False  # on ROCm a step takes a prompt of max_model_len as a whole
     whole_prompts: bool = False  # a step takes at least one prompt as a whole, beside all slots
     wide_graph_types: tuple[str, ...] = ()  # model_type of configs for which the engine captures larger batches ...
     wide_graph_batch: Tokens = 512  # ... up to this ...
