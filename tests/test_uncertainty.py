@@ -19,7 +19,8 @@ from planner.uncertainty import (
 )
 
 Z80 = 1.2815515655446004  # half an 80 % interval in standard deviations
-OTHERWISE = {"front_s", "own_kernels", "decode_engines", "validated"}  # not by level of evidence
+# not by level of evidence
+OTHERWISE = {"front_s", "own_kernels", "decode_engines", "validated", "kernel_rows", "memory_logs"}
 PARTS = MemoryParts(70e9, 40e9, 5e9, 1e9, 0.0, 24e9)
 
 
