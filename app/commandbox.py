@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import Any, NamedTuple
 
 from answers import rows
 from fields import COLUMNS, MAIN
 from links import Names, known_name
 from logbox import LOAD, NAMES
-from planner.catalog.commands import scenario_from_command
+from planner.catalog.commands import scenario_from_command, words_of
 from planner.errors import BadValue
 from planner.estimate import Library
 from planner.specs.scenario import Scenario
@@ -50,10 +49,6 @@ def read(command: str, page: Scenario, library: Library) -> Read:
 
 def _no_files(command: str) -> None:
     """No path of this server is opened for a visitor. Raises BadValue."""
-    try:
-        words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
-    except ValueError:
-        return  # the reader says what is wrong
-    for word in words:
+    for word in words_of(command)[1:]:
         if any(os.path.exists(part) for part in (word, word.partition("=")[2]) if part):
             raise BadValue("the command names a file or folder of this server: give the model's name instead")

@@ -272,6 +272,7 @@ def test_a_pasted_command_is_the_deployment_and_what_it_leaves_open_is_as_the_en
     [
         ("vllm serve ./planner/data", "file or folder of this server"),
         ("vllm serve --model=/etc", "file or folder of this server"),
+        ("vllm serve /etc\\\r\n -tp 2", "file or folder of this server"),
         ("rm -rf /nowhere", "starts no engine"),
         ("vllm serve nobody/knows-this -tp 2", "unknown model"),
         ("vllm serve", "names no model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+import pandas as pd
 import streamlit as st
 
 import bars
@@ -97,7 +98,8 @@ def changes(run: FinetuneScenario, row: FinetuneRow, library: Library) -> None:
 def downloads(row: FinetuneRow, run: FinetuneScenario) -> None:
     """What training tools print, files, and the link to this page."""
     st.subheader("What your tools should print", anchor=False)
-    st.table({"GiB of one GPU": {label: f"{row[name]:,.1f}" for name, label in PRINTED.items()}})
+    printed = pd.DataFrame({"GiB of one GPU": {label: f"{row[name]:,.1f}" for name, label in PRINTED.items()}})
+    st.table(printed.rename_axis("Printed by"))
     with st.container(horizontal=True):
         st.download_button(
             "CSV", lambda: csv_text(COLUMNS, [row]), "finetune.csv", "text/csv", on_click="ignore", key="csv"
