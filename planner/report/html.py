@@ -34,7 +34,7 @@ svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--in
 .weights{fill:#3b83c0}.kv{fill:#e69f00}.state{fill:#009e73}.activation{fill:#b36aa8}.other{fill:#8a8f98}.free{fill:none;stroke:var(--soft)}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}.axis{stroke:var(--line)}.line{fill:none;stroke:#3b83c0;stroke-width:2}
 .band{fill:#3b83c0;opacity:.2}.point{fill:#3b83c0;stroke:#fff;stroke-width:2}
-@media (max-width:40rem){svg{font-size:22px}td.n{white-space:normal;overflow-wrap:anywhere}}
+@media (max-width:40rem){svg{min-width:44rem}.wide,table{display:block;overflow-x:auto}td.n{white-space:normal}}
 @media print{body{margin:0}}
 """
 FIGURES = (
@@ -64,8 +64,8 @@ def report(row: EstimateRow, curve: Sequence[EstimateRow], model: ModelSpec, lin
         f'<h1 class="{escape(said.state)}">{escape(said.headline)}</h1><p>{escape(said.sentence)}</p>',
         table("Figures", ("", "", "80 % interval"), _figures(row)),
         f"<p>Limited by {escape(BOUND_WORDS.get(row['bound'] or '', 'nothing'))}.</p>" if row["bound"] else "",
-        f"<h2>Memory of one GPU</h2>{svg.memory_bar(row)}",
-        f"<h2>Load and speed</h2>{svg.load_speed(curve, row)}" if curve else "",
+        f'<h2>Memory of one GPU</h2><div class="wide">{svg.memory_bar(row)}</div>',
+        f'<h2>Load and speed</h2><div class="wide">{svg.load_speed(curve, row)}</div>' if curve else "",
         _quality(row, model),
         _start(row),
         "<h2>How the figures come about</h2>" + "".join(map(_formula, explain.formulas(row, model))),
