@@ -9,8 +9,9 @@ import numpy as np
 from planner.catalog.engines import engine
 from planner.collectives import Parallel
 from planner.memory import Device, MemoryInputs, MemoryPlan, ReplicaLoad, Settings, memory_plan
-from planner.memory.cache import CacheTable, cache_table
+from planner.memory.cache import cache_table
 from planner.memory.placement import placements
+from planner.memory.table import CacheTable
 from planner.params import tensors
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec

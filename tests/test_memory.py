@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
-from planner.memory.cache import sequence_bytes
+from planner.memory.table import sequence_bytes
 from planner.units import GIB
 from tests.memory_plans import NONE, VLLM, plan, table
 from tests.oracle.models import MIXERS, MOE, build

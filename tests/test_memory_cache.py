@@ -11,10 +11,11 @@ from planner.catalog.engines import engine
 from planner.catalog.models import model as named
 from planner.collectives import Parallel
 from planner.memory import memory_plan
-from planner.memory.cache import cache_layers, cache_table, sequence_bytes
+from planner.memory.cache import cache_layers, cache_table
 from planner.memory.concurrency import concurrency_at, once_and_each, printed_tokens
 from planner.memory.placement import placements
 from planner.memory.stages import stages_of
+from planner.memory.table import sequence_bytes
 from planner.memory.terms import Draft
 from planner.params import tensors
 from planner.specs.model import Layer
@@ -150,6 +151,20 @@ def test_sequences_of_deepseek_v4_share_one_steps_tokens() -> None:
     once, each = once_and_each(found, np.array(9216.0))
     assert each[0, 0] == 62 * found.pool_block_bytes[0, 0]
     assert once[0, 0] + each[0, 0] == sequence_bytes(found, np.array(9216.0))[0, 0] > 50 * each[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("version", "states", "held"), [("0.5.14", 20 * 4096, 4096), ("0.5.15", 0, 4096), ("0.5.16", 0, 128)]
+)
+def test_sglang_gives_windows_of_deepseek_v4_a_tenth(version: str, states: float, held: float) -> None:
+    """Bytes per token as its configurator adds them up; until 0.5.16 a prompt's last step stays in windows."""
+    model, spec = named("deepseek-ai/DeepSeek-V4-Flash"), engine("sglang", version)
+    found = table(model, spec, kv_k_bytes=1.0, kv_v_bytes=1.0, input_tokens=4096.0)
+    per_token = 21 * (584 + 132) / 4 + 20 * 584 / 128 + 0.1 * (43 * 584 + 21 * 8 * 10_240 / 128 + states)
+    assert found.pool_block_bytes[0, 0] == pytest.approx(per_token)
+    assert found.slot_bytes is not None and found.slot_bytes[0, 0] == (0 if states else 20 * 128 * 4096)
+    full_tokens = max(4608, held / 0.1)
+    assert sequence_bytes(found, np.array(4608.0))[0, 0] == pytest.approx(full_tokens * per_token)
 
 
 def test_newer_vllm_prints_tokens_that_follow_from_concurrency() -> None:

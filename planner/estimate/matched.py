@@ -26,8 +26,10 @@ def without_windows(model: Same[ModelSpec]) -> ModelSpec:
 
 @lru_cache(maxsize=512)
 def with_states(engine: Same[EngineSpec], model: Same[ModelSpec], cached: bool) -> EngineSpec:
-    """The engine as it runs recurrent states, with the cost of keeping those of prefixes where they are `cached`."""
+    """The engine as it runs recurrent states and pooled windows, with the cost of keeping prefixes where `cached`."""
     cache, host = engine.value.cache, engine.value.host
+    if not cached and cache.keeps_chunk and model.value.pools_latents:
+        return engine.value.model_copy(update={"cache": cache.model_copy(update={"keeps_chunk": False})})
     if not any(isinstance(mixer, LinearAttention | Mamba) for mixer in model.value.mixers):
         return engine.value
     if not cached:

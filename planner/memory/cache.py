@@ -1,8 +1,4 @@
-"""What a sequence occupies in memory: bytes per token, blocks, windows and states, by kind of layer.
-
-A `CacheTable` reduces every engine's cache manager to one formula: a sequence of n tokens takes
-`sum over kinds of (ceil(min(n, cap) / block) + spare) * block_bytes + state_bytes` of its pool.
-"""
+"""What a sequence occupies in memory: bytes per token, blocks, windows and states, by kind of layer."""
 
 from __future__ import annotations
 
@@ -12,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.formats.identity import Same
-from planner.memory.packed import PACKED_VECTOR_BYTES, Table, packed
 from planner.memory.placement import Placements
+from planner.memory.pooled import compressed_layers, packed_table, split_table
+from planner.memory.table import CacheLayers, CacheTable, LayersAndBytes
 from planner.memory.terms import Array, Flags, Floats, MemoryInputs, floats
 from planner.memory.weights import cache_group, largest_part, layers_on_stages
 from planner.params import mixer_layers
@@ -30,32 +27,7 @@ from planner.specs.model import (
     ModelSpec,
 )
 
-KINDS = -3  # axis of the kinds of cache, before those of stages and rows
 _BYTES = {"fp32": 4, "bf16": 2}
-
-
-class CacheTable(NamedTuple):
-    """The cache manager's rules for these rows. K kinds of cache x S stages x R rows."""
-
-    block_tokens: Floats  # (K, 1, R)
-    cap_tokens: Floats  # (K, 1, R): most tokens of a sequence that the engine keeps room for
-    live_tokens: Floats  # (K, 1, R): most tokens that a decoding sequence holds
-    spare_blocks: Floats  # (K, 1, 1)
-    block_bytes: Floats  # (K, S, R): one block in all layers of the kind, as the pool pays it
-    pool_block_bytes: Floats  # (S, R): one block id of the pool
-    token_bytes: Floats  # (S, R): one token in all layers, windows and padding aside
-    state_bytes: Floats  # (S, R): recurrent states of one sequence
-    groups: Floats  # (S, R): block tables per sequence
-    share: Floats | None = None  # (K, 1, 1): tokens of each kind's own pool per token of the full one
-    told_bytes: Floats | None = None  # (K, S, R): one block as the engine counts it where it tells what fits
-    one_step: bool = False  # in-flight tokens of all sequences together are those of a step, not of each
-
-
-class LayersAndBytes(NamedTuple):
-    """Kinds of cache: how many layers of each a stage holds, and bytes of one token or state in one layer."""
-
-    layers: Floats  # (K, S, R)
-    unit_bytes: Floats  # (K, 1, R)
 
 
 class CachePart(NamedTuple):
@@ -179,14 +151,6 @@ def _margin(engine: EngineSpec, inputs: MemoryInputs) -> Array:
     return inputs.settings.n_ubatch if engine.cache.window_margin == "ubatch" else 0.0
 
 
-class CacheLayers(NamedTuple):
-    """All layers that keep something: kinds of attention with their reach in tokens, and kinds of recurrent state."""
-
-    attention: LayersAndBytes
-    reach: Floats  # (K, 1, 1)
-    states: LayersAndBytes
-
-
 def cache_layers(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, where: Placements) -> CacheLayers:
     """Kinds of cache of a model with their layers on each stage."""
     kinds = cache_kinds(model, engine.cache.cross_layers, engine.cache.shared_layers)
@@ -256,10 +220,13 @@ def cache_table(
     mixed = bool(np.any(windowed) and not np.all(windowed))
     pooled = any(isinstance(mixer, CompressedAttention) for mixer in model.mixers)
     if engine.cache.layout is CacheLayout.GROUPED and pooled:
-        return _packed(table, model, engine, inputs, where, draft)
+        layers = compressed_layers(model, inputs, where, draft)
+        return packed_table(table, engine, layers, _margin(engine, inputs))
     if engine.cache.layout is CacheLayout.GROUPED and (mixed or len(states.layers)):
         table = _grouped(table, block, engine, attention, states)
         return table._replace(state_bytes=table.state_bytes * slots)
+    if engine.cache.layout is CacheLayout.SPLIT and pooled and engine.cache.pooled_window_share:
+        return split_table(table, engine, inputs, compressed_layers(model, inputs, where, draft))
     return _split(table, engine, windowed) if engine.cache.layout is CacheLayout.SPLIT and mixed else table
 
 
@@ -317,62 +284,7 @@ def _grouped(
     )
 
 
-def _packed(
-    table: CacheTable,
-    model: ModelSpec,
-    engine: EngineSpec,
-    inputs: MemoryInputs,
-    where: Placements,
-    draft: CacheLayers | None,
-) -> CacheTable:
-    """vLLM's blocks of compressed attention, in which every layer has a page; see `planner.memory.packed`."""
-    mixers = tuple(mixer for mixer in model.mixers if isinstance(mixer, CompressedAttention))
-    at = tuple(mixer_layers(model, index) for index, one in enumerate(model.mixers) if one in mixers)
-    drafting = np.sum(draft.attention.layers, axis=0) if draft else 0.0
-    plain = mixers[0].head_dim * floats(inputs.kv_k_bytes)
-    vector = np.where(floats(inputs.kv_k_bytes) == 1, PACKED_VECTOR_BYTES, plain)
-    given = np.stack(np.broadcast_arrays(*layers_on_stages(model, at, where), drafting, vector))
-    kinds, back = np.unique(given.reshape(len(given), -1), axis=1, return_inverse=True)
-    key_byte = engine.cache.indexer_value_bytes
-    found = [packed(mixers, tuple(int(count) for count in one[:-1]), float(one[-1]), key_byte) for one in kinds.T]
-    tables = floats([one.tables for one in found])[back].reshape(*given.shape[1:], -1, len(Table._fields))
-    tokens, live, copies, own = np.moveaxis(tables, (-1, -2), (0, 1))
-    pool = floats([one.block_bytes for one in found])[back].reshape(given.shape[1:])
-    limited = np.isfinite(live)
-    return table._replace(
-        block_tokens=tokens,
-        live_tokens=live,
-        cap_tokens=live + np.where(limited, _margin(engine, inputs), 0.0),
-        spare_blocks=np.where(limited, engine.cache.spare_blocks, 0.0),
-        block_bytes=copies * pool,
-        pool_block_bytes=pool,
-        groups=np.sum(copies, axis=0),
-        told_bytes=np.where(own[0] > 0, pool * own / np.maximum(own[0], 1), 0.0)
-        if engine.cache.own_pages_told
-        else None,
-        one_step=True,
-    )
-
-
 def _split(table: CacheTable, engine: EngineSpec, windowed: Flags) -> CacheTable:
     """SGLang's two pools: for every token of the full pool the window pool has `window_share`."""
     share = np.where(windowed, engine.cache.window_share, 1.0)
     return table._replace(share=share, pool_block_bytes=np.sum(table.block_bytes * share, axis=0))
-
-
-def sequence_bytes(table: CacheTable, tokens: Array, live: bool = False) -> Floats:
-    """(S, R): bytes of the pool that one sequence of `tokens` takes, its states included; (N, S, R) of (N, 1, 1, R).
-
-    `live`: what it holds while it decodes; else what the engine keeps room for, in-flight tokens included.
-    """
-    cap = table.live_tokens if live else table.cap_tokens
-    held = np.ceil(np.minimum(floats(tokens), cap) / table.block_tokens) + table.spare_blocks
-    if table.share is None:
-        return floats((held * table.block_bytes).sum(axis=KINDS) + table.state_bytes)
-    return floats(np.max(held / table.share, axis=KINDS) * table.pool_block_bytes + table.state_bytes)
-
-
-def shared_bytes(table: CacheTable, prefix_tokens: Array) -> Floats:
-    """(S, R): bytes of a prefix that live sequences share, whole blocks of the layers that see all of it."""
-    blocks = np.floor(floats(prefix_tokens) / table.block_tokens)
-    return floats(np.sum(np.where(np.isinf(table.live_tokens), blocks * table.block_bytes, 0.0), axis=0))

@@ -9,9 +9,9 @@ import numpy as np
 
 from planner.memory.activation import activation_bytes
 from planner.memory.budget import available_bytes
-from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.placement import placements
 from planner.memory.stages import Stages, rank_concurrency, stages_of
+from planner.memory.table import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, ReplicaLoad, floats, slot_tokens
 from planner.specs.engine import Allocation, EngineSpec
 from planner.specs.model import ModelSpec

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from planner.collectives import local_shape
-from planner.memory.cache import CacheLayers, cache_layers
+from planner.memory.cache import cache_layers
 from planner.memory.placement import Placements, placements
+from planner.memory.table import CacheLayers
 from planner.memory.terms import Floats, MemoryInputs, Settings, floats
 from planner.memory.weights import by_stage, held_bytes, stage_shares, weight_bytes_per_gpu
 from planner.params import Tensor, tensors

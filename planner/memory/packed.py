@@ -1,7 +1,7 @@
-"""vLLM's packed blocks of DeepSeek V4: one block holds a page of every layer, whatever it is used for.
+"""DeepSeek V4's cache: vLLM's packed blocks, and what SGLang's two pools hold.
 
-Layers form tables: one of all pooled vectors, some of windows, some of pools that are still open. Each table draws
-whole blocks of the one pool, however little of a block its own layers fill.
+In vLLM one block holds a page of every layer, whatever it is used for. Layers form tables: one of all pooled vectors,
+some of windows, some of pools that are still open. Each table draws whole blocks, however little of them it fills.
 Ref: vllm/v1/core/kv_cache_utils.py _get_kv_cache_groups_uniform_groups, _get_kv_cache_config_packed
 """
 
@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import ceil, floor, log2
 from typing import NamedTuple
 
+from planner.memory.terms import Array, Floats
 from planner.specs.model import CompressedAttention, Indexer
 
 BLOCK_TOKENS = 256  # vllm/models/deepseek_v4/sparse_mla.py
@@ -77,6 +78,30 @@ def packed(
         tables.append(Table(tokens, _series(mixer) * mixer.ratio, ceil(count / size), own))
     whole = Table(BLOCK_TOKENS, float("inf"), 1, full)
     return Packed((whole, *tables), sum(one * count for one, count in slots.items()))
+
+
+class Pooled(NamedTuple):
+    """What a layer keeps in SGLang."""
+
+    full_bytes: Array  # per token: its share of pooled vectors and keys
+    window_bytes: Array  # per token of the windows' pool: a vector, and its share of pools that are open
+    slot_bytes: float  # per sequence that may run
+
+
+def pooled_bytes(mixer: CompressedAttention, vector_bytes: Floats, key_byte: float, slot_pools: bool) -> Pooled:
+    """One layer's; `slot_pools`: open pools that no indexer picks from belong to slots.
+
+    Ref: sglang pool_configurator.py DSV4PoolConfigurator._get_bytes_per_full_token
+    """
+    if not mixer.ratio:
+        return Pooled(0.0, vector_bytes, 0.0)
+    keys = _key_bytes(mixer.indexer, key_byte)
+    width = mixer.head_dim + (mixer.indexer.head_dim if mixer.indexer else 0)
+    tokens = _series(mixer) * mixer.ratio
+    open_bytes = tokens * 2 * _series(mixer) * width * _STATE_BYTES
+    own = slot_pools and not mixer.indexer
+    shared = 0.0 if own else open_bytes / mixer.window
+    return Pooled((vector_bytes + keys) / mixer.ratio, vector_bytes + shared, open_bytes if own else 0.0)
 
 
 def _key_bytes(indexer: Indexer | None, key_byte: float) -> float:

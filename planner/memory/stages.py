@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from planner.memory.activation import activation_bytes, graph_bytes, non_torch_bytes
 from planner.memory.budget import Spent, available_bytes, budget_bytes, effective_utilization
-from planner.memory.cache import CacheTable, cache_table, drafted_states, sequence_bytes
+from planner.memory.cache import cache_table, drafted_states
 from planner.memory.extras import draft_inputs, draft_layers, draft_weight_bytes, lora_bytes
 from planner.memory.placement import Placement, Placements, placements
+from planner.memory.table import CacheTable, sequence_bytes
 from planner.memory.terms import Floats, MemoryInputs, floats, slot_tokens
 from planner.memory.weights import (
     held_bytes,
@@ -109,6 +110,8 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
     budget = np.broadcast_to(budget_bytes(engine, inputs.device, taken), (rows,))
     stage = np.arange(spent.weights.shape[0]).reshape(-1, 1)
     left = available_bytes(engine, budget, inputs.settings.utilization, spent)
+    if table.slot_bytes is not None:
+        left = left - table.slot_bytes * inputs.settings.max_num_seqs
     exists = stage < np.broadcast_to(inputs.parallel.pp, (rows,))
     available = np.where(exists, left, _ABSENT)
     states = table.state_bytes * running_sequences(inputs, table, available)

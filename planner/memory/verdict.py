@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from planner.memory.budget import available_bytes, free_bytes, outside_bytes
-from planner.memory.cache import sequence_bytes
 from planner.memory.concurrency import without_states
 from planner.memory.stages import Stages
+from planner.memory.table import sequence_bytes
 from planner.memory.terms import Array, Floats, KvCapacity, MemoryInputs, StartVerdict, floats, slot_tokens
 from planner.specs.engine import Allocation, BudgetRule, EngineSpec
 

@@ -10,9 +10,9 @@ import numpy as np
 from planner.estimate.deployments import only
 from planner.estimate.pricing import PricedGroup
 from planner.events import EngineLimits, Pool
-from planner.memory.cache import CacheTable, sequence_bytes, shared_bytes
 from planner.memory.concurrency import usable_bytes, without_states
 from planner.memory.stages import Stages, stages_of
+from planner.memory.table import CacheTable, sequence_bytes, shared_bytes
 from planner.specs.engine import Allocation
 
 UNLIMITED = 10**9  # blocks, where sequences leave nothing in the pool

@@ -82,6 +82,9 @@ class CacheRules(Spec):
     own_pages_told: bool = False  # packed blocks count by the pages that their layers fill where it tells what fits
     spare_blocks: Amount = 0  # of a window layer, because windows do not start on a block
     window_share: Annotated[float, Field(gt=0, le=1)] = 1  # SPLIT: window tokens per full token
+    pooled_window_share: Share = 0  # SPLIT: the same where vectors are pooled from several tokens; 0: nothing special
+    pooled_slots: bool = False  # pools that are open belong to slots, where no indexer picks from them
+    keeps_chunk: bool = False  # ... and a prompt's last step stays in the windows' pool while prefixes are cached
     state_in_pool: bool = False  # recurrent states are pages of the pool
     state_slots: Amount = 1  # copies of the state per running sequence ...
     plain_state_slots: Amount | None = None  # ... where prefixes are not cached; None: as many
