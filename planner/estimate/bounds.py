@@ -125,8 +125,8 @@ def _budget_level(d: Deployment, uniform: bool, logged: bool) -> str:
 
 def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width: HalfWidths) -> Columns:
     """Lower and upper ends by column, in the column's unit."""
-    parts = _budget(engine, p)
-    pool = _pool(engine, parts, width)
+    parts = _memory_parts(engine, p)
+    pool = _pool_interval(engine, parts, width)
     relative = np.where(parts.pool > 0, (pool.high - pool.low) / (2 * np.maximum(parts.pool, 1)), 0)
     times = uncertainty.time_widths(_weighed_times(p), width, relative)
     half = dict.fromkeys(BY_TPOT, times.tpot) | dict.fromkeys(BY_PREFILL, times.ttft_unloaded)
@@ -134,7 +134,7 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
     half |= {"ttft_ms": times.ttft, "weights_gib": width.weights, "activation_gib": width.activation}
     plain = uncertainty.interval(np.array([columns[name] for name in half]), np.array(list(half.values())))
     plain.high[[name in FIRST_TOKENS for name in half]] += shipped().front_s.value * MS_PER_S
-    sequences = _sequences(engine, parts, columns, width)
+    sequences = _sequences_interval(engine, parts, columns, width)
     names = (*half, "kv_pool_gib", "max_concurrency")
     known = ~np.isnan([columns[name] for name in names])
     ends = {
@@ -149,28 +149,29 @@ def interval_columns(engine: EngineSpec, p: PricedGroup, columns: Columns, width
 
 
 def _weighed_times(p: PricedGroup) -> Shares:
-    """The times that widths are weighed by; a queue that grows has none, and its interval stays blank."""
+    """The times by which widths are weighed; 0 where a queue grows, whose interval then stays blank."""
     point = p.point
     seconds = (point.ttft_s, point.ttft_unloaded_s, point.slot_wait_s, point.e2e_s)
     return Shares(*(np.where(point.above_capacity, 0.0, value) for value in seconds))
 
 
-def _sequences(engine: EngineSpec, parts: MemoryParts, columns: Columns, width: HalfWidths) -> Interval:
-    """Whole sequences; an engine that allocates every slot at start holds exactly those."""
+def _sequences_interval(engine: EngineSpec, parts: MemoryParts, columns: Columns, width: HalfWidths) -> Interval:
+    """Interval of the sequences that the pool holds; exact where an engine allocates every slot at start."""
     if engine.cache.allocation is Allocation.CONTEXT:
         return Interval(columns["max_concurrency"], columns["max_concurrency"])
     low, high = uncertainty.sequences_interval(columns["max_concurrency"], parts, width)
     return Interval(np.floor(low), np.ceil(high))
 
 
-def _pool(engine: EngineSpec, parts: MemoryParts, width: HalfWidths) -> Interval:
-    """The pool is what the budget leaves, or what the slots' contexts take where they are allocated at start."""
+def _pool_interval(engine: EngineSpec, parts: MemoryParts, width: HalfWidths) -> Interval:
+    """Interval of the pool in bytes: what the budget leaves, or what slots take that are allocated at start."""
     if engine.cache.allocation is Allocation.CONTEXT:
         return uncertainty.interval(np.asarray(parts.pool), width.sequence)
     return uncertainty.pool_interval(parts, width)
 
 
-def _budget(engine: EngineSpec, p: PricedGroup) -> MemoryParts:
+def _memory_parts(engine: EngineSpec, p: PricedGroup) -> MemoryParts:
+    """What the budget is spent on, as the engine counts it: some leave graphs out, SGLang activations."""
     terms = p.plan.terms
     graphs = terms.cuda_graph_bytes if engine.graphs.in_budget else np.zeros_like(terms.cuda_graph_bytes)
     beside = engine.budget.rule is BudgetRule.FREE_BEFORE
@@ -180,8 +181,8 @@ def _budget(engine: EngineSpec, p: PricedGroup) -> MemoryParts:
 
 
 def fit_confidence(engine: EngineSpec, p: PricedGroup, width: HalfWidths) -> NDArray[np.str_]:
-    """yes | tight | no: whether what the tightest condition leaves could as well be a shortfall, at 95 %."""
+    """yes | tight | no: whether the margin of the tightest condition could be a shortfall, or the reverse, at 95 %."""
     verdict = p.plan.verdict
-    half = SURE * uncertainty.pool_half_width_bytes(_budget(engine, p), width)
+    half = SURE * uncertainty.pool_half_width_bytes(_memory_parts(engine, p), width)
     margin = np.where(verdict.starts, verdict.margin_bytes, -verdict.shortfall_bytes)
     return uncertainty.fit_confidence(np.zeros_like(margin), Interval(margin - half, margin + half))

@@ -1,4 +1,4 @@
-"""Routers in other kernels than those of plain products: in FP32, or made for few tokens.
+"""Routers in kernels other than those of plain products: in FP32, or made for few tokens.
 
 Ref: cuBLAS in FP32 with its cast as vllm-project/vllm PR 47973 (GB200) and sgl-project/sglang PR 30247 (H200) time it;
 kernels for few tokens as vllm PR 44217 and 47973 do.
@@ -19,25 +19,25 @@ FULL_BYTES, HALF_BYTES = 4, 2
 
 
 class VectorTiles(NamedTuple):
-    """Outputs of a product in FP32 that one multiprocessor computes before it is done, by tokens. Scalars or (R,)."""
+    """Outputs of one tile of a product in FP32, which one multiprocessor computes alone. Scalars or (R,)."""
 
     multiprocessors: Any  # 0: matrix units multiply FP32 too
-    lone_outputs: Any  # of one token ...
-    few_outputs: Any  # ... of at most `few` ...
-    many_outputs: Any  # ... and of more
+    lone_outputs: Any  # with one token ...
+    few_outputs: Any  # ... with at most `few` ...
+    many_outputs: Any  # ... and with more
     few: Any
 
 
 class RouterKernels(NamedTuple):
-    """What multiplies a model's router. Scalars or (R,)."""
+    """The kernels that multiply a model's router. Scalars or (R,)."""
 
     full: Any  # rows that multiply in FP32
     tiles: VectorTiles
-    own: Any  # tokens to which a kernel of the engine's own does it
+    own: Any  # most tokens for which the engine has a kernel of its own
 
 
 def tile_outputs(tiles: VectorTiles, tokens: Number) -> Number:
-    """Outputs of all multiprocessors until the first of them is done."""
+    """Outputs that all multiprocessors could compute while one of them computes a tile."""
     several = tiles.lone_outputs + (tiles.few_outputs - tiles.lone_outputs) * np.clip(tokens - 1, 0, 1)
     found = several + (tiles.many_outputs - tiles.few_outputs) * np.clip(tokens - tiles.few, 0, 1)
     return tiles.multiprocessors * found * np.sign(tokens)

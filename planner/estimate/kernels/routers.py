@@ -1,4 +1,4 @@
-"""In which kernels an engine multiplies routers: in FP32, or of its own for few tokens."""
+"""Kernels that multiply routers: in 16 bit as other products, in FP32, or an engine's own for few tokens."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def is_full(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
 
 
 def router_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: str) -> str:
-    """The family of a model's router, `family` by its format."""
+    """The kernel family of a model's router; `family` is that of its format."""
     return FULL if is_full(engine, model, gpu) else family
 
 
 def _own_tokens(d: Deployment) -> float:
-    """Tokens to which a kernel of the engine's own multiplies the router, 0 where it has none for its shape."""
+    """Most tokens for which the engine has a kernel of its own for this router; 0 where it has none."""
     own, model, gpu = d.row.engine.routers, d.row.model, d.row.gpu
     full = is_full(d.row.engine, model, gpu)
     shapes = {f"{ffn.n_experts}x{model.hidden_size}" for ffn in model.ffns if isinstance(ffn, MoeFfn)}
@@ -37,7 +37,7 @@ def _own_tokens(d: Deployment) -> float:
 
 
 def router_kernels(engine: EngineSpec, deployments: Sequence[Deployment]) -> RouterKernels | None:
-    """What multiplies the router of deployments of one model; None where plain products in 16 bit do."""
+    """The kernels of the router in deployments of one model; None where it is a plain product in 16 bit."""
     model = deployments[0].row.model
     if not model.has_experts:
         return None
