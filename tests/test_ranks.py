@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 
+from planner.events import Cached, EngineLimits, Pool, Replay, Service, Trace, simulate
 from planner.ops import Batch
 from planner.serving import Load, Scheduling, steady_state, uniform_log_sd
 from planner.serving.ranks import others_of
-from tests.oracle.attention_ranks import benchmark
+from tests.oracle.attention_ranks import benchmark, replayed
 from tests.oracle.continuous_batching import Setting
 from tests.oracle.toy_gpu import engine
 
@@ -81,3 +84,45 @@ def test_of_two_ranks_the_other_prefills_in_its_share_of_the_steps():
     assert (pair.prefilling[0], pair.share[0]) == pytest.approx((0.2, 0.2))
     clumped = others_of(np.array([2.0]), np.array([0.25]), np.array([4.0]))  # every other step of a quarter of them
     assert (clumped.prefilling[0], clumped.share[0]) == pytest.approx((0.5, 0.125))
+
+
+class OfRanks:
+    """Prices of every step by itself; the slowest rank reads its cache."""
+
+    def decode_s(self, sequences, context):
+        return self.mixed_s(sequences, context, 0, 0, 0)
+
+    def straight_until(self, context):
+        return float("inf")
+
+    def mixed_s(self, sequences, context, tokens, before, prompts):
+        return float(seconds(sequences, context, tokens, before, prompts) + 1e-9 * sequences * context)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("case", [(300, 40, 40.0), (3000, 100, 8.0), (1500, 300, 2.0)], ids=str)
+def test_simulated_ranks_step_together_as_their_schedulers_do(case, mixed):
+    inputs, outputs, per_s = case
+    random, at, sent = Random(7), 0.0, []
+    for _ in range(300):
+        at += random.expovariate(per_s)
+        sent.append(at)
+    setting = Setting(inputs, outputs, slots=6, budget_tokens=512, mixed=mixed)
+    truth = sorted(replayed(setting, RANKS, OfRanks().mixed_s, sent), key=lambda request: request.sent_s)
+    trace = Trace(*np.array([(r.sent_s, r.prompt, r.output) for r in truth], float).T)
+    limits = EngineLimits(6, 512, Pool(10**9, 16), mixed, ranks_apart=RANKS, ranks_in_turn=True)
+    seen = simulate(Service(limits), OfRanks(), Replay(trace, Cached())).requests
+    order = np.argsort(seen.sent_s)
+    assert seen.first_s[order] == pytest.approx(np.array([r.first_s for r in truth]), abs=1e-6)
+    assert seen.end_s[order] == pytest.approx(np.array([r.end_s for r in truth]), abs=1e-6)
+
+
+def test_a_request_goes_to_the_rank_with_the_fewest_where_ranks_take_no_turns():
+    trace = Trace(np.array([0.0, 0.2, 0.4, 0.6]), np.full(4, 100.0), np.array([400.0, 10.0, 10.0, 10.0]))
+    limits = EngineLimits(1, 512, Pool(10**9, 16), ranks_apart=2)
+    turns, fewest = (
+        simulate(Service(limits._replace(ranks_in_turn=in_turn)), OfRanks(), Replay(trace, Cached())).requests
+        for in_turn in (True, False)
+    )
+    assert np.max(fewest.admitted_s - fewest.sent_s) < 0.02  # past the long answer ...
+    assert np.max(turns.admitted_s - turns.sent_s) > 1  # ... behind which one in two would wait

@@ -52,6 +52,36 @@ def test_a_pipeline_whose_stages_wait_agrees_with_the_steady_state(pp, load) -> 
     assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("asked", "load"),
+    [
+        ({"model": "deepseek-r1", "engine": "sglang", "gpu": "h200-sxm", "tp": 8, "attention_dp": 8}, (8192, 1024, 64)),
+        ({"model": "deepseek-r1", "engine": "sglang", "gpu": "h200-sxm", "tp": 8, "attention_dp": 8}, (900, 1024, 64)),
+        (
+            {
+                "model": "qwen3-235b-a22b",
+                "engine": "sglang",
+                "gpu": "h200-sxm",
+                "tp": 4,
+                "attention_dp": 4,
+                "weight_format": "fp8",
+            },
+            (4096, 256, 128),
+        ),
+        (
+            {"model": "gpt-oss-120b", "engine": "vllm", "gpu": "b200", "tp": 4, "ep": 4, "attention_dp": 4},
+            (4096, 256, 128),
+        ),
+    ],
+    ids=str,
+)
+def test_attention_ranks_that_schedule_for_themselves_agree_with_the_steady_state(asked, load) -> None:
+    sizes = dict(zip(("input_tokens", "output_tokens", "concurrency"), load, strict=True))
+    row = simulation(Scenario(**asked | sizes), Protocol(1000)).row
+    assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.07)
+    assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.07)
+
+
 @pytest.mark.parametrize("load", [{"output_tokens": 64}, {"output_tokens": 128, "request_rate_per_s": 60.0}], ids=str)
 def test_a_front_end_bounds_the_requests_of_a_simulation_as_of_an_estimate(load) -> None:
     asked = {"model": "llama-3.1-8b", "engine": "tensorrt-llm", "gpu": "b200", "tp": 2, "input_tokens": 128}

@@ -14,32 +14,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import NamedTuple
 
 from planner.events.prices import Prices
 from planner.events.records import EngineLimits, Request
-
-
-class Plan(NamedTuple):
-    """Steps under way: `steps` decode steps, each `rise_s` longer than the one before, or one with prefill."""
-
-    start_s: float
-    steps: int
-    step_s: float
-    rise_s: float = 0.0
-    chunks: tuple[tuple[Request, int], ...] = ()
-    decodes: bool = True
-
-    def end_s(self, steps: int) -> float:
-        """When `steps` of its steps are done."""
-        return self.start_s + steps * self.step_s + self.rise_s * steps * (steps - 1) / 2
-
-    def steps_until(self, time_s: float) -> int:
-        """Steps after which `time_s` is reached, at least 1."""
-        a, b, wait = self.rise_s / 2, self.step_s - self.rise_s / 2, time_s - self.start_s
-        root = math.sqrt(max(b * b + 2 * 2 * a * wait, 0.0))
-        steps = max(math.ceil(2 * wait / (b + root) - 1e-9), 1)
-        return min(steps, self.steps)
+from planner.events.steps import Plan, Work, decoding, with_prefill
 
 
 class Engine:
@@ -71,6 +49,17 @@ class Engine:
         self._held_from: int | None = None  # the step since which prompts wait for those of other ranks
 
     # ---- what others ask
+
+    @property
+    def ranks(self) -> tuple[Engine, ...]:
+        """The schedulers that step together: this one."""
+        return (self,)
+
+    def emptied(self) -> Engine:
+        """The same engine without its requests."""
+        engine = Engine(self.limits, self.prices)
+        engine.busy_s, engine.preemptions = self.busy_s, self.preemptions
+        return engine
 
     def load(self) -> int:
         """Requests in the engine."""
@@ -121,22 +110,34 @@ class Engine:
 
     def begin(self, now_s: float) -> Plan | None:
         """Plan the next step or steps; None when there is nothing to do."""
+        self.plan, work = None, self.work(now_s)
+        if work.chunks:
+            self.plan = with_prefill(self.prices, now_s, [work])
+        elif work.decodes:
+            context, per_step = work.context / work.decodes, self.limits.tokens_per_step
+            straight = 1 + (self.prices.straight_until(context) - context) / per_step
+            self.plan = decoding(self.prices, now_s, self.decode_steps(straight), (work.decodes, context, per_step))
+        return self.plan
+
+    def work(self, now_s: float) -> Work:
+        """What the next step works on; prompts in it are admitted and blocks for its tokens free."""
         self._crowded = False
         while self.unseen and (self.unseen[0][0] <= self._steps or not (self.running or self.waiting)):
             self.waiting.append(self.unseen.popleft()[1])
-        if self.limits.mixed:
+        mixed = self.limits.mixed
+        if mixed:
             self._grow()
-        room = self.limits.budget_tokens - (self._decoding if self.limits.mixed else 0)
-        chunks = self._chunks(now_s, room)
-        if chunks:
-            self.plan = self._with_prefill(now_s, chunks)
-        elif self._decoding:
-            if not self.limits.mixed:
-                self._grow()
-            self.plan = self._decodes(now_s)
-        else:
-            self.plan = None
-        return self.plan
+        chunks = self._chunks(now_s, self.limits.budget_tokens - (self._decoding if mixed else 0))
+        before = sum(r.before + self._to_prefill(r) - r.todo for r, _ in chunks)
+        if chunks and not mixed:
+            return Work(tuple(chunks), before)
+        if not mixed:
+            self._grow()
+        return Work(tuple(chunks), before, self._decoding, self._context)
+
+    def replan(self, plan: Plan) -> None:
+        """Let the steps under way begin at another time, or be fewer."""
+        self.plan = plan
 
     def finish(self, steps: int) -> tuple[float, list[Request]]:
         """Do `steps` of the plan; the time, and the requests that end with the last one."""
@@ -156,29 +157,13 @@ class Engine:
                 self._prefilled(request, now, ended)
         return now, ended
 
-    def _with_prefill(self, now_s: float, chunks: list[tuple[Request, int]]) -> Plan:
-        decoding = self._decoding if self.limits.mixed else 0
-        context = self._context / decoding if decoding else 0.0
-        tokens = sum(size for _, size in chunks)
-        before = sum(r.before + self._to_prefill(r) - r.todo for r, _ in chunks) / len(chunks)
-        seconds = self.prices.mixed_s(decoding, context, tokens, before, len(chunks))
-        return Plan(now_s, 1, seconds, chunks=tuple(chunks), decodes=self.limits.mixed)
-
-    def _decodes(self, now_s: float) -> Plan:
-        """Decode steps until a request ends, the pool is full or step time is no longer a straight line."""
+    def decode_steps(self, most: float) -> int:
+        """Decode steps, at most `most`, until a request ends, another is taken in or the pool is full; at least 1."""
         self._drop_stale()
-        n, per_step = self._decoding, self.limits.tokens_per_step
-        context = self._context / n
-        straight = 1 + (self.prices.straight_until(context) - context) / per_step
-        steps = int(min(self._ends[0][0] - self._count, straight))
+        steps = int(min(self._ends[0][0] - self._count, most))
         steps = min(steps, self.unseen[0][0] - self._steps) if self.unseen else steps
         steps = min(steps, self._held_steps()) if self._held_from is not None else steps
-        steps = 1 if self._crowded else self._steps_that_fit(max(steps, 1))
-        first = self.prices.decode_s(n, context)
-        if steps == 1:
-            return Plan(now_s, 1, first)
-        last = self.prices.decode_s(n, context + (steps - 1) * per_step)
-        return Plan(now_s, steps, first, (last - first) / (steps - 1))
+        return 1 if self._crowded else self._steps_that_fit(max(steps, 1))
 
     def _chunks(self, now_s: float, room: int) -> list[tuple[Request, int]]:
         """Prefill chunks of this step, of running prompts first, then of those admitted now."""

@@ -1,13 +1,14 @@
 """Step times of one deployment, read off a table that is priced once: a simulation asks for many thousands.
 
 Steps that only decode are tabulated over (sequences, mean context), steps with prefill over (sequences, context,
-all tokens of the step, tokens that a prefilled token attends to). Between knots the table is linear.
+all tokens of the step, tokens that a prefilled token attends to), and with several ranks over the busiest one's part of
+the prefilled tokens. Between knots the table is linear.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ MIXED_SEQUENCES = 12
 MIXED_CONTEXTS = 7
 MIXED_TOKENS = 56
 MIXED_ATTENDED = 9
+MIXED_PARTS = 4  # of the busiest of several ranks, where there are some
 FIRST_CONTEXT = 64.0  # tokens, of the second knot
 TOGETHER = 4096  # steps that are priced in one call
 
@@ -38,7 +40,7 @@ class Prices(Protocol):
     def straight_until(self, context: float) -> float:
         """The mean context up to which `decode_s` is a straight line from here."""
 
-    def mixed_s(self, sequences: int, context: float, tokens: int, before: float, prompts: int) -> float:
+    def mixed_s(self, sequences: int, context: float, tokens: int, before: float, prompts: float) -> float:
         """The same with `tokens` of `prompts` prompts prefilled, of each of which `before` are in the cache."""
 
 
@@ -54,6 +56,7 @@ class Reach(NamedTuple):
     patches_per_token: float = 0.0
     patches_per_image: float = 1.0
     graph_tokens: int = 0
+    ranks: int = 1  # among which prompts are spread unevenly
 
 
 def rising(first: float, last: float, count: int) -> Array:
@@ -84,17 +87,18 @@ def token_knots(reach: Reach) -> Array:
     return np.unique(np.concatenate((knots, beside_jump(reach, most))))
 
 
-def mixed_batch(fields: tuple[Array, Array, Array, Array], reach: Reach) -> Batch:
+def mixed_batch(fields: Sequence[Array], reach: Reach) -> Batch:
     """A step whose prefilled tokens attend to `attended` tokens each: one prompt behind its cached part, or several.
 
     A token of a chunk attends to what is cached of its prompt and to half of the chunk. `together` counts the
-    tokens of the step, decoding sequences included.
+    tokens of the step, decoding sequences included. With a fifth field, the busiest rank's part of the prompts' tokens,
+    one chunk of that size stands on each of as many ranks as have them all.
     """
-    decodes, context, together, attended = fields
+    decodes, context, together, attended, *part = fields
     tokens = np.maximum(together - decodes, 1)
     alone = attended >= tokens / 2
-    prompts = np.where(alone, 1.0, tokens / np.maximum(2 * attended, 1))
-    before = np.where(alone, attended - tokens / 2, 0.0)
+    prompts = 1 / part[0] if part else np.where(alone, 1.0, tokens / np.maximum(2 * attended, 1))
+    before = np.maximum(attended - tokens / prompts / 2, 0.0)
     return Batch(decodes, context, tokens, before, prompts, reach.patches_per_token * tokens, reach.patches_per_image)
 
 
@@ -117,14 +121,16 @@ class StepTable:
         self._decode = priced(step_s, Batch(n, c)).reshape(len(self._sequences), len(contexts))
         self._contexts: list[float] = contexts.tolist()
         self._rows: dict[int, list[float]] = {}
-        axes = (
+        axes = [
             np.unique(np.round(rising(1.0, reach.sequences, MIXED_SEQUENCES))),
             rising(FIRST_CONTEXT, reach.context_tokens, MIXED_CONTEXTS),
             token_knots(reach),
             np.geomspace(1.0, max(reach.context_tokens, 2.0), MIXED_ATTENDED),
-        )
+        ]
+        if reach.ranks > 1:
+            axes.append(np.geomspace(1 / reach.ranks, 1, MIXED_PARTS))
         grid = np.meshgrid(*axes, indexing="ij")
-        self._mixed: list[float] = priced(step_s, mixed_batch(tuple(a.ravel() for a in grid), reach)).tolist()  # type: ignore[arg-type]
+        self._mixed: list[float] = priced(step_s, mixed_batch([a.ravel() for a in grid], reach)).tolist()
         self._axes: list[list[float]] = [axis.tolist() for axis in axes]
         sizes = [len(axis) for axis in axes]
         self._strides = [int(np.prod(sizes[i + 1 :])) for i in range(len(sizes))]
@@ -140,12 +146,12 @@ class StepTable:
         at = bisect_right(self._contexts, context)
         return self._contexts[at] if at < len(self._contexts) else float("inf")
 
-    def mixed_s(self, sequences: int, context: float, tokens: int, before: float, prompts: int) -> float:
+    def mixed_s(self, sequences: int, context: float, tokens: int, before: float, prompts: float) -> float:
         """See `Prices`."""
         together, attended = sequences + tokens, before + tokens / prompts / 2
-        values, axes, found = (sequences, context, together, attended), self._axes, self._mixed
+        values, axes, found = (sequences, context, together, attended, 1 / prompts), self._axes, self._mixed
         corners = [(0, 1.0)]
-        for value, axis, stride in zip(values, axes, self._strides, strict=True):
+        for value, axis, stride in zip(values, axes, self._strides, strict=False):
             at = self._cell(axis, value)
             up = (value - axis[at]) / (axis[at + 1] - axis[at])
             base = at * stride

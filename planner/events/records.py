@@ -51,7 +51,7 @@ class Pool(NamedTuple):
 
 
 class EngineLimits(NamedTuple):
-    """What one engine's scheduler may put into a step."""
+    """What one scheduler may put into a step."""
 
     slots: int
     budget_tokens: int
@@ -63,6 +63,8 @@ class EngineLimits(NamedTuple):
     poll_steps: int = 1  # steps between its looks at new requests
     ranks: int = 1  # attention data-parallel ones that start prompts in the same step ...
     balance_steps: float = 0  # ... and that wait for each other's while they decode, at most so many steps
+    ranks_apart: int = 1  # attention data-parallel ranks with these limits each, which schedule for themselves ...
+    ranks_in_turn: bool = False  # ... and take requests in turn; False: the one with the fewest
 
 
 class Requests(NamedTuple):

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.events.arrivals import Source
-from planner.events.engine import Engine, Plan
+from planner.events.engine import Engine
 from planner.events.prices import Prices
+from planner.events.ranks import Ranks
 from planner.events.records import EngineLimits, Request, Requests, Run, Timeline
+from planner.events.steps import Plan
 
 SAMPLES = 2048  # of the timeline; halved and spaced twice as far when there are more
 SENT, ARRIVAL, STEP_END, STEP_START, FAILURE = range(5)  # in this order when times are equal
@@ -49,19 +51,20 @@ class Service(NamedTuple):
 class Sampler:
     """A timeline of bounded length."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[Engine | Ranks]) -> None:
         """Every event is sampled until there are too many."""
         self._engines, self._every_s, self._next_s = engines, 0.0, 0.0
         self._rows: list[tuple[float, int, int, float]] = []
-        self._blocks = max(sum(engine.limits.pool.blocks for engine in engines), 1)
+        self._blocks = max(sum(rank.limits.pool.blocks for engine in engines for rank in engine.ranks), 1)
 
     def see(self, now_s: float) -> None:
         """Sample, when it is time."""
         if now_s < self._next_s:
             return
-        waiting = sum(len(engine.waiting) + len(engine.unseen) for engine in self._engines)
-        running = sum(engine.running for engine in self._engines)
-        free = sum(engine.free for engine in self._engines)
+        ranks = [rank for engine in self._engines for rank in engine.ranks]
+        waiting = sum(len(rank.waiting) + len(rank.unseen) for rank in ranks)
+        running = sum(rank.running for rank in ranks)
+        free = sum(rank.free for rank in ranks)
         self._rows.append((now_s, waiting, running, 1 - free / self._blocks))
         if len(self._rows) >= SAMPLES:
             self._rows = self._rows[::2]
@@ -94,7 +97,8 @@ class Simulation:
     def __init__(self, service: Service, prices: Prices, source: Source) -> None:
         """Idle engines."""
         self._service, self._source = service, source
-        self._engines = [Engine(service.limits, prices) for _ in range(service.replicas * service.lanes)]
+        scheduler = Ranks if service.limits.ranks_apart > 1 else Engine
+        self._engines = [scheduler(service.limits, prices) for _ in range(service.replicas * service.lanes)]
         self._pipelines = [Pipeline(service.lanes) for _ in range(service.replicas)]
         self._events: list[tuple[float, int, int, int, Request | None]] = []  # time, kind, number, engine or stamp
         self._number = 0
@@ -136,8 +140,8 @@ class Simulation:
             if not events or events[0][0] > now:
                 self._sampler.see(now)
         table = np.array(self._ended, dtype=float).reshape(-1, len(Requests._fields))
-        busy = np.array([engine.busy_s for engine in self._engines])
-        preempted = sum(engine.preemptions for engine in self._engines)
+        ranks = [rank for engine in self._engines for rank in engine.ranks]
+        busy, preempted = np.array([rank.busy_s for rank in ranks]), sum(rank.preemptions for rank in ranks)
         return Run(Requests(*table.T), self._sampler.timeline(), busy, self._refused, preempted, self._restarted)
 
     def _read(self, request: Request) -> float:
@@ -178,7 +182,7 @@ class Simulation:
 
     def _cut(self, at: int, plan: Plan, steps: int) -> None:
         """End a plan after fewer steps."""
-        self._engines[at].plan = plan._replace(steps=steps)
+        self._engines[at].replan(plan._replace(steps=steps))
         self._plans[at] = self._push(plan.end_s(steps), STEP_END, at)
 
     def _chosen(self) -> int:
@@ -198,8 +202,7 @@ class Simulation:
         lanes = self._service.lanes
         for at in range(lost * lanes, (lost + 1) * lanes):
             failed, self._plans[at] = self._engines[at], -1
-            self._engines[at] = Engine(failed.limits, failed.prices)
-            self._engines[at].busy_s, self._engines[at].preemptions = failed.busy_s, failed.preemptions
+            self._engines[at] = failed.emptied()
             for r in failed.requests():
                 self._open -= 1
                 self._restarted += 1
@@ -220,7 +223,8 @@ class Simulation:
             for other, running in others:
                 if running.steps > 1:
                     self._cut(other, running, running.steps_until(now_s))
-            plan = engine.plan = self._pipelines[at // self._service.lanes].passed(plan._replace(steps=1))
+            plan = self._pipelines[at // self._service.lanes].passed(plan._replace(steps=1))
+            engine.replan(plan)
         self._plans[at] = self._push(plan.end_s(plan.steps), STEP_END, at)
 
     def _beside(self, at: int) -> list[tuple[int, Plan]]:

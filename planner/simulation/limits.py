@@ -19,7 +19,7 @@ UNLIMITED = 10**9  # blocks, where sequences leave nothing in the pool
 
 
 def engine_limits(p: PricedGroup) -> EngineLimits:
-    """Limits of one lane of one replica, from the plan of its memory."""
+    """Limits of one lane of one replica, or of each attention rank of it, from the plan of its memory."""
     capacity, engine, settings = p.offered.capacity, p.clock.engine, p.inputs.settings
     lanes, slots = only(capacity.lanes), only(capacity.max_num_seqs)
     reserved = engine.cache.allocation is Allocation.CONTEXT
@@ -28,12 +28,13 @@ def engine_limits(p: PricedGroup) -> EngineLimits:
     longest = settings.max_model_len if bounded else np.inf
     if reserved or engine.cache.state_share:
         slots = min(slots, only(capacity.sequences) if reserved else state_slots(stages) * _ranks(p))
-    slots = max(int(slots / lanes), 1)
+    apart = 1 if engine.scheduler.ranks_together else round(_ranks(p))
+    slots = max(int(slots / lanes / apart), 1)
     polls = only(p.offered.request.rules.poll_steps)
     return EngineLimits(
         slots=slots,
-        budget_tokens=int(only(capacity.max_num_batched_tokens)),
-        pool=Pool(slots, 1, fixed_blocks=1, grows=False) if reserved else pool(p, stages),
+        budget_tokens=int(only(capacity.max_num_batched_tokens) / apart),
+        pool=Pool(slots, 1, fixed_blocks=1, grows=False) if reserved else pool(p, stages, _ranks(p) / apart),
         mixed=engine.scheduler.chunks_mixed,
         tokens_per_step=only(p.offered.load.tokens_per_step),
         longest_tokens=only(longest),
@@ -41,6 +42,8 @@ def engine_limits(p: PricedGroup) -> EngineLimits:
         poll_steps=round(polls),
         ranks=round(only(p.offered.request.rules.ranks)),
         balance_steps=only(p.offered.request.rules.balance_steps),
+        ranks_apart=apart,
+        ranks_in_turn=engine.scheduler.ranks_in_turn,
     )
 
 
@@ -54,8 +57,8 @@ def state_slots(stages: Stages) -> float:
     return float(np.floor(np.min(held)))
 
 
-def pool(p: PricedGroup, stages: Stages) -> Pool:
-    """The pool of one lane, on the stage that holds the fewest sequences.
+def pool(p: PricedGroup, stages: Stages, ranks: float) -> Pool:
+    """The pool of so many attention ranks of one lane, on the stage that holds the fewest sequences.
 
     Of a cache with windows or states, bytes of a sequence are a straight line through those after the mean prompt
     and after the mean output.
@@ -71,7 +74,7 @@ def pool(p: PricedGroup, stages: Stages) -> Pool:
     at_prompt, at_end = (_bytes(table, tokens) - shared for tokens in (prompt, end))
     ratio = np.where(at_end > 0, (usable - shared) / np.maximum(at_end, 1), np.inf)
     stage = int(np.argmin(ratio[:, 0]))
-    room = max(float((usable - shared)[stage, 0]), 0.0) * _ranks(p) / only(p.offered.capacity.lanes)
+    room = max(float((usable - shared)[stage, 0]), 0.0) * ranks / only(p.offered.capacity.lanes)
     first, last = float(at_prompt[stage, 0]), float(at_end[stage, 0])
     grown = (last - first) / (end - prompt) * block
     if grown <= 0:

@@ -15,6 +15,7 @@ class Scheduler(Spec):
     chunk_overlap: Share = 0  # of a prompt's chunks in pipeline stages, an exponent
     stages_wait: bool = False  # a prompt in one micro-batch of a pipeline holds up the others
     ranks_together: bool = False  # attention-DP ranks start prompts in the same step
+    ranks_in_turn: bool = False  # they take requests in turn; false: the one with the fewest takes the next
     rank_budget: bool = True  # max_num_batched_tokens holds for every attention-DP rank; false: for all together
     rank_slots: bool = True  # a max_num_seqs that is stated, likewise; the default holds for every rank
     late_steps: Amount = 0  # that pass between a request's arrival and its first, beyond the one that runs ...
