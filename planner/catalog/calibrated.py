@@ -29,7 +29,7 @@ from planner.catalog.kernel_families import STAND_INS
 from planner.catalog.links import Topology
 from planner.catalog.rates import Evidence, RateSet, rates_for
 from planner.catalog.support import OWN_RUNNER
-from planner.formats.identity import Same, distinct
+from planner.identity import Same, distinct
 from planner.ops import Slot
 from planner.roofline import Residuals, on_common_grid
 from planner.specs.base import Kind

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from planner.catalog.files import read_yaml
 from planner.catalog.paths import data_dir
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.specs.base import Kind, Spec
 from planner.specs.gpu import GpuSpec, MathType
 

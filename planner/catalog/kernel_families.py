@@ -8,7 +8,7 @@ from typing import NamedTuple
 from planner.catalog.efficiency import GENERAL_PROMPTS, efficiency
 from planner.catalog.rates import COLLECTIVES, HOST_SLOTS
 from planner.formats import is_quantized
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.ops import Slot
 from planner.ops.products import slot_of
 from planner.params import tensors

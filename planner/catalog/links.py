@@ -11,7 +11,7 @@ import numpy as np
 from planner.catalog.efficiency import MICRO, KernelRate, SourcedRate, efficiency, is_half_rate
 from planner.collectives import hierarchical_bytes_per_s
 from planner.errors import BadValue
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.ops import Slot
 from planner.specs.base import Kind
 from planner.specs.gpu import GpuSpec, uses_link

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from planner.catalog.efficiency import KernelRate, SourcedRate, sourced_rate
 from planner.catalog.host import assumed, host_bytes_per_s, pcie_bytes_per_s
 from planner.catalog.links import Topology, check_interconnect, collective_rate
-from planner.formats.identity import Same, distinct
+from planner.identity import Same, distinct
 from planner.ops import Slot
 from planner.roofline import Rates
 from planner.specs.base import Kind

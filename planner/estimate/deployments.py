@@ -16,7 +16,7 @@ from planner.catalog.values import columns as column_types
 from planner.collectives import Parallel
 from planner.estimate.layout import Layout
 from planner.estimate.resolve import ResolvedRow
-from planner.formats.identity import Same, distinct
+from planner.identity import Same, distinct
 from planner.specs.engine import EngineSpec, Tier
 from planner.specs.gpu import GpuSpec
 from planner.units import GIB

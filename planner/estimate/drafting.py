@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from planner.catalog.host import assumed
 from planner.errors import BadValue, PlannerError
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.ops import Batch, Op, Prepared, Slot, batch_ops
 from planner.params.prediction import prediction_head
 from planner.specs.formats import FormatSpec

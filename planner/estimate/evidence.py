@@ -24,7 +24,7 @@ from planner.catalog.gpus import gpu as known_gpu
 from planner.catalog.rates import Evidence
 from planner.catalog.references import reference, reference_ids
 from planner.errors import PlannerError
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.specs.calibration import Calibration
 from planner.specs.gpu import GpuSpec
 from planner.specs.run import Mode, Run

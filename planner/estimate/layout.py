@@ -9,8 +9,8 @@ from typing import NamedTuple
 from planner.catalog.values import shares_of
 from planner.errors import BadValue
 from planner.estimate.resolve import ResolvedRow
-from planner.formats.identity import Same
 from planner.formats.packing import padded
+from planner.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.model import (
     Attention,

@@ -9,7 +9,7 @@ from planner.catalog import models
 from planner.catalog.checkpoints import published
 from planner.estimate.defaults import own_format
 from planner.estimate.library import known_model
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.specs.engine import EngineSpec, Routing
 from planner.specs.formats import FormatSpec
 from planner.specs.model import Attention, LinearAttention, Mamba, ModelSpec, MoeFfn

@@ -14,7 +14,7 @@ from planner.catalog import models, quality_results
 from planner.catalog.quality import Evidence, family, kv_evidence, own_evidence, weight_evidence
 from planner.errors import PlannerError
 from planner.estimate.deployments import Deployment, Deployments, Part
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.params import parameters
 from planner.specs.evidence import Family
 from planner.specs.model import ModelSpec

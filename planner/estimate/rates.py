@@ -33,7 +33,7 @@ from planner.estimate.kernels.untuned import untuned_s
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.estimate.resolve import ResolvedRow
 from planner.formats import kernel_for, mixed_roles
-from planner.formats.identity import Same, distinct
+from planner.identity import Same, distinct
 from planner.ops import Slot
 from planner.ops.products import groups
 from planner.roofline import Rates, Residuals

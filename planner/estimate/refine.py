@@ -24,7 +24,7 @@ from planner.estimate.evidence import Stamp
 from planner.estimate.factors import Refined, engine_evidence
 from planner.estimate.library import Library
 from planner.estimate.resolve import ResolvedRow, resolve
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.specs.observation import Observation
 
 DECODE = ("tpot_ms", "output_tokens_per_s_per_request", "output_tokens_per_s")  # the first that is measured

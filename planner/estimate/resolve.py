@@ -23,7 +23,7 @@ from planner.estimate.evidence import source_for
 from planner.estimate.factors import NOT_REFINED, Refined
 from planner.estimate.library import Library
 from planner.estimate.matched import as_published, with_router, with_states, without_windows
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.specs.engine import EngineSpec
 from planner.specs.evidence import Family
 from planner.specs.formats import FormatSpec, KvFormatSpec, Level, Support

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.formats.gguf import gguf_tensor_bytes
-from planner.formats.identity import Same
 from planner.formats.packing import Floats, Ints, groups, packed_bytes, padded
+from planner.identity import Same
 from planner.params import Tensor, tensors
 from planner.specs.formats import FormatSpec, Level, Packing
 from planner.specs.model import ExactWeights, ModelSpec, Quantization, Role

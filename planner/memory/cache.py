@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.memory.placement import Placements
 from planner.memory.pooled import compressed_layers, packed_table, split_table
 from planner.memory.table import CacheLayers, CacheTable, LayersAndBytes

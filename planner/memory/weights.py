@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.collectives import Parallel
-from planner.formats.identity import Same, distinct
 from planner.formats.packing import padded
+from planner.identity import Same, distinct
 from planner.memory.placement import Placement, Placements, stage_of_layer
 from planner.memory.terms import Array, Floats, MemoryInputs, floats
 from planner.params import Shard, Tensor, tensors

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.collectives import Number, Parallel, is_by_rank, local_fraction, local_shape
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.ops.records import GroupRules, Op, OpKind, Product, Slot, Widths, Work
 from planner.params import Tensor, tensors
 from planner.specs.model import ModelSpec, Role

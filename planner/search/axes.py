@@ -16,7 +16,7 @@ from planner.estimate.defaults import own_format, usual_engine
 from planner.estimate.layout import Layout, fault
 from planner.estimate.library import Library
 from planner.formats import bits_per_weight
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.search.usual import usual_formats
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec

@@ -17,7 +17,7 @@ from planner.estimate.library import Library
 from planner.estimate.refine import refined
 from planner.estimate.resolve import ResolvedRow, resolve, supported
 from planner.formats import tensor_bytes
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.params import tensors
 from planner.search import axes, limits
 from planner.search.axes import Sizing

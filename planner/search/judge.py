@@ -16,7 +16,7 @@ from planner.catalog.quality import (
     worst_known_points,
 )
 from planner.estimate.quality import Results, quality_of, stored_checks
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.params import active_parameters, parameters
 from planner.specs.evidence import Family
 from planner.specs.model import ModelSpec

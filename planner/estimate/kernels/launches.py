@@ -15,7 +15,7 @@ from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
 from planner.estimate.kernels.experts import product_family, routes_inside
-from planner.formats.identity import distinct
+from planner.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
 from planner.specs.model import CompressedAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn

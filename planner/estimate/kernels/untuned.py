@@ -10,7 +10,7 @@ import numpy as np
 from planner.collectives import Parallel, local_shape
 from planner.estimate.deployments import Deployment, Floats, Part, column
 from planner.formats import is_quantized
-from planner.formats.identity import Same
+from planner.identity import Same
 from planner.ops import Slot
 from planner.ops.products import Group, groups
 from planner.specs.formats import FormatSpec
