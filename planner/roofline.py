@@ -15,11 +15,12 @@ of residuals R: its time is then multiplied by exp(R(log m, log n, log k)).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.arrays import PerRow
 from planner.collectives import TINY, Array, p_norm
 from planner.ops import Op, Slot
 from planner.specs.calibration import ResidualTable
@@ -40,18 +41,18 @@ CORNERS = np.array([(m * NODES[1] + n) * NODES[2] + k for m in (0, 1) for n in (
 class Rates(NamedTuple):
     """Kernel rates by `ops.Slot`; every field has shape (slots, R), or (slots, 1) for one scenario."""
 
-    t0_s: Any
-    k_s: Any  # seconds per input feature
-    bytes_per_s: Any
-    flops_per_s: Any
-    p: Any
-    k0: Any
-    quantize_bytes: Any  # moved per input value to quantize activations before the product
-    latency_s: Any  # of a collective
-    few_rows: Any  # products of at most this many rows per matrix run in a kernel of vectors ...
-    few_flops_per_s: Any  # ... whose arithmetic this bounds
-    tile_rows: Any  # of the other kernel: its arithmetic is done for whole tiles
-    tile_spare: Any  # of a tile that one of many matrices leaves half empty: at most so many times what it fills
+    t0_s: PerRow
+    k_s: PerRow  # seconds per input feature
+    bytes_per_s: PerRow
+    flops_per_s: PerRow
+    p: PerRow
+    k0: PerRow
+    quantize_bytes: PerRow  # moved per input value to quantize activations before the product
+    latency_s: PerRow  # of a collective
+    few_rows: PerRow  # products of at most this many rows per matrix run in a kernel of vectors ...
+    few_flops_per_s: PerRow  # ... whose arithmetic this bounds
+    tile_rows: PerRow  # of the other kernel: its arithmetic is done for whole tiles
+    tile_spare: PerRow  # of a tile that one of many matrices leaves half empty: at most so many times what it fills
 
 
 class PricedOps(NamedTuple):
@@ -85,7 +86,7 @@ def _cells(x: Array, nodes: Array) -> tuple[NDArray[np.int64], Array, NDArray[np
     return cell, (inside - nodes[cell]) / width, np.abs(x - inside) > SLACK_OCTAVES
 
 
-def table_residual(table: ResidualTable, m: Any, n: Any, k: Any) -> Array:
+def table_residual(table: ResidualTable, m: PerRow, n: PerRow, k: PerRow) -> Array:
     """Trilinear residual at (m, n, k): held at the edge of the table, and shrunk beyond it."""
     axes = [np.array(axis) for axis in (table.m, table.n, table.k)]
     grid = np.array(table.values).reshape([len(axis) for axis in axes])
@@ -144,7 +145,7 @@ def _slots(ops: Sequence[Op]) -> NDArray[np.int64]:
     return np.array([op.rate for op in ops])
 
 
-def _rows(values: Sequence[Any], rows: slice, shape: tuple[int, ...]) -> Array:
+def _rows(values: Sequence[PerRow], rows: slice, shape: tuple[int, ...]) -> Array:
     """Stack per-operation scalars and arrays to (n_ops, *shape); only one-dimensional arrays are cut to `rows`."""
     stacked = np.empty((len(values), *shape))
     for index, value in enumerate(values):

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A module imports only what stands in an earlier line, or earlier in its own line.
 LAYERS = (
-    "units errors specs params formats collectives memory ops roofline serving billing events training uncertainty",
+    "units arrays identity errors specs params formats collectives memory ops roofline "
+    "serving billing events training uncertainty",
     "workers catalog calibration.fit",
     "estimate finetuning",
     "quality explain search report accuracy simulation observe",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner import serving
+from planner.arrays import PerRow
 from planner.estimate.deployments import Deployment, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.kernels.launches import launch_scale
 from planner.estimate.loads import is_closed
@@ -63,7 +63,7 @@ def has_room(point: ServingPoint, in_flight: Floats, room: Floats) -> NDArray[np
     return np.asarray(~point.above_capacity & (in_flight <= np.maximum(room, 1)))
 
 
-def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+def _chunk_overlap(engine: EngineSpec, deployments: Sequence[Deployment]) -> PerRow:
     """How far chunks of one prompt overlap in pipeline stages: not at all where the host waits between experts.
 
     Nor without CUDA: the other back-ends have no events between devices.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Floats, Part, column
 from planner.estimate.engine_time import EngineTime, engine_time
@@ -50,7 +51,7 @@ class Clock(NamedTuple):
         """Everything that a step runs."""
         return self.work.ops(batch, self.engine_time.launched_share)
 
-    def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> Any:
+    def engine_s(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats) -> PerRow:
         """Seconds that the engine adds to a step whose `ops` take `accelerator_s`."""
         return self.engine_time.seconds(batch, ops, accelerator_s, self.rates.t0_s)
 
@@ -58,7 +59,7 @@ class Clock(NamedTuple):
         """Seconds below which no engine runs the step: bytes at full bandwidth, products at the highest rate."""
         return step_seconds(self.ops(batch), self.peaks)
 
-    def factor(self, batch: Batch) -> Any:
+    def factor(self, batch: Batch) -> PerRow:
         """What observations put on the time of a step: the prompts' and the decodes' factor, weighed by tokens."""
         prompts = batch.prefill_tokens / np.maximum(batch.prefill_tokens + batch.decode_seqs, TINY)
         return self.refined.prefill**prompts * self.refined.decode ** (1 - prompts)

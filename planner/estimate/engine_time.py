@@ -7,10 +7,11 @@ adds only what it takes longer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.catalog.rates import RateSet
 from planner.collectives import Parallel, p_norm
 from planner.estimate.capacity import captured
@@ -30,10 +31,10 @@ class EngineTime(NamedTuple):
     engine: EngineSpec
     parallel: Parallel
     launches: Launches
-    graph_batch: Any  # largest batch that a CUDA graph replays
-    replays: Any  # whether the engine has CUDA graphs on the GPU; without them rates are those of launched kernels
+    graph_batch: PerRow  # largest batch that a CUDA graph replays
+    replays: PerRow  # whether the engine has CUDA graphs on the GPU; without them rates are those of launched kernels
 
-    def seconds(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats, t0_s: Any) -> Any:
+    def seconds(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats, t0_s: PerRow) -> PerRow:
         """Seconds by which a step of `ops` takes longer than their `accelerator_s`.
 
         `t0_s`: start-up of a kernel by rate, as in `roofline.Rates`.
@@ -44,7 +45,7 @@ class EngineTime(NamedTuple):
         late_s = late_s + self.late_starts_s(batch, ops, t0_s) + self.experts_s(ops)
         return waits_s + late_s + self.between_products_s(ops)
 
-    def launched_share(self, batch: Batch) -> Any:
+    def launched_share(self, batch: Batch) -> PerRow:
         """Share of such steps, 0 to 1, that no CUDA graph replays: the host launches their kernels one by one.
 
         A mean of 1.4 sequences stands for steps of one sequence and, in 0.4 of them, of two.
@@ -55,7 +56,7 @@ class EngineTime(NamedTuple):
         beyond = tokens - np.minimum(self.graph_batch, 1 if graphs == "single" else np.inf)
         return np.where(eager, 1, np.where(prefills, beyond > 0, np.clip(beyond, 0, 1)))
 
-    def covered_s(self, batch: Batch, accelerator_s: Floats) -> Any:
+    def covered_s(self, batch: Batch, accelerator_s: Floats) -> PerRow:
         """Seconds until both the accelerator and the host's work beside it are done.
 
         The host launches kernels and serves the running sequences; in a pipeline it also plans every stage's
@@ -74,15 +75,15 @@ class EngineTime(NamedTuple):
             both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
         return both_s
 
-    def launch_s(self, batch: Batch) -> Any:
+    def launch_s(self, batch: Batch) -> PerRow:
         """Host seconds to launch a step's kernels, or, where graphs replay it, what lies between the graphs."""
         prompts = np.asarray(batch.prefill_tokens)
-        by_hand_s = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
+        by_hand_s: PerRow = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
         between_s = self.launches.between_s * (prompts > 0)
         launched = self.launched_share(batch)
         return launched * (self.engine.launches.step_s + by_hand_s) + (1 - launched) * between_s
 
-    def late_starts_s(self, batch: Batch, ops: Sequence[Op], t0_s: Any) -> Any:
+    def late_starts_s(self, batch: Batch, ops: Sequence[Op], t0_s: PerRow) -> PerRow:
         """Seconds by which launched kernels start later than those that a graph replays."""
         factor = self.engine.launches.start_factor
         if factor == 1:
@@ -91,7 +92,7 @@ class EngineTime(NamedTuple):
         late = self.launched_share(batch) * (self.replays | (self.engine.graphs.steps == "none"))
         return late * (factor - 1) * starts_s
 
-    def experts_s(self, ops: Sequence[Op]) -> Any:
+    def experts_s(self, ops: Sequence[Op]) -> PerRow:
         """Seconds in which the host chooses experts, sorts their rows and starts them one after another."""
         routing, experts = self.engine.routing, [op for op in ops if op.kind is OpKind.MOE]
         if not (routing.expert_s or routing.router_s or routing.row_s):
@@ -101,13 +102,13 @@ class EngineTime(NamedTuple):
         )
         return np.where(self.replays, host_s, 0.0)
 
-    def between_products_s(self, ops: Sequence[Op]) -> Any:
+    def between_products_s(self, ops: Sequence[Op]) -> PerRow:
         """Seconds in which neither works, between products of the GPU and those of experts on the CPU."""
         return self.engine.routing.cpu_product_s * sum(
             op.count * np.sign(op.m) for op in ops if op.kind is OpKind.MOE and op.rate is Slot.HOST
         )
 
-    def ranks_s(self, batch: Batch) -> Any:
+    def ranks_s(self, batch: Batch) -> PerRow:
         """Seconds in which the host serves the further GPUs of a tensor-parallel group, fewer in small steps."""
         host = self.engine.host
         if not host.rank_s:

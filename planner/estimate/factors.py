@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from planner.arrays import PerRow
 from planner.catalog.uncertainty import rests_on_rows
 from planner.specs.engine import EngineSpec
 from planner.specs.model import ModelSpec
@@ -12,9 +13,9 @@ from planner.specs.model import ModelSpec
 class Refined(NamedTuple):
     """Factors on the time of a step, and how many observations they rest on; scalars of a row or arrays (R,)."""
 
-    decode: Any = 1.0
-    prefill: Any = 1.0
-    observations: Any = 0
+    decode: PerRow = 1.0
+    prefill: PerRow = 1.0
+    observations: PerRow = 0
 
 
 NOT_REFINED = Refined()

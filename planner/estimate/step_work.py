@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from planner import memory
+from planner.arrays import PerRow
 from planner.estimate.deployments import Deployment, Floats, Part, column
 from planner.estimate.drafting import draft_ops
 from planner.estimate.hosting import host_share
@@ -48,9 +49,9 @@ class StepWork(NamedTuple):
     adapters: Adapters | None
     host: HostShare | None  # what the CPU runs or the GPU reads from host memory
     draft: Prepared | None  # the draft model's operations
-    draft_tokens: Any  # drafted per step
+    draft_tokens: PerRow  # drafted per step
 
-    def ops(self, batch: Batch, launched_share: Callable[[Batch], Any]) -> list[Op]:
+    def ops(self, batch: Batch, launched_share: Callable[[Batch], PerRow]) -> list[Op]:
         """Every operation of a step on `batch`; no CUDA graph replays `launched_share` of such steps."""
         ops = batch_ops(self.prepared, batch)
         if self.routers is not None:

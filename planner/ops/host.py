@@ -7,10 +7,11 @@ at most the shorter of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.collectives import Number
 from planner.ops.records import Op, OpKind, Slot
 
@@ -20,9 +21,9 @@ WEIGHTED = (OpKind.GEMM, OpKind.MOE)
 class HostShare(NamedTuple):
     """Parts of the work by slot, (slots, R), whose weights are in host memory."""
 
-    run: Any  # executions that the CPU runs; products of at least `copied_from` rows run on the GPU, weights copied
-    streamed: Any  # of the weights: the GPU reads them over PCIe whatever the batch
-    copied_from: Any  # rows
+    run: PerRow  # executions that the CPU runs; products of at least `copied_from` rows run on the GPU, weights copied
+    streamed: PerRow  # of the weights: the GPU reads them over PCIe whatever the batch
+    copied_from: PerRow  # rows
 
 
 def weight_bytes(op: Op, activation: Number) -> Number:

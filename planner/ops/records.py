@@ -6,8 +6,9 @@ Arrays have shape (R,), one entry per scenario, or are scalars; all counts are f
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum, auto
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from planner.arrays import PerRow
 from planner.collectives import Number
 from planner.specs.model import Role
 
@@ -85,20 +86,20 @@ class Batch(NamedTuple):
     and with pp batches in flight no stage idles.
     """
 
-    decode_seqs: Any = 0.0
-    decode_context: Any = 0.0
-    prefill_tokens: Any = 0.0
-    prefill_context: Any = 0.0
-    prefill_seqs: Any = 0.0
-    image_patches: Any = 0.0  # of all images that this step encodes
-    patches_per_image: Any = 1.0
+    decode_seqs: PerRow = 0.0
+    decode_context: PerRow = 0.0
+    prefill_tokens: PerRow = 0.0
+    prefill_context: PerRow = 0.0
+    prefill_seqs: PerRow = 0.0
+    image_patches: PerRow = 0.0  # of all images that this step encodes
+    patches_per_image: PerRow = 1.0
 
 
 class Scores(NamedTuple):
     """Memory traffic of attention scores where no kernel fuses the products around them."""
 
-    traffic: Any = 0.0  # bytes moved per query, key and head
-    cache: Any = 0.0  # bytes of the GPU's cache, which keeps what fits
+    traffic: PerRow = 0.0  # bytes moved per query, key and head
+    cache: PerRow = 0.0  # bytes of the GPU's cache, which keeps what fits
 
 
 FUSED_SCORES = Scores()
@@ -107,13 +108,13 @@ FUSED_SCORES = Scores()
 class GeneralKernel(NamedTuple):
     """A kernel for attention heads of any width, for those that fused kernels do not take; it reads in 16 bit."""
 
-    wide: Any = False  # rows whose wide heads run in it ...
-    narrow: Any = False  # ... and whose narrow heads do
-    segments: Any = 1.0  # blocks that read one sequence of one key-value head side by side
-    blocks: Any = 1.0  # that the GPU runs at once
-    window_cost: Any = 1.0  # FLOPs of a (query, key) pair of a prompt inside a window, in those without one ...
-    masked_cost: Any = 0.0  # ... and of a pair behind it
-    fused_cost: Any = 1.0  # FLOPs of a prompt's wide heads where a fused kernel takes them, in those of narrow heads
+    wide: PerRow = False  # rows whose wide heads run in it ...
+    narrow: PerRow = False  # ... and whose narrow heads do
+    segments: PerRow = 1.0  # blocks that read one sequence of one key-value head side by side
+    blocks: PerRow = 1.0  # that the GPU runs at once
+    window_cost: PerRow = 1.0  # FLOPs of a (query, key) pair of a prompt inside a window, in those without one ...
+    masked_cost: PerRow = 0.0  # ... and of a pair behind it
+    fused_cost: PerRow = 1.0  # FLOPs of a prompt's wide heads where a fused kernel takes them, in those of narrow heads
 
 
 FUSED_ONLY = GeneralKernel()
@@ -122,15 +123,15 @@ FUSED_ONLY = GeneralKernel()
 class Widths(NamedTuple):
     """Bytes: of every tensor of `params.tensors(model)` in all layers (T, R), and per value elsewhere."""
 
-    tensor_bytes: Any
-    kv_k: Any = 2.0  # key (or latent) cache, per value
-    kv_v: Any = 2.0
-    activation: Any = 2.0
+    tensor_bytes: PerRow
+    kv_k: PerRow = 2.0  # key (or latent) cache, per value
+    kv_v: PerRow = 2.0
+    activation: PerRow = 2.0
     scores: Scores = FUSED_SCORES
     general: GeneralKernel = FUSED_ONLY
-    sink_cost: Any = 1.0  # FLOPs of prompts in layers with attention sinks, in those of layers without
-    dispatch: Any = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
-    index: Any = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
+    sink_cost: PerRow = 1.0  # FLOPs of prompts in layers with attention sinks, in those of layers without
+    dispatch: PerRow = 2.0  # of tokens on their way to experts: 8 or 4 bit where the experts multiply in it
+    index: PerRow = 1.03125  # key cache of a sparse indexer: FP8 and one FP32 scale per 128 (DeepSeek DSA)
 
 
 class Product(NamedTuple):

@@ -7,10 +7,11 @@ kernels for few tokens as vllm PR 44217 and 47973 do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.collectives import Number
 from planner.ops.records import Op, Slot
 
@@ -21,19 +22,19 @@ FULL_BYTES, HALF_BYTES = 4, 2
 class VectorTiles(NamedTuple):
     """Outputs of one tile of a product in FP32, which one multiprocessor computes alone. Scalars or (R,)."""
 
-    multiprocessors: Any  # 0: matrix units multiply FP32 too
-    lone_outputs: Any  # with one token ...
-    few_outputs: Any  # ... with at most `few` ...
-    many_outputs: Any  # ... and with more
-    few: Any
+    multiprocessors: PerRow  # 0: matrix units multiply FP32 too
+    lone_outputs: PerRow  # with one token ...
+    few_outputs: PerRow  # ... with at most `few` ...
+    many_outputs: PerRow  # ... and with more
+    few: PerRow
 
 
 class RouterKernels(NamedTuple):
     """The kernels that multiply a model's router. Scalars or (R,)."""
 
-    full: Any  # rows that multiply in FP32
+    full: PerRow  # rows that multiply in FP32
     tiles: VectorTiles
-    own: Any  # most tokens for which the engine has a kernel of its own
+    own: PerRow  # most tokens for which the engine has a kernel of its own
 
 
 def tile_outputs(tiles: VectorTiles, tokens: Number) -> Number:

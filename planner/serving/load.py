@@ -5,10 +5,12 @@ Every field is a scalar or an array (R,), one entry per scenario.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.arrays import PerRow
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,21 +35,21 @@ class Load(NamedTuple):
     `image_patches`: of all images of a request, encoded with its prompt.
     """
 
-    input_tokens: Any
-    output_tokens: Any
-    concurrency: Any = np.inf
-    request_rate_per_s: Any = np.nan
-    think_time_s: Any = 0.0
-    shared_prefix_tokens: Any = 0.0
-    cached_input_fraction: Any = 0.0
-    tokens_per_step: Any = 1.0
-    waves: Any = np.inf
-    equal_lengths: Any = False
-    input_log_sd: Any = 0.0
-    output_log_sd: Any = 0.0
-    image_patches: Any = 0.0
-    patches_per_image: Any = 1.0
-    run_requests: Any = np.inf
+    input_tokens: PerRow
+    output_tokens: PerRow
+    concurrency: PerRow = np.inf
+    request_rate_per_s: PerRow = np.nan
+    think_time_s: PerRow = 0.0
+    shared_prefix_tokens: PerRow = 0.0
+    cached_input_fraction: PerRow = 0.0
+    tokens_per_step: PerRow = 1.0
+    waves: PerRow = np.inf
+    equal_lengths: PerRow = False
+    input_log_sd: PerRow = 0.0
+    output_log_sd: PerRow = 0.0
+    image_patches: PerRow = 0.0
+    patches_per_image: PerRow = 1.0
+    run_requests: PerRow = np.inf
 
 
 class Capacity(NamedTuple):
@@ -63,25 +65,25 @@ class Capacity(NamedTuple):
     `waits_on`: lanes of which one with a prompt holds up the others, because stages work in turn.
     """
 
-    sequences: Any
-    max_num_seqs: Any
-    max_num_batched_tokens: Any
-    chunks_mixed: Any = True
-    lanes: Any = 1
-    chunk_overlap: Any = 0
-    replicas: Any = 1
-    graph_batch: Any = np.inf
-    computed_again: Any = 0.0
-    waits_on: Any = 1.0
+    sequences: PerRow
+    max_num_seqs: PerRow
+    max_num_batched_tokens: PerRow
+    chunks_mixed: PerRow = True
+    lanes: PerRow = 1
+    chunk_overlap: PerRow = 0
+    replicas: PerRow = 1
+    graph_batch: PerRow = np.inf
+    computed_again: PerRow = 0.0
+    waits_on: PerRow = 1.0
 
 
 class FrontEnd(NamedTuple):
     """What a server does for a request outside of the engine's steps, seconds."""
 
-    request_s: Any = 0.0  # API, tokenizing, first answer ...
-    input_token_s: Any = 0.0  # ... per token of the prompt, beside other prompts ...
-    tokenizer_token_s: Any = 0.0  # ... and one prompt after another
-    serial_s: Any = 0.0  # that the front end of a replica needs for one request, one after another
+    request_s: PerRow = 0.0  # API, tokenizing, first answer ...
+    input_token_s: PerRow = 0.0  # ... per token of the prompt, beside other prompts ...
+    tokenizer_token_s: PerRow = 0.0  # ... and one prompt after another
+    serial_s: PerRow = 0.0  # that the front end of a replica needs for one request, one after another
 
 
 class Scheduling(NamedTuple):
@@ -99,15 +101,15 @@ class Scheduling(NamedTuple):
     Benchmarks of at most `group_waves` waves keep groups as large as a step holds.
     """
 
-    late_steps: Any = 0.0
-    poll_steps: Any = 1.0
-    ranks: Any = 1.0
-    balance_steps: Any = 0.0
-    attention_ranks: Any = 1.0
-    group_prompts: Any = 1.0
-    group_share: Any = 0.0
-    group_whole: Any = False
-    group_waves: Any = 0.0
+    late_steps: PerRow = 0.0
+    poll_steps: PerRow = 1.0
+    ranks: PerRow = 1.0
+    balance_steps: PerRow = 0.0
+    attention_ranks: PerRow = 1.0
+    group_prompts: PerRow = 1.0
+    group_share: PerRow = 0.0
+    group_whole: PerRow = False
+    group_waves: PerRow = 0.0
 
 
 AT_ONCE, NO_SERVER = Scheduling(), FrontEnd()
@@ -132,7 +134,7 @@ class Request(NamedTuple):
     density: Array  # of prompts, times their mean rate, where a benchmark's come in clumps
     image_patches: Array
     patches_per_image: Array
-    again_tokens: Any = 0.0  # computed again for one that ends, of others that a full pool set back
+    again_tokens: PerRow = 0.0  # computed again for one that ends, of others that a full pool set back
 
 
 def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: FrontEnd = NO_SERVER) -> Request:

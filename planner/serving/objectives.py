@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.serving.curve import Life, held_s, load_points, position, read
 from planner.serving.load import Array, Load, Request
 from planner.serving.offered import Offered
@@ -21,10 +22,10 @@ ROUNDING = 1e-6  # requests; keeps an exact whole number whole
 class Objectives(NamedTuple):
     """Upper limits in seconds on a percentile (0 to 100, exclusive) of each time; nan where there is none."""
 
-    ttft_s: Any = np.nan
-    tpot_s: Any = np.nan
-    e2e_s: Any = np.nan
-    percentile: Any = 95.0
+    ttft_s: PerRow = np.nan
+    tpot_s: PerRow = np.nan
+    e2e_s: PerRow = np.nan
+    percentile: PerRow = 95.0
 
     @property
     def given(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from planner.arrays import PerRow
 from planner.catalog.efficiency import window_costs
 from planner.catalog.kernel_families import MATRIX_UNITS, UNFUSED, VECTOR_UNITS
 from planner.estimate.deployments import Deployment, Part, column
@@ -44,7 +44,7 @@ def scores(deployments: Sequence[Deployment]) -> Scores:
     return Scores(moved, column(deployments, lambda d: d.row.gpu.l2_bytes or 0.0, Part.GPU))
 
 
-def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+def sink_cost(engine: EngineSpec, deployments: Sequence[Deployment]) -> PerRow:
     """Cost of a prompt's FLOPs in layers with attention sinks, relative to layers without, (R,)."""
     kernels = engine.attention_kernels
     if kernels.sink_prompt_cost == 1:

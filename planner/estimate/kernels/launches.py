@@ -7,10 +7,11 @@ step with prompts in pieces and launch only the attention between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.catalog.host import launch_share
 from planner.catalog.rates import RateSet
 from planner.estimate.deployments import Deployment, Part, column, numbers
@@ -27,13 +28,13 @@ QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm
 class Launches(NamedTuple):
     """Host seconds per step, all layers together; scalars or (R,)."""
 
-    decode_s: Any  # to launch every kernel of a step that only decodes ...
-    whole_s: Any  # ... and of one with prompts
-    pieces_s: Any  # to launch what lies between the pieces that graphs replay of a step with prompts
-    piece_tokens: Any  # most prompt tokens of a step that is replayed in pieces; 0: none is
-    between_s: Any  # to launch what graphs of whole steps leave out
+    decode_s: PerRow  # to launch every kernel of a step that only decodes ...
+    whole_s: PerRow  # ... and of one with prompts
+    pieces_s: PerRow  # to launch what lies between the pieces that graphs replay of a step with prompts
+    piece_tokens: PerRow  # most prompt tokens of a step that is replayed in pieces; 0: none is
+    between_s: PerRow  # to launch what graphs of whole steps leave out
 
-    def prompt_s(self, prompt_tokens: Any) -> Any:
+    def prompt_s(self, prompt_tokens: PerRow) -> PerRow:
         """To launch a step with `prompt_tokens`, in pieces where the engine has graphs of that size."""
         return np.where(prompt_tokens <= self.piece_tokens, self.pieces_s, self.whole_s)
 
@@ -63,7 +64,7 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
     )
 
 
-def launch_scale(deployments: Sequence[Deployment]) -> Any:
+def launch_scale(deployments: Sequence[Deployment]) -> PerRow:
     """Time of a launch on the hosts of each GPU's boards, relative to the hosts that engines were fitted on, (R,)."""
     return column(deployments, lambda d: launch_share(d.row.gpu.id), Part.GPU)
 
@@ -78,7 +79,7 @@ def _expert_layers(model: ModelSpec) -> int:
     return sum(model.ffn_layers(index) for index, ffn in enumerate(model.ffns) if isinstance(ffn, MoeFfn))
 
 
-def _launches_experts(deployments: Sequence[Deployment], fusable: Any) -> Any:
+def _launches_experts(deployments: Sequence[Deployment], fusable: PerRow) -> PerRow:
     """Rows whose experts are sorted, multiplied and summed in several kernels, (R,); without CUDA it is one kernel.
 
     `fusable`: rows whose experts run in a family that some generations have as one kernel.
@@ -95,7 +96,7 @@ def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
     return own.recurrent_layer_s * recurs + own.picking_layer_s * _picks(mixer)
 
 
-def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> Any:
+def piece_tokens(engine: EngineSpec, deployments: Sequence[Deployment]) -> PerRow:
     """Most tokens of a step with prompts that graphs replay in pieces, (R,)."""
     pieces = engine.pieces
     if not pieces.replayed:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from planner.arrays import PerRow
 from planner.estimate.deployments import Deployment, Part, column, parallel
 from planner.estimate.layout import GPUS_PER_NODE
 from planner.ops import Batch, Op, norms_within, pools_beside, shared_beside
@@ -18,13 +19,13 @@ NORMS = 2  # of a layer, each after an all-reduce: the mixer's and that of the p
 class Merging(NamedTuple):
     """Scalars or (R,)."""
 
-    shared: Any = 0.0  # 1 where shared experts run beside the routed ones in steps that graphs replay
-    routed: Any = 0.0  # 1 where they are routed experts to every step
-    norms: Any = 0.0  # of a step, in the kernels of its all-reduces ...
-    norm_tokens: Any = 0.0  # ... in steps of at most so many tokens
-    pool_tokens: Any = 0.0  # most tokens of such steps in which compressor and indexer run beside the queries
+    shared: PerRow = 0.0  # 1 where shared experts run beside the routed ones in steps that graphs replay
+    routed: PerRow = 0.0  # 1 where they are routed experts to every step
+    norms: PerRow = 0.0  # of a step, in the kernels of its all-reduces ...
+    norm_tokens: PerRow = 0.0  # ... in steps of at most so many tokens
+    pool_tokens: PerRow = 0.0  # most tokens of such steps in which compressor and indexer run beside the queries
 
-    def merged(self, ops: list[Op], batch: Batch, launched_share: Callable[[Batch], Any]) -> list[Op]:
+    def merged(self, ops: list[Op], batch: Batch, launched_share: Callable[[Batch], PerRow]) -> list[Op]:
         """The operations of a step as the engine runs them; no graph replays `launched_share` of such steps."""
         if self is APART:
             return ops
@@ -47,10 +48,10 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     types = {*own.shared_beside_types, *own.shared_routed_types, *own.norms_within_types}
     if model.model_type not in types and not model.pools_latents:
         return APART
-    shared: Any = 0.0
+    shared: PerRow = 0.0
     if model.model_type in own.shared_beside_types:
         shared = column(deployments, lambda d: float(d.row.gpu.runs_cuda), Part.GPU)
-    routed: Any = 0.0
+    routed: PerRow = 0.0
     if model.model_type in own.shared_routed_types:
         routed = column(deployments, lambda d: float(d.row.gpu.generation in own.shared_routed_on), Part.GPU)
     found = Merging(shared, routed, pool_tokens=_pool_tokens(own, deployments) if model.pools_latents else 0.0)
@@ -61,7 +62,7 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     return found._replace(norms=norms, norm_tokens=own.norms_within_tokens)
 
 
-def _pool_tokens(own: MergedKernels, deployments: Sequence[Deployment]) -> Any:
+def _pool_tokens(own: MergedKernels, deployments: Sequence[Deployment]) -> PerRow:
     """Tokens of all attention data-parallel ranks."""
 
     def most(d: Deployment) -> float:
