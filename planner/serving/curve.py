@@ -64,11 +64,11 @@ def life(request: Request, capacity: Capacity, m: Mix, times: Times) -> Life:
     rest_s = rest_s + (1 - random_share) * np.maximum(next_step_s - request.gap_s, 0)
     late_s, polls_s = late_steps(request, m.prompts) * next_step_s, (request.rules.poll_steps - 1) / 2 * next_step_s
     full_step_s = base_s + (times.busy_s - base_s) * m.room_tokens / np.maximum(m.busy_tokens, TINY)
-    prefills = request.prefill_tokens > 0
+    prefills, found_running = request.prefill_tokens > 0, running(request, m)
     ahead_s = np.where(prefills, m.backlog_tokens / m.room_tokens * full_step_s, 0)
     return Life(
-        queue_s=np.where(prefills, running(request, m) * (rest_s + late_s), 0) + ahead_s,
-        missed_s=np.where(prefills, running(request, m) * (late_s - polls_s), 0),
+        queue_s=np.where(prefills, found_running * (rest_s + late_s), 0) + ahead_s,
+        missed_s=np.where(prefills, found_running * (late_s - polls_s), 0),
         ahead_s=ahead_s,
         own_prefill_s=own_prefill_s(request, capacity, m, times),
         step_s=mean_step_s,
