@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from planner.catalog.engines import engine
 from planner.catalog.host import launch_share
 from planner.estimate import estimate
 from planner.estimate.single import priced_scenario
+from planner.ops import Batch
 from planner.specs.scenario import Scenario
 
 LONE = {"input_tokens": 512, "output_tokens": 64, "concurrency": 1}
@@ -98,6 +100,25 @@ def test_layers_that_pick_their_keys_are_launched_between_vllms_graphs() -> None
     sparse, dense = (row(engine="vllm", tp=8, model=model) for model in ("deepseek-v3.2", "deepseek-r1"))
     launches_ms = 1e3 * 61 * engine("vllm").launches.picking_layer_s
     assert sparse["ttft_unloaded_ms"] > launches_ms > dense["ttft_unloaded_ms"]
+
+
+def apart_ms(gpu: str, version: str, model: str = "kimi-k2") -> float:
+    """What a decode step of a lone stream loses where vLLM's graphs leave latent attention out."""
+    asked = {"engine": "vllm", "engine_version": version, "model": model, "gpu": gpu, "tp": 8, **LONE}
+    fixed = priced_scenario(Scenario(**asked)).clock.engine_time
+    batches = Batch(prefill_tokens=512.0, prefill_seqs=1.0), Batch(decode_seqs=1.0)
+    prompt, decode = (float(np.ravel(fixed.apart_s(batch))[0]) for batch in batches)
+    assert prompt == 0
+    return 1e3 * decode
+
+
+def test_decodes_of_latents_are_wholly_in_vllms_graphs_from_a_version_on_that_depends_on_the_gpu() -> None:
+    lost_ms = 1e3 * 61 * engine("vllm", "0.10").launches.latents_apart_s
+    assert lost_ms == pytest.approx(32.0 - 28.9, rel=0.01)  # vllm#42885, A100
+    assert apart_ms("h200-sxm", "0.10") == pytest.approx(lost_ms)
+    assert apart_ms("a100-80-sxm", "0.20") == pytest.approx(lost_ms * launch_share("a100-80-sxm"))
+    assert apart_ms("h200-sxm", "0.11") == apart_ms("a100-80-sxm", "0.22") == apart_ms("mi300x", "0.10") == 0
+    assert apart_ms("h200-sxm", "0.10", "qwen3-235b-a22b") == 0
 
 
 @pytest.mark.parametrize(

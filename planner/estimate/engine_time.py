@@ -43,7 +43,7 @@ class EngineTime(NamedTuple):
         waits_s = host.step_s + self.ranks_s(batch) + host.sequence_s * batch.decode_seqs
         late_s = self.covered_s(batch, accelerator_s) - accelerator_s
         late_s = late_s + self.late_starts_s(batch, ops, t0_s) + self.experts_s(ops)
-        return waits_s + late_s + self.between_products_s(ops)
+        return waits_s + late_s + self.apart_s(batch) + self.between_products_s(ops)
 
     def launched_share(self, batch: Batch) -> PerRow:
         """Share of such steps, 0 to 1, that no CUDA graph replays: the host launches their kernels one by one.
@@ -82,6 +82,11 @@ class EngineTime(NamedTuple):
         between_s = self.launches.between_s * (prompts > 0)
         launched = self.launched_share(batch)
         return launched * (self.engine.launches.step_s + by_hand_s) + (1 - launched) * between_s
+
+    def apart_s(self, batch: Batch) -> PerRow:
+        """Seconds that a replayed step without prompts loses where its graphs leave latent attention to the host."""
+        replayed = (np.asarray(batch.prefill_tokens) <= 0) * (1 - self.launched_share(batch))
+        return self.launches.apart_s * replayed
 
     def late_starts_s(self, batch: Batch, ops: Sequence[Op], t0_s: PerRow) -> PerRow:
         """Seconds by which launched kernels start later than those that a graph replays."""

@@ -19,7 +19,7 @@ from planner.estimate.kernels.experts import product_family, routes_inside
 from planner.identity import distinct
 from planner.ops import Slot
 from planner.specs.engine import EngineSpec
-from planner.specs.model import CompressedAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
+from planner.specs.model import CompressedAttention, LatentAttention, LinearAttention, Mamba, Mixer, ModelSpec, MoeFfn
 
 # Kernels whose inputs are quantized first, and the bytes of a value then, scales included.
 QUANTIZED = {"gemm-fp8": 1.0, "gemm-fp8-block": 1.03125, "gemm-int8": 1.0, "gemm-fp4": 0.5625}
@@ -33,6 +33,7 @@ class Launches(NamedTuple):
     pieces_s: PerRow  # to launch what lies between the pieces that graphs replay of a step with prompts
     piece_tokens: PerRow  # most prompt tokens of a step that is replayed in pieces; 0: none is
     between_s: PerRow  # to launch what graphs of whole steps leave out
+    apart_s: PerRow = 0.0  # by which a step that only decodes takes longer as graphs leave its latent attention out
 
     def prompt_s(self, prompt_tokens: PerRow) -> PerRow:
         """To launch a step with `prompt_tokens`, in pieces where the engine has graphs of that size."""
@@ -61,6 +62,7 @@ def launches(engine: EngineSpec, deployments: Sequence[Deployment], kernels: Seq
         pieces_s=scale * engine.pieces.layer_s * layers,
         piece_tokens=piece_tokens(engine, deployments),
         between_s=scale * more_s,
+        apart_s=scale * own.latents_apart_s * _apart_layers(model) * _leaves_latents_out(deployments),
     )
 
 
@@ -88,6 +90,17 @@ def _launches_experts(deployments: Sequence[Deployment], fusable: PerRow) -> Per
     cuda = column(deployments, lambda d: d.row.gpu.runs_cuda, Part.GPU, dtype=bool)
     fuses = column(deployments, lambda d: d.row.gpu.generation in fusing, Part.GPU, dtype=bool)
     return cuda & ~(fuses & fusable)
+
+
+def _apart_layers(model: ModelSpec) -> int:
+    mixers = enumerate(model.mixers)
+    return sum(model.mixer_layers(index) for index, mixer in mixers if isinstance(mixer, LatentAttention))
+
+
+def _leaves_latents_out(deployments: Sequence[Deployment]) -> PerRow:
+    """Rows whose graphs of decode steps end before latent attention, (R,)."""
+    inside = deployments[0].row.engine.launches.latents_inside_on
+    return column(deployments, lambda d: d.row.gpu.runs_cuda and d.row.gpu.generation not in inside, Part.GPU)
 
 
 def _more_s(engine: EngineSpec, mixer: Mixer) -> float:
