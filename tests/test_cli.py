@@ -18,10 +18,13 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import planner
 from planner.catalog import models
+from planner.catalog.logs import MAX_BYTES
 from planner.catalog.values import columns
+from planner.cli import output
 from planner.cli.main import run
 from planner.cli.reference import document
 from planner.estimate import estimate_columns
@@ -202,6 +205,37 @@ def test_a_switch_needs_no_value(program: Program) -> None:
 def test_every_column_is_a_flag(program: Program) -> None:
     text = program("estimate", "--help").out
     assert not [name for name in columns() if f"--{name.replace('_', '-')}" not in text]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 400])
+def test_no_table_breaks_a_word_however_narrow_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(output, "console", lambda: Console(file=out, width=width))
+    rows = [{"model": "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16", "on": "2 replicas × tp 4", "tok/s": 1027.4}] * 2
+    wide = {f"figure{n}": 12345.6 for n in range(8)}
+    output.show_table({name: name for name in rows[0] | wide}, [row | wide for row in rows])
+    assert out.getvalue().count(rows[0]["model"]) == 2
+    assert out.getvalue().count("replicas") == 2
+    assert out.getvalue().count("12,346") == 16
+    assert all(len(line) <= width for line in out.getvalue().splitlines())
+
+
+def test_a_comparison_shows_what_was_asked_not_what_follows_from_it(program: Program) -> None:
+    done = program(*ONE[:3], "--gpu", "h100-sxm,rtx4090", "--concurrency", "1,2")
+    heading = done.out.strip().splitlines()[0]
+    assert heading.split()[:3] == ["gpu", "concurrency", "verdict"]
+
+
+def test_a_log_of_days_is_compared_by_its_start(program: Program, tmp_path: Path) -> None:
+    start = (
+        "INFO [core.py:107] Initializing a V1 LLM engine (v0.11.0) with config: model='Qwen/Qwen3-8B'\n"
+        "INFO Model loading took 15.27 GiB\n"
+    )
+    log = tmp_path / "server.log"
+    log.write_text(start + "INFO 200 OK\n" * (MAX_BYTES // 12))
+    done = program("compare-log", str(log), "--gpu", "h100-sxm", "--json")
+    assert done.code == 0 and done.err.startswith("note: ")
+    assert [row["measured"] for row in json.loads(done.out)] == [15.27]
 
 
 def test_a_list_of_the_catalogue_is_never_cut(program: Program) -> None:

@@ -28,13 +28,20 @@ _ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\
 
 def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The file's bytes. Raises BadFile when it is missing, not a plain file or larger than `max_bytes`."""
+    data = first_bytes(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise BadFile(f"{path}: {Path(path).stat().st_size} bytes, more than the {max_bytes} that are read")
+    return data
+
+
+def first_bytes(path: str | Path, most: int) -> bytes:
+    """The file's first bytes, at most so many. Raises BadFile when it is missing or not a plain file."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise BadFile(f"{path}: no such file")
-        if path.stat().st_size > max_bytes:
-            raise BadFile(f"{path}: {path.stat().st_size} bytes, more than the {max_bytes} that are read")
-        return path.read_bytes()
+            raise BadFile(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            return file.read(most)
     except (OSError, ValueError) as error:
         raise BadFile(f"{str(path)[:200]}: cannot be read ({type(error).__name__})") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from planner.catalog.values import columns
 from planner.cli.output import console, differing, figure, show_many
@@ -29,7 +29,7 @@ SECTIONS = {
         "kv_needed_gib": "KV cache of the whole load",
     },
     "Room": {
-        "max_concurrency": "requests at once",
+        "max_concurrency": "requests at once, all at full length",
         "max_context_tokens": "longest request at this load, tokens",
         "kv_pool_tokens": "tokens in the KV pool",
         "kv_bytes_per_token": "KV bytes per token and GPU",
@@ -43,7 +43,7 @@ SECTIONS = {
         "output_tokens_per_s": "tokens/s, whole deployment",
         "prefill_tokens_per_s": "prompt tokens/s, one replica alone",
         "requests_per_s": "requests/s",
-        "sustainable_concurrency": "most requests at once that meet the objectives",
+        "sustainable_concurrency": "most at once without a growing queue",
         "bound": "limited by",
     },
     "Money, USD": {
@@ -54,7 +54,7 @@ SECTIONS = {
     },
     "Quality": {
         "quality_loss_points": "points lost to the weight format",
-        "quality_evidence": "evidence of that",
+        "quality_evidence": "evidence of the weight format's loss",
         "kv_quality_loss_points": "points lost to the KV format",
         "kv_quality_evidence": "evidence of the KV format's loss",
     },
@@ -100,7 +100,7 @@ def show_answer(answer: EstimateRow) -> None:
         out.print(Text(longer))
     out.print(Text(deployment(answer), style="dim"))
     for title, lines in SECTIONS.items():
-        shown = {name: label for name, label in lines.items() if answer.get(name) not in (None, 0)}
+        shown = {name: label for name, label in lines.items() if _says_something(answer, name)}
         if not shown:
             continue
         table = Table.grid(padding=(0, 2))
@@ -112,7 +112,22 @@ def show_answer(answer: EstimateRow) -> None:
         out.print(Text(f"\n{title}", style="bold"))
         out.print(table)
     _show_log_lines(answer)
+    if answer["verdict"] in ("no", "starts", "queues"):
+        out.print(Text(f"\nWhat would hold it: {_search_command(answer)}", style="dim"), soft_wrap=True)
     out.print(Text("\nIntervals hold 80 % of cases. Every column: --json or --csv -", style="dim"))
+
+
+def _says_something(answer: EstimateRow, name: str) -> bool:
+    """Whether a figure is worth its line: a loss of nothing is, memory of nothing is not."""
+    value = answer.get(name)
+    return value is not None and (value != 0 or name in SECTIONS["Quality"])
+
+
+def _search_command(answer: EstimateRow) -> str:
+    """The command that ranks formats, engines and layouts of this model on such GPUs for this load."""
+    load = ("concurrency", "request_rate_per_s", "users", "think_time_s", "input_tokens", "output_tokens")
+    stated = [f"--{name.replace('_', '-')} {answer[name]}" for name in ("model", "gpu", *load) if answer.get(name)]
+    return " ".join(["planner recommend", *stated])
 
 
 def _show_log_lines(answer: EstimateRow) -> None:
@@ -150,6 +165,6 @@ def _interval(answer: EstimateRow, name: str) -> str:
     return " – ".join(figure(round(end) if whole else end) for end in (low, high))
 
 
-def show_answers(answers: Sequence[EstimateRow]) -> None:
-    """Many scenarios: what differs between them, then the answer in a row each."""
-    show_many(differing(columns(), answers), COMPARED, answers)
+def show_answers(answers: Sequence[EstimateRow], stated: Collection[str]) -> None:
+    """Many scenarios: in which `stated` columns they differ, then the answer in a row each."""
+    show_many(differing([name for name in columns() if name in stated], answers), COMPARED, answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -96,9 +96,18 @@ def _part(required: Sequence[str], rows: Sequence[Asked]) -> Part:
     return Part(list(csv_lines(answer_columns(), answers)), errors, tallied(answers, required))
 
 
+def stated_columns(rows: Sequence[Asked]) -> set[str]:
+    """Columns that any of the rows states."""
+    return {name for row in rows for name, value in _as_written(row).items() if value not in (None, "")}
+
+
+def _as_written(row: Asked) -> Mapping[str, object]:
+    return row.cells if isinstance(row, Cells) else vars(row.scenario)
+
+
 def _kind(row: Asked) -> tuple[str, str]:
     """Model and engine as they stand there: what rows must share to be priced together."""
-    named = row.cells if isinstance(row, Cells) else vars(row.scenario)
+    named = _as_written(row)
     return str(named.get("model")), str(named.get("engine"))
 
 

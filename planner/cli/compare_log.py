@@ -36,13 +36,11 @@ def compare_log(
     Model, parallelism, memory fraction and lengths are read from the log where it states them; options replace
     or add to them. Figures are those of the GPU that limits the deployment.
     """
-    from planner.catalog.files import read_bytes
-    from planner.catalog.logs import MAX_BYTES, read_log
+    from planner.catalog.logs import read_log
     from planner.catalog.values import value_of
     from planner.estimate.logs import compare, scenario_of_log
 
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if file == "-" else read_bytes(file, MAX_BYTES)
-    log = read_log(data, file)
+    log = read_log(_start_up(file), file)
     given = {name: value for name, text in flags.items() if (value := value_of(name, text)) is not None}
     found = compare(log, scenario_of_log(log, given))
     rows = [_row(one) for one in found.terms]
@@ -59,6 +57,18 @@ def compare_log(
         print(f"the log's engine did not start (line {log.fault.number}): {log.fault.text}")
         print(f"here it {says}" + (f": {answer['reason']}" if answer["reason"] else ""))
     return 0
+
+
+def _start_up(file: str) -> bytes:
+    """The log's first lines: an engine starts at its head, however much it served after."""
+    from planner.catalog.files import first_bytes
+    from planner.catalog.logs import MAX_BYTES
+
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if file == "-" else first_bytes(file, MAX_BYTES + 1)
+    if len(data) <= MAX_BYTES:
+        return data
+    print(f"note: the first {MAX_BYTES:,} bytes are read, where the engine starts", file=sys.stderr)
+    return data[:MAX_BYTES].rpartition(b"\n")[0]
 
 
 def _row(one: ComparedTerm) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from planner.catalog.rows import Read
 from planner.catalog.scenarios import read_cells, scenarios_from_flags
-from planner.cli.batch import LONG_CSV, Asked, Tally, export, shown, tallied
+from planner.cli.batch import LONG_CSV, Asked, Tally, export, shown, stated_columns, tallied
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, written
@@ -58,7 +58,8 @@ def estimate(
     if not written(list(answers[0]), answers, json, csv):
         from planner.cli.answer_text import show_answer, show_answers
 
-        show_answer(answers[0]) if len(answers) == 1 and not tally.errors else show_answers(answers)
+        one = len(answers) == 1 and not tally.errors
+        show_answer(answers[0]) if one else show_answers(answers, stated_columns(rows))
     return _outcome(tally, required)
 
 

@@ -23,6 +23,7 @@ Csv = Annotated[
 Cells = Mapping[str, object]
 PIPE_WIDTH = 10_000  # columns where no terminal says how wide it is: a row stays on its line
 MAX_SHOWN = 200
+BETWEEN = 3  # columns of a terminal between two cells of a table
 
 
 def console(stderr: bool = False) -> Console:
@@ -89,18 +90,50 @@ def exact(value: object) -> str:
 def show_table(
     columns: Mapping[str, str], rows: Sequence[Cells], say: Callable[[object], str] = figure, most: int = MAX_SHOWN
 ) -> None:
-    """A table with `columns` (name -> heading); numbers stand right, longer than `most` it is cut and says so."""
+    """A table with `columns` (name -> heading), numbers on the right; longer than `most` it is cut and says so.
+
+    In a terminal too narrow for it every row is a paragraph."""
+    out = console()
+    headings = list(columns.values())
+    cells = [[say(row.get(name)) for name in columns] for row in rows[:most]]
+    least = [max(map(_longest_word, column)) for column in zip(headings, *cells, strict=True)]
+    if sum(least) + BETWEEN * len(least) > out.width:
+        _show_paragraphs(out, headings, cells)
+    else:
+        numeric = [any(isinstance(row.get(name), int | float) for row in rows[:most]) for name in columns]
+        _show_grid(out, list(zip(headings, numeric, least, strict=True)), cells)
+    if len(rows) > most:
+        out.print(f"{most} of {len(rows)} rows; --csv or --json gives all")
+
+
+def _longest_word(text: str) -> int:
+    """Columns of a terminal that a cell needs when it breaks between words only."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _show_grid(out: Console, columns: Sequence[tuple[str, bool, int]], cells: Sequence[Sequence[str]]) -> None:
+    """A table with columns of (heading, whether it holds numbers, least width)."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, heading in columns.items():
-        numeric = any(isinstance(row.get(name), int | float) for row in rows[:most])
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows[:most]:
-        table.add_row(*(Text(say(row.get(name))) for name in columns))
+    for heading, numeric, least in columns:
+        table.add_column(heading, justify="right" if numeric else "left", min_width=least)
+    for line in cells:
+        table.add_row(*map(Text, line))
     out.print(table)
-    if len(rows) > most:
-        out.print(f"{most} of {len(rows)} rows; --csv or --json gives all")
+
+
+def _show_paragraphs(out: Console, headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Of every row the first two cells that say something as its title, the others under it with their headings."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for line in cells:
+        told = [(heading, cell) for heading, cell in zip(headings, line, strict=True) if cell not in ("", "–")]
+        out.print(Text("  ".join(cell for _, cell in told[:2]), style="bold"))
+        rest = " · ".join(f"{heading} {cell}" for heading, cell in told[2:])
+        out.print(Padding(Text(rest), (0, 0, 1, 2)))
