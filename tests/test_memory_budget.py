@@ -302,3 +302,12 @@ def test_a_row_split_keeps_what_layers_compute_on_the_first_gpu() -> None:
     for model in (build(), build(ffn=MOE)):
         one, four = (plan(model, spec, Parallel(tp), flash_attention=False).terms.activation_bytes[0] for tp in (1, 4))
         assert one == four
+
+
+def test_a_server_that_drafts_keeps_states_of_its_48_sequences_where_no_prefixes_are_cached() -> None:
+    """sglang _handle_max_mamba_cache comes after _handle_speculative_decoding, which sets max_running_requests."""
+    asked = {"model": "Qwen/Qwen3.5-397B-A17B", "gpu": "h200-sxm", "tp": 8, "engine": "sglang", "weight_format": "fp8"}
+    drafting = {"draft_model": "mtp", "speculative_tokens": 3, "prefix_caching": False}
+    left, stated = (estimate([Scenario(**asked, **drafting, max_num_seqs=n)]).rows()[0] for n in (None, 48))
+    assert left["max_num_seqs"] == 48
+    assert left["recurrent_state_gib"] == pytest.approx(stated["recurrent_state_gib"])

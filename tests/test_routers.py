@@ -89,6 +89,9 @@ def family(**asked: Any) -> str:
         ({"model": "glm-4.6", "tp": 8, "engine_version": "0.11"}, "gemm-32"),
         ({"model": "glm-4.6", "tp": 8, "engine": "sglang", "engine_version": "0.5.9"}, "gemm-16"),
         ({"model": "glm-4.6", "tp": 8, "engine": "sglang", "engine_version": "0.5.10"}, "gemm-32"),
+        ({"model": "poolside/Laguna-S-2.1", "engine": "sglang", "engine_version": "0.5.12"}, "gemm-32"),
+        ({"model": "poolside/Laguna-S-2.1", "engine_version": "0.24"}, "gemm-16"),
+        ({"model": "upstage/Solar-Open-100B", "engine_version": "0.16"}, "gemm-32"),
     ],
 )
 def test_engines_say_whose_router_they_multiply_in_fp32(asked: dict[str, Any], found: str) -> None:

@@ -117,8 +117,11 @@ def test_products_of_compressor_and_indexer_hide_beside_the_queries(of: str) -> 
     assert fewer == 41 + 3 * 21  # 41 layers pool, 21 of them for an indexer with three products
 
 
+DRAFTED = {"draft_model": "mtp", "speculative_tokens": 3, "acceptance_rate": 0.7}  # four tokens of a sequence
+
+
 def pooling_products(engine: str, gpu: str, decodes: float, **asked: Any) -> float:
-    """Executions of the compressor's products in a step that generates `decodes` tokens."""
+    """Executions of the compressor's products in a step of `decodes` sequences."""
     scenario = Scenario(model="deepseek-ai/DeepSeek-V4-Flash", tp=4, gpu=gpu, engine=engine, **asked)
     ops = priced_scenario(scenario).clock.ops(Batch(decodes, 9000.0))
     return float(sum(np.sum(op.count) for op in ops if op.name == "compressor.pool"))
@@ -132,6 +135,8 @@ def pooling_products(engine: str, gpu: str, decodes: float, **asked: Any) -> flo
         ({"engine": "sglang", "gpu": "b200", "decodes": 128.0}, 0),
         ({"engine": "sglang", "gpu": "b200", "decodes": 500.0, "attention_dp": 4}, 0),
         ({"engine": "sglang", "gpu": "b200", "decodes": 64.0, "enforce_eager": True}, 41),
+        ({"engine": "sglang", "gpu": "b200", "decodes": 32.0, **DRAFTED}, 0),
+        ({"engine": "sglang", "gpu": "b200", "decodes": 33.0, **DRAFTED}, 41),
         ({"engine": "vllm", "gpu": "b200", "decodes": 256.0, "engine_version": "0.24"}, 0),
         ({"engine": "vllm", "gpu": "b200", "decodes": 256.0, "engine_version": "0.20"}, 41),
         ({"engine": "vllm", "gpu": "mi355x", "decodes": 64.0, "engine_version": "0.24"}, 41),

@@ -130,6 +130,7 @@ def _device(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Dev
 def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.Settings:
     """The engine's settings: as stated, else its defaults. The memory fraction is nan where it is not stated."""
     flags = partial(column, deployments, dtype=bool)
+    prefixes = flags(lambda d: d.row.scenario.prefix_caching is not False, Part.SCENARIO)
     return memory.Settings(
         utilization=numbers(deployments, "gpu_memory_utilization", np.nan),
         max_num_seqs=rank_slots(engine, deployments),
@@ -138,7 +139,7 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
         max_model_len_given=~np.isnan(numbers(deployments, "max_model_len", np.nan)),
         block_tokens=numbers(deployments, "block_size", engine.cache.block_tokens),
         enforce_eager=flags(lambda d: d.row.scenario.enforce_eager, Part.WORDS),
-        states_asked=flags(_states_asked, Part.SCENARIO),
+        states_asked=~prefixes & ~np.isnan(server_slots(engine, deployments)),
         text_alone=flags(_text_alone, Part.WORDS),
         n_ubatch=numbers(deployments, "n_ubatch", engine.defaults.n_ubatch),
         flash_attention=flags(lambda d: d.row.scenario.flash_attention is not False, Part.WORDS),
@@ -146,11 +147,6 @@ def _settings(engine: EngineSpec, deployments: Sequence[Deployment]) -> memory.S
         cpu_offload_bytes=numbers(deployments, "cpu_offload_gib", 0) * GIB,
         **settings_of(deployments),
     )
-
-
-def _states_asked(d: Deployment) -> bool:
-    """Whether recurrent states are set aside for the sequences that the scenario states."""
-    return d.row.scenario.prefix_caching is False and d.row.scenario.max_num_seqs is not None
 
 
 def _value_bytes(d: Deployment) -> float:

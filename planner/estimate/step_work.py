@@ -56,9 +56,9 @@ class StepWork(NamedTuple):
         ops = batch_ops(self.prepared, batch)
         if self.routers is not None:
             ops = routed_by(ops, self.routers)
-        ops = self.merging.merged(ops, batch, launched_share)
+        tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
+        ops = self.merging.merged(ops, batch, tokens, launched_share)
         if self.adapters is not None:
-            tokens = batch.decode_seqs * self.prepared.decode_tokens + batch.prefill_tokens
             ops.append(adapter_op(self.adapters, tokens, batch.decode_seqs + batch.prefill_seqs))
         if self.host is not None:
             ops = placed(ops, self.host, self.prepared.widths.activation)

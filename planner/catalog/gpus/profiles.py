@@ -1,4 +1,4 @@
-"""Profiles as files: which there are, and one of them read and profile."""
+"""Profiles as files: which there are, and one of them read and checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _ids(folders: tuple[tuple[Path, int], ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def load(profile_id: str) -> Profile:
-    """The profile of a known id, profile."""
+    """The profile of a known id, checked."""
     shipped, own = (folder / f"{profile_id}.yaml" for folder in _folders())
     if own.is_file() and not shipped.is_file():
         return parse(read_yaml(own), str(own))

@@ -25,11 +25,16 @@ class Merging(NamedTuple):
     norm_tokens: PerRow = 0.0  # ... in steps of at most so many tokens
     pool_tokens: PerRow = 0.0  # most tokens of such steps in which compressor and indexer run beside the queries
 
-    def merged(self, ops: list[Op], batch: Batch, launched_share: Callable[[Batch], PerRow]) -> list[Op]:
-        """The operations of a step as the engine runs them; no graph replays `launched_share` of such steps."""
+    def merged(
+        self, ops: list[Op], batch: Batch, tokens: PerRow, launched_share: Callable[[Batch], PerRow]
+    ) -> list[Op]:
+        """The operations of a step as the engine runs them; no graph replays `launched_share` of such steps.
+
+        `tokens`: of the step, drafted ones included.
+        """
         if self is APART:
             return ops
-        tokens, replayed = np.asarray(batch.prefill_tokens + batch.decode_seqs), 1 - launched_share(batch)
+        replayed = 1 - launched_share(batch)
         if np.any(self.shared) or np.any(self.routed):
             ops = shared_beside(ops, np.maximum(self.routed, replayed * self.shared))
         if np.any(self.pool_tokens):
