@@ -66,6 +66,12 @@ def test_only_steps_that_cuda_graphs_replay_hide_them() -> None:
     assert shared_products("b200", prompts) == shared_products("b200", decodes, enforce_eager=True) == 2 * 58
 
 
+def test_models_that_extend_a_class_hide_what_it_hides() -> None:
+    """glm4v_moe.py and mistral_large_3.py of SGLang."""
+    assert shared_products("h200-sxm", Batch(8.0, 100.0), model="zai-org/GLM-4.6V", tp=4) == 0
+    assert shared_products("b200", Batch(8.0, 100.0), model="mistralai/Mistral-Large-3-675B-Instruct-2512") == 0
+
+
 def test_every_attention_rank_replays_a_graph_of_its_own() -> None:
     beyond_one = Batch(1000.0, 100.0)  # the largest graph holds 512 sequences
     assert shared_products("b200", beyond_one) == 2 * 58
