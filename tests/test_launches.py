@@ -184,3 +184,12 @@ def test_a_step_of_few_sequences_does_not_wait_for_the_host_of_every_rank() -> N
     )
     assert lone[1] - lone[0] < 1
     assert full[1] - full[0] == pytest.approx(7 * 4.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("engine_name", "most"), [("vllm", 128), ("sglang", 512)])
+def test_drafted_tokens_fill_graphs_that_are_sized_by_tokens(engine_name: str, most: int) -> None:
+    """512 tokens of vLLM are 128 sequences with three drafted ones each; SGLang captures 512 sequences."""
+    drafting = {"draft_model": "mtp", "speculative_tokens": 3, "acceptance_rate": 0.7, "max_num_seqs": 1024}
+    time = priced_scenario(Scenario(gpu="h200-sxm", engine=engine_name, **DEEPSEEK, **drafting)).clock.engine_time
+    within, beyond = (float(np.ravel(time.launched_share(Batch(n, 1000.0)))[0]) for n in (most, most + 1))
+    assert (within, beyond) == (0, 1)

@@ -45,7 +45,7 @@ def capacity_of(
         lanes=inputs.parallel.pp,
         chunk_overlap=_chunk_overlap(engine, deployments),
         replicas=replicas(deployments),
-        graph_batch=captured(inputs),
+        graph_batch=captured(inputs) / captured_each(engine, inputs),
         computed_again=engine.cache.computed_again,
         waits_on=inputs.parallel.pp if engine.scheduler.stages_wait else 1.0,
     )
@@ -78,6 +78,13 @@ def captured(inputs: MemoryInputs) -> Floats:
     """Largest batch of each row that a CUDA graph replays; attention data-parallel ranks replay one each."""
     ranks = np.asarray(inputs.parallel.attention_dp)
     return np.where(inputs.settings.enforce_eager, 0.0, inputs.settings.graph_batch * ranks)
+
+
+def captured_each(engine: EngineSpec, inputs: MemoryInputs) -> PerRow:
+    """What a decoding sequence takes of a captured batch: graphs of all steps are sized by tokens, drafted ones among
+    them, those of decodes by sequences.
+    """
+    return 1.0 + np.asarray(inputs.settings.draft_tokens) * (engine.graphs.steps == "mixed")
 
 
 def step_room(engine: EngineSpec, inputs: MemoryInputs) -> Floats:

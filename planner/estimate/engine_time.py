@@ -14,7 +14,7 @@ import numpy as np
 from planner.arrays import PerRow
 from planner.catalog.rates import RateSet
 from planner.collectives import Parallel, p_norm
-from planner.estimate.capacity import captured
+from planner.estimate.capacity import captured, captured_each
 from planner.estimate.deployments import Deployment, Floats, Part, column
 from planner.estimate.kernels.launches import Launches, launches
 from planner.memory import MemoryInputs
@@ -31,7 +31,8 @@ class EngineTime(NamedTuple):
     engine: EngineSpec
     parallel: Parallel
     launches: Launches
-    graph_batch: PerRow  # largest batch that a CUDA graph replays
+    graph_batch: PerRow  # largest batch that a CUDA graph replays, in sequences or, of steps with prompts, in tokens
+    captured_each: PerRow  # part of it that a decoding sequence takes
     replays: PerRow  # whether the engine has CUDA graphs on the GPU; without them rates are those of launched kernels
 
     def seconds(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats, t0_s: PerRow) -> PerRow:
@@ -50,11 +51,11 @@ class EngineTime(NamedTuple):
 
         A mean of 1.4 sequences stands for steps of one sequence and, in 0.4 of them, of two.
         """
-        graphs, tokens = self.engine.graphs.steps, np.asarray(batch.decode_seqs + batch.prefill_tokens)
+        graphs, tokens = self.engine.graphs.steps, batch.decode_seqs * self.captured_each + batch.prefill_tokens
         prefills = np.asarray(batch.prefill_tokens) > 0
         eager = (graphs == "none") | (prefills & (graphs == "decode"))
         beyond = tokens - np.minimum(self.graph_batch, 1 if graphs == "single" else np.inf)
-        return np.where(eager, 1, np.where(prefills, beyond > 0, np.clip(beyond, 0, 1)))
+        return np.where(eager, 1, np.where(prefills, beyond > 0, np.clip(beyond / self.captured_each, 0, 1)))
 
     def covered_s(self, batch: Batch, accelerator_s: Floats) -> PerRow:
         """Seconds until both the accelerator and the host's work beside it are done.
@@ -131,6 +132,7 @@ def engine_time(
         inputs.parallel,
         launches(engine, deployments, kernels),
         captured(inputs),
+        captured_each(engine, inputs),
         column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
     )
 
