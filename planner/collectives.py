@@ -6,17 +6,17 @@ Sizes are the bytes of the whole message as one GPU holds it (all-reduce), or of
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.arrays import PerRow
 from planner.formats.packing import padded
 from planner.params import Shard, Tensor
 from planner.specs.model import Role
 
 Array = NDArray[np.float64]
-Number = Any  # a float, or an array (R,): NumPy's stubs cannot say that a formula returns what it is given
 
 TINY = np.finfo(np.float64).tiny
 
@@ -28,14 +28,14 @@ class Parallel(NamedTuple):
     of tp) runs attention data-parallel inside the group, so that attention is sharded tp / attention_dp ways.
     """
 
-    tp: Any = 1
-    pp: Any = 1
-    ep: Any = 1
-    attention_dp: Any = 1
-    dp: Any = 1
+    tp: PerRow = 1
+    pp: PerRow = 1
+    ep: PerRow = 1
+    attention_dp: PerRow = 1
+    dp: PerRow = 1
 
     @property
-    def attention_group(self) -> Any:
+    def attention_group(self) -> PerRow:
         """GPUs that share one sequence's attention."""
         return self.tp / self.attention_dp
 
@@ -43,17 +43,17 @@ class Parallel(NamedTuple):
 class Link(NamedTuple):
     """What a group of GPUs attains: start-up seconds, bytes/s of one GPU one way, and sharpness of the bend between."""
 
-    latency_s: Any
-    bytes_per_s: Any
-    p: Any = 1.0
+    latency_s: PerRow
+    bytes_per_s: PerRow
+    p: PerRow = 1.0
 
 
 class LocalShape(NamedTuple):
     """The part of a tensor in one layer that one GPU holds: copies of a matrix [n, k]."""
 
-    copies: Number
-    n: Number
-    k: Number
+    copies: PerRow
+    n: PerRow
+    k: PerRow
 
 
 def is_by_rank(tensor: Tensor, whole: frozenset[Role]) -> bool:
@@ -86,13 +86,13 @@ def local_shape(
 
 def local_fraction(
     tensor: Tensor, parallel: Parallel, whole: frozenset[Role] = frozenset(), vocab_multiple: int = 1
-) -> Number:
+) -> PerRow:
     """Bytes of a tensor that one GPU holds, as a fraction of the whole."""
     local = local_shape(tensor, parallel, whole, vocab_multiple)
     return local.copies * local.n * local.k / (tensor.copies * tensor.n * tensor.k)
 
 
-def p_norm(x: Number, y: Number, p: Number) -> Number:
+def p_norm(x: PerRow, y: PerRow, p: PerRow) -> PerRow:
     """(x^p + y^p)^(1/p), in the units of x and y: p = 1 adds, a large p takes the larger one.
 
     Scaled by the larger term, so that microseconds raised to a power stay in range.
@@ -101,7 +101,7 @@ def p_norm(x: Number, y: Number, p: Number) -> Number:
     return large * (1 + (np.minimum(x, y) / large) ** p) ** (1 / p)
 
 
-def all_reduce_wire_bytes(size_bytes: Number, n: Number) -> Number:
+def all_reduce_wire_bytes(size_bytes: PerRow, n: PerRow) -> PerRow:
     """2 S (n-1)/n: a reduce-scatter and an all-gather. Ref: [scaling-book, sharding]
 
     >>> all_reduce_wire_bytes(8.0, 8)
@@ -110,17 +110,17 @@ def all_reduce_wire_bytes(size_bytes: Number, n: Number) -> Number:
     return 2 * size_bytes * (n - 1) / n
 
 
-def all_gather_wire_bytes(size_bytes: Number, n: Number) -> Number:
+def all_gather_wire_bytes(size_bytes: PerRow, n: PerRow) -> PerRow:
     """S (n-1)/n, S being the gathered whole; a reduce-scatter costs the same. Ref: [scaling-book, sharding]"""
     return size_bytes * (n - 1) / n
 
 
-def all_to_all_wire_bytes(size_bytes: Number, n: Number) -> Number:
+def all_to_all_wire_bytes(size_bytes: PerRow, n: PerRow) -> PerRow:
     """S (n-1)/n of the S bytes that one GPU holds: its own share stays at home."""
     return size_bytes * (n - 1) / n
 
 
-def transfer_s(wire_bytes: Number, link: Link) -> Number:
+def transfer_s(wire_bytes: PerRow, link: Link) -> PerRow:
     """Seconds until `wire_bytes` have left every GPU: (a^p + (bytes / rate)^p)^(1/p), nothing for nothing.
 
     Small messages cost the start-up, large ones the rate; measured collectives bend slowly from one to the
@@ -129,7 +129,7 @@ def transfer_s(wire_bytes: Number, link: Link) -> Number:
     return np.where(np.asarray(wire_bytes) > 0, p_norm(wire_bytes / link.bytes_per_s, link.latency_s, link.p), 0.0)
 
 
-def hierarchical_bytes_per_s(n: Number, per_node: Number, inside: Number, between: Number) -> Number:
+def hierarchical_bytes_per_s(n: PerRow, per_node: PerRow, inside: PerRow, between: PerRow) -> PerRow:
     """Flat rate at which `n` GPUs in nodes of `per_node` exchange as fast as a two-level collective.
 
     The part inside a node moves (g-1)/g of the message over `inside`, the part between m nodes

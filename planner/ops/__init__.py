@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number, Parallel
+from planner.arrays import PerRow
+from planner.collectives import Parallel
 from planner.ops.adapters import Adapters, adapter_op
 from planner.ops.attention import Reading, decode_ops, joined, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
@@ -94,7 +95,7 @@ class Prepared(NamedTuple):
     products: tuple[Product, ...]
     mixings: tuple[Mixing, ...]
     elementwise: Elementwise
-    decode_tokens: Number = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
+    decode_tokens: PerRow = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
     latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
     rules: GroupRules = GroupRules()
 
@@ -135,12 +136,12 @@ def prepare(
     )
 
 
-def _per_rank(total: Number, parallel: Parallel, seqs: Number) -> Number:
+def _per_rank(total: PerRow, parallel: Parallel, seqs: PerRow) -> PerRow:
     """Share of the busiest attention-DP rank when `seqs` sequences are spread evenly."""
     return total / np.maximum(np.minimum(parallel.attention_dp, seqs), 1.0)
 
 
-def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Work:
+def work_of(batch: Batch, parallel: Parallel, decode_tokens: PerRow = 1.0) -> Work:
     """Tokens that one GPU works on. With fewer sequences than attention-DP ranks some ranks are idle."""
     decode = _per_rank(batch.decode_seqs, parallel, batch.decode_seqs)
     prefill = _per_rank(batch.prefill_tokens, parallel, batch.prefill_seqs)
@@ -159,7 +160,7 @@ def work_of(batch: Batch, parallel: Parallel, decode_tokens: Number = 1.0) -> Wo
     )
 
 
-def _present(amount: Number) -> bool:
+def _present(amount: PerRow) -> bool:
     """False for a scalar 0, which says that the batch has no such part."""
     return np.ndim(amount) > 0 or float(amount) > 0
 

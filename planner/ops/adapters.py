@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number
+from planner.arrays import PerRow
 from planner.ops.records import Op, OpKind, Slot
 
 PRODUCTS = 2  # down to the rank and up again
@@ -15,13 +15,13 @@ PRODUCTS = 2  # down to the rank and up again
 class Adapters(NamedTuple):
     """The adapters that one GPU holds; scalars or (R,)."""
 
-    values: Number  # of one adapter of rank 1, over all products that it adapts
+    values: PerRow  # of one adapter of rank 1, over all products that it adapts
     products: int  # that an adapter adapts
-    slots: Number  # adapters resident at once
-    rank: Number
+    slots: PerRow  # adapters resident at once
+    rank: PerRow
 
 
-def adapter_op(adapters: Adapters, tokens: Number, sequences: Number) -> Op:
+def adapter_op(adapters: Adapters, tokens: PerRow, sequences: PerRow) -> Op:
     """All adapters of a step as one operation; at most as many of them are read as there are sequences to name one."""
     slots, rank = adapters.slots, adapters.rank
     thin_products = PRODUCTS * adapters.products

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number, Parallel
+from planner.arrays import PerRow
+from planner.collectives import Parallel
 from planner.ops.records import FUSED_ONLY, FUSED_SCORES, GeneralKernel, Op, OpKind, Scores, Slot, Widths, Work
 from planner.specs.model import Attention, Indexer, LatentAttention, Mixer
 
@@ -22,13 +23,13 @@ NARROW = 256  # values of the widest head that FlashAttention and FlashInfer tak
 class Heads(NamedTuple):
     """One kind of attention on one GPU."""
 
-    queries: Number  # query heads
-    flops_per_pair: Number  # of a (query token, key token) pair, all heads
-    cache_bytes: Number  # of one token
-    io_bytes: Number  # queries in and outputs out, per token
+    queries: PerRow  # query heads
+    flops_per_pair: PerRow  # of a (query token, key token) pair, all heads
+    cache_bytes: PerRow  # of one token
+    io_bytes: PerRow  # queries in and outputs out, per token
 
 
-def causal_pairs(cached: Number, length: Number, reach: Number = np.inf) -> Number:
+def causal_pairs(cached: PerRow, length: PerRow, reach: PerRow = np.inf) -> PerRow:
     """(query, key) pairs when each of `length` new tokens sees itself and at most `reach - 1` before it.
 
     >>> float(causal_pairs(0, 4)), float(causal_pairs(100, 4, reach=16))  # 1 + 2 + 3 + 4, and 4 x 16
@@ -37,16 +38,16 @@ def causal_pairs(cached: Number, length: Number, reach: Number = np.inf) -> Numb
     return _pairs_before(cached + length, reach) - _pairs_before(cached, reach)
 
 
-def _pairs_before(end: Number, reach: Number) -> Number:
+def _pairs_before(end: PerRow, reach: PerRow) -> PerRow:
     """Pairs of the tokens 0 .. end-1: a triangle up to `reach`, then a band of that width."""
     inside = np.minimum(end, reach)
     return inside * (inside + 1) / 2 + inside * (end - inside)
 
 
-def chunked_pairs(cached: Number, length: Number, chunk: Number) -> Number:
+def chunked_pairs(cached: PerRow, length: PerRow, chunk: PerRow) -> PerRow:
     """Pairs when a token sees only what precedes it in its own chunk (Llama 4)."""
 
-    def before(end: Number) -> Number:
+    def before(end: PerRow) -> PerRow:
         whole, rest = np.floor(end / chunk), np.mod(end, chunk)
         return whole * chunk * (chunk + 1) / 2 + rest * (rest + 1) / 2
 
@@ -62,19 +63,19 @@ class Reading(NamedTuple):
     reach: float = np.inf  # the most cached tokens that one new token reads
     chunk: int | None = None  # of block-local attention
     gather: Heads | None = None  # of prompts whose tokens read keys of their own each ...
-    gathers_from: Number = np.inf  # ... where they see more than so many tokens
-    idle: Number = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
-    runs_general: Number = False  # rows in which it runs in the general kernel ...
+    gathers_from: PerRow = np.inf  # ... where they see more than so many tokens
+    idle: PerRow = 0.0  # sequences that would keep all of a GPU reading, where fewer leave parts of it idle
+    runs_general: PerRow = False  # rows in which it runs in the general kernel ...
     general: GeneralKernel = FUSED_ONLY  # ... which is this one
     joins: bool = False  # the kernel of the reading before it reads this too
 
 
-def mean_length(work: Work) -> Number:
+def mean_length(work: Work) -> PerRow:
     """New tokens of one prompt in this step."""
     return work.prefill / np.maximum(work.prefill_seqs, 1.0)
 
 
-def attended_pairs(reading: Reading, work: Work, causal: bool) -> Number:
+def attended_pairs(reading: Reading, work: Work, causal: bool) -> PerRow:
     """(query, key) pairs of one prompt of mean length in this step."""
     length = mean_length(work)
     if not causal:
@@ -175,7 +176,7 @@ def readings(
     return [own, Reading("indexer", scores, scores)]
 
 
-def score_traffic_bytes(scores: Scores, pairs: Number) -> Number:
+def score_traffic_bytes(scores: Scores, pairs: PerRow) -> PerRow:
     """Bytes that the scores of `pairs` (query, key, head) move: all of the traffic beyond what the cache C keeps.
 
     T n S / (S + C), S = 4 n bytes of scores. Shaped like that: growth from 512 to 4096 tokens in llama.cpp is 1.4 times
@@ -187,7 +188,7 @@ def score_traffic_bytes(scores: Scores, pairs: Number) -> Number:
     return scores.traffic * pairs * held / np.maximum(held + scores.cache, 1.0)
 
 
-def _in_kernels(fused: Op, general: Op, runs_general: Number) -> list[Op]:
+def _in_kernels(fused: Op, general: Op, runs_general: PerRow) -> list[Op]:
     """The operation in the kernels that some row runs it in; each has no work in the others' rows."""
     found = [fused._replace(count=fused.count * ~np.asarray(runs_general))] if not np.all(runs_general) else []
     return found + ([general._replace(count=general.count * runs_general)] if np.any(runs_general) else [])
@@ -214,7 +215,7 @@ def joined(ops: Sequence[Op], more: Sequence[Op]) -> list[Op]:
     return [one._replace(flops=one.flops + x.flops, bytes=one.bytes + x.bytes, k=one.k + x.k) for one, x in pairs]
 
 
-def general_pairs(reading: Reading, work: Work, pairs: Number) -> Number:
+def general_pairs(reading: Reading, work: Work, pairs: PerRow) -> PerRow:
     """Pairs of one prompt as the general kernel pays for them: it masks what lies behind a window and goes on."""
     if np.isinf(reading.reach):
         return pairs

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import PerRow
-from planner.collectives import Number
 from planner.ops.records import Op, OpKind, Slot
 
 WEIGHTED = (OpKind.GEMM, OpKind.MOE)
@@ -26,12 +25,12 @@ class HostShare(NamedTuple):
     copied_from: PerRow  # rows
 
 
-def weight_bytes(op: Op, activation: Number) -> Number:
+def weight_bytes(op: Op, activation: PerRow) -> PerRow:
     """Bytes of a product without its inputs and outputs."""
     return np.maximum(op.bytes - op.m * (op.n + op.k) * activation, 0.0)
 
 
-def placed(ops: Sequence[Op], share: HostShare, activation: Number) -> list[Op]:
+def placed(ops: Sequence[Op], share: HostShare, activation: PerRow) -> list[Op]:
     """The step with each operation divided between GPU and host, and the copies of weights between them."""
     out: list[Op] = []
     for op in ops:

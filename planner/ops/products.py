@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number, Parallel, is_by_rank, local_fraction, local_shape
+from planner.arrays import PerRow
+from planner.collectives import Parallel, is_by_rank, local_fraction, local_shape
 from planner.identity import Same
 from planner.ops.records import GroupRules, Op, OpKind, Product, Slot, Widths, Work
 from planner.params import Tensor, tensors
@@ -122,7 +123,7 @@ def product(group: Group, widths: Widths, parallel: Parallel, rules: GroupRules 
     )
 
 
-def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
+def distinct_experts(n_experts: PerRow, active: PerRow, tokens: PerRow) -> PerRow:
     """Experts that at least one of `tokens` tokens is routed to: E (1 - (1 - k/E)^B), routing uniform.
 
     >>> float(distinct_experts(8, 2, 1)), float(distinct_experts(8, 2, 2))
@@ -131,7 +132,7 @@ def distinct_experts(n_experts: Number, active: Number, tokens: Number) -> Numbe
     return n_experts * (1 - (1 - active / n_experts) ** tokens)
 
 
-def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number:
+def popular_experts(n_experts: PerRow, active: PerRow, tokens: PerRow) -> PerRow:
     """`distinct_experts` where some experts are chosen more often than others: the mean over their popularity f.
 
     E mean(1 - (1 - min(f k/E, 1))^B), ln f normal with a spread of SKEW and f of mean 1.
@@ -140,17 +141,17 @@ def popular_experts(n_experts: Number, active: Number, tokens: Number) -> Number
     return n_experts * sum(weight * share for weight, share in zip(WEIGHTS, shares, strict=True))
 
 
-def busiest_rank(n_experts: Number, ep: Number) -> Number:
+def busiest_rank(n_experts: PerRow, ep: PerRow) -> PerRow:
     """Tokens of the busiest GPU relative to the mean: 1 + spread of its E/ep experts x largest of ep deviates."""
     spread = np.sqrt(np.expm1(SKEW**2) * ep / n_experts)
     return 1 + spread * _largest_deviate(ep)
 
 
-def _largest_deviate(ep: Number) -> Number:
+def _largest_deviate(ep: PerRow) -> PerRow:
     return np.interp(np.log2(ep), OCTAVES, LARGEST_DEVIATE)
 
 
-def busiest_share(share: Number, n_experts: Number, ep: Number) -> Number:
+def busiest_share(share: PerRow, n_experts: PerRow, ep: PerRow) -> PerRow:
     """Share of its E/ep experts that the GPU with the most of them reads, where all GPUs read `share` of E on average.
 
     share + (share (1 - share) ep/E)^0.5 x largest of ep deviates: each expert is read or not, independently.
@@ -164,7 +165,7 @@ def products(model: ModelSpec, widths: Widths, parallel: Parallel, rules: GroupR
     return tuple(product(group, widths, parallel, rules) for group in groups(model))
 
 
-def _tokens(part: Product, work: Work, expanded: Number) -> Number:
+def _tokens(part: Product, work: Work, expanded: PerRow) -> PerRow:
     if part.sampled:
         return work.rank_sampled if part.by_rank else work.sampled
     if part.name == "attention.kv_b":
@@ -172,7 +173,7 @@ def _tokens(part: Product, work: Work, expanded: Number) -> Number:
     return work.rank_tokens if part.by_rank else work.tokens
 
 
-def product_op(part: Product, work: Work, activation: Number, expanded: Number = 0.0) -> Op:
+def product_op(part: Product, work: Work, activation: PerRow, expanded: PerRow = 0.0) -> Op:
     """2 m n k FLOPs; weights once (of experts those touched), inputs read and outputs written.
 
     Chunked prefill of latent attention expands the cached latents of its prompt again: `expanded` more rows

@@ -9,7 +9,6 @@ from enum import IntEnum, StrEnum, auto
 from typing import NamedTuple
 
 from planner.arrays import PerRow
-from planner.collectives import Number
 from planner.specs.model import Role
 
 
@@ -67,13 +66,13 @@ class Op(NamedTuple):
     name: str
     kind: OpKind
     rate: int  # a Slot; a draft model's operations use the slots behind it
-    count: Number
-    flops: Number
-    bytes: Number
-    m: Number
-    n: Number
-    k: Number
-    matrices: Number = 1.0  # over which the m rows are spread: the experts that they reach
+    count: PerRow
+    flops: PerRow
+    bytes: PerRow
+    m: PerRow
+    n: PerRow
+    k: PerRow
+    matrices: PerRow = 1.0  # over which the m rows are spread: the experts that they reach
 
 
 class Batch(NamedTuple):
@@ -141,15 +140,15 @@ class Product(NamedTuple):
     kind: OpKind
     rate: Slot
     layers: int
-    weight_bytes: Number
-    n: Number
-    k: Number
+    weight_bytes: PerRow
+    n: PerRow
+    k: PerRow
     copies: float  # experts in one layer; 1 for a dense product
     active: float  # of them, those one token uses
-    experts_local: Number  # fraction of the experts' assignments that this GPU computes
+    experts_local: PerRow  # fraction of the experts' assignments that this GPU computes
     sampled: bool  # runs on one token per sequence only
     by_rank: bool  # runs on the tokens of one attention-DP rank
-    shards: Number = 1.0  # GPUs among which whole experts are dealt out
+    shards: PerRow = 1.0  # GPUs among which whole experts are dealt out
 
 
 class GroupRules(NamedTuple):
@@ -164,13 +163,13 @@ class GroupRules(NamedTuple):
 class Work(NamedTuple):
     """Tokens that one GPU sees in a step, derived from a Batch."""
 
-    decode: Number  # sequences on one attention-DP rank
-    decode_context: Number
-    prefill: Number  # prompt tokens on one rank
-    prefill_seqs: Number
-    prefill_context: Number
-    rank_tokens: Number  # decode + prefill of one rank
-    tokens: Number  # of the whole replica
-    sampled: Number  # logits rows of the whole replica
-    rank_sampled: Number  # of one rank
-    decode_tokens: Number = 1.0  # of each decoding sequence in this step
+    decode: PerRow  # sequences on one attention-DP rank
+    decode_context: PerRow
+    prefill: PerRow  # prompt tokens on one rank
+    prefill_seqs: PerRow
+    prefill_context: PerRow
+    rank_tokens: PerRow  # decode + prefill of one rank
+    tokens: PerRow  # of the whole replica
+    sampled: PerRow  # logits rows of the whole replica
+    rank_sampled: PerRow  # of one rank
+    decode_tokens: PerRow = 1.0  # of each decoding sequence in this step

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number, Parallel
+from planner.arrays import PerRow
+from planner.collectives import Parallel
 from planner.ops.records import Op, OpKind, Slot, Widths, Work
 from planner.specs.model import LinearAttention, Mamba
 
@@ -26,11 +27,11 @@ SCAN_STEP = 6  # of a selective scan: decay, input, sum, query
 class State(NamedTuple):
     """One recurrent kind on one GPU."""
 
-    values: Number  # of a sequence's state
-    state_bytes: Number  # of a sequence, convolution included
-    step_flops: Number  # one token of decode
-    chunk_flops: Number  # one token of prefill
-    token_bytes: Number  # inputs and outputs of one token
+    values: PerRow  # of a sequence's state
+    state_bytes: PerRow  # of a sequence, convolution included
+    step_flops: PerRow  # one token of decode
+    chunk_flops: PerRow  # one token of prefill
+    token_bytes: PerRow  # inputs and outputs of one token
     chunk: int  # tokens
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import PerRow
-from planner.collectives import Number
 from planner.ops.records import Op, Slot
 
 ROUTER = "moe.router"
@@ -37,7 +36,7 @@ class RouterKernels(NamedTuple):
     own: PerRow  # most tokens for which the engine has a kernel of its own
 
 
-def tile_outputs(tiles: VectorTiles, tokens: Number) -> Number:
+def tile_outputs(tiles: VectorTiles, tokens: PerRow) -> PerRow:
     """Outputs that all multiprocessors could compute while one of them computes a tile."""
     several = tiles.lone_outputs + (tiles.few_outputs - tiles.lone_outputs) * np.clip(tokens - 1, 0, 1)
     found = several + (tiles.many_outputs - tiles.few_outputs) * np.clip(tokens - tiles.few, 0, 1)

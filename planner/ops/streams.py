@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from planner.collectives import Number
+from planner.arrays import PerRow
 from planner.ops.records import Op, OpKind, Slot
 
 _QUERIES = "attention.q_b"
 _POOLING = ("compressor.pool", "indexer.pool", "indexer.q_b", "indexer.weights")
 
 
-def _beside(ops: Sequence[Op], share: Number, hidden: Callable[[Op], bool], takes: Callable[[Op], bool]) -> list[Op]:
+def _beside(ops: Sequence[Op], share: PerRow, hidden: Callable[[Op], bool], takes: Callable[[Op], bool]) -> list[Op]:
     """The operations where `share` (0 or 1) of the hidden ones run beside those that take over what they move and
     compute.
     """
@@ -31,7 +31,7 @@ def _beside(ops: Sequence[Op], share: Number, hidden: Callable[[Op], bool], take
     ]
 
 
-def shared_beside(ops: Sequence[Op], share: Number) -> list[Op]:
+def shared_beside(ops: Sequence[Op], share: PerRow) -> list[Op]:
     """The step where the shared experts run beside the routed ones in a `share` (0 to 1) of such steps.
 
     What they move and compute falls to the routed experts' kernel; the start-ups of their two products and of the
@@ -42,7 +42,7 @@ def shared_beside(ops: Sequence[Op], share: Number) -> list[Op]:
     return [op._replace(count=op.count - share * activations) if op.kind is OpKind.ELEMENTWISE else op for op in found]
 
 
-def pools_beside(ops: Sequence[Op], share: Number) -> list[Op]:
+def pools_beside(ops: Sequence[Op], share: PerRow) -> list[Op]:
     """The operations where `share` (0 or 1) of a compressor's and an indexer's products run beside the queries'.
 
     What they move and compute falls to the queries' second product; their start-ups are hidden.
@@ -50,6 +50,6 @@ def pools_beside(ops: Sequence[Op], share: Number) -> list[Op]:
     return _beside(ops, share, lambda op: op.name in _POOLING, lambda op: op.name == _QUERIES)
 
 
-def norms_within(ops: Sequence[Op], norms: Number) -> list[Op]:
+def norms_within(ops: Sequence[Op], norms: PerRow) -> list[Op]:
     """The step where the kernels of all-reduces also add the residual and norm the sum, for `norms` of its norms."""
     return [op._replace(count=np.maximum(op.count - norms, 0.0)) if op.name == "elementwise" else op for op in ops]

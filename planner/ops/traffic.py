@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.collectives import Number, Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
+from planner.arrays import PerRow
+from planner.collectives import Parallel, all_gather_wire_bytes, all_reduce_wire_bytes
 from planner.ops.records import GroupRules, Op, OpKind, Slot, Widths, Work
 from planner.specs.model import (
     Attention,
@@ -38,7 +39,7 @@ INDEXER_KERNELS = 5  # norm and rotation of its keys, quantizing queries and key
 STATE_KERNELS = 2  # taking the projections apart, the gated norm of the result
 
 
-def _mixer_width(mixer: Mixer, parallel: Parallel) -> Number:
+def _mixer_width(mixer: Mixer, parallel: Parallel) -> PerRow:
     """Values per token that are rotated, gated or written to the cache, on one GPU."""
     group = parallel.attention_group
     if isinstance(mixer, Attention):
@@ -80,7 +81,7 @@ def _ffn_kernels(ffn: Ffn) -> int:
     return 1 + bool(ffn.shared_intermediate or ffn.dense_intermediate)
 
 
-def _ffn_width(ffn: Ffn, parallel: Parallel) -> Number:
+def _ffn_width(ffn: Ffn, parallel: Parallel) -> PerRow:
     """Values per token of the hidden activation on one GPU: gate and up in, product out."""
     if isinstance(ffn, DenseFfn):
         return (3 if ffn.gated else 2) * ffn.intermediate / parallel.tp
@@ -91,8 +92,8 @@ class Elementwise(NamedTuple):
     """The element-wise kernels of a step: their number, and the values that they move on one GPU."""
 
     kernels: int
-    rank_values: Number  # per token of an attention data-parallel rank
-    values: Number  # per token of the whole replica
+    rank_values: PerRow  # per token of an attention data-parallel rank
+    values: PerRow  # per token of the whole replica
 
 
 def elementwise(model: ModelSpec, parallel: Parallel) -> Elementwise:
@@ -101,8 +102,8 @@ def elementwise(model: ModelSpec, parallel: Parallel) -> Elementwise:
     streams = model.residual_streams
     normed = NORM_VALUES if streams == 1 else JOINED + STREAM_VALUES * streams
     kernels = norms * (1 if streams == 1 else 1 + STREAM_KERNELS) + LOGIT_KERNELS
-    rank_values: Number = norms * normed * model.hidden_size + 2 * (model.embedding_size or model.hidden_size)
-    values: Number = 0.0
+    rank_values: PerRow = norms * normed * model.hidden_size + 2 * (model.embedding_size or model.hidden_size)
+    values: PerRow = 0.0
     for index, mixer in enumerate(model.mixers):
         rank_values = rank_values + model.mixer_layers(index) * 2 * _mixer_width(mixer, parallel)
         kernels += model.mixer_layers(index) * _mixer_kernels(mixer)
@@ -129,7 +130,7 @@ def elementwise_op(own: Elementwise, model: ModelSpec, widths: Widths, work: Wor
     )
 
 
-def _message(name: str, slot: Slot, count: Number, wire_bytes: Number, tokens: Number, width: Number) -> Op:
+def _message(name: str, slot: Slot, count: PerRow, wire_bytes: PerRow, tokens: PerRow, width: PerRow) -> Op:
     return Op(name, OpKind.COMMUNICATION, slot, count * np.sign(wire_bytes), 0.0, wire_bytes, tokens, width, 1.0)
 
 
@@ -184,7 +185,7 @@ def _tensor_parallel_ops(
     return ops
 
 
-def remote_gpus(routes: Number, ep: Number, tp: Number) -> Number:
+def remote_gpus(routes: PerRow, ep: PerRow, tp: PerRow) -> PerRow:
     """Other GPUs that one token is sent to: its distinct expert ranks, each `tp / ep` GPUs wide.
 
     ep (1 - (1 - 1/ep)^k) ranks are met by k routes at random, of which 1 in tp is home; ep = 1 reaches everybody.
@@ -195,9 +196,9 @@ def remote_gpus(routes: Number, ep: Number, tp: Number) -> Number:
 class _Routes(NamedTuple):
     """How one token reaches an ffn that ranks share."""
 
-    count: Number
-    ranks: Number  # among which the routes lead
-    value_bytes: Number  # of a value on its way
+    count: PerRow
+    ranks: PerRow  # among which the routes lead
+    value_bytes: PerRow  # of a value on its way
 
 
 def _routes(ffn: Ffn, widths: Widths, parallel: Parallel) -> _Routes:
@@ -240,6 +241,6 @@ def _exchange(model: ModelSpec, widths: Widths, parallel: Parallel, work: Work, 
     return ops
 
 
-def _divided(ways: Number) -> bool:
+def _divided(ways: PerRow) -> bool:
     """Whether any row divides; else the messages are left out."""
     return bool((np.asarray(ways) > 1).any())
