@@ -83,8 +83,8 @@ def speed_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
 def cost_columns(p: PricedGroup, runs: NDArray[np.bool_]) -> Columns:
     """Columns of money, where a GPU hour has a known price; per request and token only where the deployment runs."""
     price = numbers(p.deployments, "usd_per_gpu_hour", np.nan)
-    found: Columns = billing.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
-    return {name: value if name in FIXED_COST else np.where(runs, value, np.nan) for name, value in found.items()}
+    costs: Columns = billing.cost(price, n_gpus(p.deployments), p.offered.load, p.point)._asdict()
+    return {name: value if name in FIXED_COST else np.where(runs, value, np.nan) for name, value in costs.items()}
 
 
 def n_gpus(deployments: Sequence[Deployment]) -> Floats:
@@ -162,10 +162,10 @@ def answer(p: PricedGroup) -> Answer:
     starts, holds = p.starts(), p.holds()
     missed = missed_objectives(p)
     meets = holds & np.array([not names for names in missed])
-    told = [("", "")] * len(missed)
+    failures = [("", "")] * len(missed)
     for i in np.flatnonzero(~meets).tolist():
-        told[i] = _reason(p, i, bool(starts[i]), bool(holds[i]), missed[i])
-    return Answer(starts, holds, meets, [code for code, _ in told], [reason for _, reason in told])
+        failures[i] = _reason(p, i, bool(starts[i]), bool(holds[i]), missed[i])
+    return Answer(starts, holds, meets, [code for code, _ in failures], [reason for _, reason in failures])
 
 
 def missed_objectives(p: PricedGroup) -> list[list[str]]:

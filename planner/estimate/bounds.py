@@ -37,15 +37,15 @@ def evidence_widths(texts: dict[str, NDArray[np.object_]], deployments: Sequence
     levels = each(deployments, lambda d: memory_levels(d, uniform), Part.GPU, Part.WEIGHTS, Part.WORDS)
     memory = {part: [level[part] for level in levels] for part in BY_MEMORY}
     engines = [_engine_level(*said) for said in zip(texts["engine_evidence"], texts["engine_validation"], strict=True)]
-    found = widths(memory, list(texts["speed_evidence"]), engines)
+    half_widths = widths(memory, list(texts["speed_evidence"]), engines)
     if known := shipped().decode_engines.get(deployments[0].row.engine.id):
         transferred = texts["engine_evidence"] == "transferred"
-        found = found._replace(decode_engine=np.where(transferred, known.value, found.decode_engine))
-    found = _with_own_kernels(found, texts, deployments)
+        half_widths = half_widths._replace(decode_engine=np.where(transferred, known.value, half_widths.decode_engine))
+    half_widths = _with_own_kernels(half_widths, texts, deployments)
     hosted, host = on_host(deployments), shipped().host
-    return found._replace(
-        decode_engine=uncertainty.combined(found.decode_engine, np.where(hosted, host.decode.value, 0.0)),
-        prefill_engine=uncertainty.combined(found.prefill_engine, np.where(hosted, host.prefill.value, 0.0)),
+    return half_widths._replace(
+        decode_engine=uncertainty.combined(half_widths.decode_engine, np.where(hosted, host.decode.value, 0.0)),
+        prefill_engine=uncertainty.combined(half_widths.prefill_engine, np.where(hosted, host.prefill.value, 0.0)),
     )
 
 
@@ -54,12 +54,12 @@ def _engine_level(evidence: str, validation: str) -> str:
 
 
 def _with_own_kernels(
-    found: HalfWidths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]
+    half_widths: HalfWidths, texts: dict[str, NDArray[np.object_]], deployments: Sequence[Deployment]
 ) -> HalfWidths:
     """One width for operators and engine, where a lone request meets kernels that were fitted in that engine."""
     own, row = shipped().own_kernels, deployments[0].row
     if row.engine.id != own.engine:
-        return found
+        return half_widths
     experts = row.model.has_experts
     known = column(deployments, lambda d: d.row.gpu.generation in own.generations, Part.GPU, dtype=bool)
     lone = (numbers(deployments, "concurrency", 1) == 1) & np.isnan(numbers(deployments, "request_rate_per_s", np.nan))
@@ -69,11 +69,11 @@ def _with_own_kernels(
         near, far = (levels.known_experts, levels.elsewhere_experts) if experts else (levels.known, levels.elsewhere)
         return np.where(known, near.value, far.value)
 
-    return found._replace(
-        decode_operators=np.where(applies, 0.0, found.decode_operators),
-        prefill_operators=np.where(applies, 0.0, found.prefill_operators),
-        decode_engine=np.where(applies, width(own.decode), found.decode_engine),
-        prefill_engine=np.where(applies, width(own.prefill), found.prefill_engine),
+    return half_widths._replace(
+        decode_operators=np.where(applies, 0.0, half_widths.decode_operators),
+        prefill_operators=np.where(applies, 0.0, half_widths.prefill_operators),
+        decode_engine=np.where(applies, width(own.decode), half_widths.decode_engine),
+        prefill_engine=np.where(applies, width(own.prefill), half_widths.prefill_engine),
     )
 
 

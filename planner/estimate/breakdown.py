@@ -110,13 +110,13 @@ def phases(scenario: Scenario, library: Library = NO_LIBRARY) -> tuple[Peaks, li
     row, mean = group.deployments[0].row, mean_batch(group)
     math = _math(row)
     peaks = Peaks(row.gpu.bandwidth_bytes_per_s, row.gpu.flops_per_s[math], math.value)
-    found = []
+    phases = []
     if only(group.offered.load.input_tokens) > 0:
         tokens = np.minimum(group.offered.request.prefill_tokens, group.offered.capacity.max_num_batched_tokens)
-        found.append(_phase("prefill", group, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
+        phases.append(_phase("prefill", group, Batch(prefill_tokens=tokens, prefill_seqs=np.ones_like(tokens))))
     if only(group.offered.load.output_tokens) > 0:
-        found.append(_phase("decode", group, Batch(mean.decode_seqs, mean.decode_context)))
-    return peaks, found
+        phases.append(_phase("decode", group, Batch(mean.decode_seqs, mean.decode_context)))
+    return peaks, phases
 
 
 def _math(row: ResolvedRow) -> MathType:

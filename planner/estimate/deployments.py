@@ -154,12 +154,12 @@ class Deployments(tuple[Deployment, ...]):
 
     def taken(self, at: Places) -> Deployments:
         """Those at these places, with what was already read of all."""
-        found = Deployments(self[index] for index in at.tolist())
+        chosen = Deployments(self[index] for index in at.tolist())
         scenarios, like = self.alike(Part.SCENARIO)
         numbers = {part: number[at] for part, number in self._numbers.items()}
-        vars(found).update(_numbers=numbers, cells=self.cells[:, at])
-        found._alike[Part.SCENARIO,] = scenarios, like[at]
-        return found
+        vars(chosen).update(_numbers=numbers, cells=self.cells[:, at])
+        chosen._alike[Part.SCENARIO,] = scenarios, like[at]
+        return chosen
 
 
 def number_of_each(keys: Iterable[Hashable]) -> Places:
@@ -189,8 +189,8 @@ def _without_gaps(numbers: Places) -> Places:
 def each(deployments: Sequence[Deployment], value: Callable[[Deployment], T], *parts: Part) -> list[T]:
     """`value` of every deployment, in their order. It may look at `parts` alone: it is asked once for equal ones."""
     kinds, at = Deployments.of(deployments).alike(*parts)
-    found = [value(d) for d in kinds]
-    return [found[index] for index in at.tolist()]
+    values = [value(d) for d in kinds]
+    return [values[index] for index in at.tolist()]
 
 
 def column(

@@ -39,9 +39,9 @@ def placement_column(deployments: Sequence[Deployment]) -> NDArray[np.object_] |
     """Placements, (R,); None where no row departs from the engine's own rule."""
     if not deployments[0].row.engine.division.by_layers or not any(map(_places, deployments)):
         return None
-    found = np.empty(len(deployments), dtype=object)
-    found[:] = [placement_of(d) for d in deployments]
-    return found
+    placements = np.empty(len(deployments), dtype=object)
+    placements[:] = [placement_of(d) for d in deployments]
+    return placements
 
 
 def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostShare | None:
@@ -66,17 +66,17 @@ def host_share(deployments: Sequence[Deployment], inputs: MemoryInputs) -> HostS
 def _run_on_host(model: ModelSpec, placement: Placement) -> NDArray[np.float64]:
     """(slots,): share of each slot's executions in layers on the host, where a layer's cache lies with its weights."""
     layers = placement.host_layers / model.n_layers
-    found = np.zeros(len(Slot))
+    shares = np.zeros(len(Slot))
     parts: dict[Slot, list[tuple[float, float]]] = {}
     for tensor, row in zip(tensors(model), stage_shares(model, placement), strict=True):
         if tensor.layers and tensor.op:
             parts.setdefault(slot_of(tensor), []).append((float(row[-1]) * tensor.numel, float(tensor.numel)))
     for slot, pairs in parts.items():
-        found[slot] = sum(on_host for on_host, _ in pairs) / sum(whole for _, whole in pairs)
-    found[Slot.LM_HEAD_GEMM] = float(placement.host_head)
-    found[[Slot.PREFILL, Slot.DECODE]] = found[Slot.ATTENTION_GEMM]
-    found[Slot.RECURRENT], found[Slot.ELEMENTWISE] = found[Slot.SSM_GEMM], layers
-    return found
+        shares[slot] = sum(on_host for on_host, _ in pairs) / sum(whole for _, whole in pairs)
+    shares[Slot.LM_HEAD_GEMM] = float(placement.host_head)
+    shares[[Slot.PREFILL, Slot.DECODE]] = shares[Slot.ATTENTION_GEMM]
+    shares[Slot.RECURRENT], shares[Slot.ELEMENTWISE] = shares[Slot.SSM_GEMM], layers
+    return shares
 
 
 def settings_of(deployments: Sequence[Deployment]) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class PricedGroup(NamedTuple):
 
     def holds(self) -> Bools:
         """Rows that start and hold their load."""
-        found = room(self.plan.kv, self.offered.load) * replicas(self.deployments)
-        return np.asarray(self.starts() & has_room(self.point, self.in_flight, found))
+        held = room(self.plan.kv, self.offered.load) * replicas(self.deployments)
+        return np.asarray(self.starts() & has_room(self.point, self.in_flight, held))
 
 
 def _is_unsupported(d: Deployment) -> bool:
@@ -67,9 +67,9 @@ def priced_rows(engine: EngineSpec, rows: Sequence[tuple[ResolvedRow, Sequence[L
     """
     limits = [limits_of(row) for row, _ in rows]
     ways = Deployments(
-        Deployment(row, layout, limit) for (row, found), limit in zip(rows, limits, strict=True) for layout in found
+        Deployment(row, layout, limit) for (row, layouts), limit in zip(rows, limits, strict=True) for layout in layouts
     )
-    counts = [len(found) for _, found in rows]
+    counts = [len(layouts) for _, layouts in rows]
     load = load_of(ways)
     closed = is_closed(load)
     in_flight = np.where(closed, load.concurrency, 1.0)

@@ -33,18 +33,18 @@ class WeightsAndCache(NamedTuple):
 def quality_columns(deployments: Sequence[Deployment]) -> dict[str, NDArray[np.generic]]:
     """Points lost to the weight format and to the KV format, in separate columns: no source measured both together."""
     kinds, at = Deployments.of(deployments).alike(Part.WEIGHTS, Part.FAMILY, Part.WORDS)
-    found = [
+    judged = [
         quality_of(d.row.model, d.row.weights.id, d.row.scenario.kv_format or "", d.row.family, d.row.checks)
         for d in kinds
     ]
     numbers = {
-        "quality_loss_points": [one.weights.loss_points for one in found],
-        "quality_worst_points": [one.weights.worst_points for one in found],
-        "kv_quality_loss_points": [one.kv.loss_points for one in found],
+        "quality_loss_points": [one.weights.loss_points for one in judged],
+        "quality_worst_points": [one.weights.worst_points for one in judged],
+        "kv_quality_loss_points": [one.kv.loss_points for one in judged],
     }
     texts = {
-        "quality_evidence": [one.weights.badge for one in found],
-        "kv_quality_evidence": [one.kv.badge for one in found],
+        "quality_evidence": [one.weights.badge for one in judged],
+        "kv_quality_evidence": [one.kv.badge for one in judged],
     }
     columns: dict[str, NDArray[np.generic]] = {
         name: np.array([np.nan if value is None else value for value in values])[at] for name, values in numbers.items()

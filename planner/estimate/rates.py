@@ -62,8 +62,8 @@ def _rate_sets_of(
     read = Deployments.of(deployments)
     sources = (read.numbered(Part.GPU), read.numbered(Part.SOURCE))
     first, at = combinations([*sources, number_of_each(families), number_of_each(topologies)])
-    found = [_rate_set(deployments[i], parts(deployments[i])[0], families[i], topologies[i]) for i in first.tolist()]
-    return [found[index] for index in at.tolist()]
+    sets = [_rate_set(deployments[i], parts(deployments[i])[0], families[i], topologies[i]) for i in first.tolist()]
+    return [sets[index] for index in at.tolist()]
 
 
 def draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
@@ -77,11 +77,11 @@ def draft_rate_sets(deployments: Sequence[Deployment]) -> list[RateSet]:
 
 def corrections(model_rates: Sequence[RateSet], draft_rates: Sequence[RateSet]) -> Residuals | None:
     """Residual tables of every row; a draft model's slots stand behind the model's own."""
-    found = residuals([*model_rates, *draft_rates])
-    if found is None or not draft_rates:
-        return found
-    of_model, of_draft = found.which[:, : len(model_rates)], found.which[:, len(model_rates) :]
-    return found._replace(which=np.concatenate([of_model, of_draft]))
+    tables = residuals([*model_rates, *draft_rates])
+    if tables is None or not draft_rates:
+        return tables
+    of_model, of_draft = tables.which[:, : len(model_rates)], tables.which[:, len(model_rates) :]
+    return tables._replace(which=np.concatenate([of_model, of_draft]))
 
 
 def rates(deployments: Sequence[Deployment], model_rates: Sequence[RateSet], draft_rates: Sequence[RateSet]) -> Rates:
@@ -167,11 +167,11 @@ def _families(d: Deployment, model: ModelSpec, weights: FormatSpec) -> tuple[str
     kernel = kernel_for(weights, kernel_level(d.row))
     attending = Attending(d.row.engine.attention_kernels.shared_heads, prompt_attention(d))
     beside = tuple((role, _kernel_of(d, weight_format(name))) for role, name in mixed_roles(model, weights))
-    found = list(kernel_families(model, weights, kernel, d.row.kv[0], attending, beside))
-    found[Slot.GATHER] = picked_attention(d.row.engine, d.row.gpu, found[Slot.GATHER])
-    found[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, found[Slot.EXPERT_GEMM])
-    found[Slot.ROUTER_GEMM] = router_family(d.row.engine, model, d.row.gpu, found[Slot.ROUTER_GEMM])
-    return tuple(found)
+    by_slot = list(kernel_families(model, weights, kernel, d.row.kv[0], attending, beside))
+    by_slot[Slot.GATHER] = picked_attention(d.row.engine, d.row.gpu, by_slot[Slot.GATHER])
+    by_slot[Slot.EXPERT_GEMM] = experts_family(d.row.engine, model, d.row.gpu, by_slot[Slot.EXPERT_GEMM])
+    by_slot[Slot.ROUTER_GEMM] = router_family(d.row.engine, model, d.row.gpu, by_slot[Slot.ROUTER_GEMM])
+    return tuple(by_slot)
 
 
 def _kernel_of(d: Deployment, weights: FormatSpec) -> str:

@@ -24,27 +24,27 @@ def conclusion(labels: Sequence[str], rows: Sequence[EstimateRow]) -> list[str]:
     lines += [f"Objectives are missed by {', '.join(missing)}."] if missing else []
     if len(holding) == 1:
         return lines
-    for words, name, told in (
+    for words, name, shown in (
         ("Fastest for each user", "output_tokens_per_s_per_request", _speed),
         ("Most room", "max_concurrency", _room),
         ("Cheapest answers", "usd_per_million_output_tokens", _price),
     ):
-        found = _leader(holding, name, told, least=name.startswith("usd"))
-        lines += [f"{words}: {found}."] if found else []
+        leader = _leader(holding, name, shown, least=name.startswith("usd"))
+        lines += [f"{words}: {leader}."] if leader else []
     return lines
 
 
-def _leader(named: Sequence[Named], name: str, told: Callable[[EstimateRow], str], least: bool) -> str:
+def _leader(named: Sequence[Named], name: str, shown: Callable[[EstimateRow], str], least: bool) -> str:
     """The best by a column and the next one; those that show the same figure share a place. Blank: nothing differs."""
     known = sorted((item for item in named if item[1][name]), key=lambda item: item[1][name], reverse=not least)
     if len(known) < 2:
         return ""
-    best = told(known[0][1])
-    first = [label for label, row in known if told(row) == best]
+    best = shown(known[0][1])
+    first = [label for label, row in known if shown(row) == best]
     if len(first) == len(known):
         return ""
     label, row = next(item for item in known if item[0] not in first)
-    return f"{' and '.join(first)}, {best}; then {label}, {told(row)}"
+    return f"{' and '.join(first)}, {best}; then {label}, {shown(row)}"
 
 
 def _speed(row: EstimateRow) -> str:

@@ -81,7 +81,7 @@ def draft_layers(engine: EngineSpec, inputs: MemoryInputs, where: Placements) ->
     if inputs.draft is None:
         return None
     rows, own = len(where.rows), draft_inputs(inputs)
-    found = cache_layers(inputs.draft.model, engine, own, placements(inputs.draft.model, engine, own, rows))
+    layers = cache_layers(inputs.draft.model, engine, own, placements(inputs.draft.model, engine, own, rows))
     last = np.arange(where.n_stages).reshape(-1, 1) == np.broadcast_to(floats(inputs.parallel.pp), (rows,)) - 1
-    attention, states = (part._replace(layers=part.layers * last) for part in (found.attention, found.states))
-    return CacheLayers(attention, found.reach, states)
+    attention, states = (part._replace(layers=part.layers * last) for part in (layers.attention, layers.states))
+    return CacheLayers(attention, layers.reach, states)

@@ -100,8 +100,8 @@ def placements(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, rows:
         return Placements(tuple(known), np.asarray(at, dtype=np.intp))
     sizes, at_size = np.unique(np.asarray(inputs.parallel.pp, dtype=int), return_inverse=True)
     spread = partial(_even, model.n_layers, head_is_layer=engine.division.head_is_layer)
-    found = tuple(spread(int(pp), host_roles=engine.weights.host_roles) for pp in sizes)
-    return Placements(found, np.broadcast_to(np.ravel(at_size), (rows,)))
+    spreads = tuple(spread(int(pp), host_roles=engine.weights.host_roles) for pp in sizes)
+    return Placements(spreads, np.broadcast_to(np.ravel(at_size), (rows,)))
 
 
 def stage_of_layer(placement: Placement, n_layers: int) -> NDArray[np.intp]:

@@ -40,12 +40,12 @@ def packed_table(table: CacheTable, engine: EngineSpec, layers: Compressed, marg
     mixers, given = layers
     kinds, back = np.unique(given.reshape(len(given), -1), axis=1, return_inverse=True)
     key_byte = engine.cache.indexer_value_bytes
-    found = [packed(mixers, tuple(int(count) for count in one[:-1]), float(one[-1]), key_byte) for one in kinds.T]
-    tables = floats([one.tables for one in found])[back].reshape(*given.shape[1:], -1, len(Table._fields))
+    blocks = [packed(mixers, tuple(int(count) for count in one[:-1]), float(one[-1]), key_byte) for one in kinds.T]
+    tables = floats([one.tables for one in blocks])[back].reshape(*given.shape[1:], -1, len(Table._fields))
     tokens, live, copies, own = np.moveaxis(tables, (-1, -2), (0, 1))
-    pool = floats([one.block_bytes for one in found])[back].reshape(given.shape[1:])
+    pool = floats([one.block_bytes for one in blocks])[back].reshape(given.shape[1:])
     limited = np.isfinite(live)
-    told = np.where(own[0] > 0, pool * own / np.maximum(own[0], 1), 0.0)
+    counted = np.where(own[0] > 0, pool * own / np.maximum(own[0], 1), 0.0)
     return table._replace(
         block_tokens=tokens,
         live_tokens=live,
@@ -54,7 +54,7 @@ def packed_table(table: CacheTable, engine: EngineSpec, layers: Compressed, marg
         block_bytes=copies * pool,
         pool_block_bytes=pool,
         groups=np.sum(copies, axis=0),
-        told_bytes=told if engine.cache.own_pages_told else None,
+        told_bytes=counted if engine.cache.own_pages_told else None,
         one_step=True,
     )
 
@@ -66,9 +66,9 @@ def split_table(table: CacheTable, engine: EngineSpec, inputs: MemoryInputs, lay
     """
     mixers, given = layers
     rules, counts, drafting, vector = engine.cache, given[:-2], given[-2], given[-1]
-    found = [pooled_bytes(one, vector, rules.indexer_value_bytes, rules.pooled_slots) for one in mixers]
+    pools = [pooled_bytes(one, vector, rules.indexer_value_bytes, rules.pooled_slots) for one in mixers]
     full, window, slot = (
-        np.sum([count * one[part] for count, one in zip(counts, found, strict=True)], axis=0) for part in range(3)
+        np.sum([count * one[part] for count, one in zip(counts, pools, strict=True)], axis=0) for part in range(3)
     )
     step = inputs.settings.max_num_batched_tokens
     step = step if engine.scheduler.rank_budget else step / floats(inputs.parallel.attention_dp)

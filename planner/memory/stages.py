@@ -138,9 +138,9 @@ def stages_of(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Sta
 def host_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs, held: Floats, where: Placements) -> Floats:
     """(R,): what one replica keeps in host memory: tables, layers with their cache and states, offloaded weights."""
     moved = np.sum(offloaded_bytes(model, inputs, held, where), axis=0) * floats(inputs.parallel.tp)
-    found = host_weight_bytes(model, inputs, where) + moved + np.zeros(len(where.rows))
+    host_bytes = host_weight_bytes(model, inputs, where) + moved + np.zeros(len(where.rows))
     if not any(one.host_layers for one in where.distinct):
-        return floats(found)
+        return floats(host_bytes)
     there = Placements(tuple(Placement((one.host_layers,)) for one in where.distinct), where.rows)
     table = cache_table(model, engine, inputs._replace(parallel=inputs.parallel._replace(tp=1, pp=1)), there)
-    return floats(found + inputs.settings.max_num_seqs * sequence_bytes(table, slot_tokens(inputs))[0])
+    return floats(host_bytes + inputs.settings.max_num_seqs * sequence_bytes(table, slot_tokens(inputs))[0])

@@ -137,8 +137,8 @@ def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Fl
 def _fractions(model: ModelSpec, parallel: Parallel, engine: EngineSpec) -> Floats:
     """(T, R or 1): shard_fraction of every tensor, equal ones computed once."""
     kinds, at = _divided_alike(Same(model))
-    found = [np.atleast_1d(floats(shard_fraction(tensor, parallel, engine))) for tensor in kinds]
-    return np.stack(np.broadcast_arrays(*found))[at]
+    fractions = [np.atleast_1d(floats(shard_fraction(tensor, parallel, engine))) for tensor in kinds]
+    return np.stack(np.broadcast_arrays(*fractions))[at]
 
 
 @lru_cache(maxsize=512)

@@ -40,13 +40,13 @@ def compressed_readings(mixer: CompressedAttention, widths: Widths, parallel: Pa
     """
     local = window_heads(mixer, widths, parallel)
     each = gathering(local)
-    found = [Reading("window", local, local, mixer.window, gather=each, gathers_from=0)]
+    readings = [Reading("window", local, local, mixer.window, gather=each, gathers_from=0)]
     if mixer.ratio:
         vectors = pooled(local, mixer.ratio)
         reach = mixer.indexer.top_k if mixer.indexer else np.inf
         gathered = pooled(each, mixer.ratio)
-        found.append(Reading("pooled", vectors, vectors, reach, gather=gathered, gathers_from=0, joins=True))
+        readings.append(Reading("pooled", vectors, vectors, reach, gather=gathered, gathers_from=0, joins=True))
     if mixer.ratio and mixer.indexer:
         scores = indexer_heads(mixer.indexer, widths)
-        found.append(Reading("indexer", scores, scores))
-    return found
+        readings.append(Reading("indexer", scores, scores))
+    return readings

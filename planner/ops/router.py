@@ -39,8 +39,8 @@ class RouterKernels(NamedTuple):
 def tile_outputs(tiles: VectorTiles, tokens: PerRow) -> PerRow:
     """Outputs that all multiprocessors could compute while one of them computes a tile."""
     several = tiles.lone_outputs + (tiles.few_outputs - tiles.lone_outputs) * np.clip(tokens - 1, 0, 1)
-    found = several + (tiles.many_outputs - tiles.few_outputs) * np.clip(tokens - tiles.few, 0, 1)
-    return tiles.multiprocessors * found * np.sign(tokens)
+    outputs = several + (tiles.many_outputs - tiles.few_outputs) * np.clip(tokens - tiles.few, 0, 1)
+    return tiles.multiprocessors * outputs * np.sign(tokens)
 
 
 def in_full(op: Op, tiles: VectorTiles) -> Op:
@@ -55,16 +55,16 @@ def in_full(op: Op, tiles: VectorTiles) -> Op:
 
 def routed_by(ops: Sequence[Op], kernels: RouterKernels) -> list[Op]:
     """The step with its routers in these kernels."""
-    found: list[Op] = []
+    routed: list[Op] = []
     for op in ops:
         if op.name != ROUTER:
-            found.append(op)
+            routed.append(op)
             continue
         own, full = op.m <= kernels.own, in_full(op, kernels.tiles)
         plain = op._replace(
             flops=np.where(kernels.full, full.flops, op.flops), bytes=np.where(kernels.full, full.bytes, op.bytes)
         )
         wider = np.where(kernels.full, FULL_BYTES / HALF_BYTES, 1.0)
-        found.append(plain._replace(count=np.where(own, 0.0, op.count)))
-        found.append(op._replace(rate=Slot.FEW_ROUTER, count=np.where(own, op.count, 0.0), bytes=wider * op.bytes))
-    return found
+        routed.append(plain._replace(count=np.where(own, 0.0, op.count)))
+        routed.append(op._replace(rate=Slot.FEW_ROUTER, count=np.where(own, op.count, 0.0), bytes=wider * op.bytes))
+    return routed

@@ -38,8 +38,8 @@ def shared_beside(ops: Sequence[Op], share: PerRow) -> list[Op]:
     activation between them are hidden.
     """
     activations = sum((op.count for op in ops if op.name == "shared.down"), np.zeros(1))
-    found = _beside(ops, share, lambda op: op.rate is Slot.SHARED_GEMM, lambda op: op.kind is OpKind.MOE)
-    return [op._replace(count=op.count - share * activations) if op.kind is OpKind.ELEMENTWISE else op for op in found]
+    beside = _beside(ops, share, lambda op: op.rate is Slot.SHARED_GEMM, lambda op: op.kind is OpKind.MOE)
+    return [op._replace(count=op.count - share * activations) if op.kind is OpKind.ELEMENTWISE else op for op in beside]
 
 
 def pools_beside(ops: Sequence[Op], share: PerRow) -> list[Op]:

@@ -74,10 +74,10 @@ def judged(
         unclear += None in votes
         contradicted += None not in votes and votes[0] != votes[1]
         preferences[name] = votes[0] if votes[0] == votes[1] else None
-    told = f"The judge read {len(questions)} of {len(pairs)} pairs in both orders (the others are equal)"
+    read = f"The judge read {len(questions)} of {len(pairs)} pairs in both orders (the others are equal)"
     lost = f"it contradicts itself in {contradicted} and is unclear in {unclear}"
     lost += ": no flips, but they count as lost before it holds." if contradicted or unclear else "."
-    return Judged(preferences, failed, f"{told}; {lost}")
+    return Judged(preferences, failed, f"{read}; {lost}")
 
 
 def _question(pair: _Pair, order: tuple[int, int]) -> Example:

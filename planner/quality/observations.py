@@ -19,28 +19,28 @@ FEWEST_WAVES = 3  # of requests in flight: fewer are all beginning and end
 def observation(endpoint: Endpoint, asked: Asked) -> dict[str, Any] | None:
     """What a live side's run says; None where it was resumed, too short, or its server counts no tokens."""
     answers = asked.answers
-    told = [
+    measured = [
         (one.prompt_tokens, one.completion_tokens, one.latency_s)
         for one in answers
         if one.prompt_tokens and one.completion_tokens and one.latency_s
     ]
-    if asked.resumed or len(told) < max(len(answers), FEWEST_WAVES * endpoint.concurrency):
+    if asked.resumed or len(measured) < max(len(answers), FEWEST_WAVES * endpoint.concurrency):
         return None
-    prompts, outputs, seconds = (list(column) for column in zip(*told, strict=True))
+    prompts, outputs, seconds = (list(column) for column in zip(*measured, strict=True))
     return {
         "date": f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
         "backend": "openai-chat",
         "label": "quality check",
         "model_id": endpoint.model,
-        "num_prompts": len(told) + len(asked.failed),
+        "num_prompts": len(measured) + len(asked.failed),
         "request_rate": "inf",
         "max_concurrency": endpoint.concurrency,
         "duration": asked.seconds,
-        "completed": len(told),
+        "completed": len(measured),
         "failed": len(asked.failed),
         "total_input_tokens": sum(prompts),
         "total_output_tokens": sum(outputs),
-        "request_throughput": len(told) / asked.seconds,
+        "request_throughput": len(measured) / asked.seconds,
         "output_throughput": sum(outputs) / asked.seconds,
         "total_token_throughput": (sum(prompts) + sum(outputs)) / asked.seconds,
         "mean_e2el_ms": MS_PER_S * statistics.fmean(seconds),

@@ -95,18 +95,18 @@ class Verdicts:
 
 def early(configs: Sequence[Config], offered: Offers, wish: Wish) -> Verdicts:
     """Reasons that need no pricing: GPUs that do not divide, and budgets of money, power, GPUs and quality."""
-    found = Verdicts(offered.replicas.shape)
+    verdicts = Verdicts(offered.replicas.shape)
     figures = early_figures(configs, offered.replicas)
     each = [config.layout.n_gpus for config in configs]
-    found.against(
+    verdicts.against(
         "count_not_divided", ~offered.divides, FAR, lambda i, j: f"replicas of {each[j]} GPUs do not make up the count"
     )
     for bound, limit in budgets(wish):
         figure = figures[bound.column]
         words = partial(_said, bound, limit, figure)
         away = FAR + np.nan_to_num(figure / max(limit, TINY), nan=FAR)
-        found.against(bound.name, limits.broken(bound, limit, figure), away, words)
-    return found
+        verdicts.against(bound.name, limits.broken(bound, limit, figure), away, words)
+    return verdicts
 
 
 def reach_budgets(configs: Sequence[Config], offered: Offers, wish: Wish, ledger: Ledger) -> None:
@@ -130,8 +130,8 @@ def _said(bound: limits.Bound, limit: float, figure: Floats, i: int, j: int) -> 
 
 def budgets(wish: Wish) -> list[tuple[limits.Bound, float]]:
     """The wish's limits on what is known before pricing, and MOST_GPUS where it limits no GPUs."""
-    found = [(bound, limit) for bound, limit in limits.given(wish) if bound.early]
-    return found if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *found]
+    bounds = [(bound, limit) for bound, limit in limits.given(wish) if bound.early]
+    return bounds if wish.max_gpus else [(limits.BOUNDS[0], float(MOST_GPUS)), *bounds]
 
 
 class Trials(NamedTuple):

@@ -100,12 +100,12 @@ def replicas(job: Job, gpu_name: str, row: ResolvedRow) -> Iterator[Replica]:
             if why[0]:
                 job.ledger.refuse(place.columns, why, len(layouts) * len(job.loads), FAR)
                 continue
-            found = judge(row.model, name, kv, task.load.task_family, row.checks)
-            loss = np.nan if found.loss_points is None else found.loss_points
+            judged = judge(row.model, name, kv, task.load.task_family, row.checks)
+            loss = np.nan if judged.loss_points is None else judged.loss_points
             support = supported(name, kv, row.engine.id, Same(row.gpu))
             own = held._replace(weights=weights, kv_name=kv, kv=formats.kv_format(kv), support=support)
             for layout in layouts:
-                config = Config(place, layout, price, found.score, loss)
+                config = Config(place, layout, price, judged.score, loss)
                 if _let_through(job, least, device_bytes * layout.n_gpus + on_host, config):
                     yield Replica(config, Deployment(own, layout, tier))
 

@@ -41,16 +41,16 @@ def emptied(
 ) -> str:
     """Which filter left nothing, which limit binds, and the best that anything reaches of it; without one the nearest
     combination and what it lacks."""
-    told = failed(reasons)
-    if not told:
+    faults = failed(reasons)
+    if not faults:
         return "nothing to choose from"
-    counted = [f"{count:,} {fault}" for fault, count in told]
+    counted = [f"{count:,} {fault}" for fault, count in faults]
     said = f"Of {sum(reasons.values()):,} combinations " + ", ".join([*counted[:-1], f"the last {counted[-1]}"])
-    if len(told) == 1:
-        said = f"All combinations {told[0][0]}"
+    if len(faults) == 1:
+        said = f"All combinations {faults[0][0]}"
     binding = [*_binding(load, wish, best)]
     if not binding:
-        binding = [*_nearest(refused, dict(STAGES)[told[-1][0]])]
+        binding = [*_nearest(refused, dict(STAGES)[faults[-1][0]])]
         if set(reasons) & {*dict(STAGES)[MEMORY]} == {WEIGHTS} and not load.host_memory_gib:
             binding.append(HOST)
     return ". ".join(filter(None, ["; ".join(binding), said]))
@@ -93,6 +93,6 @@ def _what(columns: Columns) -> str:
 
 def _nearest(refused: Iterable[Refused], codes: tuple[str, ...]) -> Iterator[str]:
     """The nearest combination that the last filter rejected, and its reason."""
-    found: Any = next((one for one in refused if one.code in codes), None)
-    if found:
-        yield f"the nearest, {_what(found.columns)} on {gpu_name(found.columns['gpu'])}: {found.reason}"
+    nearest: Any = next((one for one in refused if one.code in codes), None)
+    if nearest:
+        yield f"the nearest, {_what(nearest.columns)} on {gpu_name(nearest.columns['gpu'])}: {nearest.reason}"

@@ -49,12 +49,12 @@ def _judged(
     model: Same[ModelSpec], weight_format: str, kv_format: str, task_family: str | None, checks: Results
 ) -> Judged:
     spec, task = model.value, family(task_family)
-    found = quality_of(spec, weight_format, kv_format, task, checks)
+    quality = quality_of(spec, weight_format, kv_format, task, checks)
     expected = expected_points(spec, parameters(spec), active_parameters(spec))
     lost = max(
-        lost_points(found.weights, task, weight_format), 0.0 if found.weights.own else lost_points(found.kv, task)
+        lost_points(quality.weights, task, weight_format), 0.0 if quality.weights.own else lost_points(quality.kv, task)
     )
-    return Judged(expected - lost, found.weights.loss_points, found.weights.badge)
+    return Judged(expected - lost, quality.weights.loss_points, quality.weights.badge)
 
 
 def lost_points(evidence: Evidence, task: Family, weight_format: str = "") -> float:

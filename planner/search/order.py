@@ -64,21 +64,21 @@ def front_mask(columns: Mapping[str, Floats]) -> NDArray[np.bool_]:
     """Rows that none of the same quality beats in cost and latency: all of the Pareto front, and few more."""
     points = np.stack([scores(columns, by) for by in FRONT], axis=1)
     order = np.lexsort(tuple(-points[:, axis] for axis in reversed(range(len(FRONT)))))
-    found = np.zeros(len(order), dtype=bool)
-    found[order] = _fronts(points[order])
-    return found
+    front = np.zeros(len(order), dtype=bool)
+    front[order] = _fronts(points[order])
+    return front
 
 
 def _fronts(points: Floats) -> NDArray[np.bool_]:
     """Of points sorted by all axes, best first: which are quicker than all before them of the same first axis."""
     borders = [0, *(np.flatnonzero(np.diff(points[:, 0])) + 1), len(points)]
-    found = np.zeros(len(points), dtype=bool)
+    front = np.zeros(len(points), dtype=bool)
     for start, end in pairwise(borders if len(points) else []):
         last = points[start:end, -1]
         best = np.maximum.accumulate(np.concatenate([[-np.inf], last[:-1]]))
-        found[start:end] = last > best
-        found[start] = True
-    return found
+        front[start:end] = last > best
+        front[start] = True
+    return front
 
 
 def blended(rows: Sequence[EstimateRow], wish: Wish) -> list[float]:
@@ -153,8 +153,8 @@ def plainest_first(rows: Sequence[EstimateRow], wish: Wish) -> list[EstimateRow]
             continue
         seen.add(first["model"])
         alike = [other for other in range(index, len(left)) if _alike(left[other], first)]
-        found = max(alike, key=lambda other: (_plainness(left[other]), -other))
-        left.insert(index, left.pop(found))
+        plainest = max(alike, key=lambda other: (_plainness(left[other]), -other))
+        left.insert(index, left.pop(plainest))
     return left
 
 

@@ -54,9 +54,9 @@ def sift(task: Task, stamp: Stamp | None = None) -> Sifted:
                     chunk.clear()
     for chunk in filter(None, together.values()):
         _price(job, chunk[0].deployment.row.engine, chunk)
-    found = job.ledger.sifted()
+    sifted = job.ledger.sifted()
     bearable = patience(vars(task.load), task.wish)
-    return found._replace(kept=foremost(found.kept, task.wish, task.most, bearable))
+    return sifted._replace(kept=foremost(sifted.kept, task.wish, task.most, bearable))
 
 
 def _price(job: Job, engine: EngineSpec, replicas: Sequence[Replica]) -> None:
@@ -72,15 +72,15 @@ def _within_budget(job: Job, replicas: Sequence[Replica], loads: Sequence[Sizing
     """Those of which at least one load stays within the budgets; the others are refused unpriced."""
     configs = [replica.config for replica in replicas]
     offered = offers(configs, loads)
-    found = early(configs, offered, job.task.wish)
-    fine = np.any(found.first == 0, axis=0)
+    verdicts = early(configs, offered, job.task.wish)
+    fine = np.any(verdicts.first == 0, axis=0)
     refused = [config for config, good in zip(configs, fine.tolist(), strict=True) if not good]
     if refused:
         reach_budgets(refused, offers(refused, loads), job.task.wish, job.ledger)
     for j in np.flatnonzero(~fine).tolist():
-        code = int(found.first[0, j])
-        why = found.codes[code], found.words[code](0, j)
-        job.ledger.refuse(configs[j].columns, why, len(loads), float(found.distance[0, j]))
+        code = int(verdicts.first[0, j])
+        why = verdicts.codes[code], verdicts.words[code](0, j)
+        job.ledger.refuse(configs[j].columns, why, len(loads), float(verdicts.distance[0, j]))
     return [replica for replica, good in zip(replicas, fine.tolist(), strict=True) if good]
 
 

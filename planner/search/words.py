@@ -115,13 +115,13 @@ def _slow(recommendation: Recommendation, wish: Wish) -> list[str]:
     slow = sum(crawls(row, limits) for row in recommendation.candidates)
     bounds = [f"below {limits.tokens_per_s:g} tokens/s"] if limits.tokens_per_s else []
     bounds += [f"more than {limits.ttft_ms / MS_PER_S:,.0f} s to the first token"] if limits.ttft_ms < math.inf else []
-    told = " or ".join(bounds)
+    stated = " or ".join(bounds)
     if crawls(best, limits):
-        return [f"It is too slow to wait for ({told}), but nothing quicker holds the load."]
+        return [f"It is too slow to wait for ({stated}), but nothing quicker holds the load."]
     if slow:
         are = "one is" if slow == 1 else f"{slow} are"
         return [
-            f"Of those listed {are} too slow to wait for ({told}) and put last; set an objective on speed to judge."
+            f"Of those listed {are} too slow to wait for ({stated}) and put last; set an objective on speed to judge."
         ]
     return []
 

@@ -59,12 +59,12 @@ def merging(engine: EngineSpec, deployments: Sequence[Deployment]) -> Merging:
     routed: PerRow = 0.0
     if model.model_type in own.shared_routed_types:
         routed = column(deployments, lambda d: float(d.row.gpu.generation in own.shared_routed_on), Part.GPU)
-    found = Merging(shared, routed, pool_tokens=_pool_tokens(own, deployments) if model.pools_latents else 0.0)
+    merging = Merging(shared, routed, pool_tokens=_pool_tokens(own, deployments) if model.pools_latents else 0.0)
     if model.model_type not in own.norms_within_types:
-        return found
+        return merging
     fuses = column(deployments, _fuses_norms, Part.GPU, Part.LAYOUT, Part.WORDS)
     norms = fuses * min(NORMS, model.norms_per_layer) * model.n_layers
-    return found._replace(norms=norms, norm_tokens=own.norms_within_tokens)
+    return merging._replace(norms=norms, norm_tokens=own.norms_within_tokens)
 
 
 def _pool_tokens(own: MergedKernels, deployments: Sequence[Deployment]) -> PerRow:
