@@ -74,7 +74,7 @@ def known_runs(gpu_id: str | None = None) -> list[Known]:
     """Runs of a GPU (None: of all), newest first: this visitor's, then those in the planner's folders."""
     own: dict[str, Run] = st.session_state.get(RUNS, {})
     everything = [Known(run, True) for run in own.values()]
-    everything += [Known(stored.run, False) for stored in runs.found().runs if stored.run.id not in own]
+    everything += [Known(stored.run, False) for stored in runs.stored_runs().runs if stored.run.id not in own]
     mine = [item for item in everything if gpu_id in (None, item.run.gpu)]
     return sorted(mine, key=lambda item: (item.run.created, item.run.id), reverse=True)
 

@@ -44,7 +44,7 @@ def intact(folder: Path) -> bool:
     """Whether a reader sees whole files only."""
     journals = [Journal.reopen(path) for path in (folder / ".journal").glob("*.jsonl")]
     sizes = [len(journal.points) for journal in journals if journal]
-    return not runs.found(folder).damaged and all(size >= 0 for size in sizes)
+    return not runs.stored_runs(folder).damaged and all(size >= 0 for size in sizes)
 
 
 def main(folder: Path, kills: int) -> None:
@@ -59,10 +59,10 @@ def main(folder: Path, kills: int) -> None:
         os.waitpid(child, 0)
         if not intact(folder):
             sys.exit("a torn file was seen")
-        seen += len(runs.found(folder).runs)
-    if not runs.found(folder).runs:
+        seen += len(runs.stored_runs(folder).runs)
+    if not runs.stored_runs(folder).runs:
         go_on(folder)
-    print(f"{kills} kills, {len(runs.found(folder).runs)} runs, {seen} times a finished one was seen")
+    print(f"{kills} kills, {len(runs.stored_runs(folder).runs)} runs, {seen} times a finished one was seen")
 
 
 if __name__ == "__main__":

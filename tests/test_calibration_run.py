@@ -86,7 +86,7 @@ def test_a_full_disk_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest
         patch.setattr(os, "fsync", full)
         with pytest.raises(BadFile, match=r"No space left.*--resume"):
             calibrate(wish, FakeDevice(), journal, pause=lambda seconds: None)
-    assert runs.found(tmp_path) == ((), ())
+    assert runs.stored_runs(tmp_path) == ((), ())
     reopened = Journal.reopen(journal.path)
     assert reopened is not None and len(reopened.points) >= 4
     assert len(go_on(tmp_path, POINTS).points) == POINTS + 2
@@ -118,8 +118,8 @@ def test_fifty_kills_never_show_a_torn_file(tmp_path: Path, root: Path) -> None:
     command = [sys.executable, "-m", "tests.calibration_victim", str(tmp_path), "50"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("50 kills") and runs.found(tmp_path).damaged == ()
-    (first, *_) = runs.found(tmp_path).runs
+    assert done.stdout.startswith("50 kills") and runs.stored_runs(tmp_path).damaged == ()
+    (first, *_) = runs.stored_runs(tmp_path).runs
     assert len(first.run.points) == 42
 
 

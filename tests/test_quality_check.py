@@ -138,7 +138,7 @@ def test_a_journal_is_a_file_of_answers(folder: Path, capsys: pytest.CaptureFixt
 def test_a_verdict_is_kept_as_own_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(quality_results.RESULTS_DIR, str(folder / "own"))
     assert check(*FILES, "--attach", "Qwen/Qwen3-8B-AWQ", "--task-family", "tool_calls") == 0
-    (kept,) = quality_results.found().results
+    (kept,) = quality_results.stored_results().results
     assert (kept.model, kept.weight_format, kept.task_family) == ("Qwen/Qwen3-8B", "awq-int4-g128", "tools")
     assert (kept.verdict.value, kept.n) == ("cracks", 120) and kept.low < kept.difference_points < -16
 

@@ -157,7 +157,7 @@ def test_what_is_attached_is_found_by_the_recommendation(local: None) -> None:
     ran(at)
     at.button(key="qc_attach").click()
     ran(at)
-    (kept,) = quality_results.found().results
+    (kept,) = quality_results.stored_results().results
     assert (kept.n, kept.verdict.value, kept.task_family, kept.difference_points) == (12, "cannot tell", "tools", -25)
     asked = first_scenario()
     rows = estimate([asked.model_copy(update={"task_family": family}) for family in ("tools", "code")]).rows()

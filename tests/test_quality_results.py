@@ -25,15 +25,15 @@ def test_what_is_kept_is_found_again_newest_first(tmp_path: Path) -> None:
     new = result(kv_format="fp8", verdict=Verdict.HOLDS)
     for one in (new, old):
         quality_results.keep(one, tmp_path)
-    assert quality_results.found(tmp_path) == ((new, old), ())
+    assert quality_results.stored_results(tmp_path) == ((new, old), ())
 
 
 def test_the_folder_is_the_environments_or_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(quality_results.RESULTS_DIR, str(tmp_path / "deep" / "own"))
-    assert quality_results.found() == ((), ())
+    assert quality_results.stored_results() == ((), ())
     one = result()
     assert quality_results.keep(one) == tmp_path / "deep" / "own" / f"{one.id}.json"
-    assert quality_results.found().results == (one,)
+    assert quality_results.stored_results().results == (one,)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_file_that_is_no_result_is_named_and_skipped(tmp_path: Path, text: str
     kept = result()
     quality_results.keep(kept, tmp_path)
     (tmp_path / "other.json").write_text(text)
-    found = quality_results.found(tmp_path)
+    found = quality_results.stored_results(tmp_path)
     assert found.results == (kept,) and len(found.damaged) == 1
     assert "other.json" in found.damaged[0] and said in found.damaged[0]
 
@@ -72,4 +72,4 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / path.name).symlink_to(path)
-    assert quality_results.found(home) == ((), ())
+    assert quality_results.stored_results(home) == ((), ())

@@ -68,7 +68,7 @@ def test_runs_are_added_and_never_changed(tmp_path: Path) -> None:
 def test_a_damaged_run_is_named_and_skipped(damage, says: str, tmp_path: Path) -> None:
     good, bad = runs.write_run(run(), tmp_path), tmp_path / "h200-sxm" / "damaged.json"
     bad.write_text(damage(good.read_text("utf-8")), "utf-8")
-    found = runs.found(tmp_path)
+    found = runs.stored_runs(tmp_path)
     assert [stored.path for stored in found.runs] == [good]
     assert [item.path for item in found.damaged] == [bad] and says in found.damaged[0].reason
     assert runs.newest("h200-sxm", tmp_path) == run()
@@ -98,7 +98,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     outside = runs.write_run(run(), tmp_path / "elsewhere")
     (tmp_path / "runs" / "gpu").mkdir(parents=True)
     (tmp_path / "runs" / "gpu" / "link.json").symlink_to(outside)
-    assert runs.found(tmp_path / "runs").runs == ()
+    assert runs.stored_runs(tmp_path / "runs").runs == ()
 
 
 def test_an_uploaded_run_is_bounded() -> None:
@@ -126,7 +126,7 @@ def test_a_run_carries_nothing_of_whose_machine_it_was(private: str) -> None:
 
 
 def test_every_shipped_run_is_whole_and_impersonal() -> None:
-    found = runs.found(runs_dir())
+    found = runs.stored_runs(runs_dir())
     assert found.damaged == ()
     for stored in found.runs:
         text = stored.path.read_text("utf-8")

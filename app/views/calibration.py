@@ -270,7 +270,7 @@ def everything() -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="All runs that are known here")
     else:
         st.caption("No run of any GPU is known here yet.")
-    for damaged in runs.found().damaged[:20]:
+    for damaged in runs.stored_runs().damaged[:20]:
         st.caption(f"Skipped: {plain(damaged.reason)}")
 
 

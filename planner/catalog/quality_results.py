@@ -61,7 +61,7 @@ def keep(result: QualityResult, folder: Path | None = None) -> Path:
     return path
 
 
-def found(folder: Path | None = None) -> StoredResults:
+def stored_results(folder: Path | None = None) -> StoredResults:
     """All results that are kept, newest first; a folder that is missing holds none."""
     results: list[QualityResult] = []
     damaged: list[str] = []

@@ -182,7 +182,7 @@ def gpu_of(run: Run) -> GpuSpec:
         raise BadFile(f"{run.id}: its GPU {run.gpu!r} has no profile here, so its points cannot be fitted") from None
 
 
-def found(*places: Path) -> StoredRuns:
+def stored_runs(*places: Path) -> StoredRuns:
     """Every run in `places` (default: `folders()`), newest first, and every file that is none."""
     runs: dict[str, Stored] = {}
     damaged = []
@@ -203,7 +203,7 @@ def found(*places: Path) -> StoredRuns:
 
 def newest(gpu_id: str, *places: Path) -> Run | None:
     """The newest valid run of a GPU, a full one before a quick one; None when there is none."""
-    own = [stored.run for stored in found(*places).runs if stored.run.gpu == gpu_id]
+    own = [stored.run for stored in stored_runs(*places).runs if stored.run.gpu == gpu_id]
     return max(own, key=lambda run: (run.mode != "quick", run.created, run.id), default=None)
 
 
@@ -211,7 +211,7 @@ def run(name: str, *places: Path) -> Stored:
     """A run by its id, a unique beginning of it, or a path. Raises UnknownName or BadFile."""
     if name.endswith(".json") or os.sep in name:
         return Stored(Path(name), read_run(name))
-    everything = found(*places)
+    everything = stored_runs(*places)
     for damaged in everything.damaged:
         if damaged.path.stem == name:
             raise BadFile(damaged.reason)

@@ -36,7 +36,7 @@ def runs(name: Name = "", other: Other = "", json: Json = False, csv: Csv = "") 
 def _list(json: bool, csv: str) -> None:
     from planner.catalog import runs as catalog
 
-    found = catalog.found()
+    found = catalog.stored_runs()
     rows = [
         {
             "id": run.id,

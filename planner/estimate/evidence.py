@@ -84,7 +84,7 @@ def _neighbour(gpu: GpuSpec) -> Source | None:
 
 def _of_generation(gpu: GpuSpec) -> Source | None:
     """The newest run of a GPU with the same architecture and kind of memory, as a reference."""
-    for stored in catalog.found().runs:
+    for stored in catalog.stored_runs().runs:
         try:
             other = known_gpu(stored.run.gpu)
         except PlannerError:

@@ -102,4 +102,4 @@ def stored_checks() -> Results:
 
 @lru_cache(maxsize=4)
 def _stored(folder: str, stamp: int) -> Results:
-    return quality_results.found().results
+    return quality_results.stored_results().results
