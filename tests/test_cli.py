@@ -307,6 +307,30 @@ def test_an_interrupt_is_quiet() -> None:
     assert running.returncode == 130
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "planner", *ONE], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output: ") and done.stderr.count("\n") == 1
+
+
+def test_a_terminal_without_unicode_gets_its_answer() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "planner", *ONE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stderr == "" and "tokens/s" in done.stdout
+
+
+def test_an_engine_version_that_is_not_known_is_said(program: Program) -> None:
+    done = program(*ONE, "--engine-version", "banana")
+    assert done.code == 0 and "'banana' cannot be parsed; taken as" in done.err
+    assert program(*ONE, "--engine-version", "0.11.0").err == ""
+
+
 def test_a_fault_of_the_planner_is_one_line_too(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PLANNER_TRACEBACK", raising=False)
     monkeypatch.setattr("planner.cli.estimate.scenarios_from_flags", lambda _: 1 / 0)

@@ -98,8 +98,10 @@ def _integer(column: str, text: str) -> int:
 
 
 def _integral(column: str, number: float, given: object) -> int:
-    if not number.is_integer() or abs(number) > _EXACT_INTEGERS:
+    if not number.is_integer():
         raise BadValue(f"{column} {shown(given)} is not a whole number")
+    if abs(number) > _EXACT_INTEGERS:
+        raise BadValue(f"{column} {shown(given)} is out of range")
     return int(number)
 
 
@@ -154,13 +156,13 @@ def _fault(kind: str, limits: Mapping[str, Any], given: str) -> str:
         case "finite_number":
             return "is not a finite number"
         case "greater_than_equal":
-            return f"is below {limits['ge']:g}"
+            return f"is below {limits['ge']:,.12g}"
         case "greater_than":
-            return f"must be above {limits['gt']:g}"
+            return f"must be above {limits['gt']:,.12g}"
         case "less_than_equal":
-            return f"is above {limits['le']:g}"
+            return f"is above {limits['le']:,.12g}"
         case "less_than":
-            return f"must be below {limits['lt']:g}"
+            return f"must be below {limits['lt']:,.12g}"
         case "string_too_long":
             return f"is longer than {limits['max_length']} characters"
         case "literal_error":

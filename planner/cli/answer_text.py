@@ -150,7 +150,8 @@ def deployment(answer: EstimateRow) -> str:
     split = " × ".join(f"{name} {answer[name]}" for name in ("tp", "pp", "dp") if (answer.get(name) or 1) > 1)
     load = f"{answer['input_tokens']:,} + {answer['output_tokens']:,} tokens"
     if answer["concurrency"]:
-        load = f"{answer['concurrency']:,} at once, {load}"
+        run = f" in {answer['waves']:g} waves" if answer.get("waves") else ""
+        load = f"{answer['concurrency']:,} at once{run}, {load}"
     return (
         f"{answer['model']} · {answer['weight_format']}, KV {answer['kv_format']} · {gpus} × {answer['gpu']}"
         f"{f' ({split})' if split else ''} · {answer['engine']} {answer['engine_version'] or ''} · {load}"

@@ -101,6 +101,18 @@ def stated_columns(rows: Sequence[Asked]) -> set[str]:
     return {name for row in rows for name, value in _as_written(row).items() if value not in (None, "")}
 
 
+def version_notes(rows: Sequence[Asked], answers: Sequence[EstimateRow]) -> list[str]:
+    """What became of engine versions that are not known as they were written, a line each."""
+    from planner.catalog.engines import engine
+
+    asked = {
+        (str(answer["engine"]), str(version))
+        for row, answer in zip(rows, answers, strict=True)
+        if not answer["error"] and (version := _as_written(row).get("engine_version"))
+    }
+    return [f"{name}: {note}" for name, version in sorted(asked) if (note := engine(name, version).note)]
+
+
 def _as_written(row: Asked) -> Mapping[str, object]:
     return row.cells if isinstance(row, Cells) else vars(row.scenario)
 

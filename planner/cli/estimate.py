@@ -10,7 +10,7 @@ import typer
 
 from planner.catalog.rows import Read
 from planner.catalog.scenarios import read_cells, scenarios_from_flags
-from planner.cli.batch import LONG_CSV, Asked, Tally, export, shown, stated_columns, tallied
+from planner.cli.batch import LONG_CSV, Asked, Tally, export, shown, stated_columns, tallied, version_notes
 from planner.cli.exits import BAD_INPUT, UNMET
 from planner.cli.flags import with_scenario_flags
 from planner.cli.output import Csv, Json, written
@@ -55,6 +55,8 @@ def estimate(
     tally = tallied(answers, required)
     if tally.errors and len(answers) == 1 and not scenarios:
         raise BadValue(tally.first_error)
+    for note in version_notes(rows, answers):
+        print(f"note: {note}", file=sys.stderr)
     if not written(list(answers[0]), answers, json, csv):
         from planner.cli.answer_text import show_answer, show_answers
 

@@ -116,7 +116,7 @@ def _show(answer: FinetuneRow) -> None:
     from rich.text import Text
 
     out = console()
-    tight = " (tight: likely, not certain)" if answer["fit_confidence"] == "tight" else ""
+    tight = "; tight: likely, not certain" if answer["fit_confidence"] == "tight" else ""
     colour = {None: "bold", True: "bold green", False: "bold red"}[answer["fits"]]
     out.print(Text(f"{str(answer['reason'])[:1].upper()}{str(answer['reason'])[1:]}{tight}.", style=colour))
     out.print(Text(_asked(answer), style="dim"))
@@ -143,9 +143,10 @@ def _asked(answer: FinetuneRow) -> str:
     """What was estimated, in a line."""
     adapters = "" if answer["method"] == "full" else f", rank {answer['lora_rank']} on {answer['lora_targets']}"
     card = f"{answer['n_gpus']} × {answer['gpu']}" if answer["gpu"] else f"{answer['n_gpus']} GPU"
+    sharding = "" if answer["sharding"] == "none" else f" · {answer['sharding']}"
     return (
         f"{answer['model']} · {answer['method']}{adapters} · {answer['weight_format']} · {answer['framework']} · {card}"
-        f" · {answer['sharding']} · {answer['batch_size']} × {answer['seq_len']:,} tokens · {answer['optimizer']}"
+        f"{sharding} · {answer['batch_size']} × {answer['seq_len']:,} tokens · {answer['optimizer']}"
         f" · checkpointing {answer['gradient_checkpointing']} · {answer['trained_parameters']:,} trained"
     )
 

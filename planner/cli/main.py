@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import io
 import itertools
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -81,6 +83,7 @@ def _module(command: str) -> ModuleType:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code; every expected failure is one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout, sys.stderr = _writable(sys.stdout), _writable(sys.stderr)
     gc.disable()  # imports leave no garbage, and what they make stays: looking through it takes a sixth of a short run
     for command in COMMANDS.keys() & given[:1]:
         _module(command)
@@ -103,12 +106,29 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Abort):
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # Typer and rich leave so when the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        _silence()
         return BROKEN_PIPE
+    except OSError as error:  # a full disk under standard output; files have errors of their own
+        _silence()
+        return _refused(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except Exception as error:
         if TRACEBACK in os.environ:
             raise
         return _refused(f"a fault of the planner ({type(error).__name__}: {error}); {TRACEBACK}=1 shows where", FAULT)
+
+
+def _silence() -> None:
+    """Standard output goes nowhere: the interpreter flushes once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _writable(stream: TextIO | None) -> TextIO:
+    """A stream that takes every character, escaped where its encoding lacks it; nowhere, if it was closed."""
+    if stream is None:
+        return Path(os.devnull).open("w")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
 
 
 def _refused(message: str, code: int = BAD_INPUT) -> int:

@@ -49,7 +49,7 @@ FIGURES = (
     ("weights on one GPU, GiB", "weights_gib"),
     ("KV pool on one GPU, GiB", "kv_pool_gib"),
     ("activations at their peak, GiB", "activation_gib"),
-    ("most requests at once that meet the objectives", "sustainable_concurrency"),
+    ("most requests at once without a growing queue, objectives met", "sustainable_concurrency"),
     ("USD per hour", "usd_per_hour"),
     ("USD per month of 730 hours", "usd_per_month"),
     ("USD per request", "usd_per_request"),
