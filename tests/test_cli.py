@@ -325,6 +325,12 @@ def test_a_terminal_without_unicode_gets_its_answer() -> None:
     assert done.returncode == 0 and done.stderr == "" and "tokens/s" in done.stdout
 
 
+def test_the_largest_load_is_in_the_unit_of_the_load(program: Program) -> None:
+    assert "most requests at once without a growing queue" in program(*ONE).out
+    assert "most users without a growing queue" in program(*ONE, "--users", "20", "--think-time-s", "5").out
+    assert "most requests at once that meet the objectives" in program(*ONE, "--ttft-slo-ms", "500").out
+
+
 def test_an_engine_version_that_is_not_known_is_said(program: Program) -> None:
     done = program(*ONE, "--engine-version", "banana")
     assert done.code == 0 and "'banana' cannot be parsed; taken as" in done.err
@@ -367,5 +373,6 @@ def test_any_flags_are_an_answer_or_one_line(model: str, flags: dict[str, str]) 
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(["estimate", "--model", model, *arguments, "--json"])
     assert code in (0, 2), err.getvalue()
-    assert err.getvalue().count("\n") == (1 if code else 0)
+    faults = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
+    assert len(faults) == (1 if code else 0)
     assert not out.getvalue() or json.loads(out.getvalue(), parse_constant=pytest.fail)

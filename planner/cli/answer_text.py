@@ -36,14 +36,14 @@ SECTIONS = {
     },
     "Speed": {
         "ttft_ms": "time to first token, ms",
-        "ttft_unloaded_ms": "the same, unloaded, ms",
+        "ttft_unloaded_ms": "time to first token, unloaded, ms",
         "tpot_ms": "time per output token, ms",
         "e2e_ms": "whole request, ms",
         "output_tokens_per_s_per_request": "tokens/s for each user",
         "output_tokens_per_s": "tokens/s, whole deployment",
         "prefill_tokens_per_s": "prompt tokens/s, one replica alone",
         "requests_per_s": "requests/s",
-        "sustainable_concurrency": "most at once without a growing queue",
+        "sustainable_concurrency": "most {who} {limit}",
         "bound": "limited by",
     },
     "Money, USD": {
@@ -91,16 +91,21 @@ def show_answer(answer: EstimateRow) -> None:
     from planner.explain.words import beyond_the_model, tight
 
     out = console()
-    words, colour = VERDICTS[answer["verdict"]]
+    verdict, colour = VERDICTS[answer["verdict"]]
     near = tight(answer)
-    out.print(Text(f"{words} (tight: {near})." if near else f"{words}.", style=f"bold {colour}"))
+    out.print(Text(f"{verdict} (tight: {near})." if near else f"{verdict}.", style=f"bold {colour}"))
     if answer["reason"]:
         out.print(Text(str(answer["reason"])))
     if longer := beyond_the_model(answer):
         out.print(Text(longer))
     out.print(Text(deployment(answer), style="dim"))
+    objectives = any(answer[f"{name}_slo_ms"] for name in ("ttft", "tpot", "e2e"))
+    words = {
+        "who": "users" if answer["users"] else "requests at once",
+        "limit": "that meet the objectives" if objectives else "without a growing queue",
+    }
     for title, lines in SECTIONS.items():
-        shown = {name: label for name, label in lines.items() if _says_something(answer, name)}
+        shown = {name: label.format(**words) for name, label in lines.items() if _says_something(answer, name)}
         if not shown:
             continue
         table = Table.grid(padding=(0, 2))
@@ -148,14 +153,23 @@ def deployment(answer: EstimateRow) -> str:
     """What was priced, in a line."""
     gpus = answer["n_gpus"] or 1
     split = " × ".join(f"{name} {answer[name]}" for name in ("tp", "pp", "dp") if (answer.get(name) or 1) > 1)
-    load = f"{answer['input_tokens']:,} + {answer['output_tokens']:,} tokens"
-    if answer["concurrency"]:
-        run = f" in {answer['waves']:g} waves" if answer.get("waves") else ""
-        load = f"{answer['concurrency']:,} at once{run}, {load}"
     return (
         f"{answer['model']} · {answer['weight_format']}, KV {answer['kv_format']} · {gpus} × {answer['gpu']}"
-        f"{f' ({split})' if split else ''} · {answer['engine']} {answer['engine_version'] or ''} · {load}"
+        f"{f' ({split})' if split else ''} · {answer['engine']} {answer['engine_version'] or ''} · {_load(answer)}"
     )
+
+
+def _load(answer: EstimateRow) -> str:
+    """Who asks, and how long prompts and answers are."""
+    asked = []
+    if answer["users"]:
+        asked.append(f"{answer['users']:,} users")
+    if answer["request_rate_per_s"]:
+        asked.append(f"{figure(answer['request_rate_per_s'])} requests/s")
+    if answer["concurrency"]:
+        run = f" in {answer['waves']:g} waves" if answer.get("waves") else ""
+        asked.append(f"{answer['concurrency']:,} at once{run}")
+    return ", ".join([*asked, f"{answer['input_tokens']:,} + {answer['output_tokens']:,} tokens"])
 
 
 def _interval(answer: EstimateRow, name: str) -> str:

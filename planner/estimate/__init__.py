@@ -57,6 +57,8 @@ def estimate(
     "unknown model 'llama-3.1-8'"
     """
     asked = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
+    if strange := {type(one).__name__ for one in asked if not isinstance(one, Scenario)}:
+        raise TypeError(f"estimate takes a Scenario or a sequence of them, not {', '.join(sorted(strange))}")
     known = stored() if library.observations is None else library.observations
     library = library._replace(stamp=folder_stamp(), checks=library.checks + stored_checks(), observations=known)
     if len(asked) < LONG:

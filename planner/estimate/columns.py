@@ -97,7 +97,9 @@ class Estimate:
     output_tokens_per_s_per_request: Floats = column("1 / TPOT: what one user sees")
     output_tokens_per_s_per_gpu: Floats = column("generated tokens per second and GPU")
     requests_per_s: Floats = column("finished requests per second, whole deployment")
-    sustainable_concurrency: Floats = column("largest concurrency without a growing queue that meets the objectives")
+    sustainable_concurrency: Floats = column(
+        "requests at once, or users who think, without a growing queue and within the objectives"
+    )
     sustainable_request_rate_per_s: Floats = column("largest rate without a growing queue that meets the objectives")
     bound: Texts = column("memory | compute | network | overhead | kv_pool")
 
