@@ -35,13 +35,31 @@ def scenario(model="llama-3.1-8b", engine="vllm", **more) -> Scenario:
     ids=str,
 )
 def test_below_saturation_it_agrees_with_the_steady_state(engine, model, load) -> None:
-    more = {"tp": 1}
-    if model == "gpt-oss-120b":  # by default its largest graph is as long as these prompts, see docs/simulation.md
-        more = {"tp": 2, "max_cudagraph_capture_size": 512}
+    more = {"tp": 2 if model == "gpt-oss-120b" else 1}
     requests = 600 if "concurrency" in load else 6000  # random arrivals come in swarms, which few requests show
     row = simulation(scenario(model, engine, **more, **load), Protocol(requests)).row
     assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.05)
     assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "lengths", "concurrency"),
+    [
+        ("qwen3-30b-a3b", (400, 200), 64),  # one prompt fits in the largest graph beside the decodes, two do not
+        ("qwen3-30b-a3b", (400, 200), 128),  # one fits if it is short
+        ("llama-3.1-8b", (200, 200), 200),
+        ("deepseek-ai/deepseek-llm-7b-chat", (300, 30), 36),
+        ("deepseek-ai/deepseek-llm-7b-chat", (300, 30), 37),
+        ("gpt-oss-120b", (1024, 256), 8),  # its largest graph holds the shorter half of these prompts
+    ],
+)
+def test_steps_on_both_sides_of_the_largest_graph_count_by_their_share(model, lengths, concurrency) -> None:
+    sizes = dict(zip(("input_tokens", "output_tokens"), lengths, strict=True))
+    tp = 2 if model == "gpt-oss-120b" else 1
+    asked = Scenario(model=model, engine="vllm", gpu="h100-sxm", tp=tp, concurrency=concurrency, **sizes)
+    row = simulation(asked, Protocol(1500)).row
+    assert row["tpot_mean_ms"] == pytest.approx(row["tpot_ms"], rel=0.04)
+    assert row["simulated_output_tokens_per_s"] == pytest.approx(row["output_tokens_per_s"], rel=0.04)
 
 
 @pytest.mark.parametrize("pp", [2, 4])

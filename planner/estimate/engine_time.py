@@ -55,17 +55,33 @@ class EngineTime(NamedTuple):
         prefills = np.asarray(batch.prefill_tokens) > 0
         eager = (graphs == "none") | (prefills & (graphs == "decode"))
         beyond = tokens - np.minimum(self.graph_batch, 1 if graphs == "single" else np.inf)
-        return np.where(eager, 1, np.where(prefills, beyond > 0, np.clip(beyond / self.captured_each, 0, 1)))
+        sharp = np.where(prefills, beyond > 0, np.clip(beyond / self.captured_each, 0, 1))
+        mean = np.isnan(batch.beyond_share) | (graphs == "single")
+        return np.where(eager, 1, np.where(mean, sharp, batch.beyond_share))
 
     def covered_s(self, batch: Batch, accelerator_s: Floats) -> PerRow:
-        """Seconds until both the accelerator and the host's work beside it are done.
+        """Seconds until both the accelerator and the host's work beside it are done, on average over such steps.
 
-        The host launches kernels and serves the running sequences; in a pipeline it also plans every stage's
-        micro-batch, which hides in part. Prompts' launches hide in part too where the engine says so (`prompts_hide`).
+        The host launches a step's kernels, or, where graphs replay it, what lies between the graphs.
+        """
+        prompts, share = np.asarray(batch.prefill_tokens), self.launched_share(batch)
+        kernels_s: PerRow = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
+        by_hand_s = self.engine.launches.step_s + kernels_s
+        between_s = self.launches.between_s * (prompts > 0)
+        if not np.any((share > 0) & (share < 1)):
+            return self.beside_s(batch, accelerator_s, np.where(share > 0, by_hand_s, between_s))
+        launched_s, replayed_s = (self.beside_s(batch, accelerator_s, host_s) for host_s in (by_hand_s, between_s))
+        return share * launched_s + (1 - share) * replayed_s
+
+    def beside_s(self, batch: Batch, accelerator_s: Floats, launch_s: PerRow) -> PerRow:
+        """Seconds of the accelerator's work and of `launch_s` of the host beside it.
+
+        The host also serves the running sequences; in a pipeline it also plans every stage's micro-batch, which hides
+        in part. Prompts' launches hide in part too where the engine says so (`prompts_hide`).
         """
         host, prompts_hide = self.engine.host, self.engine.launches.prompts_hide
         per_rank = batch.decode_seqs / self.parallel.attention_dp
-        beside_s = self.launch_s(batch) + host.beside_sequence_s * per_rank
+        beside_s = launch_s + host.beside_sequence_s * per_rank
         if host.stage_sequence_s:
             stages = np.asarray(self.parallel.pp)
             planned_s = np.where(stages > 1, host.stage_sequence_s * per_rank * stages, 0.0)
@@ -75,14 +91,6 @@ class EngineTime(NamedTuple):
             hidden_s = p_norm(accelerator_s, beside_s, prompts_hide)
             both_s = np.where(np.asarray(batch.prefill_tokens) > 0, hidden_s, both_s)
         return both_s
-
-    def launch_s(self, batch: Batch) -> PerRow:
-        """Host seconds to launch a step's kernels, or, where graphs replay it, what lies between the graphs."""
-        prompts = np.asarray(batch.prefill_tokens)
-        by_hand_s: PerRow = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
-        between_s = self.launches.between_s * (prompts > 0)
-        launched = self.launched_share(batch)
-        return launched * (self.engine.launches.step_s + by_hand_s) + (1 - launched) * between_s
 
     def apart_s(self, batch: Batch) -> PerRow:
         """Seconds that a replayed step without prompts loses where its graphs leave latent attention to the host."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum, auto
 from typing import NamedTuple
 
+import numpy as np
+
 from planner.arrays import PerRow
 from planner.specs.model import Role
 
@@ -82,7 +84,8 @@ class Batch(NamedTuple):
     `prefill_tokens` prompt tokens of `prefill_seqs` sequences run, each sequence with `prefill_context`
     tokens cached before. Logits are computed once for every sequence. A scalar 0 drops the part altogether.
     Under pipeline parallelism a batch is one micro-batch: its step lasts from the first stage to the last,
-    and with pp batches in flight no stage idles.
+    and with pp batches in flight no stage idles. `beyond_share`: share of such steps that have more tokens than any
+    CUDA graph holds, where the batch is the mean of several; nan: all have as many as it says.
     """
 
     decode_seqs: PerRow = 0.0
@@ -92,6 +95,7 @@ class Batch(NamedTuple):
     prefill_seqs: PerRow = 0.0
     image_patches: PerRow = 0.0  # of all images that this step encodes
     patches_per_image: PerRow = 1.0
+    beyond_share: PerRow = np.nan
 
 
 class Scores(NamedTuple):

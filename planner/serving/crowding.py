@@ -16,10 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.load import Array, Capacity, Load
+from planner.serving.load import VARY, Array, Capacity, Load
 
-# Standard deviation of ln length where none is stated: even from 0.8 to 1 of the longest, as load generators draw.
-VARY = 0.064
 PARTING = 8.0  # how fast the share set back falls with the spread of ln length, an exponent
 
 

@@ -20,6 +20,10 @@ Z_P95 = 1.6448536269514722  # standard normal quantile at 0.95
 PLANNED_AHEAD = 1.0  # steps by which a scheduler that works ahead of the GPU misses a request that comes at random
 
 
+# Standard deviation of ln length where none is stated: even from 0.8 to 1 of the longest, as load generators draw.
+VARY = 0.064
+
+
 class Load(NamedTuple):
     """The load on the whole deployment. Lengths are means over requests, tokens.
 
@@ -123,6 +127,7 @@ class Request(NamedTuple):
     decode_steps: Array  # after the step that gives the first token
     decode_context: Array  # mean over the decode steps
     prefill_square_ratio: Array  # E[P^2] / E[P]^2
+    prompt_log_sd: Array  # of ln P among requests of a closed loop whose lengths nobody states as equal, at least VARY
     overhead_s: Array  # outside of steps
     tokenizing_s: Array  # of it, one prompt after another
     serial_s: Array  # of it, while no other request of the replica has its turn
@@ -153,6 +158,7 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
     tokenizing_s = front_end.tokenizer_token_s * load.input_tokens
     overhead_s = front_end.request_s + front_end.input_token_s * load.input_tokens + tokenizing_s
     random = ~np.isnan(load.request_rate_per_s)
+    varies = ~random & (np.asarray(load.equal_lengths) <= 0) & (load.input_log_sd <= 0)
     late_steps = np.where(random, np.minimum(scheduling.late_steps, PLANNED_AHEAD), scheduling.late_steps)
     return Request(
         prefill_tokens=prefill,
@@ -160,6 +166,7 @@ def request_shape(load: Load, scheduling: Scheduling = AT_ONCE, front_end: Front
         decode_steps=steps,
         decode_context=load.input_tokens + load.output_tokens * np.exp(load.output_log_sd**2) / 2,
         prefill_square_ratio=np.exp(load.input_log_sd**2),
+        prompt_log_sd=np.where(varies, VARY, load.input_log_sd),
         overhead_s=overhead_s,
         tokenizing_s=np.asarray(tokenizing_s, dtype=float),
         serial_s=np.asarray(front_end.serial_s, dtype=float),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.ops import Batch
+from planner.serving.edge import beyond_share
 from planner.serving.load import Array, Capacity, Mask, Request
 from planner.serving.ranks import Others, others_of
 
@@ -126,7 +127,9 @@ def held_up_share(request: Request, capacity: Capacity, m: Mix) -> Array:
     return np.where(others > 0, 1 - np.maximum(1 - m.busy_share, 0) * (1 - share) ** others, m.busy_share)
 
 
-def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array) -> Batch:
+def batch(
+    request: Request, decodes: Array, prefill_tokens: Array, room_tokens: Array, beyond: Array | float = np.nan
+) -> Batch:
     """A step of `decodes` sequences and `prefill_tokens` of prompts, on average half-way through their chunks."""
     least = np.where(prefill_tokens > 0, prefill_tokens, np.inf)
     chunk = np.minimum(np.minimum(request.prefill_tokens, room_tokens / request.rules.attention_ranks), least)
@@ -134,7 +137,7 @@ def batch(request: Request, decodes: Array, prefill_tokens: Array, room_tokens: 
     seqs = np.where(prefill_tokens > 0, np.maximum(prefill_tokens / np.maximum(chunk, 1), 1), 0)
     patches = request.image_patches * prefill_tokens / np.maximum(request.prefill_tokens, 1)
     fields = (decodes, request.decode_context, prefill_tokens, context, seqs, patches, request.patches_per_image)
-    return Batch(*fields)
+    return Batch(*fields, beyond)
 
 
 def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
@@ -163,10 +166,11 @@ def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, B
     mixed = capacity.chunks_mixed
     others = np.where(request.prefill_tokens > 0, np.maximum(m.decodes - 1, 0), m.decodes)
     beside = m.decodes * m.others.decoding
+    busy_beyond, own_beyond = beyond_share(request, capacity, m.prompts, m.decodes)
     return (
         batch(request, m.decodes, 0 * m.decodes, m.room_tokens),
-        batch(request, np.where(mixed, m.decodes, beside), m.busy_tokens, m.room_tokens),
-        batch(request, np.where(mixed | (m.own_tokens <= 0), others, beside), m.own_tokens, m.room_tokens),
+        batch(request, np.where(mixed, m.decodes, beside), m.busy_tokens, m.room_tokens, busy_beyond),
+        batch(request, np.where(mixed | (m.own_tokens <= 0), others, beside), m.own_tokens, m.room_tokens, own_beyond),
     )
 
 
@@ -233,7 +237,8 @@ def lone_chunks(request: Request, capacity: Capacity) -> Array:
 def prompt_batches(request: Request, capacity: Capacity) -> tuple[Batch, Batch]:
     """The steps of `PromptSteps`, as batches."""
     none, room = np.zeros_like(request.prefill_tokens), capacity.max_num_batched_tokens
-    return batch(request, none, lone_tokens(request, capacity), room), batch(request, none, room, room)
+    lone_beyond = beyond_share(request, capacity, none, none)[1]
+    return batch(request, none, lone_tokens(request, capacity), room, lone_beyond), batch(request, none, room, room)
 
 
 def own_step(request: Request, capacity: Capacity, m: Mix, decode_s: Array, busy_s: Array) -> Array:

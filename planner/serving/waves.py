@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.serving.crowding import VARY
 from planner.serving.curve import Life, LoadCurve, life
-from planner.serving.load import EVEN_VARIANCE, Array, Mask, Request
+from planner.serving.load import EVEN_VARIANCE, VARY, Array, Mask, Request
 from planner.serving.offered import Offered
 from planner.serving.steps import TINY, Mix, StepTime, Times, batch, in_a_row, lone_tokens, mix, price, step_batches
 
