@@ -85,10 +85,10 @@ def _kernel(source: Same[Source], gpu: Same[GpuSpec], engine_id: str, family: st
     moved, computed = _scales(source.value, gpu.value, fit.family)
     sheet = kernel_rate(gpu.value, engine_id, family)
     rates = (fit.bytes_per_s * moved, fit.flops_per_s * computed, fit.p, fit.k0)
-    found = KernelRate(fit.t0_s, fit.k_s, *rates, sheet.quantize_bytes, sheet.latency_s)
+    rate = KernelRate(fit.t0_s, fit.k_s, *rates, sheet.quantize_bytes, sheet.latency_s)
     if has_own_figures(gpu.value, engine_id, family):
-        return Measured(_engine_kernel(found, sheet, kernel_rate(gpu.value, GENERIC, family)), speaks)
-    return Measured(found, speaks, fit.residual)
+        return Measured(_engine_kernel(rate, sheet, kernel_rate(gpu.value, GENERIC, family)), speaks)
+    return Measured(rate, speaks, fit.residual)
 
 
 def _engine_kernel(measured: KernelRate, sheet: KernelRate, generic: KernelRate) -> KernelRate:

@@ -178,25 +178,25 @@ def has_own_figures(gpu: GpuSpec, engine_id: str, family: str) -> bool:
 def sourced_rate(same: Same[GpuSpec], engine_id: str, family: str) -> SourcedRate:
     """The datasheet-level rate of one kernel family on a GPU in an engine; assumed where the profile states no peak."""
     gpu = same.value
-    found = figures(gpu.generation, is_half_rate(gpu), engine_id, family)
+    own = figures(gpu.generation, is_half_rate(gpu), engine_id, family)
     peak, stated = _peak(gpu, efficiency()["peaks"].get(family, efficiency()["other_peak"]))
-    full, stated = _peak(gpu, found.of) if found.of else (peak, stated)
+    full, stated = _peak(gpu, own.of) if own.of else (peak, stated)
     checked = efficiency()["inline_ecc"].get(engine_id.partition("/")[0], 1) if gpu.inline_ecc else 1
     rate = KernelRate(
-        found.t0_us * MICRO,
-        found.k_ns * NANO / K_STEP,
-        found.memory * checked * usable_bandwidth_bytes_per_s(gpu),
-        found.math * full,
-        found.p,
-        found.k0,
-        found.quantize,
-        few_rows=found.few,
-        few_flops_per_s=found.few_math * peak,
-        tile_rows=found.tile,
-        tile_spare=found.spare,
+        own.t0_us * MICRO,
+        own.k_ns * NANO / K_STEP,
+        own.memory * checked * usable_bandwidth_bytes_per_s(gpu),
+        own.math * full,
+        own.p,
+        own.k0,
+        own.quantize,
+        few_rows=own.few,
+        few_flops_per_s=own.few_math * peak,
+        tile_rows=own.tile,
+        tile_spare=own.spare,
     )
-    kind = found.kind if stated else Kind.ASSUMED
-    return SourcedRate(rate, kind, efficiency()["sources"].get(found.source, found.source))
+    kind = own.kind if stated else Kind.ASSUMED
+    return SourcedRate(rate, kind, efficiency()["sources"].get(own.source, own.source))
 
 
 def kernel_rate(gpu: GpuSpec, engine_id: str, family: str) -> KernelRate:

@@ -75,10 +75,10 @@ def _slot_rate(gpu: Same[GpuSpec], engine_id: str, family: str, slot: Slot, topo
 
 @lru_cache(maxsize=8192)
 def _rate_set(gpu: Same[GpuSpec], engine_id: str, families: tuple[str, ...], topology: Topology) -> RateSet:
-    found = [_slot_rate(gpu, engine_id, families[slot], slot, topology) for slot in Slot]
-    values = np.array([one.rate for one in found]).T
+    sourced = [_slot_rate(gpu, engine_id, families[slot], slot, topology) for slot in Slot]
+    values = np.array([one.rate for one in sourced]).T
     values.setflags(write=False)
-    return RateSet(values, families, tuple(one.kind for one in found), tuple(one.source for one in found))
+    return RateSet(values, families, tuple(one.kind for one in sourced), tuple(one.source for one in sourced))
 
 
 def rates_for(gpu: GpuSpec, engine_id: str, families: tuple[str, ...], topology: Topology | None = None) -> RateSet:

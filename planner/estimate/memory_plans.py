@@ -44,8 +44,8 @@ def weight_columns(deployments: Sequence[Deployment]) -> Floats:
     rows = dict(zip(keys, (d.row for d in kinds), strict=True))
     columns = {key: tensor_bytes(row.model, row.weights, True, expert_shards=key[1]) for key, row in rows.items()}
     seen = np.array([tensor.role is not Role.VISION for tensor in tensors(deployments[0].row.model)])
-    found = np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
-    return np.take(found, at, axis=-1)
+    keyed = np.stack([columns[key] * seen if key[2] else columns[key] for key in keys], axis=-1)
+    return np.take(keyed, at, axis=-1)
 
 
 def _leaves_encoder(d: Deployment) -> bool:

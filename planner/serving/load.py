@@ -229,5 +229,5 @@ def uniform_log_sd(shortest_fraction: Array) -> Array:
     """
     a = np.asarray(shortest_fraction, dtype=float)
     half = (1 - a) / (1 + a)
-    found: Array = np.sqrt(np.log1p(half**2 * EVEN_VARIANCE))
-    return found
+    sd: Array = np.sqrt(np.log1p(half**2 * EVEN_VARIANCE))
+    return sd

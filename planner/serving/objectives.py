@@ -89,10 +89,10 @@ def settled_tail(offered: Offered, settled: Settled, percentile: Array) -> Tail:
     return tail(offered.load, offered.request, settled.point.life, wait_s, percentile)
 
 
-def margin(found: Tail, objectives: Objectives) -> Array:
+def margin(times: Tail, objectives: Objectives) -> Array:
     """The largest ratio of a time to its limit; 0 where no objective applies (a single token has no TPOT)."""
-    first, between = found.ttft_s / objectives.ttft_s, found.tpot_s / objectives.tpot_s
-    return np.asarray(np.fmax(np.fmax(first, between), np.fmax(found.e2e_s / objectives.e2e_s, 0.0)))
+    first, between = times.ttft_s / objectives.ttft_s, times.tpot_s / objectives.tpot_s
+    return np.asarray(np.fmax(np.fmax(first, between), np.fmax(times.e2e_s / objectives.e2e_s, 0.0)))
 
 
 def slots_taken(standing: Array, slots: Array) -> Array:

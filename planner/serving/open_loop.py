@@ -66,9 +66,9 @@ def followed(request: Request, capacity: Capacity, slots: Array, point: LoadCurv
     each_s = share / np.maximum(life.others_per_s, TINY) * (1 - share**n) / (1 - share)
     most = np.maximum(n * (full_s - life.step_s), 0) / np.maximum(each_s, TINY)
     others = life.others_per_s * longer_s * capacity.lanes
-    found = (others - some_of(others, capacity.lanes - 1)) / capacity.lanes  # the other lanes take theirs first
+    arrived = (others - some_of(others, capacity.lanes - 1)) / capacity.lanes  # the other lanes take theirs first
     most = np.minimum(np.where(capacity.chunks_mixed, most, np.inf), slots - 1)
-    decode_s = life.decode_s + each_s * some_of(found, most)
+    decode_s = life.decode_s + each_s * some_of(arrived, most)
     step_s = np.where(request.decode_steps > 0, decode_s / np.maximum(request.decode_steps, TINY), life.step_s)
     return point._replace(life=life._replace(step_s=step_s, decode_s=decode_s))
 
@@ -78,5 +78,5 @@ def some_of(mean: Array, most: Array) -> Array:
     part, whole = np.minimum(most, 1), np.maximum(most, 1)
     less, more = np.minimum(mean, whole), np.maximum(mean, whole)
     sharp = whole + 1 / 2
-    found: Array = part * less * (1 + (less / more) ** sharp) ** (-1 / sharp)
-    return found
+    soft_minimum: Array = part * less * (1 + (less / more) ** sharp) ** (-1 / sharp)
+    return soft_minimum

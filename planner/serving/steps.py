@@ -153,12 +153,12 @@ def price(step_s: StepTime, batches: Sequence[Batch]) -> list[Array]:
     for one, shape, start, end in zip(batches, shapes, [0, *ends], ends, strict=False):
         for column, field in zip(flat[:, start:end].reshape(-1, *shape), one, strict=True):
             column[...] = field
-    found = np.empty(flat[0].shape)
+    seconds = np.empty(flat[0].shape)
     each = max(TOGETHER // rows, 1)
-    for start in range(0, len(found), each):
+    for start in range(0, len(seconds), each):
         at = slice(start, start + each) if each > 1 else start
-        found[at] = step_s(Batch(*(field if field.any() else 0.0 for field in flat[:, at])))
-    return [part.reshape(shape) for part, shape in zip(np.split(found, ends[:-1]), shapes, strict=True)]
+        seconds[at] = step_s(Batch(*(field if field.any() else 0.0 for field in flat[:, at])))
+    return [part.reshape(shape) for part, shape in zip(np.split(seconds, ends[:-1]), shapes, strict=True)]
 
 
 def step_batches(request: Request, capacity: Capacity, m: Mix) -> tuple[Batch, Batch, Batch]:
@@ -223,15 +223,15 @@ def ceiling_per_s(request: Request, capacity: Capacity, prompts: PromptSteps) ->
 
 def lone_tokens(request: Request, capacity: Capacity) -> Array:
     """Tokens prefilled in each step of a prompt that has the engine to itself."""
-    found: Array = request.prefill_tokens / lone_chunks(request, capacity)
-    return found
+    tokens: Array = request.prefill_tokens / lone_chunks(request, capacity)
+    return tokens
 
 
 def lone_chunks(request: Request, capacity: Capacity) -> Array:
     """Steps that prefill such a prompt, on one attention data-parallel rank."""
     room = capacity.max_num_batched_tokens / request.rules.attention_ranks
-    found: Array = np.maximum(np.ceil(request.prefill_tokens / room), 1)
-    return found
+    chunks: Array = np.maximum(np.ceil(request.prefill_tokens / room), 1)
+    return chunks
 
 
 def prompt_batches(request: Request, capacity: Capacity) -> tuple[Batch, Batch]:

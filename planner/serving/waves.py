@@ -100,8 +100,8 @@ def in_clumps(step_s: StepTime, offered: Offered, m: Mix, wave: Wave, point: Loa
     clumps = clumps & (wave.requests > 1)
     own_s = np.where(clumps, met.own_prefill_s - even.own_prefill_s, 0)
     queue_s = point.life.queue_s + np.where(clumps, met.queue_s - even.queue_s, 0)
-    found = point.life._replace(queue_s=queue_s, own_prefill_s=point.life.own_prefill_s + own_s)
-    return point._replace(life=found, held_s=point.held_s + own_s)
+    clumped = point.life._replace(queue_s=queue_s, own_prefill_s=point.life.own_prefill_s + own_s)
+    return point._replace(life=clumped, held_s=point.held_s + own_s)
 
 
 def lived_among(step_s: StepTime, offered: Offered, m: Mix, times: Times, dense: Array) -> Life:
@@ -161,8 +161,8 @@ def group_of(step_s: StepTime, offered: Offered, m: Mix, wave: Wave) -> Group:
     stay = np.where(offered.load.waves <= request.rules.group_waves, np.inf, stay)
     prompts = np.maximum(np.minimum(stay, most), 1)
     tokens = np.minimum(prompts * request.prefill_tokens, m.room_tokens)
-    (found,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
-    return Group(tokens, found, np.maximum(1 / room, 1), wave.requests)
+    (group_s,) = price(step_s, (batch(request, np.maximum(m.decodes - prompts, 0), tokens, m.room_tokens),))
+    return Group(tokens, group_s, np.maximum(1 / room, 1), wave.requests)
 
 
 def in_groups(offered: Offered, m: Mix, group: Group, point: LoadCurve, several: Mask) -> LoadCurve:
