@@ -207,7 +207,7 @@ def test_every_column_is_a_flag(program: Program) -> None:
     assert not [name for name in columns() if f"--{name.replace('_', '-')}" not in text]
 
 
-@pytest.mark.parametrize("width", [60, 80, 120, 400])
+@pytest.mark.parametrize("width", [60, 80, 120, 200, 210, 225, 400])
 def test_no_table_breaks_a_word_however_narrow_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(output, "console", lambda: Console(file=out, width=width))

@@ -114,7 +114,7 @@ def engines(name: Name = "", version: Version = "", json: Json = False, csv: Csv
 def _list(rows: Sequence[Cells], json: bool, csv: str) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if not written(columns, rows, json, csv):
-        show_table({column: column.replace("_", " ") for column in columns}, rows, exact, len(rows))
+        show_table({column: column.replace("_", " ") for column in columns}, rows, most=len(rows))
 
 
 def _show(document: dict[str, Any], json: bool, csv: str) -> None:

@@ -92,48 +92,64 @@ def show_table(
 ) -> None:
     """A table with `columns` (name -> heading), numbers on the right; longer than `most` it is cut and says so.
 
-    In a terminal too narrow for it every row is a paragraph."""
+    In a terminal too narrow for it every row is a paragraph.
+    """
     out = console()
     headings = list(columns.values())
     cells = [[say(row.get(name)) for name in columns] for row in rows[:most]]
     least = [max(map(_longest_word, column)) for column in zip(headings, *cells, strict=True)]
-    if sum(least) + BETWEEN * len(least) > out.width:
-        _show_paragraphs(out, headings, cells)
+    room = out.width - BETWEEN * len(least)
+    numeric = [any(isinstance(row.get(name), int | float) for row in rows[:most]) for name in columns]
+    if sum(least) > room:
+        _show_paragraphs(out, headings, cells, 1 if numeric[1:2] == [True] else 2)
     else:
-        numeric = [any(isinstance(row.get(name), int | float) for row in rows[:most]) for name in columns]
-        _show_grid(out, list(zip(headings, numeric, least, strict=True)), cells)
+        wished = [max(map(_width, column)) for column in zip(headings, *cells, strict=True)]
+        _show_grid(out, list(zip(headings, numeric, _squeezed(wished, least, room), strict=True)), cells)
     if len(rows) > most:
         out.print(f"{most} of {len(rows)} rows; --csv or --json gives all")
 
 
-def _longest_word(text: str) -> int:
-    """Columns of a terminal that a cell needs when it breaks between words only."""
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
     from rich.cells import cell_len
 
-    return max(map(cell_len, text.split()), default=0)
+    return cell_len(text)
+
+
+def _longest_word(text: str) -> int:
+    """The same, when it breaks between words only."""
+    return max(map(_width, text.split()), default=0)
+
+
+def _squeezed(wished: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths that fit into `room`, which the least do: the widest column that can gives way first."""
+    widths = list(wished)
+    while sum(widths) > room:
+        widths[max((i for i, width in enumerate(widths) if width > least[i]), key=widths.__getitem__)] -= 1
+    return widths
 
 
 def _show_grid(out: Console, columns: Sequence[tuple[str, bool, int]], cells: Sequence[Sequence[str]]) -> None:
-    """A table with columns of (heading, whether it holds numbers, least width)."""
+    """A table with columns of (heading, whether it holds numbers, width)."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, numeric, least in columns:
-        table.add_column(heading, justify="right" if numeric else "left", min_width=least)
+    for heading, numeric, width in columns:
+        table.add_column(heading, justify="right" if numeric else "left", width=width)
     for line in cells:
         table.add_row(*map(Text, line))
     out.print(table)
 
 
-def _show_paragraphs(out: Console, headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Of every row the first two cells that say something as its title, the others under it with their headings."""
+def _show_paragraphs(out: Console, headings: Sequence[str], cells: Sequence[Sequence[str]], naming: int) -> None:
+    """Of every row the first `naming` cells as its title, the others under it with their headings."""
     from rich.padding import Padding
     from rich.text import Text
 
+    out.print()
     for line in cells:
-        told = [(heading, cell) for heading, cell in zip(headings, line, strict=True) if cell not in ("", "–")]
-        out.print(Text("  ".join(cell for _, cell in told[:2]), style="bold"))
-        rest = " · ".join(f"{heading} {cell}" for heading, cell in told[2:])
-        out.print(Padding(Text(rest), (0, 0, 1, 2)))
+        out.print(Text("  ".join(line[:naming]), style="bold"))
+        told = [one for one in zip(headings[naming:], line[naming:], strict=True) if one[1] not in ("", "–")]
+        out.print(Padding(Text(" · ".join(map(" ".join, told))), (0, 0, 1, 2)))

@@ -40,10 +40,10 @@ FIGURES = {
 }
 COMPARED = {
     "verdict": "verdict",
-    "ttft_p50_ms": "TTFT p50",
-    "ttft_p99_ms": "TTFT p99",
-    "tpot_p50_ms": "TPOT p50",
-    "tpot_p99_ms": "TPOT p99",
+    "ttft_p50_ms": "TTFT p50 ms",
+    "ttft_p99_ms": "TTFT p99 ms",
+    "tpot_p50_ms": "TPOT p50 ms",
+    "tpot_p99_ms": "TPOT p99 ms",
     "simulated_output_tokens_per_s": "tok/s all",
     "queue_p99": "queue p99",
     "preemptions": "preemptions",
@@ -106,12 +106,14 @@ def simulate(flags: Mapping[str, str], choices: Choices, json: Json = False, csv
     if choices.trace and choices.burst:
         raise BadValue("--trace and --burst both say when requests arrive; give one of them")
     protocol = protocol_of(choices)
-    found = [simulation(scenario, protocol) for scenario in scenarios_from_flags(flags)]
+    scenarios = scenarios_from_flags(flags)
+    found = [simulation(scenario, protocol) for scenario in scenarios]
     if choices.timeline:
         write_timeline(choices.timeline, found)
     answers = [each.row for each in found]
     if not written(list(answers[0]), answers, json, csv):
-        show(found[0]) if len(found) == 1 else show_many(differing(columns(), answers), COMPARED, answers)
+        stated = [name for name in columns() if any(getattr(scenario, name) is not None for scenario in scenarios)]
+        show(found[0]) if len(found) == 1 else show_many(differing(stated, answers), COMPARED, answers)
     return 0
 
 
