@@ -167,7 +167,7 @@ def _load(answer: EstimateRow) -> str:
     if answer["request_rate_per_s"]:
         asked.append(f"{figure(answer['request_rate_per_s'])} requests/s")
     if answer["concurrency"]:
-        run = f" in {answer['waves']:g} waves" if answer.get("waves") else ""
+        run = f" in {answer['waves']:g} waves" if answer["waves"] and answer["concurrency"] > 1 else ""
         asked.append(f"{answer['concurrency']:,} at once{run}")
     return ", ".join([*asked, f"{answer['input_tokens']:,} + {answer['output_tokens']:,} tokens"])
 

@@ -136,7 +136,8 @@ def _show(answer: FinetuneRow) -> None:
         room = (
             f"longest sequence {figure(answer['max_seq_len'])}, largest micro-batch {figure(answer['max_batch_size'])}"
         )
-        out.print(Text(f"Still fits: {room}. Every column: --json or --csv -", style="dim"))
+        still = f"Still fits: {room}" if answer["max_seq_len"] else "No sequence fits, however short"
+        out.print(Text(f"{still}. Every column: --json or --csv -", style="dim"))
 
 
 def _asked(answer: FinetuneRow) -> str:

@@ -211,6 +211,8 @@ STOPS = {  # what keeps an engine from starting: its code and its words
 
 
 def _wait(seconds: float) -> str:
+    if seconds >= 60 * MANY_S:
+        return f"{seconds / 3600:,.0f} h"
     if seconds >= MANY_S:
         return f"{seconds / 60:,.0f} min"
     return f"{seconds:,.0f} s" if seconds >= FINE_S else f"{seconds:.1f} s"
