@@ -97,7 +97,7 @@ REFUSED = {
     "--usd-per-gpu-hour inf": "is not a number",
     "--max-usd-per-hour 0": "must be above 0",
     "--max-gpus 2.5": "max_gpus",
-    "--concurrency 1e300": "is not a whole number",
+    "--concurrency 1e300": "is out of range",
     "--users 99999999999999999": "is above",
     "--input-tokens -5": "is below 0",
     "--request-rate-per-s 1e30": "is above",
