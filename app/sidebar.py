@@ -23,7 +23,7 @@ from planner.errors import PlannerError
 from planner.estimate import Library
 from planner.estimate.columns import EstimateRow
 from planner.explain import engine_name, format_name
-from state import FORM, PAGE, TOLD, apply, change, key, settled, slid, slider_key, steps, unfold
+from state import FORM, PAGE, TOLD, apply, change, key, load_value, settled, slid, slider_key, steps, unfold
 from wishing import updated
 from words import engine_label, format_label, gpu_choices, gpu_label, model_choices, model_label, plain
 
@@ -98,7 +98,9 @@ def _gpu(form: Form, library: Library) -> None:
         help="Type to search; a slice is written h100-sxm:2g.20gb.",
     )  # fmt: skip
     if form.door == "hardware":
-        row.number_input("Count", 1, 65536, step=1, key=key("n_gpus"), help=meaning("n_gpus"), width=NARROW_PX)
+        row.number_input(
+            "Count", 1, 65536, s.n_gpus or "min", step=1, key=key("n_gpus"), help=meaning("n_gpus"), width=NARROW_PX
+        )
 
 
 def _formats(form: Form, library: Library) -> None:
@@ -125,12 +127,18 @@ def with_current(choices: tuple[str, ...], current: str | None, more: object = (
 
 
 def _load(form: Form) -> None:
+    """The load, each number as a slider and a box.
+
+    Both are given the form's value, though session state holds it too: an input that the browser makes anew before it
+    knows of a change sends back what it was made with.
+    """
+    s = form.scenario
     names = {
         "concurrency": "Requests at once",
         "input_tokens": "Prompt, tokens",
         "output_tokens": "Answer, tokens",
     }
-    if form.scenario.users is not None or form.scenario.request_rate_per_s is not None:
+    if s.users is not None or s.request_rate_per_s is not None:
         del names["concurrency"]
         least, most = limits("concurrency", True)
         st.number_input(
@@ -140,13 +148,14 @@ def _load(form: Form) -> None:
     for column, label in names.items():
         row = st.container(horizontal=True, wrap=False, vertical_alignment="bottom")
         row.select_slider(
-            label, steps(column, form.scenario), key=slider_key(column), on_change=slid, args=(column,),
+            label, steps(column, s), load_value(column, s), key=slider_key(column), on_change=slid, args=(column,),
             help=meaning(column), format_func=lambda n: f"{n:,}",
         )  # fmt: skip
         least, most = limits(column, True)
         row.number_input(
-            f"{label}, exactly", least, most, step=1, key=key(column), label_visibility="collapsed", width=NARROW_PX
-        )
+            f"{label}, exactly", least, most, load_value(column, s), step=1, key=key(column),
+            label_visibility="collapsed", width=NARROW_PX,
+        )  # fmt: skip
 
 
 def _fold(fold: Fold, form: Form, row: EstimateRow | None = None) -> None:

@@ -108,10 +108,11 @@ def slid(column: str) -> None:
 
 def steps(column: str, scenario: Scenario) -> list[int]:
     """The slider's steps, the scenario's own value among them."""
-    return sorted({*STEPS[column], _slider_value(column, scenario)})
+    return sorted({*STEPS[column], load_value(column, scenario)})
 
 
-def _slider_value(column: str, scenario: Scenario) -> int:
+def load_value(column: str, scenario: Scenario) -> int:
+    """What the slider and the box of a column of the load show."""
     value = getattr(scenario, column)
     return STEPS[column][0] if value is None else value
 
@@ -313,7 +314,7 @@ def _seed(form: Form, anew: Collection[str] = ()) -> None:
     state[SHOWN] = []
     made, state[MADE] = state.get(MADE), {name: steps(name, form.scenario) for name in STEPS}
     for name in STEPS:
-        value = _slider_value(name, form.scenario)
+        value = load_value(name, form.scenario)
         if name in anew or state.get(slider_key(name)) != value or not made or made[name] != state[MADE][name]:
             state[slider_key(name)] = value  # also where its steps changed: the browser holds a place among them
     if anew or state.get("door") != form.door:

@@ -16,7 +16,6 @@ from tests.browser.conftest import Watched
 pytestmark = pytest.mark.browser
 
 SEARCH_MS = 90_000
-HAND_MS = 1_000  # from one input to the next; behind another door the browser makes all inputs anew
 
 
 def downloaded(app: Watched, name: str) -> str:
@@ -62,14 +61,11 @@ def test_load_first_from_the_first_click_to_the_file(app: Watched, browser: Brow
     app.open("recommend")
     app.page.get_by_role("radio", name="I have this load").click()
     expect(app.page.get_by_role("heading", name="What does this load need?")).to_be_visible()
-    app.settle()
-    app.page.wait_for_timeout(HAND_MS)
     for name, value, says in (("Requests at once", "200", "concurrency"), ("Prompt, tokens", "4000", "input_tokens")):
         box = app.page.get_by_role("spinbutton", name=f"{name}, exactly")
         box.fill(value)
         box.press("Enter")
         app.page.wait_for_url(f"**{says}={value}**")
-        app.page.wait_for_timeout(HAND_MS)
     pace = app.page.get_by_role("spinbutton", name="Each token within, ms")
     pace.fill("40")
     pace.press("Enter")
