@@ -161,6 +161,21 @@ def test_a_later_chunk_of_mla_expands_the_cached_latents_again() -> None:
     assert later - first == 4096
 
 
+def test_decodes_run_kv_b_as_two_batched_products_of_16_bit_where_the_engine_absorbs_it() -> None:
+    model, batch = build(MLA), Batch(8.0, 1000.0, 512.0, 0.0, 1.0)
+    one_byte = widths(model)._replace(tensor_bytes=widths(model).tensor_bytes / 2)
+    whole, apart = (
+        batch_ops(prepare(model, one_byte, Parallel(tp=4))._replace(absorbs=absorbs), batch)
+        for absorbs in (False, True)
+    )
+    queries, values = (by_name(apart, f"attention.absorbed_{name}") for name in ("queries", "values"))
+    assert (by_name(whole, "attention.kv_b").m, by_name(apart, "attention.kv_b").m, queries.m) == (520, 512, 8)
+    assert queries.count == values.count == by_name(apart, "attention.decode").count
+    # 4 of 16 heads, each 128 x 512
+    assert queries.flops == values.flops == 2 * 8 * 4 * 128 * 512
+    assert queries.bytes == values.bytes == 2 * 4 * (128 * 512 + 8 * (128 + 512))
+
+
 def test_sparse_attention_reads_its_picks_and_scores_everything() -> None:
     ops = listed(build(DSA), Batch(1.0, 4096.0))
     assert by_name(ops, "attention.decode").k == 256

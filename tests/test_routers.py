@@ -9,6 +9,7 @@ import pytest
 
 from planner.catalog.efficiency import kernel_rate, tiles_of_many, vector_tiles
 from planner.catalog.gpus import gpu as known_gpu
+from planner.estimate import estimate
 from planner.estimate.single import priced_scenario
 from planner.ops import Batch, Op, OpKind, Slot, VectorTiles
 from planner.ops.router import ROUTER, in_full
@@ -103,3 +104,19 @@ def test_vllm_multiplies_nemotrons_router_in_16_bit_where_cublas_gives_fp32_from
     assert family(**asked, engine_version="0.16") == "gemm-32"
     assert family(**asked, engine_version="0.17") == "gemm-16"
     assert family(**asked, engine_version="0.17", gpu="a100-80-sxm") == "gemm-32"
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        ({"engine": "vllm", "engine_version": "0.10.2"}, 2),  # in FP32 from this version on
+        ({"engine": "vllm", "engine_version": "0.10.1"}, 0),
+        ({"engine": "sglang", "engine_version": "0.5.12"}, 0),  # cast in the first step, behind the pool
+    ],
+)
+def test_a_router_in_fp32_is_loaded_whole_on_every_rank(asked: dict[str, Any], more: int) -> None:
+    held = [
+        estimate(Scenario(gpu="h200-sxm", tp=8, input_tokens=512, model="glm-4.6", **one)).rows()[0]["weights_gib"]
+        for one in (asked, asked | {"engine_version": "0.10.1" if more else asked["engine_version"]})
+    ]
+    assert held[0] - held[1] == pytest.approx(more * 89 * 160 * 5120 / 2**30, rel=0.05)

@@ -13,6 +13,7 @@ from planner import memory
 from planner.estimate.deployments import Deployment, Deployments, Floats, Part, column, numbers, parallel, replicas
 from planner.estimate.hosting import settings_of
 from planner.estimate.kernels.launches import piece_tokens
+from planner.estimate.kernels.routers import router_bytes
 from planner.estimate.loads import length_log_sd, prompt_lengths
 from planner.formats import FP32_BYTES, HALF_BYTES, tensor_bytes
 from planner.memory import MemoryInputs, MemoryPlan, memory_plan
@@ -190,6 +191,7 @@ def memory_inputs(engine: EngineSpec, deployments: Sequence[Deployment], in_flig
         kv_v_bytes=kv.value,
         kv_head_bytes=kv.head,
         value_bytes=column(deployments, _value_bytes, Part.WEIGHTS),
+        router_bytes=column(deployments, router_bytes, Part.WEIGHTS, Part.GPU),
         device=device,
         settings=settings._replace(utilization=np.where(np.isnan(given), default, given)),
         load=memory.ReplicaLoad(

@@ -78,7 +78,9 @@ def step_work(engine: EngineSpec, deployments: Sequence[Deployment], inputs: Mem
         unfused,
     )
     return StepWork(
-        prepared=prepared._replace(decode_tokens=1.0 + drafted if row.draft else 1.0),
+        prepared=prepared._replace(
+            decode_tokens=1.0 + drafted if row.draft else 1.0, absorbs=engine.attention_kernels.absorbs
+        ),
         routers=router_kernels(engine, deployments),
         merging=merging(engine, deployments),
         adapters=_adapters(engine, row.model, inputs),

@@ -94,6 +94,7 @@ class MemoryInputs(NamedTuple):
     parallel: Parallel = Parallel()
     kv_head_bytes: Array = 0.0  # more bytes per head and token (per-head scales), K and V together
     value_bytes: Array = 2.0  # bytes per activation value
+    router_bytes: Array = 0.0  # more bytes per value of a router, which the engine keeps in FP32
     draft: Draft | None = None
 
 

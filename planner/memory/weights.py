@@ -18,6 +18,7 @@ from planner.specs.engine import EngineSpec
 from planner.specs.model import Attention, LatentAttention, ModelSpec, Role
 
 _SPLIT_IN_ENCODER = ("vision.attention", "vision.mlp.up", "vision.mlp.down", "vision.merger.in", "vision.merger.out")
+_ROUTER = "moe.router"
 _ABSORBED = "attention.kv_b"  # MLA's expansion of the latent, which serving folds into Q and the output
 
 
@@ -130,7 +131,8 @@ def held_bytes(model: ModelSpec, engine: EngineSpec, inputs: MemoryInputs) -> Fl
     fraction = _fractions(model, inputs.parallel, engine)
     copied = floats([tensor.numel if tensor.name == _ABSORBED else 0 for tensor in listed])[:, None]
     absorbed = copied * engine.weights.latent_copies * inputs.value_bytes
-    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed) * fraction
+    routing = floats([tensor.numel if tensor.name == _ROUTER else 0 for tensor in listed])[:, None]
+    held = (np.atleast_2d(inputs.tensor_bytes.T).T + absorbed + routing * inputs.router_bytes) * fraction
     return floats(held + _rounding_bytes(model, engine, held))
 
 
@@ -215,8 +217,8 @@ def weight_bytes_per_gpu(
     """(S, R): weight bytes on the fullest rank of each pipeline stage.
 
     sum over tensors of bytes x shard_fraction x the part of its layers that the stage holds (`held_bytes`),
-    with what the engine's process adds: rotary tables, buffers for images, absorbed MLA projections, the
-    allocator's rounding.
+    with what the engine's process adds: rotary tables, buffers for images, absorbed MLA projections, routers
+    in FP32, the allocator's rounding.
     """
     stages = by_stage(where, lambda one: stage_shares(model, one)[:, :-1])
     added = rope_bytes(model, engine, inputs.value_bytes) + level_bytes(model, engine, inputs)

@@ -22,7 +22,7 @@ from planner.ops.adapters import Adapters, adapter_op
 from planner.ops.attention import Reading, decode_ops, joined, prefill_ops, readings
 from planner.ops.compressed import compressed_readings
 from planner.ops.host import HostShare, placed
-from planner.ops.products import distinct_experts, product_op, products
+from planner.ops.products import absorbed_ops, distinct_experts, product_op, products
 from planner.ops.records import (
     FUSED_ONLY,
     FUSED_SCORES,
@@ -84,6 +84,7 @@ class Mixing(NamedTuple):
     readings: tuple[Reading, ...] = ()
     state: State | None = None
     unfused: Unfused = FUSED
+    latent: LatentAttention | None = None
 
 
 class Prepared(NamedTuple):
@@ -98,6 +99,7 @@ class Prepared(NamedTuple):
     decode_tokens: PerRow = 1.0  # that each decoding sequence runs in a step: 1 and those drafted for it
     latent_prompts: bool = False  # prompts attend to latents as they are, without expanding them to heads
     rules: GroupRules = GroupRules()
+    absorbs: bool = False  # decodes of latent attention run kv_b as batched products of their own
 
 
 def _mixing(
@@ -107,7 +109,8 @@ def _mixing(
     if isinstance(mixer, CompressedAttention):
         return Mixing(layers, tuple(compressed_readings(mixer, widths, parallel)))
     if isinstance(mixer, Attention | LatentAttention):
-        return Mixing(layers, tuple(readings(mixer, widths, parallel, latent_prompts)))
+        latent = mixer if isinstance(mixer, LatentAttention) else None
+        return Mixing(layers, tuple(readings(mixer, widths, parallel, latent_prompts)), latent=latent)
     graph = unfused if isinstance(mixer, LinearAttention) and mixer.is_delta_rule else FUSED
     return Mixing(layers, state=recurrent_state(mixer, widths, parallel), unfused=graph)
 
@@ -179,6 +182,8 @@ def _mixer_ops(mixing: Mixing, prepared: Prepared, batch: Batch, work: Work) -> 
     ops: list[Op] = []
     if _present(batch.decode_seqs):
         ops += _readings_ops(mixing, lambda reading: decode_ops(reading, work, mixing.layers, scores))
+        if mixing.latent and prepared.absorbs:
+            ops += absorbed_ops(mixing.latent, mixing.layers, work, prepared.parallel, prepared.widths.activation)
         if mixing.state:
             ops.append(decode_step_op(mixing.state, work, mixing.layers))
             ops += [unfused_op(mixing.state, mixing.unfused, work, mixing.layers)] if mixing.unfused.kernels else []
@@ -193,7 +198,7 @@ def batch_ops(prepared: Prepared, batch: Batch) -> list[Op]:
     model, widths, parallel = prepared.model, prepared.widths, prepared.parallel
     work = work_of(batch, parallel, prepared.decode_tokens)
     expanded = 0.0 if prepared.latent_prompts else work.prefill_context * work.prefill_seqs
-    ops = [product_op(part, work, widths.activation, expanded) for part in prepared.products]
+    ops = [product_op(part, work, widths.activation, expanded, prepared.absorbs) for part in prepared.products]
     for mixing in prepared.mixings:
         ops += _mixer_ops(mixing, prepared, batch, work)
     ops.append(elementwise_op(prepared.elementwise, model, widths, work))

@@ -16,7 +16,7 @@ from planner.collectives import Parallel, is_by_rank, local_fraction, local_shap
 from planner.identity import Same
 from planner.ops.records import GroupRules, Op, OpKind, Product, Slot, Widths, Work
 from planner.params import Tensor, tensors
-from planner.specs.model import ModelSpec, Role
+from planner.specs.model import LatentAttention, ModelSpec, Role
 
 _SLOTS = {
     Role.ATTENTION: Slot.ATTENTION_GEMM,
@@ -28,6 +28,7 @@ _SLOTS = {
     Role.EMBEDDING: Slot.LM_HEAD_GEMM,  # tied
     Role.LM_HEAD: Slot.LM_HEAD_GEMM,
 }
+EXPANSION = "attention.kv_b"  # of latents to heads
 _OUTPUT = "attention.o"  # and, where it has two matrices, attention.o_a and attention.o_b
 LAYER_SLOTS = (*{slot for slot in _SLOTS.values() if slot is not Slot.LM_HEAD_GEMM}, Slot.ATTENTION_OUT_GEMM)
 
@@ -165,21 +166,45 @@ def products(model: ModelSpec, widths: Widths, parallel: Parallel, rules: GroupR
     return tuple(product(group, widths, parallel, rules) for group in groups(model))
 
 
-def _tokens(part: Product, work: Work, expanded: PerRow) -> PerRow:
+def _tokens(part: Product, work: Work, expanded: PerRow, absorbs: bool) -> PerRow:
     if part.sampled:
         return work.rank_sampled if part.by_rank else work.sampled
-    if part.name == "attention.kv_b":
-        return work.rank_tokens + expanded
+    if part.name == EXPANSION:
+        return (work.prefill if absorbs else work.rank_tokens) + expanded
     return work.rank_tokens if part.by_rank else work.tokens
 
 
-def product_op(part: Product, work: Work, activation: PerRow, expanded: PerRow = 0.0) -> Op:
+def absorbed_ops(mixer: LatentAttention, layers: int, work: Work, parallel: Parallel, value_bytes: PerRow) -> list[Op]:
+    """What decodes of latent attention run of kv_b: a product per head before attention, one behind it, each batched.
+
+    Queries are taken to the latent's width, what is attended is taken to the heads', both in 16 bit.
+    """
+    heads = mixer.n_heads / np.minimum(parallel.attention_group, mixer.n_heads)
+    m, rank = work.decode * work.decode_tokens, mixer.kv_lora_rank
+    shapes = {"queries": (rank, mixer.qk_nope_head_dim), "values": (mixer.v_head_dim, rank)}
+    return [
+        Op(
+            f"attention.absorbed_{name}",
+            OpKind.GEMM,
+            Slot.OTHER_GEMM,
+            layers * np.sign(m),
+            2 * m * heads * n * k,
+            heads * (n * k + m * (n + k)) * value_bytes,
+            m,
+            heads * n,
+            k,
+        )
+        for name, (n, k) in shapes.items()
+    ]
+
+
+def product_op(part: Product, work: Work, activation: PerRow, expanded: PerRow = 0.0, absorbs: bool = False) -> Op:
     """2 m n k FLOPs; weights once (of experts those touched), inputs read and outputs written.
 
     Chunked prefill of latent attention expands the cached latents of its prompt again: `expanded` more rows
-    of kv_b.
+    of kv_b. With `absorbs` tokens that are generated have products of their own in its place.
     """
-    tokens = _tokens(part, work, expanded)
+    tokens = _tokens(part, work, expanded, absorbs)
     m, weights, matrices = tokens, part.weight_bytes, 1.0
     if part.kind is OpKind.MOE:
         m = tokens * part.active * part.experts_local

@@ -41,7 +41,7 @@ class Slot(IntEnum):
     ROUTER_GEMM = auto()
     FEW_ROUTER = auto()  # routers in a kernel made for few tokens
     LM_HEAD_GEMM = auto()
-    OTHER_GEMM = auto()  # vision tower, projectors, poolers
+    OTHER_GEMM = auto()  # vision tower, projectors, poolers, adapters, absorbed products of latents
     PREFILL = auto()
     DECODE = auto()
     GATHER = auto()  # prompts whose every token reads keys of its own choice

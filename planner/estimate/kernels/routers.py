@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from planner.catalog.efficiency import tiles_of_many, vector_tiles
 from planner.catalog.kernel_families import FULL
 from planner.estimate.deployments import Deployment, Part, column
+from planner.formats import FP32_BYTES, HALF_BYTES
 from planner.ops import RouterKernels, VectorTiles
 from planner.specs.engine import EngineSpec
 from planner.specs.gpu import GpuSpec
@@ -18,6 +19,13 @@ def is_full(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
     own = engine.routers
     halved = model.model_type in own.halved_types and gpu.generation in own.halved_on
     return model.model_type in own.full_types and not halved
+
+
+def router_bytes(d: Deployment) -> float:
+    """Bytes that a value of a router takes when weights are loaded, beyond the checkpoint's."""
+    model, own = d.row.model, d.row.engine.routers
+    loaded = is_full(d.row.engine, model, d.row.gpu) and model.model_type not in own.cast_types
+    return (FP32_BYTES - HALF_BYTES) * (loaded and d.row.weights.base_dtype != "fp32")
 
 
 def router_family(engine: EngineSpec, model: ModelSpec, gpu: GpuSpec, family: str) -> str:
