@@ -51,10 +51,11 @@ def ask(work: Callable[[Given], Result], given: Given) -> Result:
 def kept(search: Search) -> Outcome | None:
     """What the same search found on this server shortly before: a reload and a colleague with the link see it again.
 
-    Not with uploads, which are one session's own, nor after another run, check or observation came in.
+    Not with uploads, which are one session's own, nor after another run, check or observation came in. Other
+    sessions' searches may end while it looks.
     """
     evidence = _evidence()
-    return next((one for one in _last if one.search == search and one.evidence == evidence), None)
+    return next((one for one in tuple(_last) if one.search == search and one.evidence == evidence), None)
 
 
 def _evidence() -> object:

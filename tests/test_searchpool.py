@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from planner.search import Space, Wish, recommend
 from planner.specs.scenario import Scenario
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "app"))
+import searching
 from searchpool import Search, SearchPool
 
 NAMES = tuple(f"Qwen/Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B"))
@@ -99,3 +101,16 @@ def test_a_process_that_is_killed_is_replaced(pool: SearchPool) -> None:
     with pytest.raises(BadValue, match="ended from outside"):
         pool.search(ASKED._replace(space=Space(models=NAMES * 3, gpus=("l4",))), kill)
     assert pool.search(ASKED, quiet).candidates
+
+
+def test_a_search_that_ends_while_another_is_looked_up_does_not_disturb_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meanwhile:
+        def __eq__(self, other: object) -> bool:
+            last.appendleft(last[0])
+            return False
+
+    other: Any = Meanwhile()
+    nothing: Any = None
+    last = deque([searching.Outcome(other, nothing, 1.0, nothing)] * 2, maxlen=8)
+    monkeypatch.setattr(searching, "_last", last)
+    assert searching.kept(ASKED) is None
