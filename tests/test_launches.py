@@ -193,3 +193,13 @@ def test_drafted_tokens_fill_graphs_that_are_sized_by_tokens(engine_name: str, m
     time = priced_scenario(Scenario(gpu="h200-sxm", engine=engine_name, **DEEPSEEK, **drafting)).clock.engine_time
     within, beyond = (float(np.ravel(time.launched_share(Batch(n, 1000.0)))[0]) for n in (most, most + 1))
     assert (within, beyond) == (0, 1)
+
+
+def test_a_kernel_of_experts_that_chooses_them_leaves_nothing_to_choose() -> None:
+    """Nemotron 3 Super takes 22 of 512 experts; SGLang gives it TensorRT-LLM's experts on B200 from 0.5.11 on."""
+    asked = {"model": "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8", "engine": "sglang", "tp": 4}
+    found = [
+        float(np.ravel(priced_scenario(Scenario(**asked, gpu=gpu, engine_version=v)).clock.engine_time.router_s)[0])
+        for gpu, v in (("b200", "0.5.10"), ("b200", "0.5.11"), ("h200-sxm", "0.5.11"))
+    ]
+    assert found == pytest.approx([50e-6, 0, 50e-6])

@@ -16,6 +16,7 @@ from planner.catalog.rates import RateSet
 from planner.collectives import Parallel, p_norm
 from planner.estimate.capacity import captured, captured_each
 from planner.estimate.deployments import Deployment, Floats, Part, column
+from planner.estimate.kernels.experts import routes_inside
 from planner.estimate.kernels.launches import Launches, launches
 from planner.memory import MemoryInputs
 from planner.ops import Batch, Op, OpKind, Slot
@@ -33,6 +34,7 @@ class EngineTime(NamedTuple):
     launches: Launches
     graph_batch: PerRow  # largest batch that a CUDA graph replays, in sequences or, of steps with prompts, in tokens
     captured_each: PerRow  # part of it that a decoding sequence takes
+    router_s: PerRow  # of a layer of experts, to choose them; none where their own kernel does
     replays: PerRow  # whether the engine has CUDA graphs on the GPU; without them rates are those of launched kernels
 
     def seconds(self, batch: Batch, ops: Sequence[Op], accelerator_s: Floats, t0_s: PerRow) -> PerRow:
@@ -112,7 +114,7 @@ class EngineTime(NamedTuple):
         if not (routing.expert_s or routing.router_s or routing.row_s):
             return 0.0
         host_s = sum(
-            op.count * (routing.expert_s * op.matrices + routing.router_s + routing.row_s * op.m) for op in experts
+            op.count * (routing.expert_s * op.matrices + self.router_s + routing.row_s * op.m) for op in experts
         )
         return np.where(self.replays, host_s, 0.0)
 
@@ -141,8 +143,14 @@ def engine_time(
         launches(engine, deployments, kernels),
         captured(inputs),
         captured_each(engine, inputs),
+        column(deployments, _router_s, Part.GPU, Part.WEIGHTS),
         column(deployments, lambda d: _replays(d.row.gpu, engine), Part.GPU, dtype=bool),
     )
+
+
+def _router_s(d: Deployment) -> float:
+    inside = routes_inside(d.row.engine, d.row.model, d.row.gpu, d.row.weights)
+    return 0.0 if inside else d.row.engine.routing.router_s
 
 
 def _replays(gpu: GpuSpec, engine: EngineSpec) -> bool:

@@ -58,8 +58,17 @@ def _chooses_in_one(routing: Routing, model_type: str, ffns: Sequence[MoeFfn]) -
     unfused = routing.unfused_router_types
     if ANY not in unfused and model_type not in unfused:
         return True
-    powers = routing.fused_router_powers and all(ffn.n_experts.bit_count() == 1 for ffn in ffns)
-    return model_type in routing.fused_router_types or (powers and model_type not in routing.fused_router_never)
+    if model_type in routing.fused_router_types:
+        return True
+    powers = routing.fused_router_powers and model_type not in routing.fused_router_never
+    return powers and all(_is_fused_power(routing, ffn) for ffn in ffns)
+
+
+def _is_fused_power(routing: Routing, ffn: MoeFfn) -> bool:
+    """Whether the kernel for powers of two takes so many experts, and so many of them for a token."""
+    experts, top_k = routing.fused_router_experts, routing.fused_router_top_k
+    few = (experts is None or ffn.n_experts <= experts) and (top_k is None or ffn.top_k <= top_k)
+    return few and ffn.n_experts.bit_count() == 1
 
 
 def as_published(resolved: models.Resolved, weights: FormatSpec) -> models.Resolved:
