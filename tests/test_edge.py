@@ -15,7 +15,7 @@ GRAPH, BUDGET = 512, 8192
 
 def shares(p: float, log_sd: float, prompts: float, decodes: float, **more) -> tuple[float, float]:
     request = request_shape(Load(*np.atleast_1d(p, 100.0, 8.0), input_log_sd=np.array([log_sd])))
-    capacity = engine(budget=BUDGET, graph_batch=np.array([GRAPH]), **more)
+    capacity = engine(**{"budget": BUDGET, "graph_batch": np.array([GRAPH])} | more)
     others, own = beyond_share(request, capacity, np.array([prompts]), np.array([decodes]))
     return float(np.ravel(others)[0]), float(np.ravel(own)[0])
 
@@ -47,3 +47,8 @@ def test_the_mean_tells_where_all_steps_lie_on_one_side(p, decodes) -> None:
 
 def test_where_prompts_have_steps_of_their_own_decodes_take_none_of_the_graph() -> None:
     assert shares(400, 0.0, 0.5, 200, mixed=False) == shares(400, 0.0, 0.5, 0)
+
+
+def test_drafted_tokens_leave_prompts_less_of_the_graph() -> None:
+    plain = shares(400, 0.06, 0.3, 4 * 20)
+    assert shares(400, 0.06, 0.3, 20, graph_each=4.0, graph_batch=GRAPH / 4) == plain

@@ -46,6 +46,7 @@ def capacity_of(
         chunk_overlap=_chunk_overlap(engine, deployments),
         replicas=replicas(deployments),
         graph_batch=captured(inputs) / captured_each(engine, inputs),
+        graph_each=captured_each(engine, inputs),
         computed_again=engine.cache.computed_again,
         waits_on=inputs.parallel.pp if engine.scheduler.stages_wait else 1.0,
     )

@@ -21,9 +21,14 @@ _COUNTS = np.arange(MOST_PROMPTS, dtype=float)
 _LOG_FACTORIALS = np.array([math.lgamma(count + 1) for count in range(MOST_PROMPTS)])
 
 
+def free_tokens(capacity: Capacity, decodes: Array) -> Array:
+    """Tokens of prompts for which the largest graph has room beside `decodes`."""
+    return np.asarray((capacity.graph_batch - decodes) * capacity.graph_each)
+
+
 def straddling(request: Request, capacity: Capacity, decodes: Array) -> Mask:
     """Where steps with one prompt fit in the graph and those with several may not, and prompts do not queue."""
-    p, free = request.prefill_tokens, capacity.graph_batch - decodes
+    p, free = request.prefill_tokens, free_tokens(capacity, decodes)
     spread = 1 + 2 * request.prompt_log_sd
     longest_step = np.minimum(free, capacity.max_num_batched_tokens - decodes)
     rules = request.rules
@@ -41,7 +46,7 @@ def beyond_share(request: Request, capacity: Capacity, prompts: Array, decodes: 
     rows = straddling(request, capacity, decodes)
     if not np.any(rows):
         return np.asarray(np.nan), np.asarray(np.nan)
-    fields = (prompts, request.prefill_tokens, request.prompt_log_sd, capacity.graph_batch - decodes)
+    fields = (prompts, request.prefill_tokens, request.prompt_log_sd, free_tokens(capacity, decodes))
     found = np.full((2, *rows.shape), np.nan)
     found[:, rows] = _beyond(*(np.broadcast_to(field, rows.shape)[rows] for field in fields))
     return found[0], found[1]

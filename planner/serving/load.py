@@ -64,7 +64,8 @@ class Capacity(NamedTuple):
     admits by the prompt. `chunks_mixed`: prefill chunks share a step with decodes (true) or run in steps of
     their own before the next decode (false). `lanes`: micro-batches in flight at once, one per pipeline stage.
     `chunk_overlap`: how far the chunks of one prompt do so too, the exponent of `steps.in_a_row`.
-    `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there.
+    `graph_batch`: most sequences of a step that a CUDA graph replays; the time of a step jumps there. `graph_each`:
+    tokens that each of them has there.
     `computed_again`: share of what a full pool takes from its latest requests that is prefilled again; 0: none.
     `waits_on`: lanes of which one with a prompt holds up the others, because stages work in turn.
     """
@@ -77,6 +78,7 @@ class Capacity(NamedTuple):
     chunk_overlap: PerRow = 0
     replicas: PerRow = 1
     graph_batch: PerRow = np.inf
+    graph_each: PerRow = 1.0
     computed_again: PerRow = 0.0
     waits_on: PerRow = 1.0
 

@@ -75,13 +75,14 @@ def simulation(scenario: Scenario, protocol: Protocol = Protocol(), library: Lib
 def _reach(p: PricedGroup, sent: Sent, limits: EngineLimits) -> Reach:
     """The ranges that the table of step times must cover."""
     request, ranks = p.offered.request, limits.ranks_apart
+    graph_tokens = only(p.offered.capacity.graph_batch * p.offered.capacity.graph_each)
     return Reach(
         sequences=int(max(min(ranks * min(limits.slots, limits.pool.blocks), sent.sequences), 1)),
         context_tokens=sent.longest_tokens,
         prefill_tokens=ranks * limits.budget_tokens,
         patches_per_token=only(request.image_patches / np.maximum(request.prefill_tokens, 1)),
         patches_per_image=only(request.patches_per_image),
-        graph_tokens=int(min(only(p.offered.capacity.graph_batch), ranks * limits.budget_tokens)),
+        graph_tokens=int(min(graph_tokens, ranks * limits.budget_tokens)),
         ranks=ranks,
     )
 
