@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 from answers import rows
 from fields import COLUMNS, MAIN
 from links import Names, known_name
 from logbox import LOAD, NAMES
-from planner.catalog.commands import scenario_from_command, words_of
+from planner.catalog.commands import scenario_from_command
+from planner.catalog.logs import name_of
 from planner.errors import BadValue
 from planner.estimate import Library
 from planner.specs.scenario import Scenario
@@ -26,15 +26,16 @@ def read(command: str, page: Scenario, library: Library) -> Read:
     """The deployment that a start command describes, on the page's GPU. Raises PlannerError with one line.
 
     A name that the command leaves to the engine, such as the format of the checkpoint, is set to what the estimate
-    takes for it, so that every input shows what the answer rests on.
+    takes for it, so that every input shows what the answer rests on. A path is taken for its last part; none
+    is looked at here.
     """
-    _no_files(command)
-    found = scenario_from_command(command)
+    found = scenario_from_command(command, on_disk=False)
     stated = found.scenario.model_dump(exclude_none=True)
     names = Names(frozenset(library.models), frozenset(library.gpus))
-    stated |= {name: known_name(name, str(stated[name]), names) for name in NAMES if name in stated}
     if "model" not in stated:
         raise BadValue("the command names no model: paste all of it, from the program's name on")
+    stated["model"] = name_of(stated["model"])
+    stated |= {name: known_name(name, str(stated[name]), names) for name in NAMES if name in stated}
     beyond = sorted({*stated} - {*COLUMNS})
     kept = {name: getattr(page, name) for name in (*LOAD, "gpu")}
     row = rows([Scenario(**(kept | {name: value for name, value in stated.items() if name in COLUMNS}))], library)[0]
@@ -45,10 +46,3 @@ def read(command: str, page: Scenario, library: Library) -> Read:
     ignored = ", ".join((*found.not_considered, *beyond))
     told = "Set as the command says; GPU and load are the page's."
     return Read(update, f"{told} Not considered: {ignored}." if ignored else told)
-
-
-def _no_files(command: str) -> None:
-    """No path of this server is opened for a visitor. Raises BadValue."""
-    for word in words_of(command)[1:]:
-        if any(os.path.exists(part) for part in (word, word.partition("=")[2]) if part):
-            raise BadValue("the command names a file or folder of this server: give the model's name instead")

@@ -261,6 +261,11 @@ def commanded(command: str) -> AppTest:
     return at.text_area(key="paste_command").set_value(command).run()
 
 
+def test_a_path_in_a_pasted_command_is_taken_for_its_last_part() -> None:
+    at = commanded("vllm serve /models/Qwen3-32B -tp 4 --download-dir /tmp")
+    assert "Qwen3-32B in BF16 on 4 × H100" in shown(at)
+
+
 def test_a_pasted_command_is_the_deployment_and_what_it_leaves_open_is_as_the_engine_does() -> None:
     at = commanded("vllm serve Qwen/Qwen3-32B -tp 4 --max-num-seqs 64 --my-own-flag 3")
     assert "Qwen3-32B in BF16 on 4 × H100" in shown(at) and "--my-own-flag" in shown(at)
@@ -270,9 +275,9 @@ def test_a_pasted_command_is_the_deployment_and_what_it_leaves_open_is_as_the_en
 @pytest.mark.parametrize(
     ("command", "fault"),
     [
-        ("vllm serve ./planner/data", "file or folder of this server"),
-        ("vllm serve --model=/etc", "file or folder of this server"),
-        ("vllm serve /etc\\\r\n -tp 2", "file or folder of this server"),
+        ("vllm serve ./planner/data", "unknown model 'data'"),
+        ("vllm serve --model=/etc", "unknown model 'etc'"),
+        ("vllm serve /no-such-folder\\\r\n -tp 2", "unknown model 'no-such-folder'"),
         ("rm -rf /nowhere", "starts no engine"),
         ("vllm serve nobody/knows-this -tp 2", "unknown model"),
         ("vllm serve", "names no model"),

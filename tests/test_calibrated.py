@@ -82,7 +82,6 @@ def test_an_engines_own_latent_attention_keeps_its_form_where_only_grouped_heads
     families = kernel_families(build(MLA), weight_format("bf16"), "gemm-16", kv_format("bf16")[0])
     theirs = Rates(*calibrated(source(), asked()._replace(families=families)).values)
     others = Rates(*calibrated(source(), asked(engine="sglang")._replace(families=families)).values)
-    assert theirs.t0_s[Slot.DECODE] > 10 * others.t0_s[Slot.DECODE]
     assert theirs.bytes_per_s[Slot.DECODE] < others.bytes_per_s[Slot.DECODE]
 
 

@@ -96,8 +96,8 @@ def _flags(engine: str) -> _Flags:
     )
 
 
-def scenario_from_command(line: str) -> Command:
-    """The deployment that a start line describes.
+def scenario_from_command(line: str, on_disk: bool = True) -> Command:
+    """The deployment that a start line describes; paths in it are looked at only where they are `on_disk` here.
 
     Environment settings in front, a container's `run`, quotes and line continuations are understood. Raises
     BadValue for a line that no known engine starts, or a value that cannot be read.
@@ -110,7 +110,7 @@ def scenario_from_command(line: str) -> Command:
         if part in tag:
             values["backend"] = built
     raw, unknown = _sort(_flags(engine), words, values)
-    _FINISH[engine](raw, values)
+    _FINISH[engine](raw, values, on_disk)
     return Command(scenario_of(values), tuple(unknown))
 
 
@@ -221,17 +221,17 @@ def _whole(name: str, text: str) -> int:
     return int(count)
 
 
-def _serving(raw: Raw, values: dict[str, Value]) -> None:
+def _serving(raw: Raw, values: dict[str, Value], on_disk: bool) -> None:
     """What vLLM, SGLang and TensorRT-LLM share."""
     if "positional" in raw:
         values.setdefault("model", raw["positional"])
-    _own_folder(values)
+    _own_folder(values, on_disk)
     for key, column in (("length", "max_model_len"), ("batched", "max_num_batched_tokens")):
         if key in raw and raw[key] not in ("auto", "-1"):
             values[column] = _whole(column, raw[key])
     if raw.get("kv", "auto") != "auto":
         values["kv_format"] = _DTYPES.get(raw["kv"]) or _KV.get(raw["kv"].split("_")[0], raw["kv"])
-    weight_format = _weight_format(raw, str(values.get("model", "")))
+    weight_format = _weight_format(raw, str(values.get("model", "")), on_disk)
     if weight_format:
         values["weight_format"] = weight_format
     task = _TASKS.get(raw.get("task", ""))
@@ -239,21 +239,21 @@ def _serving(raw: Raw, values: dict[str, Value]) -> None:
         values["task"] = task
 
 
-def _weight_format(raw: Raw, model: str) -> str | None:
+def _weight_format(raw: Raw, model: str, on_disk: bool) -> str | None:
     """The format that --quantization and --dtype ask for; None where the checkpoint's own stands."""
-    if _own_format(model):
+    if _own_format(model, on_disk):
         return None
     asked = raw.get("quantization", "")
     return _QUANTIZATIONS.get(asked) or (None if asked else _DTYPES.get(raw.get("dtype", "")))
 
 
-def _own_folder(values: dict[str, Value]) -> None:
+def _own_folder(values: dict[str, Value], on_disk: bool) -> None:
     """A folder of one's own that is named as the planner's start lines name it: ./MODEL-FORMAT."""
     from planner.catalog import formats, models
 
     name = str(values.get("model", ""))
     stem = Path(name).name
-    if not name.startswith(("./", "/")) or Path(name).exists():
+    if not name.startswith(("./", "/")) or (on_disk and Path(name).exists()):
         return
     for format_id in sorted(formats.weight_format_ids(), key=len, reverse=True):
         if stem.endswith(f"-{format_id}"):
@@ -263,29 +263,28 @@ def _own_folder(values: dict[str, Value]) -> None:
             return
 
 
-def _own_format(model: str) -> str | None:
+def _own_format(model: str, on_disk: bool) -> str | None:
     """The format of a checkpoint that is quantized already, where the catalogue knows it."""
     from planner.catalog import models
 
-    with contextlib.suppress(PlannerError):
-        found, weight_format, *_ = models.resolve(model)
-        return weight_format or (found.quantization.weight_format if found.quantization else None)
-    return None
+    found = models.known(model, on_disk)
+    if found is None:
+        return None
+    return found.weight_format or (found.model.quantization.weight_format if found.model.quantization else None)
 
 
-def _has_experts(model: str) -> bool:
+def _has_experts(model: str, on_disk: bool) -> bool:
     from planner.catalog import models
 
-    with contextlib.suppress(PlannerError):
-        return models.model(model).has_experts
-    return False
+    found = models.known(model, on_disk)
+    return found is not None and found.model.has_experts
 
 
-def _vllm(raw: Raw, values: dict[str, Value]) -> None:
-    _serving(raw, values)
+def _vllm(raw: Raw, values: dict[str, Value], on_disk: bool) -> None:
+    _serving(raw, values, on_disk)
     tp, dp = (_whole(name, raw.get(name, "1")) for name in ("tp", "dp"))
     expert_parallel = "ep" in raw
-    if dp > 1 and (expert_parallel or _has_experts(str(values.get("model", "")))):
+    if dp > 1 and (expert_parallel or _has_experts(str(values.get("model", "")), on_disk)):
         # vLLM joins the data-parallel ranks of a mixture of experts into one group; attention stays per rank
         values |= {"tp": tp * dp, "attention_dp": dp}
     else:
@@ -323,9 +322,9 @@ def _speculative(text: str, values: dict[str, Value]) -> None:
         values["draft_model"] = "mtp" if method.endswith(("mtp", "nextn")) else method[:80]
 
 
-def _sglang(raw: Raw, values: dict[str, Value]) -> None:
+def _sglang(raw: Raw, values: dict[str, Value], on_disk: bool) -> None:
     """Any all-to-all backend spreads the experts over all GPUs; DeepEP's normal mode takes no CUDA graph."""
-    _serving(raw, values)
+    _serving(raw, values, on_disk)
     names = [name for name in ("tp", "dp", "ep") if raw.get(name, "true") != "true"]
     values |= {name: _whole(name, raw[name]) for name in names}
     exchange = raw.get("exchange", "none")
@@ -337,9 +336,9 @@ def _sglang(raw: Raw, values: dict[str, Value]) -> None:
         values["attention_dp"] = values.pop("dp")
 
 
-def _llama_cpp(raw: Raw, values: dict[str, Value]) -> None:
+def _llama_cpp(raw: Raw, values: dict[str, Value], on_disk: bool) -> None:
     if "file" in raw or "hub" in raw:
-        _gguf_model(raw, values)
+        _gguf_model(raw, values, on_disk)
     slots = max(_whole("parallel_slots", raw["slots"]), 1) if "slots" in raw else 1
     if "slots" in raw:
         values["parallel_slots"] = slots
@@ -371,24 +370,26 @@ def _split(raw: Raw, values: dict[str, Value]) -> None:
         values["tensor_split"] = ",".join(shares)
 
 
-def _gguf_model(raw: Raw, values: dict[str, Value]) -> None:
+def _gguf_model(raw: Raw, values: dict[str, Value], on_disk: bool) -> None:
     """Model and format from a file name (`...-Q4_K_M.gguf`) or a hub id with its tag (`user/repo:Q4_K_M`)."""
     hub, _, tag = raw.get("hub", "").partition(":")
     path = raw.get("file", "")
-    if path and not hub and Path(path).exists():
+    if on_disk and path and not hub and Path(path).exists():
         values["model"] = path
         return
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", Path(path).name.removesuffix(".gguf"))
     found = _GGUF_TYPE.search(stem)
     values["model"] = hub or (stem[: found.start()] if found else stem)
     kind = tag or (found[1] if found else "")
-    if hub and not kind and _own_format(hub) != "mxfp4":  # repositories of MXFP4 releases hold what was released
+    if (
+        hub and not kind and _own_format(hub, on_disk) != "mxfp4"
+    ):  # repositories of MXFP4 releases hold what was released
         kind = "Q4_K_M"  # what -hf downloads unless told
     if kind:
         values["weight_format"] = f"gguf-{kind.lower().removeprefix('ud-')}"
 
 
-_FINISH: Mapping[str, Callable[[Raw, dict[str, Value]], None]] = {
+_FINISH: Mapping[str, Callable[[Raw, dict[str, Value], bool], None]] = {
     "vllm": _vllm,
     "sglang": _sglang,
     "llama.cpp": _llama_cpp,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,10 +17,10 @@ from pydantic import ValidationError
 
 from planner.catalog.files import MAX_BYTES, parse_json, read_bytes, read_json
 from planner.catalog.paths import data_dir
-from planner.errors import BadFile, UnknownName, first_fault
+from planner.errors import BadFile, PlannerError, UnknownName, first_fault
 from planner.specs.model import ModelSpec, Quantization
 
-__all__ = ["Entry", "Resolved", "from_bytes", "model", "model_ids", "model_index", "resolve"]
+__all__ = ["Entry", "Resolved", "from_bytes", "known", "model", "model_ids", "model_index", "resolve"]
 
 
 _HUBS = r"(?:huggingface\.co|hf\.co|modelscope\.cn/models)"
@@ -233,7 +234,7 @@ def resolve(name: str) -> Resolved:
     name = without_host(name)
     key = key_of(name)
     found = _known(key)
-    if found is None and _is_path(name):
+    if found is None and is_path(name):
         return _from_path(Path(name))
     found = found or _by_suffix(key)
     if found is None:
@@ -246,6 +247,14 @@ def resolve(name: str) -> Resolved:
 _PATHS = "the path of a config.json, a checkpoint folder or a .gguf file works too"
 
 
+def known(name: str, on_disk: bool) -> Resolved | None:
+    """What a name or, `on_disk`, a path stands for; None where it is not known."""
+    with contextlib.suppress(PlannerError):
+        if on_disk or not is_path(name):
+            return resolve(name)
+    return None
+
+
 def read(path: Path) -> ModelSpec:
     """What a path holds: see `resolve`."""
     return _from_path(path).model
@@ -255,7 +264,8 @@ def _is_repository(name: str) -> bool:
     return "/" in name
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a name is the path of something that holds a model."""
     try:
         path = Path(name)
         return (
