@@ -6,7 +6,6 @@ holds and this page cannot use is dropped and named, one line each; nothing turn
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -158,9 +157,11 @@ def _known_name(column: str, name: str, names: Names) -> str:
 
 
 def _bundled_model(name: str) -> str:
-    if not PLAIN_NAME.fullmatch(name) or ".." in name or os.path.exists(name):
+    if not PLAIN_NAME.fullmatch(name) or ".." in name:
         raise BadValue(f"model {shown(name)} is no bundled model; upload its config.json instead")
-    found = models.resolve(name)
+    found = models.known(name, on_disk=False)
+    if found is None:
+        raise UnknownName("model", name, models.model_ids())
     return name if "/" in name or found.weight_format else found.checkpoint
 
 

@@ -87,6 +87,11 @@ def test_a_path_is_never_a_name(column: str, name: str) -> None:
     assert getattr(found.form.scenario, column) == getattr(FIRST.scenario, column)
 
 
+def test_no_name_tells_what_lies_on_the_server() -> None:
+    there, absent = (link(model=name).dropped[0] for name in ("docs/README.md", "docs/ABSENT.md"))
+    assert there.replace("README", "ABSENT") == absent
+
+
 def test_an_unknown_parameter_and_another_version_are_named() -> None:
     found = link(v="9", foo="1", door="window")
     assert [line.split("=")[0].split()[0] for line in found.dropped] == ["v", "door", "'foo'"]
