@@ -44,8 +44,9 @@ class EngineTime(NamedTuple):
         """
         host = self.engine.host
         waits_s = host.step_s + self.ranks_s(batch) + host.sequence_s * batch.decode_seqs
-        late_s = self.covered_s(batch, accelerator_s) - accelerator_s
-        late_s = late_s + self.late_starts_s(batch, ops, t0_s) + self.experts_s(ops)
+        share = self.launched_share(batch)
+        late_s = self.covered_s(batch, accelerator_s, share) - accelerator_s
+        late_s = late_s + self.late_starts_s(ops, t0_s, share) + self.experts_s(ops)
         return waits_s + late_s + self.apart_s(batch) + self.between_products_s(ops)
 
     def launched_share(self, batch: Batch) -> PerRow:
@@ -61,12 +62,13 @@ class EngineTime(NamedTuple):
         mean = np.isnan(batch.beyond_share) | (graphs == "single")
         return np.where(eager, 1, np.where(mean, sharp, batch.beyond_share))
 
-    def covered_s(self, batch: Batch, accelerator_s: Floats) -> PerRow:
+    def covered_s(self, batch: Batch, accelerator_s: Floats, share: PerRow) -> PerRow:
         """Seconds until both the accelerator and the host's work beside it are done, on average over such steps.
 
-        The host launches a step's kernels, or, where graphs replay it, what lies between the graphs.
+        The host launches all kernels of a `share` of them; of the others, which graphs replay, what lies between the
+        graphs.
         """
-        prompts, share = np.asarray(batch.prefill_tokens), self.launched_share(batch)
+        prompts = np.asarray(batch.prefill_tokens)
         kernels_s: PerRow = np.where(prompts > 0, self.launches.prompt_s(prompts), self.launches.decode_s)
         by_hand_s = self.engine.launches.step_s + kernels_s
         between_s = self.launches.between_s * (prompts > 0)
@@ -96,16 +98,18 @@ class EngineTime(NamedTuple):
 
     def apart_s(self, batch: Batch) -> PerRow:
         """Seconds that a replayed step without prompts loses where its graphs leave latent attention to the host."""
+        if not np.any(self.launches.apart_s):
+            return 0.0
         replayed = (np.asarray(batch.prefill_tokens) <= 0) * (1 - self.launched_share(batch))
         return self.launches.apart_s * replayed
 
-    def late_starts_s(self, batch: Batch, ops: Sequence[Op], t0_s: PerRow) -> PerRow:
-        """Seconds by which launched kernels start later than those that a graph replays."""
+    def late_starts_s(self, ops: Sequence[Op], t0_s: PerRow, share: PerRow) -> PerRow:
+        """Seconds by which kernels of the `share` of steps that are launched start later than those of graphs."""
         factor = self.engine.launches.start_factor
         if factor == 1:
             return 0.0
         starts_s = sum(op.count * t0_s[op.rate] for op in ops)
-        late = self.launched_share(batch) * (self.replays | (self.engine.graphs.steps == "none"))
+        late = share * (self.replays | (self.engine.graphs.steps == "none"))
         return late * (factor - 1) * starts_s
 
     def experts_s(self, ops: Sequence[Op]) -> PerRow:
