@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.arrays import PerRow
+from planner.formats import FP32_BYTES, HALF_BYTES
 from planner.ops.records import Op, Slot
 
 ROUTER = "moe.router"
-FULL_BYTES, HALF_BYTES = 4, 2
 
 
 class VectorTiles(NamedTuple):
@@ -49,7 +49,7 @@ def in_full(op: Op, tiles: VectorTiles) -> Op:
     Inputs are cast and read again, weights and results are in FP32.
     """
     flops = 2 * op.k * (op.m * op.n + tile_outputs(tiles, op.m))
-    moved = FULL_BYTES * (op.n * op.k + op.m * (op.n + 2 * op.k)) + HALF_BYTES * op.m * op.k
+    moved = FP32_BYTES * (op.n * op.k + op.m * (op.n + 2 * op.k)) + HALF_BYTES * op.m * op.k
     return op._replace(flops=flops, bytes=moved)
 
 
@@ -64,7 +64,7 @@ def routed_by(ops: Sequence[Op], kernels: RouterKernels) -> list[Op]:
         plain = op._replace(
             flops=np.where(kernels.full, full.flops, op.flops), bytes=np.where(kernels.full, full.bytes, op.bytes)
         )
-        wider = np.where(kernels.full, FULL_BYTES / HALF_BYTES, 1.0)
+        wider = np.where(kernels.full, FP32_BYTES / HALF_BYTES, 1.0)
         routed.append(plain._replace(count=np.where(own, 0.0, op.count)))
         routed.append(op._replace(rate=Slot.FEW_ROUTER, count=np.where(own, op.count, 0.0), bytes=wider * op.bytes))
     return routed
