@@ -102,7 +102,7 @@ def scenario_from_command(line: str, on_disk: bool = True) -> Command:
     Environment settings in front, a container's `run`, quotes and line continuations are understood. Raises
     BadValue for a line that no known engine starts, or a value that cannot be read.
     """
-    engine, tag, words = _engine(words_of(line))
+    engine, tag, words = _engine(_words(line))
     values: dict[str, Value] = {"engine": engine}
     if version := re.search(r"\d+(?:\.\d+)+|(?<=b)\d{4,}", tag):
         values["engine_version"] = version[0]
@@ -114,7 +114,7 @@ def scenario_from_command(line: str, on_disk: bool = True) -> Command:
     return Command(scenario_of(values), tuple(unknown))
 
 
-def words_of(line: str) -> list[str]:
+def _words(line: str) -> list[str]:
     """The words of a start line from the program's name on. Raises BadValue where it cannot be split."""
     if len(line) > MAX_LENGTH:
         raise BadValue(f"the start line is longer than {MAX_LENGTH} characters")

@@ -234,7 +234,7 @@ def resolve(name: str) -> Resolved:
     name = without_host(name)
     key = key_of(name)
     found = _known(key)
-    if found is None and is_path(name):
+    if found is None and _is_path(name):
         return _from_path(Path(name))
     found = found or _by_suffix(key)
     if found is None:
@@ -250,7 +250,7 @@ _PATHS = "the path of a config.json, a checkpoint folder or a .gguf file works t
 def known(name: str, on_disk: bool) -> Resolved | None:
     """What a name or, `on_disk`, a path stands for; None where it is not known."""
     with contextlib.suppress(PlannerError):
-        if on_disk or not is_path(name):
+        if on_disk or not _is_path(name):
             return resolve(name)
     return None
 
@@ -264,7 +264,7 @@ def _is_repository(name: str) -> bool:
     return "/" in name
 
 
-def is_path(name: str) -> bool:
+def _is_path(name: str) -> bool:
     """Whether a name is the path of something that holds a model."""
     try:
         path = Path(name)
